@@ -1,0 +1,64 @@
+# Everything runs in .venv, built once from the lock file; a second call is fast.
+#   make demo      a private release of real data, in build/demo
+#   make test      what every change must pass (no servers, no root)
+#   make test-all  everything; what needs more than this machine has skips with its reason
+#   make lint | bench | data | clean
+# PYTHON=/path/to/python3.11 chooses the interpreter.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint bench data clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.dpgmm-installed
+# One thread per process: pytest runs several, and results must not depend on it anyway.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
+JOBS ?= 2
+
+help:
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+
+$(STAMP): requirements.lock pyproject.toml
+	@set -euo pipefail; \
+	python="$(PYTHON)"; \
+	for candidate in python3.11 python3.12 python3.13 python3 python; do \
+	  [ -z "$$python" ] || break; \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	    >/dev/null 2>&1; then python="$$candidate"; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: no Python 3.11 or newer with venv found; install it (Debian: python3.11-venv)" \
+	    "or say make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --editable .; \
+	touch $@
+
+demo: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
+
+test: $(STAMP)
+	$(PYTEST) -n $(JOBS) -m "not slow and not system_external"
+
+test-all: $(STAMP)
+	$(PYTEST) -n $(JOBS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP)
+	$(BIN)/python jobs/benchmarks/throughput.py
+
+data: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/data/build.sh
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

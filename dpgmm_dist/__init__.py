@@ -1,0 +1,33 @@
+"""Differentially private Gaussian mixtures of partitioned data, released once and for all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from dpgmm_dist.artifact.load import Release, load_release
+    from dpgmm_dist.estimator import DPGaussianMixture
+    from dpgmm_dist.pipeline import release
+    from dpgmm_dist.spec import ReleaseSpec
+
+# Imported on first use: a consumer of a release needs neither dask nor opendp, and
+# ``dpgmm --help`` loads nothing heavy.
+_HOMES = {
+    "DPGaussianMixture": "dpgmm_dist.estimator",
+    "Release": "dpgmm_dist.artifact.load",
+    "ReleaseSpec": "dpgmm_dist.spec",
+    "load_release": "dpgmm_dist.artifact.load",
+    "release": "dpgmm_dist.pipeline",
+}
+
+__all__ = ["DPGaussianMixture", "Release", "ReleaseSpec", "__version__", "load_release", "release"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpgmm_dist' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""PUBLIC: the release on disk - write, read, verify, receipt, sampled rows."""

@@ -1,0 +1,103 @@
+"""Rows in input units as Arrow columns under the input's own names and types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpgmm_dist.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dpgmm_dist.artifact.receipt import InputSchema
+    from dpgmm_dist.model.mixture import LabelValue
+
+_TEXT = ("string", "large_string", "string_view")
+
+
+def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schema:
+    """Arrow schema of sampled rows.
+
+    Integer labels have the input's type, or int64 where a public label does not fit into that.
+    """
+    import pyarrow as pa
+
+    kinds = [_number_type(column.type) for column in schema.columns]
+    if schema.kind == "list":
+        kinds = [pa.list_(kinds[0], schema.width)]
+    names = [column.name for column in schema.columns]
+    fields = [pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    if labels and schema.label is not None:
+        fields.append(pa.field(schema.label.name, _label_type(schema.label.type, labels)))
+    return pa.schema(fields)
+
+
+def rows_batch(
+    rows: NDArray[np.float64], labels: list[LabelValue], schema: pa.Schema
+) -> pa.RecordBatch:
+    """Rows (n, d) in input units and their labels as one batch of ``schema``.
+
+    Numbers are rounded to integers and kept in range where the column's type asks for it.
+    """
+    import pyarrow as pa
+
+    columns: list[pa.Array] = []
+    first = schema.field(0).type
+    if pa.types.is_fixed_size_list(first):
+        flat = _cast(rows.reshape(-1), first.value_type)
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=first))
+    else:
+        columns += [_cast(rows[:, j], schema.field(j).type) for j in range(rows.shape[1])]
+    if len(columns) < len(schema):
+        columns.append(pa.array(labels, schema.field(len(columns)).type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _number_type(name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    kind = pa.float64() if name == "null" else _alias(name)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise DataError(f"the receipt's input has a feature column of type {name!r}, not a number")
+    return kind
+
+
+def _label_type(name: str, labels: tuple[LabelValue, ...]) -> pa.DataType:
+    import pyarrow as pa
+
+    if isinstance(labels[0], str):
+        return _alias(name) if name in _TEXT else pa.string()
+    kind = pa.int64() if name in ("null", *_TEXT) else _alias(name)
+    if not pa.types.is_integer(kind):
+        return pa.int64()
+    limits = np.iinfo(kind.to_pandas_dtype())
+    fits = all(limits.min <= int(label) <= limits.max for label in labels)
+    return kind if fits else pa.int64()
+
+
+def _alias(name: str) -> pa.DataType:
+    import pyarrow as pa
+
+    try:
+        return pa.type_for_alias(name)
+    except ValueError:
+        raise DataError(
+            f"the receipt's input has a column of type {name!r}, which this version cannot write"
+        ) from None
+
+
+def _cast(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    target: Any = np.dtype(kind.to_pandas_dtype())
+    if target.kind == "f":
+        limit = float(np.finfo(target).max)
+        return pa.array(np.clip(values, -limit, limit).astype(target), kind)
+    limits = np.iinfo(target)
+    # The largest float that the type holds: 2^63 - 1 itself would round up to 2^63.
+    top = float(limits.max)
+    top = float(np.nextafter(top, 0)) if int(top) > limits.max else top
+    return pa.array(np.clip(np.rint(values), float(limits.min), top).astype(target), kind)

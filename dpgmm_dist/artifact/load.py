@@ -1,0 +1,186 @@
+"""Read a release: the consumer's side, which needs neither dask nor opendp nor the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dpgmm_dist.artifact.manifest import FileDigest, Manifest
+from dpgmm_dist.artifact.schema import (
+    MANIFEST,
+    MIXTURE,
+    RECEIPT,
+    TRANSFORM,
+    decode_mixture,
+    decode_transform,
+    parse_json,
+)
+from dpgmm_dist.budget.store import Store, open_store, read_or_none
+from dpgmm_dist.errors import DataError
+from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.mixture import LabelValue, Mixture, Seed, StandardErrors
+
+Floats = NDArray[np.float64]
+
+_SCORE_ROWS = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class Release:
+    """A published mixture, ready to sample from and to score with.
+
+    ``sample`` and ``score_samples`` speak the input's units; ``mixture`` is in latent units.
+    """
+
+    mixture: Mixture
+    standard_errors: StandardErrors
+    transform: Transform
+    receipt: Mapping[str, Any]
+    """receipt.json: specification, queries, guarantee, input columns."""
+    manifest: Manifest
+
+    def __repr__(self) -> str:
+        return (
+            f"Release({self.release_id!r}, {self.mixture.n_components} components, "
+            f"{self.transform.input_dimension} columns, {self.manifest.privacy})"
+        )
+
+    @property
+    def release_id(self) -> str:
+        """The id under which the release was charged."""
+        return self.manifest.release_id
+
+    @property
+    def private(self) -> bool:
+        """False when the release was made with insecure test noise."""
+        return self.manifest.privacy == "private"
+
+    @property
+    def label_values(self) -> tuple[LabelValue, ...]:
+        """The public labels; () when unlabelled."""
+        return self.mixture.label_values
+
+    def sample(
+        self, n: int, seed: Seed = None, label: LabelValue | None = None
+    ) -> tuple[Floats, NDArray[Any]]:
+        """Draw synthetic rows in input units.
+
+        Parameters
+        ----------
+        n
+            Number of rows, at least 0.
+        seed
+            An int or SeedSequence; the same seed gives the same rows everywhere. None takes
+            operating-system entropy.
+        label
+            Draw this label's rows only; None draws labels in the released proportions.
+
+        Returns
+        -------
+        (X, y)
+            X (n, d) float64. y (n,) holds labels, or component indices when there are none.
+
+        Raises
+        ------
+        ValueError
+            When n is negative or the label is not one of ``label_values``.
+        """
+        mixture = self.mixture if label is None else self.mixture.for_label(label)
+        rows, index = sample_rows(
+            mixture, self.transform, np.random.Generator(np.random.Philox(seed)), n
+        )
+        if not mixture.label_values:
+            return rows, index
+        return rows, np.array(mixture.label_values)[mixture.label_index[index]]
+
+    def score_samples(self, rows: ArrayLike) -> Floats:
+        """Natural log density (n,) at rows (n, d) in input units, labels marginalised.
+
+        With a projection the directions outside it are Gaussian with the residual variance.
+
+        Raises
+        ------
+        ValueError
+            When rows have another width or are not finite.
+        """
+        checked = np.asarray(rows)
+        if checked.ndim != 2:
+            raise ValueError(f"rows must be a matrix (n, d), got shape {checked.shape}")
+        out = np.empty(checked.shape[0])
+        for block in _blocks(checked.shape[0]):
+            part = checked[block]
+            out[block] = self.mixture.log_prob(self.transform.to_latent(part))
+            out[block] += self.transform.residual_log_prob(part)
+        return out + self.transform.log_jacobian
+
+
+def sample_rows(
+    mixture: Mixture, transform: Transform, generator: np.random.Generator, n: int
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Rows (n, d) in input units, residual included, and the (n,) component of each."""
+    latent, index = mixture.sample_with(generator, n)
+    noise = None
+    if transform.residual_dimension > 0:
+        noise = generator.standard_normal((n, transform.input_dimension))
+    return transform.to_input(latent, noise), index
+
+
+def load_release(url: str, storage_options: Mapping[str, Any] | None = None) -> Release:
+    """Read the release at a directory or fsspec URL, checking every file against the manifest.
+
+    Raises
+    ------
+    DataError
+        When there is no release, or a file is missing, changed or invalid.
+    SpecError
+        When the URL cannot be understood.
+    """
+    store = open_store(str(url), storage_options)
+    manifest = read_manifest(store)
+    files = {name: read_checked(store, name, digest) for name, digest in manifest.files.items()}
+    return decode_release(manifest, files)
+
+
+def decode_release(manifest: Manifest, files: Mapping[str, bytes]) -> Release:
+    """A release from the bytes of its files (DataError when they do not hold one)."""
+    mixture, errors = decode_mixture(files[MIXTURE])
+    transform = decode_transform(files[TRANSFORM])
+    if transform.latent_dimension != mixture.dimension:
+        raise DataError(
+            f"{TRANSFORM} has {transform.latent_dimension} latent dimensions and {MIXTURE} "
+            f"{mixture.dimension}: the release is not intact"
+        )
+    return Release(mixture, errors, transform, parse_json(RECEIPT, files[RECEIPT]), manifest)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of the release in a store; DataError where there is none."""
+    data = read_or_none(store, MANIFEST)
+    if data is None:
+        raise DataError(
+            f"there is no release at {store.url}: {MANIFEST} is missing. Check the path; if a "
+            "release was interrupted there, run it again with the same --release-id"
+        )
+    return Manifest.from_bytes(data)
+
+
+def read_checked(store: Store, name: str, digest: FileDigest) -> bytes:
+    """One file of a release; DataError when it is missing or not what the manifest says."""
+    data = read_or_none(store, name)
+    if data is None:
+        raise DataError(f"{store.url}/{name} is missing: the release is not intact")
+    if FileDigest.of(data) != digest:
+        raise DataError(
+            f"{store.url}/{name} is not the file the manifest describes (SHA-256 or size "
+            "differs): it was changed or damaged; restore the release from its source"
+        )
+    return data
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    for start in range(0, rows, _SCORE_ROWS):
+        yield slice(start, min(start + _SCORE_ROWS, rows))

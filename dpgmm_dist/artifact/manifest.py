@@ -1,0 +1,113 @@
+"""release.json: what makes a directory of files a release, and proves that they are its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpgmm_dist.artifact.schema import (
+    MANIFEST,
+    OPTIONAL,
+    REQUIRED,
+    SCHEMA_VERSION,
+    canonical_json,
+    parse_json,
+)
+from dpgmm_dist.errors import DataError
+
+
+@dataclass(frozen=True)
+class FileDigest:
+    """What a file of a release must be, to the byte."""
+
+    sha256: str
+    """Hex."""
+    size: int
+    """In bytes."""
+
+    @classmethod
+    def of(cls, data: bytes) -> FileDigest:
+        """The digest of these bytes."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of release.json."""
+
+    release_id: str
+    specification_digest: str
+    """SHA-256 (hex) of the specification: which release this is, wherever it was written."""
+    privacy: str
+    """"private", or "NOT PRIVATE" for a release made with insecure test noise."""
+    library_version: str
+    files: Mapping[str, FileDigest]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_bytes(self) -> bytes:
+        """The file, canonical to the byte."""
+        return canonical_json(
+            {
+                "schema_version": self.schema_version,
+                "release_id": self.release_id,
+                "specification_digest": self.specification_digest,
+                "privacy": self.privacy,
+                "library_version": self.library_version,
+                "files": {
+                    name: {"sha256": digest.sha256, "bytes": digest.size}
+                    for name, digest in self.files.items()
+                },
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Read release.json.
+
+        Raises
+        ------
+        DataError
+            When it is damaged, lists files a release cannot have, or is of a newer schema.
+        """
+        value = parse_json(MANIFEST, data)
+        version = value.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise DataError(
+                f"the release has schema version {version}, this library reads up to "
+                f"{SCHEMA_VERSION}: upgrade dpgmm-dist"
+            )
+        try:
+            manifest = cls(
+                release_id=_string(value["release_id"]),
+                specification_digest=_string(value["specification_digest"]),
+                privacy=_string(value["privacy"]),
+                library_version=_string(value["library_version"]),
+                files={
+                    str(name): FileDigest(_string(entry["sha256"]), int(entry["bytes"]))
+                    for name, entry in value["files"].items()
+                },
+                schema_version=int(value["schema_version"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(f"{MANIFEST} lacks a key or has a wrong one: damaged") from None
+        _check_names(manifest.files)
+        return manifest
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _check_names(files: Mapping[str, FileDigest]) -> None:
+    """Names are an allow-list: a manifest can neither omit a file nor point outside."""
+    missing = [name for name in REQUIRED if name not in files]
+    unknown = sorted(set(files) - set(REQUIRED) - set(OPTIONAL))
+    if missing or unknown:
+        raise DataError(
+            f"{MANIFEST} lists the wrong files: missing {missing}, unknown {unknown}; "
+            "the release is not intact"
+        )

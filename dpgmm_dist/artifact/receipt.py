@@ -1,0 +1,299 @@
+"""The privacy receipt: what was asked of the data, what noise it got, what that guarantees.
+
+Readers must accept keys they do not know: keys are added, never renamed.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from importlib import metadata
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpgmm_dist import __version__
+from dpgmm_dist.errors import DataError
+
+PRIVATE = "private"
+NOT_PRIVATE = "NOT PRIVATE"
+Accounting = Literal["zcdp", "gdp"]
+
+MECHANISMS: Mapping[str, frozenset[str]] = {
+    "discrete_gaussian": frozenset({"zcdp"}),
+    "gaussian": frozenset({"zcdp", "gdp"}),
+    "rounded_gaussian": frozenset({"zcdp", "gdp"}),
+}
+"""Private mechanisms, each with the accounting that is proved for it."""
+
+NEIGHBOURS = "data sets that differ by adding or removing one privacy unit"
+CAPACITY_ROWS = 1 << 40
+
+_LIBRARIES = ("cryptography", "dask", "distributed", "numpy", "opendp", "pyarrow", "scipy")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, strict=True)
+
+
+class Column(_Part):
+    """One column of the input: its name and the Arrow name of its (element) type."""
+
+    name: str
+    type: str
+
+
+class InputSchema(_Part):
+    """The input's columns, under "input": what sampled rows are written as."""
+
+    kind: Literal["list", "columns"]
+    """One list column with ``width`` numbers a row, or a table of numeric columns."""
+    columns: tuple[Column, ...] = Field(min_length=1)
+    """The list column alone (type of its elements), or every column in feature order."""
+    width: int = Field(ge=1)
+    label: Column | None = None
+
+
+class QueryBlock(_Part):
+    """One statistic of a query and the noise it was measured with, in integer lattice units."""
+
+    statistic: Literal["count", "sum", "second"]
+    groups: int = Field(ge=1)
+    dimension: int = Field(ge=1)
+    radius: int = Field(ge=1)
+    weight_unit: int = Field(ge=1)
+    """What one whole row weighs: 1, or 2^b for soft responsibilities."""
+    sigma: float = Field(gt=0)
+    sigma_off: float | None = Field(default=None, gt=0)
+    """Scale of the off-diagonal entries of a second moment."""
+    rho: float = Field(ge=0)
+    """zCDP cost, at least D^2 / (2 sigma^2)."""
+
+
+class Query(_Part):
+    """One step of the release: blocks that were answered together."""
+
+    step: str
+    blocks: tuple[QueryBlock, ...]
+    rho: float = Field(ge=0)
+
+
+class Budget(_Part):
+    """What was allowed: (epsilon, delta), and the rho (and mu) that it converts to."""
+
+    epsilon: float = Field(gt=0)
+    delta: float = Field(gt=0, lt=1)
+    rho: float = Field(gt=0)
+    mu: float | None = Field(default=None, gt=0)
+
+
+class Totals(_Part):
+    """What all queries together guarantee."""
+
+    rho: float = Field(ge=0)
+    mu: float | None = Field(default=None, ge=0)
+    epsilon: float = Field(ge=0)
+    delta: float = Field(gt=0, lt=1)
+
+
+class Neighbours(_Part):
+    """Between which data sets the guarantee holds, and what follows for replacing a unit."""
+
+    relation: str
+    unit: str
+    replacing_one_unit: dict[str, float | str]
+
+
+class Receipt(_Part):
+    """receipt.json."""
+
+    schema_version: Literal[1]
+    release_id: str = Field(min_length=1)
+    privacy: Literal["private", "NOT PRIVATE"]
+    privacy_reason: str | None = None
+    specification: dict[str, Any]
+    specification_digest: str = Field(pattern="^[0-9a-f]{64}$")
+    neighbours: Neighbours
+    mechanism: str
+    accounting: Accounting
+    budget: Budget
+    queries: tuple[Query, ...]
+    totals: Totals
+    capacity: dict[str, int]
+    error_bars: str
+    ledger: dict[str, Any] | None = None
+    libraries: dict[str, str]
+    input: InputSchema
+
+
+def check_receipt(document: Mapping[str, Any]) -> Receipt:
+    """Validate the contents of receipt.json.
+
+    Raises
+    ------
+    DataError
+        Naming the first keys that are wrong.
+    """
+    from dpgmm_dist.artifact.schema import canonical_json
+
+    try:
+        # By way of JSON, so that what is checked is what a reader will see.
+        return Receipt.model_validate_json(canonical_json(document))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)[:3]
+        )
+        raise DataError(f"the receipt is not valid: {problems}") from None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the receipt cannot be written as JSON: {error}") from None
+
+
+def build_receipt(
+    *,
+    release_id: str,
+    specification: Mapping[str, Any],
+    specification_digest: str,
+    epsilon: float,
+    delta: float,
+    mechanism: str,
+    accounting: Accounting,
+    queries: Sequence[Mapping[str, Any]],
+    private: bool,
+    privacy_reason: str | None = None,
+    unit: str = "one row",
+    ledger: Mapping[str, Any] | None = None,
+    error_bars: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Put a receipt together; `write_release` adds the input's schema and checks it.
+
+    Parameters
+    ----------
+    release_id, specification, specification_digest
+        The specification without storage options, and its digest.
+    epsilon, delta
+        The budget that was allowed.
+    mechanism, accounting
+        A name in `MECHANISMS` (any name when not private), and "zcdp" or "gdp".
+    queries
+        Dicts in the form of `Query`, in the order in which they were answered.
+    private, privacy_reason
+        False with the reason why for a release with insecure test noise.
+    unit
+        What one privacy unit is.
+    ledger
+        Reference to the charge, without paths; None when no ledger was used.
+    error_bars
+        What the standard errors include and what they leave out.
+    more
+        Further public keys, such as the realised plan.
+
+    Returns
+    -------
+    dict
+        JSON values only.
+    """
+    from dpgmm_dist.privacy import accounting as accountant
+
+    total = round_up(sum((Fraction(query["rho"]) for query in queries), Fraction(0)))
+    document: dict[str, Any] = {
+        "schema_version": 1,
+        "release_id": release_id,
+        "privacy": PRIVATE if private else NOT_PRIVATE,
+        "privacy_reason": privacy_reason,
+        "specification": dict(specification),
+        "specification_digest": specification_digest,
+        "mechanism": mechanism,
+        "accounting": accounting,
+        "budget": {
+            "epsilon": epsilon,
+            "delta": delta,
+            "rho": budget_rho(epsilon, delta, accounting),
+            "mu": accountant.mu_from_epsilon_delta(epsilon, delta) if accounting == "gdp" else None,
+        },
+        "queries": [dict(query) for query in queries],
+        "totals": {
+            "rho": total,
+            "mu": mu_of(total) if accounting == "gdp" else None,
+            "epsilon": epsilon_of(total, delta, accounting),
+            "delta": delta,
+        },
+        "neighbours": {
+            "relation": NEIGHBOURS,
+            "unit": unit,
+            "replacing_one_unit": _replacing(total, delta, accounting),
+        },
+        "capacity": {"rows": CAPACITY_ROWS},
+        "error_bars": error_bars or _ERROR_BARS,
+        "ledger": None if ledger is None else dict(ledger),
+        "libraries": library_versions(),
+    }
+    return {**(more or {}), **document}
+
+
+_ERROR_BARS = (
+    "standard errors of the privacy noise alone, to first order; they leave out sampling error, "
+    "clipping bias and the choice of local optimum"
+)
+
+
+def budget_rho(epsilon: float, delta: float, accounting: Accounting) -> float:
+    """The rho that (epsilon, delta) allows: mu^2 / 2 under Gaussian DP; rounded down."""
+    from dpgmm_dist.privacy import accounting as accountant
+
+    if accounting == "zcdp":
+        return accountant.rho_from_epsilon_delta(epsilon, delta)
+    return -round_up(-(Fraction(accountant.mu_from_epsilon_delta(epsilon, delta)) ** 2) / 2)
+
+
+def epsilon_of(rho: float, delta: float, accounting: Accounting) -> float:
+    """The epsilon that queries of total cost rho guarantee at delta; rounded up."""
+    from dpgmm_dist.privacy import accounting as accountant
+
+    if rho == 0:
+        return 0.0
+    if accounting == "zcdp":
+        return accountant.epsilon_from_rho(rho, delta)
+    return accountant.epsilon_from_mu(mu_of(rho), delta)
+
+
+def mu_of(rho: float) -> float:
+    """The Gaussian-DP parameter of exact Gaussian answers of total cost rho: mu^2 = 2 rho, up."""
+    import math
+
+    mu = math.sqrt(2 * rho)
+    while Fraction(mu) ** 2 < 2 * Fraction(rho):
+        mu = math.nextafter(mu, math.inf)
+    return mu
+
+
+def round_up(value: Fraction) -> float:
+    """The least float that is at least ``value``."""
+    import math
+
+    result = float(value)
+    return result if Fraction(result) >= value else math.nextafter(result, math.inf)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, this library and what computes for it."""
+    versions = {"python": platform.python_version(), "dpgmm-dist": __version__}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _replacing(rho: float, delta: float, accounting: Accounting) -> dict[str, float | str]:
+    """Replacing is removing and adding: twice the distance, so four times rho (twice mu)."""
+    return {
+        "rho": 4 * rho,
+        "epsilon": epsilon_of(4 * rho, delta, accounting),
+        "delta": delta,
+        "because": "replacing one unit is removing it and adding another: the distance doubles, "
+        "so rho is four times (mu twice) as large",
+    }

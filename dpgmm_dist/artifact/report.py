@@ -1,0 +1,195 @@
+"""report.html: a release for people, one file that loads nothing, from public values only."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from dpgmm_dist.artifact.charts import Bar, column_chart, share_bar
+from dpgmm_dist.artifact.load import Release
+from dpgmm_dist.artifact.show import describe
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1d2530; --soft: #5d6875; --line: #d5dae1;
+  --paper: #ffffff; --bar: #2f6fb0; --alt: #8fb8de; --good: #1f7a4d; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa5b1; --line: #39424d;
+  --paper: #14181d; --bar: #6ea8dc; --alt: #37597b; --good: #5cc28f; --bad: #ff8a80; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.badge { font-weight: 600; } .private { color: var(--good); } .exposed { color: var(--bad); }
+.wide { overflow-x: auto; } .note { color: var(--soft); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+pre { overflow-x: auto; border: 1px solid var(--line); padding: .7rem; font-size: 13px; }
+svg .bar { fill: var(--bar); } svg .alt { fill: var(--alt); }
+svg .whisker { stroke: var(--ink); stroke-width: 1.5; } svg .grid { stroke: var(--line); }
+svg .text { fill: var(--soft); font-size: 12px; }
+"""
+
+
+def render_report(release: Release) -> bytes:
+    """The report of a release as one HTML document, the same bytes for the same release."""
+    shown = describe(release)
+    guarantee, components = shown["guarantee"], shown["components"]
+    body = [
+        f"<h1>Release {escape(release.release_id)}</h1>",
+        _badge(guarantee, release.receipt.get("privacy_reason")),
+        "<h2>Guarantee</h2>",
+        _sentences(guarantee),
+        "<h2>Where the budget went</h2>",
+        '<div class="wide">',
+        share_bar(
+            [(query["step"], query["share"]) for query in shown["queries"]],
+            "Share of the privacy cost of each step",
+        ),
+        "</div>",
+        _query_table(shown["queries"]),
+        "<h2>Components</h2>",
+        f"<p>{_model(shown['model'])}</p>",
+        '<div class="wide">',
+        column_chart(_bars(components), "Weight of each component with its standard error"),
+        "</div>",
+        f'<p class="note">Whiskers: {escape(guarantee["error_bars"])}.</p>',
+        _component_table(components),
+        "<h2>Input</h2>",
+        _pre(shown["input"]),
+        "<h2>Specification</h2>",
+        _pre(release.receipt["specification"]),
+        "<h2>Made with</h2>",
+        _table(("library", "version"), sorted(release.receipt["libraries"].items())),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Release {escape(release.release_id)}</title><style>{_STYLE}</style></head>\n"
+        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
+    )
+    return page.encode("utf-8", errors="xmlcharrefreplace")
+
+
+def _badge(guarantee: Mapping[str, Any], reason: str | None) -> str:
+    if guarantee["privacy"] == "private":
+        return (
+            f'<p class="badge private">Private: epsilon {guarantee["epsilon"]:g}, '
+            f"delta {guarantee['delta']:g}</p>"
+        )
+    return (
+        '<p class="badge exposed">NOT PRIVATE: '
+        f"{escape(reason or 'made without private noise')}. Do not publish.</p>"
+    )
+
+
+def _sentences(guarantee: Mapping[str, Any]) -> str:
+    if guarantee["privacy"] != "private":
+        return (
+            "<p>None. What follows is what the same queries would cost with private noise: "
+            f"epsilon {guarantee['spent_epsilon']:.4g} at delta {guarantee['delta']:g}.</p>"
+        )
+    replacing = guarantee["replacing_one_unit"]
+    return (
+        f"<p>Whatever is computed from this release, it is "
+        f"({guarantee['epsilon']:g}, {guarantee['delta']:g})-differentially private: between "
+        f"{escape(guarantee['neighbours'])}. The unit is {escape(guarantee['unit'])}.</p>"
+        f"<p>All queries together cost rho {guarantee['spent_rho']:.6g} of "
+        f"{guarantee['budget_rho']:.6g} allowed, which is epsilon "
+        f"{guarantee['spent_epsilon']:.4g} at that delta. For replacing one unit by another the "
+        f"guarantee is epsilon {_number(replacing.get('epsilon'))}, delta "
+        f"{_number(replacing.get('delta'))}.</p>"
+        f"<p>Mechanism: {escape(guarantee['mechanism'])}, accounted in "
+        f"{escape(guarantee['accounting'])}.</p>"
+    )
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    text = f"{model['components']} Gaussian components"
+    if model["labels"]:
+        text += f" over {len(model['labels'])} labels"
+    text += f" in {model['latent_dimension']} dimensions"
+    if model["latent_dimension"] < model["input_columns"]:
+        text += (
+            f", of {model['input_columns']} input columns; the other directions have variance "
+            f"{model['residual_variance']:.4g} each"
+        )
+    return text + "."
+
+
+def _bars(components: Sequence[Mapping[str, Any]]) -> list[Bar]:
+    bars = []
+    for entry in components:
+        name = "" if entry["label"] is None else str(entry["label"])
+        error = entry["weight_error"]
+        bars.append(
+            Bar(
+                value=entry["weight"],
+                error=math.inf if error is None else error,
+                group=name,
+                title=f"{_name(entry)}: {entry['weight']:.4g} ± {_number(error)}",
+            )
+        )
+    return bars
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    number = f"component {entry['component']}"
+    return number if entry["label"] is None else f"label {entry['label']}, {number}"
+
+
+def _component_table(components: Sequence[Mapping[str, Any]]) -> str:
+    columns = ("component", "weight", "± of weight", "spread", "± of mean")
+    return _table(
+        columns,
+        (
+            (
+                _name(entry),
+                _number(entry["weight"]),
+                _number(entry["weight_error"]),
+                _number(entry["spread"]),
+                _number(entry["mean_error"]),
+            )
+            for entry in components
+        ),
+    )
+
+
+def _query_table(queries: Sequence[Mapping[str, Any]]) -> str:
+    columns = (
+        "step", "statistic", "groups", "dimension", "radius", "unit", "noise scale",
+        "off the diagonal", "rho",
+    )  # fmt: skip
+    return _table(
+        columns,
+        (
+            (
+                query["step"],
+                block["statistic"],
+                str(block["groups"]),
+                str(block["dimension"]),
+                str(block["radius"]),
+                str(block["weight_unit"]),
+                _number(block["sigma"]),
+                _number(block["sigma_off"], missing="-"),
+                _number(block["rho"]),
+            )
+            for query in queries
+            for block in query["blocks"]
+        ),
+    )
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
+    return f'<div class="wide"><table><tr>{head}</tr>\n{chr(10).join(lines)}</table></div>'
+
+
+def _pre(value: Mapping[str, Any]) -> str:
+    return f"<pre>{escape(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))}</pre>"
+
+
+def _number(value: Any, missing: str = "undetermined") -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else missing

@@ -1,0 +1,252 @@
+"""The files of a release as bytes: parameters and transform as Parquet, the rest as JSON.
+
+Writing the same values twice gives the same bytes: no time, id, path or extra metadata goes in,
+and the Parquet settings are fixed here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpgmm_dist.errors import DataError
+from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.mixture import LabelValue, Mixture, StandardErrors
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+MIXTURE = "mixture.parquet"
+TRANSFORM = "transform.parquet"
+RECEIPT = "receipt.json"
+REPORT = "report.html"
+MANIFEST = "release.json"
+CLAIM = "_claim.json"
+REQUIRED = (MIXTURE, TRANSFORM, RECEIPT)
+OPTIONAL = (REPORT,)
+
+_FIXED = {
+    "compression": "NONE",
+    "version": "2.6",
+    "data_page_version": "1.0",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "store_schema": False,
+    "row_group_size": 1 << 20,
+}
+
+
+def canonical_json(value: Mapping[str, Any]) -> bytes:
+    """Readable JSON with one form only: sorted keys, two spaces, ASCII, no NaN or infinity."""
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii") + b"\n"
+
+
+def parse_json(name: str, data: bytes) -> dict[str, Any]:
+    """The JSON object in a file of a release (DataError when it is none)."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise DataError(f"{name} is not valid JSON: the release is not intact") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{name} does not hold a JSON object: the release is not intact")
+    return value
+
+
+def encode_mixture(mixture: Mixture, errors: StandardErrors) -> bytes:
+    """mixture.parquet: one row a component, sorted by (label, component).
+
+    Raises
+    ------
+    ValueError
+        When the standard errors have other shapes than the parameters.
+    """
+    import pyarrow as pa
+
+    for name in ("weights", "means", "covariances"):
+        if getattr(errors, name).shape != getattr(mixture, name).shape:
+            raise ValueError(
+                f"standard errors of {name} must have shape {getattr(mixture, name).shape}, "
+                f"got {getattr(errors, name).shape}"
+            )
+    order = np.lexsort((mixture.component_number, mixture.label_index))
+    columns = {
+        "label": _label_column(mixture, order),
+        "component": pa.array(mixture.component_number[order].astype(np.int32)),
+        "weight": pa.array(mixture.weights[order]),
+        "mean": _lists(mixture.means[order]),
+        "covariance": _lists(_lower(mixture.covariances[order])),
+        "weight_se": pa.array(errors.weights[order]),
+        "mean_se": _lists(errors.means[order]),
+        "covariance_se": _lists(_lower(errors.covariances[order])),
+    }
+    return _parquet(pa.table(columns))
+
+
+def decode_mixture(data: bytes) -> tuple[Mixture, StandardErrors]:
+    """Read mixture.parquet; DataError when it does not hold a valid mixture."""
+    table = read_table(MIXTURE, data)
+    try:
+        label_values, labels = _read_labels(table["label"].to_pylist())
+        means = _matrix(table["mean"])
+        dimension = means.shape[1]
+        mixture = Mixture(
+            weights=_vector(table["weight"]),
+            means=means,
+            covariances=_symmetric(_matrix(table["covariance"]), dimension),
+            labels=labels,
+            label_values=label_values,
+            component=_vector(table["component"]).astype(np.int64),
+        )
+        errors = StandardErrors(
+            _vector(table["weight_se"]),
+            _matrix(table["mean_se"]),
+            _symmetric(_matrix(table["covariance_se"]), dimension),
+        )
+        for name in ("weights", "means", "covariances"):
+            if getattr(errors, name).shape != getattr(mixture, name).shape:
+                raise ValueError(f"standard errors of {name} have another shape")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{MIXTURE} does not hold a valid mixture: {_text(error)}") from None
+    return mixture, errors
+
+
+def encode_transform(transform: Transform) -> bytes:
+    """transform.parquet: one row an input column, with its row of the basis (null if none)."""
+    import pyarrow as pa
+
+    width = transform.input_dimension
+    offset = np.zeros(width) if transform.offset is None else transform.offset
+    no_basis = pa.nulls(width, pa.list_(pa.float64()))
+    columns = {
+        "column": pa.array(np.arange(width, dtype=np.int32)),
+        "center": pa.array(transform.center),
+        "half_width": pa.array(transform.half_width),
+        "offset": pa.array(offset),
+        "basis": no_basis if transform.basis is None else _lists(transform.basis),
+        # The same in every row: a table has nowhere else for one number.
+        "residual_variance": pa.array(np.full(width, transform.residual_variance)),
+    }
+    return _parquet(pa.table(columns))
+
+
+def decode_transform(data: bytes) -> Transform:
+    """Read transform.parquet; DataError when it does not hold a valid transform."""
+    table = read_table(TRANSFORM, data)
+    try:
+        if table["column"].to_pylist() != list(range(table.num_rows)):
+            raise ValueError("its column numbers are not 0, 1, 2, ...")
+        variances = set(table["residual_variance"].to_pylist())
+        if len(variances) != 1:
+            raise ValueError("it has no single residual variance")
+        basis = table["basis"]
+        return Transform(
+            center=_vector(table["center"]),
+            half_width=_vector(table["half_width"]),
+            basis=None if basis.null_count == table.num_rows else _matrix(basis),
+            offset=_vector(table["offset"]),
+            residual_variance=variances.pop(),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{TRANSFORM} does not hold a valid transform: {_text(error)}") from None
+
+
+def read_table(name: str, data: bytes) -> pa.Table:
+    """A Parquet file of a release as a table (DataError when it cannot be read)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(io.BytesIO(data), use_threads=False)
+    except (pa.ArrowException, OSError, ValueError):
+        raise DataError(f"{name} is not a readable Parquet file: damaged or incomplete") from None
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **_FIXED)
+    return sink.getvalue()
+
+
+def _label_column(mixture: Mixture, order: NDArray[np.int64]) -> pa.Array:
+    import pyarrow as pa
+
+    if not mixture.label_values:
+        return pa.nulls(len(order), pa.int64())
+    values = [mixture.label_values[i] for i in mixture.label_index[order].tolist()]
+    return pa.array(values, pa.string() if isinstance(values[0], str) else pa.int64())
+
+
+def _read_labels(column: list[LabelValue | None]) -> tuple[tuple[LabelValue, ...], Any]:
+    """Label set and indices; the set's order is the order in which labels first occur."""
+    present = [value for value in column if value is not None]
+    if not present:
+        return (), np.zeros(len(column), np.int64)
+    if len(present) != len(column):
+        raise ValueError("some components have a label and some have none")
+    values = tuple(dict.fromkeys(present))
+    return values, np.array([values.index(value) for value in present], dtype=np.int64)
+
+
+def _lists(matrix: NDArray[np.float64]) -> pa.Array:
+    """A list column with the rows of a matrix (n, k)."""
+    import pyarrow as pa
+
+    rows, width = matrix.shape
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(matrix).reshape(-1)))
+
+
+def _vector(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    if column.null_count:
+        raise ValueError("a value is null")
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _matrix(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """The rows of a list column as (n, k); ValueError when their lengths differ."""
+    import pyarrow as pa
+
+    lists = column.combine_chunks()
+    if not pa.types.is_list(lists.type) or not pa.types.is_floating(lists.type.value_type):
+        raise ValueError(f"a column is {lists.type}, not a list of floats")
+    values = lists.flatten()  # by Arrow: a Python float for each covariance would take gigabytes
+    if lists.null_count or values.null_count:
+        raise ValueError("a value is null")
+    lengths = np.unique(np.diff(lists.offsets.to_numpy()))
+    if lengths.size != 1:
+        raise ValueError("its lists have different lengths")
+    return np.array(values.to_numpy(), dtype=np.float64).reshape(len(lists), -1)
+
+
+def _lower(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Row-major lower triangles (C, p (p + 1) / 2) of matrices (C, p, p)."""
+    rows, columns = np.tril_indices(matrices.shape[1])
+    return np.asarray(matrices[:, rows, columns])
+
+
+def _symmetric(lower: NDArray[np.float64], dimension: int) -> NDArray[np.float64]:
+    rows, columns = np.tril_indices(dimension)
+    if lower.shape[1] != rows.size:
+        raise ValueError(
+            f"a lower triangle of {dimension} dimensions has {rows.size} values, "
+            f"not {lower.shape[1]}"
+        )
+    full = np.empty((lower.shape[0], dimension, dimension))
+    full[:, rows, columns] = lower
+    full[:, columns, rows] = lower
+    return full
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"column {error} is missing"
+    return str(error)

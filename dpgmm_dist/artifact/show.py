@@ -1,0 +1,118 @@
+"""What a release says about itself, as plain values for printing or JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dpgmm_dist.artifact.load import Release, load_release
+from dpgmm_dist.artifact.receipt import Query, Receipt, check_receipt
+from dpgmm_dist.budget.urls import safe_url
+
+
+def describe_release(url: str, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Describe the release at a URL, after checking its digests.
+
+    Returns
+    -------
+    dict
+        JSON values only: "release", "guarantee", "input", "model", "components" (one entry each)
+        and "queries". Values that the noise leaves undetermined (infinite error) are None.
+
+    Raises
+    ------
+    DataError
+        When there is no release or it is not intact.
+    """
+    release = load_release(url, storage_options)
+    return {"release": {"url": safe_url(str(url))} | _identity(release)} | describe(release)
+
+
+def describe(release: Release) -> dict[str, Any]:
+    """The parts of `describe_release` that do not depend on where the release is."""
+    receipt = check_receipt(release.receipt)
+    return {
+        "guarantee": _guarantee(receipt),
+        "input": receipt.input.model_dump(mode="json"),
+        "model": _model(release),
+        "components": _components(release),
+        "queries": [_query(query, receipt.totals.rho) for query in receipt.queries],
+    }
+
+
+def _identity(release: Release) -> dict[str, Any]:
+    manifest = release.manifest
+    return {
+        "release_id": manifest.release_id,
+        "specification_digest": manifest.specification_digest,
+        "privacy": manifest.privacy,
+        "reason": release.receipt.get("privacy_reason"),
+        "library_version": manifest.library_version,
+        "files": {name: digest.size for name, digest in sorted(manifest.files.items())},
+    }
+
+
+def _guarantee(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "privacy": receipt.privacy,
+        "epsilon": receipt.budget.epsilon,
+        "delta": receipt.budget.delta,
+        "spent_epsilon": receipt.totals.epsilon,
+        "spent_rho": receipt.totals.rho,
+        "budget_rho": receipt.budget.rho,
+        "neighbours": receipt.neighbours.relation,
+        "unit": receipt.neighbours.unit,
+        "replacing_one_unit": dict(receipt.neighbours.replacing_one_unit),
+        "mechanism": receipt.mechanism,
+        "accounting": receipt.accounting,
+        "ledger": receipt.ledger,
+        "error_bars": receipt.error_bars,
+    }
+
+
+def _model(release: Release) -> dict[str, Any]:
+    mixture, transform = release.mixture, release.transform
+    return {
+        "components": mixture.n_components,
+        "labels": list(mixture.label_values),
+        "input_columns": transform.input_dimension,
+        "latent_dimension": transform.latent_dimension,
+        "residual_variance": transform.residual_variance,
+    }
+
+
+def _components(release: Release) -> list[dict[str, Any]]:
+    """Weight with its error, spread, and the error of the mean, in latent units."""
+    mixture, errors = release.mixture, release.standard_errors
+    spread = np.sqrt(np.trace(mixture.covariances, axis1=1, axis2=2) / mixture.dimension)
+    mean_error = np.sqrt((errors.means**2).mean(axis=1))
+    entries = []
+    for k in range(mixture.n_components):
+        label = mixture.label_values[mixture.label_index[k]] if mixture.label_values else None
+        entries.append(
+            {
+                "label": label,
+                "component": int(mixture.component_number[k]),
+                "weight": float(mixture.weights[k]),
+                "weight_error": _finite(errors.weights[k]),
+                "spread": float(spread[k]),
+                "mean_error": _finite(mean_error[k]),
+            }
+        )
+    return entries
+
+
+def _query(query: Query, total: float) -> dict[str, Any]:
+    return {
+        "step": query.step,
+        "rho": query.rho,
+        "share": query.rho / total if total else 0.0,
+        "blocks": [block.model_dump(mode="json") for block in query.blocks],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

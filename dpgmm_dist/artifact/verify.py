@@ -1,0 +1,284 @@
+"""Check a release against itself: files, parameters, and the guarantee worked out anew.
+
+The accounting is not believed but recomputed: each block's cost from its sensitivity and noise
+scale, in exact fractions, their sum against the budget that (epsilon, delta) allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any, TypeVar
+
+from dpgmm_dist.artifact.load import read_checked, read_manifest
+from dpgmm_dist.artifact.manifest import Manifest
+from dpgmm_dist.artifact.receipt import (
+    CAPACITY_ROWS,
+    MECHANISMS,
+    NOT_PRIVATE,
+    PRIVATE,
+    Query,
+    QueryBlock,
+    Receipt,
+    budget_rho,
+    check_receipt,
+    epsilon_of,
+)
+from dpgmm_dist.artifact.schema import (
+    MIXTURE,
+    RECEIPT,
+    TRANSFORM,
+    decode_mixture,
+    decode_transform,
+    parse_json,
+)
+from dpgmm_dist.budget.store import open_store
+from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.mixture import Mixture
+
+T = TypeVar("T")
+
+# What is listed may exceed the exact cost by rounding, not by more: a receipt is to be precise.
+_ROUNDING = Fraction(1, 10**6)
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """The outcome of `verify_release`."""
+
+    ok: bool
+    """Whether the release is intact and its receipt adds up."""
+    private: bool
+    """Whether it claims, and is entitled to claim, a guarantee."""
+    problems: tuple[str, ...]
+    """One line for everything found wrong."""
+    summary: Mapping[str, Any]
+    """Public facts to print, as far as they could be read."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 intact and private, 4 not intact, 6 intact but NOT PRIVATE."""
+        if not self.ok:
+            return 4
+        return 0 if self.private else 6
+
+
+def verify_release(url: str, storage_options: Mapping[str, Any] | None = None) -> VerifyResult:
+    """Check digests, schema, parameters and accounting of the release at a URL.
+
+    What is wrong with the release is in the result; only a URL that cannot be understood or a
+    store that cannot be reached raises (SpecError, DataError).
+    """
+    store = open_store(str(url), storage_options)
+    problems: list[str] = []
+    manifest = _attempt(problems, lambda: read_manifest(store))
+    if manifest is None:
+        return VerifyResult(False, False, tuple(problems), {"url": store.url})
+    files = {}
+    for name, digest in manifest.files.items():
+        data = _attempt(problems, partial(read_checked, store, name, digest))
+        if data is not None:
+            files[name] = data
+    mixture = transform = receipt = None
+    if MIXTURE in files:
+        decoded = _attempt(problems, partial(decode_mixture, files[MIXTURE]))
+        mixture = decoded[0] if decoded else None
+    if TRANSFORM in files:
+        transform = _attempt(problems, lambda: decode_transform(files[TRANSFORM]))
+    if RECEIPT in files:
+        receipt = _attempt(problems, lambda: check_receipt(parse_json(RECEIPT, files[RECEIPT])))
+    if receipt is not None:
+        problems += _identity_problems(manifest, receipt)
+        # Numbers outside what the accountant takes are one more thing that is wrong.
+        problems += _attempt(problems, partial(accounting_problems, receipt)) or []
+    problems += _shape_problems(mixture, transform, receipt)
+    private = manifest.privacy == PRIVATE and receipt is not None and receipt.privacy == PRIVATE
+    summary = {"url": store.url, **_summary(manifest, receipt, mixture)}
+    return VerifyResult(not problems, private and not problems, tuple(problems), summary)
+
+
+def accounting_problems(receipt: Receipt) -> list[str]:
+    """What is wrong with the receipt's arithmetic; empty when the guarantee follows from it."""
+    return [
+        *_mechanism_problems(receipt),
+        *(
+            problem
+            for query in receipt.queries
+            for problem in _query_problems(query, rows_per_unit(receipt))
+        ),
+        *_total_problems(receipt),
+    ]
+
+
+def rows_per_unit(receipt: Receipt) -> int:
+    """The most rows that one privacy unit contributes: 1, or ``privacy_unit.max_rows``."""
+    unit = receipt.specification.get("dataset", {}).get("privacy_unit") or {}
+    return int(unit.get("max_rows", 1))
+
+
+def block_cost(block: QueryBlock, unit_rows: int = 1) -> Fraction:
+    """zCDP cost of one block for one unit, exactly.
+
+    With w = weight_unit and t = radius the L2 sensitivity is w, w t and w t^2 for count, sum and
+    second moment. The upper triangle of a second moment D has scale s_d on the diagonal and s_o
+    off it: sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2) is at most
+    ||D||_F^2 max(1 / (2 s_d^2), 1 / (4 s_o^2)), as ||D||_F^2 counts off-diagonals twice. A unit
+    of m rows has m times the sensitivity.
+
+    Raises
+    ------
+    ValueError
+        When a second moment of more than one dimension lacks its off-diagonal scale.
+    """
+    power = {"count": 0, "sum": 1, "second": 2}[block.statistic]
+    squared = Fraction(unit_rows * block.weight_unit * block.radius**power) ** 2
+    price = 1 / (2 * Fraction(block.sigma) ** 2)
+    if block.statistic == "second" and block.dimension > 1:
+        if block.sigma_off is None:
+            raise ValueError("a second moment needs sigma_off")
+        price = max(price, 1 / (4 * Fraction(block.sigma_off) ** 2))
+    return squared * price
+
+
+def _attempt(problems: list[str], step: Callable[[], T]) -> T | None:
+    try:
+        return step()
+    except (DataError, SpecError) as error:
+        problems.append(str(error))
+        return None
+
+
+def _identity_problems(manifest: Manifest, receipt: Receipt) -> Iterator[str]:
+    """The manifest, the receipt and the specification inside it must be about one release."""
+    for name in ("release_id", "privacy", "specification_digest"):
+        ours, theirs = getattr(manifest, name), getattr(receipt, name)
+        if ours != theirs:
+            yield f"the manifest says {name} {ours!r}, the receipt {theirs!r}"
+    if specification_digest(receipt.specification) != receipt.specification_digest:
+        yield "the specification in the receipt does not have the receipt's digest"
+    privacy = receipt.specification.get("privacy", {})
+    for name in ("epsilon", "delta"):
+        if privacy.get(name) != getattr(receipt.budget, name):
+            yield (
+                f"the specification asks for {name} {privacy.get(name)!r}, the receipt's budget "
+                f"is {getattr(receipt.budget, name)!r}"
+            )
+
+
+def specification_digest(specification: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a specification without its output path, as `ReleaseSpec.digest` does."""
+    identity = dict(specification)
+    if isinstance(identity.get("output"), dict):
+        identity["output"] = {k: v for k, v in identity["output"].items() if k != "path"}
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _mechanism_problems(receipt: Receipt) -> Iterator[str]:
+    if receipt.privacy == NOT_PRIVATE:
+        return
+    if receipt.accounting not in MECHANISMS.get(receipt.mechanism, ()):
+        yield (
+            f"mechanism {receipt.mechanism!r} with accounting {receipt.accounting!r} gives no "
+            "proved guarantee, but the receipt says private"
+        )
+    if receipt.capacity.get("rows") != CAPACITY_ROWS:
+        yield f"the capacity is {receipt.capacity.get('rows')!r} rows, not {CAPACITY_ROWS}"
+
+
+def _query_problems(query: Query, unit_rows: int) -> Iterator[str]:
+    for block in query.blocks:
+        where = f"query {query.step}, {block.statistic}"
+        try:
+            exact = block_cost(block, unit_rows)
+        except ValueError as error:
+            yield f"{where}: {error}"
+            continue
+        if Fraction(block.rho) < exact:
+            yield f"{where}: costs rho {float(exact):.6g}, but {block.rho:.6g} is listed"
+        elif Fraction(block.rho) > exact * (1 + _ROUNDING):
+            yield f"{where}: lists rho {block.rho:.6g}, its scale costs only {float(exact):.6g}"
+    listed = sum((Fraction(block.rho) for block in query.blocks), Fraction(0))
+    if Fraction(query.rho) < listed:
+        yield f"query {query.step}: blocks add up to {float(listed):.6g}, listed {query.rho:.6g}"
+
+
+def _total_problems(receipt: Receipt) -> Iterator[str]:
+    spent = sum((Fraction(query.rho) for query in receipt.queries), Fraction(0))
+    budget, totals = receipt.budget, receipt.totals
+    allowed = budget_rho(budget.epsilon, budget.delta, receipt.accounting)
+    if spent > Fraction(allowed):
+        yield (
+            f"the queries cost rho {float(spent):.9g}; epsilon {budget.epsilon:g}, delta "
+            f"{budget.delta:g} allow {allowed:.9g}"
+        )
+    if Fraction(budget.rho) > Fraction(allowed) * (1 + _ROUNDING):
+        yield f"the budget's rho is {budget.rho:.9g}, (epsilon, delta) allow {allowed:.9g}"
+    if Fraction(totals.rho) < spent:
+        yield f"the total rho is {totals.rho:.9g}, the queries add up to {float(spent):.9g}"
+    steps = [query.step for query in receipt.queries]
+    if len(set(steps)) != len(steps):
+        yield "a step is listed twice"
+    needed = epsilon_of(float(totals.rho), totals.delta, receipt.accounting)
+    if totals.epsilon < needed * (1 - float(_ROUNDING)):
+        yield f"the total epsilon is {totals.epsilon:.6g}, the total rho gives {needed:.6g}"
+    if receipt.accounting == "gdp" and (
+        totals.mu is None or Fraction(totals.mu) ** 2 < 2 * Fraction(totals.rho)
+    ):
+        yield f"the total mu is {totals.mu!r}, less than the square root of twice the total rho"
+
+
+def _shape_problems(
+    mixture: Mixture | None, transform: Transform | None, receipt: Receipt | None
+) -> Iterator[str]:
+    if mixture and transform and transform.latent_dimension != mixture.dimension:
+        yield (
+            f"the transform has {transform.latent_dimension} latent dimensions, the mixture "
+            f"{mixture.dimension}"
+        )
+    if transform and receipt and transform.input_dimension != receipt.input.width:
+        yield (
+            f"the transform has {transform.input_dimension} input columns, the receipt's input "
+            f"{receipt.input.width}"
+        )
+    if mixture and receipt:
+        stated = tuple(receipt.specification.get("dataset", {}).get("labels") or ())
+        if stated != mixture.label_values:
+            yield (
+                f"the labels of the mixture are {list(mixture.label_values)}, of the "
+                f"specification {list(stated)}"
+            )
+
+
+def _summary(
+    manifest: Manifest, receipt: Receipt | None, mixture: Mixture | None
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "release_id": manifest.release_id,
+        "privacy": manifest.privacy,
+        "files": len(manifest.files),
+    }
+    if mixture is not None:
+        summary |= {
+            "components": mixture.n_components,
+            "dimension": mixture.dimension,
+            "labels": len(mixture.label_values),
+        }
+    if receipt is not None:
+        summary |= {
+            "epsilon": receipt.budget.epsilon,
+            "delta": receipt.budget.delta,
+            "rho_budget": receipt.budget.rho,
+            "rho_spent": receipt.totals.rho,
+            "epsilon_spent": receipt.totals.epsilon,
+            "accounting": receipt.accounting,
+            "mechanism": receipt.mechanism,
+            "queries": len(receipt.queries),
+            "reason": receipt.privacy_reason,
+        }
+    return summary

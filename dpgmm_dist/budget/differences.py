@@ -1,0 +1,25 @@
+"""How two specifications differ, for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], at: str = "") -> list[str]:
+    """Return one text per leaf in which two trees of JSON values differ."""
+    found: list[str] = []
+    for key in sorted({*stored, *wanted}):
+        old, new = stored.get(key), wanted.get(key)
+        name = f"{at}{key}"
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{name}.")
+        elif old != new:
+            found.append(f"{name.removeprefix('spec.')} was {old!r} and is now {new!r}")
+    return found
+
+
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the mapping as it reads back from JSON (tuples become lists)."""
+    return dict(json.loads(json.dumps(value, allow_nan=False)))

@@ -1,0 +1,297 @@
+"""The journal of one release: what was asked and what was answered, each written once.
+
+Noise must be drawn once for a question: two noisy answers to one question leak. So every complete
+query is stored before it runs and every noisy answer before anything uses it, both create-only,
+and the driver goes on with what is *stored*, never with what it has in hand. A restarted driver, or
+a second one with the same release id, replays what is there and draws only what is missing.
+
+Objects of a release, under ``journal/<release id>/``:
+
+    meta.json                     specification, mechanism, library version
+    query-0000.bin, answer-0000.bin, query-0001.bin, ...
+    private-<name>.bin            private: identifiers of the input; only in private storage
+    finished.json                 where the release is
+
+A ``.bin`` object is a sealed line of JSON (step, name, size and SHA-256 of the content; an answer
+also names the SHA-256 of its query) followed by the content.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+from dpgmm_dist.budget.createonly import confirm_create_only, is_complete
+from dpgmm_dist.budget.differences import differences, plain
+from dpgmm_dist.budget.records import check_release_id
+from dpgmm_dist.budget.sealed import SCHEMA, now, seal, sha256_hex, stamp, unseal
+from dpgmm_dist.budget.store import Store, create_or_read, read_or_none
+from dpgmm_dist.errors import DataError, SpecError
+
+_STEP = re.compile(r"(query|answer)-(\d{4})\.bin")
+_PRIVATE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+_MOST_STEPS = 10_000
+_MOST_DIFFERENCES = 10
+
+Kind = Literal["query", "answer", "private"]
+
+
+class Journal:
+    """The journal of ``release_id`` in a create-only store.
+
+    Parameters
+    ----------
+    store : Store
+        The ledger's store; without a ledger the directory ``_journal`` of the output.
+    release_id : str
+        See `records.check_release_id`.
+    prefix : str
+        Where in the store journals are: "journal/", or "" in an output.
+    private : bool
+        Whether the store is private storage, so that identifiers of the input may be kept there.
+        An output is not: it is going to be published.
+    """
+
+    def __init__(
+        self, store: Store, release_id: str, *, prefix: str = "journal/", private: bool = True
+    ) -> None:
+        self._store = store
+        self.release_id = check_release_id(release_id)
+        self.private_storage = private
+        self._prefix = f"{prefix}{release_id}/"
+
+    @property
+    def url(self) -> str:
+        """Where the journal is, without credentials."""
+        return f"{self._store.url}/{self._prefix.rstrip('/')}"
+
+    def begin(
+        self, spec_digest: str, public_spec: Mapping[str, Any], mechanism: str
+    ) -> dict[str, Any]:
+        """Bind the release id to a specification; return the stored meta record.
+
+        Parameters
+        ----------
+        spec_digest : str
+            Digest of the specification; decides whether two runs are the same release.
+        public_spec : mapping
+            Its public part, as JSON values: shown when another one is refused.
+        mechanism : str
+            The noise, for example "discrete_gaussian": a release is not resumed with another.
+
+        Raises
+        ------
+        SpecError
+            The id belongs to another specification or mechanism; the message shows how they differ.
+        DataError
+            The store cannot be written, or lets an object be created twice.
+        """
+        fields = {
+            **self._head("journal"),
+            "spec_digest": spec_digest,
+            "spec": plain(public_spec),
+            "mechanism": mechanism,
+            "created": now(),
+            **stamp(),
+        }
+        name = self._prefix + "meta.json"
+        stored = create_or_read(self._store, name, seal(fields))
+        held = self._check_meta(stored)
+        self._refuse_other(held, fields)
+        confirm_create_only(self._store, name, stored)
+        return held
+
+    def meta(self) -> dict[str, Any] | None:
+        """Return the meta record that `begin` stored, or None."""
+        data = read_or_none(self._store, self._prefix + "meta.json")
+        return None if data is None else self._check_meta(data)
+
+    def check_same(
+        self, spec_digest: str, public_spec: Mapping[str, Any], mechanism: str
+    ) -> dict[str, Any] | None:
+        """Return the meta record if there is one; raise SpecError if it is another release's."""
+        held = self.meta()
+        if held is not None:
+            wanted = {"spec_digest": spec_digest, "mechanism": mechanism}
+            self._refuse_other(held, {**wanted, "spec": plain(public_spec)})
+        return held
+
+    def put_query(self, step: int, name: str, data: bytes) -> bytes:
+        """Store the query of a step, if none is stored; return the stored one, to be executed."""
+        return self._put("query", step, name, data)
+
+    def put_answer(self, step: int, name: str, data: bytes) -> bytes:
+        """Store the noisy answer of a step, if none is stored; return the stored one, to be used.
+
+        Only the first answer ever stored is returned, whichever driver drew it.
+        """
+        return self._put("answer", step, name, data)
+
+    def query(self, step: int) -> bytes | None:
+        """Return the stored query of a step, or None."""
+        return self._get("query", step)
+
+    def answer(self, step: int) -> bytes | None:
+        """Return the stored answer of a step, or None: only then may noise be drawn."""
+        return self._get("answer", step)
+
+    def steps(self) -> list[int]:
+        """Return the steps that are answered.
+
+        Raises
+        ------
+        DataError
+            Something was lost: queries and answers are each written in order, a query first.
+        """
+        finished = self._finished_record()
+        bases = [name.removeprefix(self._prefix) for name in self._store.list(self._prefix)]
+        found = [match for match in map(_STEP.fullmatch, bases) if match]
+        queries = {int(match[2]) for match in found if match[1] == "query"}
+        answers = {int(match[2]) for match in found if match[1] == "answer"}
+        count = max([-1, *answers]) + 1
+        if finished is not None:
+            count = max(count, int(finished["steps"]))
+        asked = max([count - 1, *queries]) + 1
+        if not (
+            is_complete(self._store, answers, count, partial(self._path, "answer"))
+            and is_complete(self._store, queries, asked, partial(self._path, "query"))
+        ):
+            raise DataError(
+                f"The journal {self.url} has lost records (steps are missing), so answers could be"
+                " drawn a second time. Restore it from a backup, or use another release id."
+            )
+        return list(range(count))
+
+    def put_private(self, name: str, data: bytes) -> bytes:
+        """Store private bytes, such as etags and sizes of the input; return the stored ones.
+
+        Raises
+        ------
+        DataError
+            The journal is not in private storage.
+        """
+        if not self.private_storage:
+            raise DataError(f"The journal {self.url} is in an output: nothing private goes there.")
+        return self._put("private", None, _check_private_name(name), data)
+
+    def private(self, name: str) -> bytes | None:
+        """Return stored private bytes, or None."""
+        return self._get("private", _check_private_name(name))
+
+    def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Record that the release is complete and where (public facts); return what is stored."""
+        fields = {
+            **self._head("finished"),
+            "release": plain(facts),
+            "steps": len(self.steps()),
+            "time": now(),
+            **stamp(),
+        }
+        stored = create_or_read(self._store, self._prefix + "finished.json", seal(fields))
+        return dict(self._check_finished(stored)["release"])
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the facts that `finish` stored first, or None."""
+        record = self._finished_record()
+        return None if record is None else dict(record["release"])
+
+    def _finished_record(self) -> dict[str, Any] | None:
+        data = read_or_none(self._store, self._prefix + "finished.json")
+        return None if data is None else self._check_finished(data)
+
+    def _put(self, kind: Kind, step: int | None, name: str, data: bytes) -> bytes:
+        answers = self._digest_of_query(step) if kind == "answer" else None
+        key: int | str = name if step is None else step
+        header = {
+            **self._head(kind),
+            "step": step,
+            "name": name,
+            "size": len(data),
+            "sha256": sha256_hex(data),
+            "answers": answers,
+            **stamp(),
+        }
+        path = self._path(kind, key)
+        stored = create_or_read(self._store, path, seal(header) + data)
+        held, content = self._open(kind, key, stored)
+        if held["name"] != name:
+            raise DataError(
+                f"{self._store.url}/{path} is {held['name']!r} and this run wants {name!r} there:"
+                " it was begun by another version of dpgmm-dist. Use that version, or another"
+                " release id."
+            )
+        return content
+
+    def _get(self, kind: Kind, key: int | str) -> bytes | None:
+        data = read_or_none(self._store, self._path(kind, key))
+        return None if data is None else self._open(kind, key, data)[1]
+
+    def _open(self, kind: Kind, key: int | str, data: bytes) -> tuple[dict[str, Any], bytes]:
+        """Split an object into header and content, and check both."""
+        where = f"{self._store.url}/{self._path(kind, key)}"
+        line, newline, content = data.partition(b"\n")
+        header = self._check_head(unseal(line + newline, where), kind, where)
+        own_key = header.get("name") if kind == "private" else header.get("step")
+        intact = (header.get("size"), header.get("sha256")) == (len(content), sha256_hex(content))
+        if own_key != key or not intact:
+            raise DataError(
+                f"{where} is corrupt or belongs elsewhere. Restore it from a backup; it must not be"
+                " deleted, or its answer could be drawn a second time."
+            )
+        if kind == "answer" and header.get("answers") != self._digest_of_query(int(key)):
+            raise DataError(f"{where} answers another query than the stored one. Restore both.")
+        return header, content
+
+    def _digest_of_query(self, step: int | None) -> str:
+        query = self._get("query", -1 if step is None else step)
+        if query is None:
+            raise DataError(f"The journal {self.url} holds no query for the answer of step {step}.")
+        return sha256_hex(query)
+
+    def _path(self, kind: Kind, key: int | str) -> str:
+        if isinstance(key, str):
+            return f"{self._prefix}{kind}-{key}.bin"
+        if not 0 <= key < _MOST_STEPS:
+            raise SpecError(f"A step must be from 0 to {_MOST_STEPS - 1}, got {key}.")
+        return f"{self._prefix}{kind}-{key:04d}.bin"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"schema": SCHEMA, "kind": kind, "release_id": self.release_id}
+
+    def _check_head(self, fields: dict[str, Any], kind: str, where: str) -> dict[str, Any]:
+        if any(fields.get(key) != value for key, value in self._head(kind).items()):
+            raise DataError(
+                f"{where} is not {kind} of release {self.release_id!r} in schema {SCHEMA}: it was"
+                " moved, or written by another version of dpgmm-dist."
+            )
+        return fields
+
+    def _check_meta(self, data: bytes) -> dict[str, Any]:
+        where = f"{self.url}/meta.json"
+        return self._check_head(unseal(data, where), "journal", where)
+
+    def _check_finished(self, data: bytes) -> dict[str, Any]:
+        where = f"{self.url}/finished.json"
+        return self._check_head(unseal(data, where), "finished", where)
+
+    def _refuse_other(self, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        if (
+            held["spec_digest"] == wanted["spec_digest"]
+            and held["mechanism"] == wanted["mechanism"]
+        ):
+            return
+        keys = ("spec", "mechanism")
+        changes = differences({k: held[k] for k in keys}, {k: wanted[k] for k in keys})
+        shown = "; ".join(changes[:_MOST_DIFFERENCES]) or "only their digests"
+        raise SpecError(
+            f"The release id {self.release_id!r} belongs to another specification. What differs:"
+            f" {shown}. Give this one another release id."
+        )
+
+
+def _check_private_name(name: str) -> str:
+    if not _PRIVATE_NAME.fullmatch(name):
+        raise SpecError(f"{name!r} cannot name a private record: use a-z, 0-9 and '-'.")
+    return name

@@ -1,0 +1,253 @@
+"""Charges, and the records in which a ledger keeps them.
+
+The format is final: records are never rewritten, so later versions of the library only add kinds,
+and any version refuses what it does not know. Every record is sealed (`sealed`); costs are also
+written in hexadecimal, for readers whose parsers round.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Any
+
+from dpgmm_dist.budget.exactly import round_up
+from dpgmm_dist.budget.sealed import SCHEMA, seal, stamp, unseal
+from dpgmm_dist.errors import DataError, SpecError
+
+_RELEASE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+_TERMS_KEYS = {"schema", "kind", "seq", "prev", "nonce", "created", "library", "digest"} | {
+    "epsilon",
+    "delta",
+    "period",
+}
+_CHARGE_KEYS = {"schema", "kind", "seq", "prev", "nonce", "time", "library", "digest"} | {
+    "release_id",
+    "spec_digest",
+    "rho",
+    "rho_hex",
+    "mu",
+    "mu_hex",
+    "epsilon",
+    "delta",
+    "account",
+    "window",
+}
+
+
+@dataclass(frozen=True)
+class Charge:
+    """The whole cost of one release.
+
+    Attributes
+    ----------
+    release_id : str
+        What is charged, once; see `check_release_id`.
+    spec_digest : str
+        Digest of the public specification; the same id with another digest is refused.
+    rho : float
+        Cost in zero-concentrated DP. Always valid, also for a Gaussian release: at least mu^2/2.
+    mu : float or None
+        Cost in Gaussian DP, where every answer has exact Gaussian noise; else None.
+    epsilon, delta : float
+        The guarantee of this release alone.
+    """
+
+    release_id: str
+    spec_digest: str
+    rho: float
+    mu: float | None
+    epsilon: float
+    delta: float
+
+    @classmethod
+    def of_release(
+        cls, release_id: str, spec_digest: str, epsilon: float, delta: float, *, gaussian: bool
+    ) -> Charge:
+        """Return the charge of a release that spends all of its (epsilon, delta).
+
+        ``gaussian`` says that every answer has exact Gaussian noise.
+        """
+        from dpgmm_dist.privacy import accounting
+
+        if gaussian:
+            mu = accounting.mu_from_epsilon_delta(epsilon, delta)
+            return cls(release_id, spec_digest, rho_of_mu(mu), mu, epsilon, delta)
+        rho = accounting.rho_from_epsilon_delta(epsilon, delta)
+        return cls(release_id, spec_digest, rho, None, epsilon, delta)
+
+    def __post_init__(self) -> None:
+        check_release_id(self.release_id)
+        if not isinstance(self.spec_digest, str) or not self.spec_digest:
+            raise SpecError(f"spec_digest must be a non-empty text, got {self.spec_digest!r}.")
+        check_epsilon_delta(self.epsilon, self.delta)
+        for name, cost in (("rho", self.rho), ("mu", self.mu)):
+            if cost is not None and not _is_positive(cost):
+                raise SpecError(f"{name} must be a positive finite number, got {name}={cost!r}.")
+        if self.mu is not None and Fraction(self.rho) < rho_of_mu_exact(self.mu):
+            raise SpecError(
+                f"rho must be at least mu^2/2, got rho={self.rho!r}, mu={self.mu!r}:"
+                " use rho_of_mu(mu)."
+            )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a ledger was initialised with: the limit, for all time (``period`` null)."""
+
+    epsilon: float
+    delta: float
+    period: None
+    created: str
+
+
+@dataclass(frozen=True)
+class ChargeRecord:
+    """A `Charge` as the ledger holds it, with its number and time (UTC, ISO 8601)."""
+
+    seq: int
+    charge: Charge
+    time: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plain values that ``dpgmm ledger show`` prints."""
+        charge = self.charge
+        return {
+            "seq": self.seq,
+            "release_id": charge.release_id,
+            "spec_digest": charge.spec_digest,
+            "rho": charge.rho,
+            "mu": charge.mu,
+            "epsilon": charge.epsilon,
+            "delta": charge.delta,
+            "time": self.time,
+        }
+
+
+def check_release_id(release_id: str) -> str:
+    """Return the id if it can name a release, else raise SpecError."""
+    if not isinstance(release_id, str) or not _RELEASE_ID.fullmatch(release_id):
+        raise SpecError(
+            f"The release id {release_id!r} is not usable: give 1 to 128 letters, digits, '.', '_'"
+            " or '-', not starting with '.'."
+        )
+    return release_id
+
+
+def random_release_id() -> str:
+    """Return a fresh release id, never drawn twice."""
+    return f"r-{secrets.token_hex(8)}"
+
+
+def check_epsilon_delta(epsilon: float, delta: float) -> None:
+    """Raise SpecError unless epsilon is positive and finite and delta is between 0 and 1."""
+    if not _is_positive(epsilon):
+        raise SpecError(f"epsilon must be a positive finite number, got epsilon={epsilon!r}.")
+    if not _is_positive(delta) or delta >= 1:
+        raise SpecError(f"delta must be above 0 and below 1, got delta={delta!r}.")
+
+
+def rho_of_mu_exact(mu: float) -> Fraction:
+    """Return mu^2/2, the zCDP cost of exact Gaussian noise at mu (Bun and Steinke 2016)."""
+    return Fraction(mu) ** 2 / 2
+
+
+def rho_of_mu(mu: float) -> float:
+    """Return mu^2/2 rounded up to a float: the ``rho`` to record beside ``mu``."""
+    return round_up(rho_of_mu_exact(mu))
+
+
+def encode_terms(epsilon: float, delta: float, created: str) -> bytes:
+    """Return a ledger's first record."""
+    check_epsilon_delta(epsilon, delta)
+    fields = {"epsilon": float(epsilon), "delta": float(delta), "period": None}
+    head = {"schema": SCHEMA, "kind": "init", "seq": 0, "prev": None, "created": created}
+    return seal({**head, **fields, **stamp()})
+
+
+def decode_terms(data: bytes, where: str) -> Terms:
+    """Read a ledger's first record; raise DataError for anything else."""
+    fields = _known(data, where, "init", _TERMS_KEYS)
+    if fields["seq"] != 0 or fields["prev"] is not None:
+        raise DataError(f"{where} does not begin a ledger.")
+    if fields["period"] is not None:
+        raise DataError(
+            f"{where} sets a rolling period, which this version of dpgmm-dist cannot account for:"
+            " use the version that made the ledger."
+        )
+    try:
+        check_epsilon_delta(fields["epsilon"], fields["delta"])
+        created = _utc(fields["created"])
+    except (SpecError, ValueError, TypeError) as err:
+        raise DataError(f"{where} is not a valid record: {err}") from None
+    return Terms(fields["epsilon"], fields["delta"], None, created)
+
+
+def encode_charge(charge: Charge, seq: int, prev: str, time: str) -> bytes:
+    """Return the record of a charge; ``prev`` is the SHA-256 of the record before it."""
+    head = {"schema": SCHEMA, "kind": "charge", "seq": seq, "prev": prev, "time": time}
+    mu = None if charge.mu is None else float(charge.mu)
+    rho = float(charge.rho)
+    cost = {
+        "rho": rho,
+        "rho_hex": rho.hex(),
+        "mu": mu,
+        "mu_hex": None if mu is None else mu.hex(),
+        "epsilon": float(charge.epsilon),
+        "delta": float(charge.delta),
+    }
+    what = {"release_id": charge.release_id, "spec_digest": charge.spec_digest}
+    # Reserved: a parallel-composition account and the window of rows a charge is for.
+    reserved = {"account": None, "window": None}
+    return seal({**head, **what, **cost, **reserved, **stamp()})
+
+
+def decode_charge(data: bytes, where: str, seq: int, prev: str) -> ChargeRecord:
+    """Read charge number ``seq``, which must follow the record whose SHA-256 is ``prev``."""
+    fields = _known(data, where, "charge", _CHARGE_KEYS)
+    if fields["seq"] != seq or fields["prev"] != prev:
+        raise DataError(
+            f"{where} does not follow the record before it: the ledger was edited, or holds records"
+            " of another. Restore it from a backup."
+        )
+    if fields["account"] is not None or fields["window"] is not None:
+        raise DataError(
+            f"{where} uses an account or a window, which this version of dpgmm-dist does not know:"
+            " use the version that wrote it."
+        )
+    try:
+        rho, mu = fields["rho"], fields["mu"]
+        if fields["rho_hex"] != rho.hex() or fields["mu_hex"] != (None if mu is None else mu.hex()):
+            raise SpecError("rho or mu differs from its hexadecimal form.")
+        named = {key: fields[key] for key in ("release_id", "spec_digest", "epsilon", "delta")}
+        charge = Charge(rho=rho, mu=mu, **named)
+        time = _utc(fields["time"])
+    except (SpecError, ValueError, TypeError, AttributeError) as err:
+        raise DataError(f"{where} is not a valid record: {err}") from None
+    return ChargeRecord(seq, charge, time)
+
+
+def _known(data: bytes, where: str, kind: str, keys: set[str]) -> dict[str, Any]:
+    fields = unseal(data, where)
+    found = (fields.get("schema"), fields.get("kind"))
+    if found != (SCHEMA, kind) or set(fields) != keys:
+        raise DataError(
+            f"{where} has schema {found[0]!r} and kind {found[1]!r}; this version of dpgmm-dist"
+            f" expects schema {SCHEMA} and kind {kind!r} there. Use the version that wrote it."
+        )
+    return fields
+
+
+def _is_positive(value: object) -> bool:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]
+
+
+def _utc(text: str) -> str:
+    if datetime.fromisoformat(text).utcoffset() is None:
+        raise ValueError(f"time {text!r} has no offset from UTC")
+    return text

@@ -1,0 +1,65 @@
+"""URLs and foreign errors in messages, without credentials."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from dpgmm_dist.errors import SpecError
+
+# In these the part before "@" names a container, not a user.
+_CONTAINER_PROTOCOLS = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")
+_LONGEST_TEXT = 200
+
+
+def safe_url(url: str) -> str:
+    """Return the URL without user, password, query (signatures are sent there) and last slash."""
+    scheme, separator, rest = str(url).partition("://")
+    if not separator:
+        return url.rstrip("/") or "/"
+    if scheme in ("file", "local"):
+        return f"{scheme}://{rest.rstrip('/')}"
+    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    user, rest = _split_user(scheme, rest)
+    if user and scheme in _CONTAINER_PROTOCOLS and ":" not in user:
+        rest = f"{user}@{rest}"
+    return f"{scheme}://{rest.rstrip('/')}"
+
+
+def check_no_password(url: str) -> None:
+    """Raise SpecError for ``scheme://user:password@...``: a specification is public."""
+    scheme, separator, rest = url.partition("://")
+    if separator and ":" in _split_user(scheme, rest)[0]:
+        raise SpecError(
+            f"The URL of {safe_url(url)} holds a password. Specifications are public: give"
+            " credentials in the environment or in storage options."
+        )
+
+
+def describe_error(err: Exception, secret_values: tuple[str, ...] = ()) -> str:
+    """Return an error of a storage library as one short line without credentials."""
+    if isinstance(err, OSError) and err.errno and err.filename is not None:
+        return os.strerror(err.errno)
+    lines = str(err).strip().splitlines()
+    text = lines[0] if lines else ""
+    for secret in sorted(secret_values, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    text = re.sub(r"\?\S+", "?***", text)  # signed queries
+    text = re.sub(r"://[^\s/@]*:[^\s@]*@", "://***@", text)
+    name = type(err).__name__
+    return f"{name}: {text[:_LONGEST_TEXT].rstrip(' .')}" if text else name
+
+
+def _split_user(scheme: str, rest: str) -> tuple[str, str]:
+    """Split "user:secret@host/path"; an "@" in the path alone is not a user."""
+    if "@" not in rest or scheme in ("file", "local", "memory"):
+        return "", rest
+    head, tail = rest.rsplit("@", 1)
+    # A secret may hold "/", so a colon before the first "/" decides.
+    if ":" in head.split("/", 1)[0] or "/" not in head:
+        return head, tail
+    first, _, after = rest.partition("/")
+    if "@" in first:
+        user, host = first.rsplit("@", 1)
+        return user, f"{host}/{after}"
+    return "", rest

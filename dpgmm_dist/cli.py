@@ -1,0 +1,268 @@
+"""The ``dpgmm`` command: parse, call, print.
+
+Results go to stdout, progress and errors to stderr. Everything heavy is imported inside the
+commands, so that ``dpgmm --help`` loads typer and little else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpgmm_dist.cli_output import emit, fail, guarded, warn
+
+if TYPE_CHECKING:
+    from dpgmm_dist.spec import ReleaseSpec
+
+app = typer.Typer(
+    name="dpgmm",
+    help="Differentially private Gaussian mixtures of partitioned Parquet.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich would double the time of --help
+    pretty_exceptions_enable=False,  # a traceback quotes values
+)
+ledger_app = typer.Typer(
+    help="The privacy budget that releases are charged to.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(ledger_app, name="ledger")
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
+ReleaseUrl = Annotated[
+    str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
+]
+LedgerUrl = Annotated[str, typer.Argument(metavar="URL", help="Directory or URL of the ledger.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, such as privacy.epsilon=2; the value is YAML. May be repeated.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from dpgmm_dist import __version__
+
+        typer.echo(f"dpgmm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _read(spec: Path, overrides: list[str] | None) -> ReleaseSpec:
+    """Return the specification, before anything slow is imported: a mistake is told at once."""
+    from dpgmm_dist.spec import ReleaseSpec
+
+    return ReleaseSpec.from_yaml(spec, overrides=overrides or ())
+
+
+@app.command()
+@guarded
+def plan(
+    spec: Spec,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows", min=1, metavar="N", help="A public guess of the number of rows; adds the KL."
+        ),
+    ] = None,
+    set_: Set = None,
+    json_: Json = False,
+) -> None:
+    """Show what would be measured, with how much noise. Reads no row and spends nothing."""
+    parsed = _read(spec, set_)
+    from dpgmm_dist.pipeline import plan as make_plan
+    from dpgmm_dist.pipeline import render_plan
+
+    planned = make_plan(parsed, rows=rows)
+    if json_:
+        emit(planned.to_dict(), as_json=True)
+    else:
+        typer.echo(render_plan(planned))
+
+
+@app.command()
+@guarded
+def release(
+    spec: Spec,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="URL", help="Where it goes; over output.path.")
+    ] = None,
+    release_id: Annotated[
+        str | None,
+        typer.Option(
+            "--release-id", metavar="ID", help="Run again under one id to resume; random without."
+        ),
+    ] = None,
+    set_: Set = None,
+    json_: Json = False,
+    insecure_test_noise: Annotated[
+        int | None,
+        typer.Option(
+            "--insecure-test-noise",
+            min=0,
+            metavar="SEED",
+            help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler."),
+    ] = None,
+    scheduler_file: Annotated[
+        str | None,
+        typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
+    ] = None,
+) -> None:
+    """Release a mixture. Threads of this process unless workers or a scheduler are given."""
+    parsed = _read(spec, set_)
+    from dpgmm_dist.cli_progress import show_progress
+    from dpgmm_dist.engine import open_engine
+    from dpgmm_dist.pipeline import release as run
+
+    if insecure_test_noise is not None:
+        warn("--insecure-test-noise: this release will be NOT PRIVATE; never publish it")
+    if release_id is None:
+        # Said before anything is charged: a killed job can resume only under its id.
+        release_id = _new_release_id()
+        typer.echo(f"dpgmm: release id {release_id} (to resume: --release-id)", err=True)
+    with open_engine(workers, scheduler, scheduler_file) as engine, show_progress() as progress:
+        result = run(
+            parsed,
+            output=output,
+            release_id=release_id,
+            engine=engine,
+            insecure_test_noise=insecure_test_noise,
+            progress=progress,
+        )
+    done = "already released, nothing was spent" if result.already_done else "released"
+    answer = {"status": done, "release": result.path, "release_id": result.release_id}
+    if json_:
+        answer["status"] = "already_done" if result.already_done else "released"
+    emit(answer | result.summary() | answer, as_json=json_)
+
+
+def _new_release_id() -> str:
+    from secrets import token_hex
+
+    return token_hex(8)
+
+
+@app.command()
+@guarded
+def sample(
+    release: ReleaseUrl,
+    rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="How many rows.")],
+    output: Annotated[
+        str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
+    ],
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="L", help="Rows of this label only.")
+    ] = None,
+    partitions: Annotated[
+        int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
+    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, metavar="S", help="For the same rows again.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
+    from dpgmm_dist.artifact.sample import write_samples
+
+    emit(
+        write_samples(release, rows, output, label=label, partitions=partitions, seed=seed),
+        as_json=json_,
+    )
+
+
+@app.command()
+@guarded
+def show(release: ReleaseUrl, json_: Json = False) -> None:
+    """Show what a release holds and what was spent on it."""
+    from dpgmm_dist.artifact.show import describe_release
+
+    emit(describe_release(release), as_json=json_)
+
+
+@app.command()
+@guarded
+def verify(release: ReleaseUrl, json_: Json = False) -> None:
+    """Check a release: files, digests, schema, accounting. Exit code 0, 4, or 6: not private."""
+    from dpgmm_dist.artifact.verify import verify_release
+    from dpgmm_dist.errors import DataError, NotPrivateError
+
+    found = verify_release(release)
+    state = {"ok": found.ok, "private": found.private, "problems": list(found.problems)}
+    emit({**state, **found.summary}, as_json=json_)
+    if not found.ok:
+        problems = found.problems or ("the release is not intact",)
+        fail(DataError("\n".join(problems)))
+    if not found.private:
+        fail(NotPrivateError("intact, but NOT PRIVATE: made with insecure test noise"))
+
+
+@app.command()
+@guarded
+def report(release: ReleaseUrl, json_: Json = False) -> None:
+    """Say where the report of a release is."""
+    from dpgmm_dist.artifact.write import release_exists
+    from dpgmm_dist.errors import DataError
+
+    manifest = release_exists(release)
+    if manifest is None:
+        raise DataError(f"{release}: holds no release (no release.json); check the path")
+    if "report.html" not in manifest.files:
+        raise DataError(f"{release}: this release has no report.html; see dpgmm show {release}")
+    emit({"report": f"{release.rstrip('/')}/report.html"}, as_json=json_)
+
+
+@ledger_app.command("init")
+@guarded
+def ledger_init(
+    url: LedgerUrl,
+    epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The whole budget.")],
+    delta: Annotated[float, typer.Option("--delta", metavar="D", help="Its delta.")],
+    json_: Json = False,
+) -> None:
+    """Begin a ledger. Refuses a store where two writers could both win."""
+    from dpgmm_dist.budget.ledger import Ledger
+
+    emit(Ledger.init(url, epsilon, delta).show(), as_json=json_)
+
+
+@ledger_app.command("show")
+@guarded
+def ledger_show(url: LedgerUrl, json_: Json = False) -> None:
+    """Show the limit, what is spent and what remains."""
+    from dpgmm_dist.budget.ledger import Ledger
+
+    emit(Ledger.open(url).show(), as_json=json_)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command; exits with the documented code."""
+    return app(args=arguments, prog_name="dpgmm")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Progress on stderr: a bar for people, plain lines for logs. Fractions of planned work only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from dpgmm_dist.progress import PassProgress, Progress
+
+_STEPS = 4  # a log gets a line for each quarter of a pass
+
+
+@contextmanager
+def show_progress(stream: TextIO | None = None) -> Iterator[Progress]:
+    """Yield the callable that shows progress on ``stream`` (stderr)."""
+    stream = sys.stderr if stream is None else stream
+    if stream.isatty():
+        with _bar(stream) as progress:
+            yield progress
+    else:
+        yield _plain(stream)
+
+
+def describe(event: PassProgress) -> str:
+    """Return which pass of how many an event is about."""
+    return f"pass {event.index} of {event.passes}, {event.step}"
+
+
+def _plain(stream: TextIO) -> Progress:
+    shown: tuple[int, str, int] | None = None
+
+    def progress(event: PassProgress) -> None:
+        nonlocal shown
+        now = (event.index, event.step, int(event.fraction * _STEPS))
+        if now != shown:
+            shown = now
+            print(f"dpgmm: {describe(event)}: {100 * now[2] // _STEPS}%", file=stream, flush=True)
+
+    return progress
+
+
+@contextmanager
+def _bar(stream: TextIO) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Bars(*columns, TimeElapsedColumn(), console=Console(file=stream), transient=True) as bars:
+        task = bars.add_task("reading the plan", total=1.0)
+
+        def progress(event: PassProgress) -> None:
+            # One bar for the job: passes are alike enough in cost.
+            done = (event.index - 1 + event.fraction) / max(event.passes, 1)
+            bars.update(task, description=describe(event), completed=min(done, 1.0))
+
+        yield progress

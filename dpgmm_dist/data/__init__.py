@@ -1,0 +1,1 @@
+"""PRIVATE, on workers: Parquet source, feature lattice, privacy units."""

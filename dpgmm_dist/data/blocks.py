@@ -1,0 +1,143 @@
+"""What a source hands to the passes: plan units, and the raw blocks of rows read from them.
+
+Everything here may be an argument or a result of a Dask task, and Dask logs both when a task
+fails: none of these types shows its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+# Smaller blocks than this share of the asked size are joined: a block costs the kernel a fixed
+# amount of work, a copy of a small block costs almost nothing.
+_SMALL_SHARE = 8
+
+
+class Opaque:
+    """Base of types whose repr says only what they are."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RawBlock(Opaque):
+    """PRIVATE. Rows as stored, before any check of their values."""
+
+    features: npt.NDArray[Any]
+    """Shape (n, d), C-contiguous, float32, float64 or uint8, in input units; perhaps read-only.
+    Rows that are not valid hold anything."""
+    valid: npt.NDArray[np.bool_] | None
+    """Shape (n,): False where a value is null or the row has the wrong length; None when there is
+    no such row. NaN and infinity are for the lattice to find."""
+    labels: npt.NDArray[np.int64]
+    """Shape (n,): index into the public label set, -1 for null and for any other label; all 0
+    when the data are not labelled."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows n."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, repr=False)
+class FilePiece(Opaque):
+    """Some row groups of one Parquet file."""
+
+    path: str
+    """Path within the source's file system."""
+    row_groups: tuple[int, ...]
+    constants: tuple[tuple[str, str | None], ...] = ()
+    """Columns given by the names of directories (``label=3``): (column, text or None)."""
+
+
+@dataclass(frozen=True, repr=False)
+class RowRange(Opaque):
+    """Consecutive rows of an array in memory."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class PlanUnit:
+    """What one task reads. Frozen, picklable, and needs no other file's footer."""
+
+    index: int
+    pieces: tuple[FilePiece | RowRange, ...]
+    bytes: int
+    """Size of the unit's feature values in memory, before any conversion."""
+
+    def __repr__(self) -> str:
+        return f"<PlanUnit {self.index}>"
+
+
+class Source(Protocol):
+    """Rows in units that tasks can read independently of each other."""
+
+    @property
+    def width(self) -> int:
+        """Feature dimension d, from the schema or the specification, never from rows."""
+
+    @property
+    def labels(self) -> tuple[int, ...] | tuple[str, ...]:
+        """The public label set; empty when the data are not labelled."""
+
+    def plan(self, target_bytes: int = ...) -> list[PlanUnit]:
+        """Split the rows into units of about ``target_bytes``; at least one, always the same."""
+
+    def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
+        """Read a unit in blocks of 1 to ``max_rows`` rows.
+
+        Raises
+        ------
+        DataError
+            If the unit cannot be read. The message names the file and holds no value of it.
+        """
+
+    def fingerprint(self) -> dict[str, str]:
+        """Identifiers of the input. PRIVATE: for private storage, to see whether it changed."""
+
+
+def join_small(blocks: Iterable[RawBlock], max_rows: int) -> Iterator[RawBlock]:
+    """Join neighbouring small blocks, drop empty ones; the rows and their order are unchanged."""
+    waiting: list[RawBlock] = []
+    waiting_rows = 0
+    for block in blocks:
+        if waiting and waiting_rows + block.rows > max_rows:
+            yield _concatenate(waiting)
+            waiting, waiting_rows = [], 0
+        if block.rows * _SMALL_SHARE >= max_rows and not waiting:
+            yield block
+        elif block.rows:
+            waiting.append(block)
+            waiting_rows += block.rows
+    if waiting:
+        yield _concatenate(waiting)
+
+
+def _concatenate(blocks: list[RawBlock]) -> RawBlock:
+    if len(blocks) == 1:
+        return blocks[0]
+    valid = None
+    if any(block.valid is not None for block in blocks):
+        valid = np.concatenate(
+            [np.ones(b.rows, dtype=np.bool_) if b.valid is None else b.valid for b in blocks]
+        )
+    return RawBlock(
+        # Every pair among uint8, float32 and float64 has a common type that holds both exactly.
+        features=_joined([block.features for block in blocks]),
+        valid=valid,
+        labels=np.concatenate([block.labels for block in blocks]),
+    )
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Concatenate; a signalling NaN among float32 rows must not make numpy warn."""
+    with np.errstate(all="ignore"):
+        return np.concatenate(parts)

@@ -1,0 +1,59 @@
+"""The input's public schema, so that sampled rows can be written as the input was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dpgmm_dist.data.arrays import ArraySource
+from dpgmm_dist.data.parquet_files import opened
+from dpgmm_dist.data.source import ParquetSource
+
+
+def describe_input(source: ParquetSource | ArraySource) -> dict[str, Any]:
+    """Names and types of the feature and label columns (``receipt.InputSchema``)."""
+    if isinstance(source, ArraySource):
+        item = source.X.dtype.name if source.X.dtype.name in _FLOATS else "double"
+        label = None
+        if source.labels:
+            kind = "string" if isinstance(source.labels[0], str) else "int64"
+            label = {"name": "label", "type": kind}
+        columns = [{"name": "features", "type": _FLOATS.get(item, "double")}]
+        return {"kind": "list", "columns": columns, "width": source.width, "label": label}
+    return _describe_parquet(source)
+
+
+_FLOATS = {"float16": "halffloat", "float32": "float", "float64": "double"}
+
+
+def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
+    import pyarrow as pa
+
+    footer = source.footers()[0]
+    fs, _ = source.place.resolve()
+    with opened(fs, footer.file.path, 1, 0) as file:
+        schema = file.schema_arrow
+    wanted = source.wanted
+    text = bool(wanted.labels) and isinstance(wanted.labels[0], str)
+
+    def name_of(column: str, otherwise: str) -> str:
+        # A column that directories name has no type of its own.
+        index = schema.get_field_index(column)
+        if index < 0:
+            return otherwise
+        kind = schema.field(index).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if hasattr(kind, "value_type"):
+            kind = kind.value_type
+        return otherwise if pa.types.is_null(kind) else str(kind)
+
+    label = None
+    if wanted.label is not None:
+        kind = name_of(wanted.label, "string" if text else "int64")
+        label = {"name": wanted.label, "type": kind}
+    return {
+        "kind": "columns" if wanted.table else "list",
+        "columns": [{"name": c, "type": name_of(c, "double")} for c in wanted.features],
+        "width": source.width,
+        "label": label,
+    }

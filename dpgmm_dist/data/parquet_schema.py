@@ -1,0 +1,268 @@
+"""The public part of a Parquet data set: which columns, of which types, in row groups of what size.
+
+Reads footers only. Everything refused here is refused before any budget is spent. A column whose
+type is ``null`` (writers give it to a partition in which every value is missing) is a private fact
+and passes: its rows are simply invalid.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from dpgmm_dist.data.blocks import Opaque
+from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
+from dpgmm_dist.data.parquet_files import FoundFile, Place, for_each_file, opened
+from dpgmm_dist.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    from dpgmm_dist.spec import DatasetSpec
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
+_SHOWN_COLUMNS = 20
+_SHOWN_TYPE = 80
+_LIST_TYPES = "float16, float32, float64 or uint8"
+
+
+@dataclass(frozen=True, repr=False)
+class Wanted(Opaque):
+    """The columns that the specification names."""
+
+    features: tuple[str, ...]
+    table: bool
+    """Whether ``features`` are numeric columns; otherwise it is one list column."""
+    label: str | None
+    labels: Labels
+    """Public label set; empty without a label column."""
+
+    @classmethod
+    def from_dataset(cls, dataset: DatasetSpec) -> Wanted:
+        """Take the column names and public labels of a specification, or raise SpecError."""
+        table = not isinstance(dataset.features, str)
+        features = tuple(dataset.features) if table else (str(dataset.features),)
+        if table and dataset.width not in (None, len(features)):
+            raise SpecError(
+                f"dataset.width is {dataset.width} but dataset.features names {len(features)} "
+                "columns: leave width out for a table"
+            )
+        labels: Labels = () if dataset.label is None else check_labels(dataset.labels)
+        return cls(features, table, dataset.label, labels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns to read, each once."""
+        label = () if self.label is None else (self.label,)
+        return tuple(dict.fromkeys((*self.features, *label)))
+
+
+@dataclass(frozen=True, repr=False)
+class Footer(Opaque):
+    """What one file's footer says."""
+
+    file: FoundFile
+    list_size: int | None
+    """Width fixed by the type of the list column; None if the type fixes none."""
+    item_bytes: int
+    """Bytes of one feature (a list) or of the features of one row (a table)."""
+    row_groups: tuple[tuple[int, int], ...]
+    """(rows, stored bytes of the list column before compression) of each row group."""
+
+
+def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> tuple[Footer, ...]:
+    """Read and check the footers of all files.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be read, lacks a column, or a column has a type that cannot be used.
+    SpecError
+        If the public labels are not of the label column's kind.
+    """
+    fs, _ = place.resolve()
+
+    def read(file: FoundFile) -> Footer:
+        name = place.message_path(fs, file.path)
+        footer, problem = None, ""
+        try:
+            with opened(fs, file.path, 1, 0) as parquet:
+                schema, groups = parquet.schema_arrow, _row_groups(parquet.metadata, wanted)
+            footer = _footer(file, schema, groups, wanted, name)
+        except (DataError, SpecError):
+            raise
+        except FileNotFoundError:
+            problem = "it does not exist any more"
+        except PermissionError:
+            problem = "permission denied"
+        except Exception:
+            # Arrow's own words quote bytes of the file.
+            problem = "it is damaged or not a Parquet file"
+        if footer is None:
+            raise DataError(f"cannot read {name}: {problem}")
+        return footer
+
+    footers = tuple(for_each_file(read, files))
+    _check_directory_names(footers, wanted, place)
+    return footers
+
+
+def _row_groups(metadata: Any, wanted: Wanted) -> tuple[tuple[int, int], ...]:
+    leaf = None
+    if not wanted.table:
+        paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        prefix = wanted.features[0] + "."
+        leaf = next((i for i, path in enumerate(paths) if path.startswith(prefix)), None)
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    return tuple(
+        (g.num_rows, 0 if leaf is None else g.column(leaf).total_uncompressed_size) for g in groups
+    )
+
+
+def _footer(
+    file: FoundFile, schema: Any, groups: tuple[tuple[int, int], ...], wanted: Wanted, name: str
+) -> Footer:
+    types = {column: _type_of(schema, column, file, wanted, name) for column in wanted.columns}
+    list_size, item_bytes = None, 0
+    for column in wanted.features:
+        kind = types[column]
+        if kind is None:
+            continue
+        problem = _table_problem(column, kind) if wanted.table else _list_problem(column, kind)
+        if problem:
+            raise DataError(f"{name}: column {column!r} is {_shown(kind)}, {problem}")
+        if not wanted.table and not pa.types.is_null(kind):
+            list_size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+            kind = kind.value_type
+        item_bytes += 4 if pa.types.is_null(kind) else kind.bit_width // 8
+    if wanted.label is not None and types[wanted.label] is not None:
+        _check_label(wanted.label, types[wanted.label], wanted.labels, name)
+    return Footer(file, list_size, item_bytes, groups)
+
+
+def _type_of(schema: Any, column: str, file: FoundFile, wanted: Wanted, name: str) -> Any:
+    """Type of a column, below any extension; None where a directory name gives the column."""
+    places = schema.get_all_field_indices(column)
+    if len(places) > 1:
+        raise DataError(f"{name}: has {len(places)} columns named {column!r}; rename one")
+    if places:
+        kind = schema.field(places[0]).type
+        return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    is_list = not wanted.table and column == wanted.features[0]
+    if not is_list and column in dict(file.constants):
+        return None
+    names = list(dict.fromkeys(schema.names))
+    has = ", ".join(names[:_SHOWN_COLUMNS]) + (", ..." if len(names) > _SHOWN_COLUMNS else "")
+    raise DataError(f"{name}: no column {column!r}; it has {has or 'no columns'}")
+
+
+def _shown(kind: Any) -> str:
+    text = str(kind)
+    return text if len(text) <= _SHOWN_TYPE else text[:_SHOWN_TYPE] + "..."
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _list_problem(column: str, kind: Any) -> str | None:
+    if pa.types.is_null(kind):
+        return None
+    if _is_number(kind):
+        return f"not a list: for a table of numeric columns write dataset.features: [{column}]"
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_kind(kind) for is_kind in lists):
+        return f"not a list of numbers: dataset.features needs a list of {_LIST_TYPES}"
+    if pa.types.is_fixed_size_list(kind) and kind.list_size < 1:
+        return "which has no features"
+    if _is_number(kind.value_type) or pa.types.is_null(kind.value_type):
+        return None
+    return f"not a list of numbers: dataset.features needs a list of {_LIST_TYPES}"
+
+
+def _table_problem(column: str, kind: Any) -> str | None:
+    if pa.types.is_null(kind) or _is_number(kind):
+        return None
+    if pa.types.is_nested(kind):
+        return f"not a numeric column: for one list column write dataset.features: {column}"
+    return "not a numeric column: cast it to an integer or float column, or leave it out"
+
+
+def _check_label(column: str, kind: Any, labels: Labels, name: str) -> None:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_null(value):
+        return
+    text = any(t(value) for t in (pa.types.is_string, pa.types.is_large_string, _is_string_view))
+    if not text and not pa.types.is_integer(value):
+        raise DataError(
+            f"{name}: label column {column!r} is {_shown(kind)}: labels must be integers or "
+            "strings; cast the column"
+        )
+    if text != are_strings(labels):
+        held, given = ("strings", "integers") if text else ("integers", "strings")
+        hint = "in quotes" if text else "without quotes"
+        raise SpecError(
+            f"dataset.labels are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
+            f"holds {held}: write the labels {hint}"
+        )
+
+
+def _is_string_view(kind: Any) -> bool:
+    return bool(pa.types.is_string_view(kind))
+
+
+def _check_directory_names(footers: tuple[Footer, ...], wanted: Wanted, place: Place) -> None:
+    """Columns given by directory names have a type too: that of the names taken together."""
+    for column in wanted.columns:
+        texts = {dict(footer.file.constants).get(column) for footer in footers} - {None}
+        if not texts:
+            continue
+        if column in wanted.features and not all(parse_number(text) is not None for text in texts):
+            raise DataError(
+                f"dataset.path {place.url}: column {column!r} comes from directory names that "
+                "are not numbers: leave it out of dataset.features"
+            )
+        integers = column == wanted.label and not are_strings(wanted.labels)
+        if integers and not any(text is not None and spells_integer(text) for text in texts):
+            raise SpecError(
+                f"dataset.labels are integers (such as {wanted.labels[0]!r}) but the directories "
+                f"of {place.url} named {column}=... hold strings: write the labels in quotes"
+            )
+
+
+def parse_number(text: str | None) -> float | None:
+    """The number that a directory name spells, or None."""
+    return float(text) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def resolve_width(wanted: Wanted, footers: tuple[Footer, ...], given: int | None) -> int:
+    """The feature dimension d from the schema or the specification, never from rows.
+
+    Raises
+    ------
+    SpecError
+        If neither gives it, or they disagree.
+    DataError
+        If files disagree.
+    """
+    if wanted.table:
+        return len(wanted.features)
+    column = wanted.features[0]
+    sizes = sorted({f.list_size for f in footers if f.list_size is not None})
+    if len(sizes) > 1:
+        raise DataError(
+            f"column {column!r} is a list of {sizes[0]} in some files and of {sizes[1]} in others: "
+            "give one of them in dataset.path"
+        )
+    if sizes and given not in (None, sizes[0]):
+        raise SpecError(
+            f"dataset.width is {given} but column {column!r} is a list of {sizes[0]}: leave "
+            "dataset.width out or correct it"
+        )
+    if not sizes and given is None:
+        raise SpecError(
+            f"dataset.width is missing: column {column!r} is a list of any length, and its width "
+            "is never taken from rows; set dataset.width to the length of the vectors"
+        )
+    return sizes[0] if sizes else int(given or 0)

@@ -1,0 +1,228 @@
+"""Sources of rows: partitioned Parquet, and arrays in memory.
+
+A source is made on the driver, where everything public about the data is checked; it travels to
+the workers, which read plan units from it. What a worker cannot read becomes a DataError that
+names the file: Arrow's own exceptions quote values, so none of them leaves this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from dpgmm_dist.data.arrays import ArraySource
+from dpgmm_dist.data.blocks import (
+    FilePiece,
+    Opaque,
+    PlanUnit,
+    RawBlock,
+    RowRange,
+    Source,
+    join_small,
+)
+from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
+from dpgmm_dist.data.parquet_columns import list_rows, table_rows
+from dpgmm_dist.data.parquet_files import Place, list_files, opened
+from dpgmm_dist.data.parquet_schema import (
+    Footer,
+    Wanted,
+    parse_number,
+    read_footers,
+    resolve_width,
+)
+from dpgmm_dist.errors import DataError
+
+if TYPE_CHECKING:
+    from dpgmm_dist.spec import ReleaseSpec
+
+__all__ = [
+    "ArraySource",
+    "FilePiece",
+    "ParquetSource",
+    "PlanUnit",
+    "RawBlock",
+    "RowRange",
+    "Source",
+]
+
+TARGET_BYTES = 128 << 20
+_FILE_BYTES = 1 << 20
+"""What opening one more file counts for in a unit, so that thousands of tiny files are spread."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ParquetSource(Opaque):
+    """Rows of one or many Parquet files; make it with :meth:`from_spec`.
+
+    It pickles without the footers, which only the plan needs: a task carries little.
+    """
+
+    place: Place
+    wanted: Wanted
+    width: int
+    """Feature dimension d, from the schema or the specification."""
+    _footers: tuple[Footer, ...] | None = None
+
+    @classmethod
+    def from_spec(cls, spec: ReleaseSpec) -> ParquetSource:
+        """Find the files and check everything public about them; reads footers, never rows.
+
+        Raises
+        ------
+        SpecError
+            If the specification does not say enough (``dataset.width``) or contradicts the schema.
+        DataError
+            If the path is missing or empty, a file is damaged, or a column is missing or of a type
+            that cannot be used.
+        """
+        dataset = spec.dataset
+        place = Place(dataset.path, dict(dataset.storage_options))
+        wanted = Wanted.from_dataset(dataset)
+        footers = read_footers(place, list_files(place), wanted)
+        return cls(place, wanted, resolve_width(wanted, footers, dataset.width), footers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_footers": None}
+
+    @property
+    def labels(self) -> Labels:
+        """The public label set; empty when the data are not labelled."""
+        return self.wanted.labels
+
+    def footers(self) -> tuple[Footer, ...]:
+        """The checked footers of all files, sorted by path; read again if they were left behind."""
+        if self._footers is None:
+            found = read_footers(self.place, list_files(self.place), self.wanted)
+            object.__setattr__(self, "_footers", found)
+            return found
+        return self._footers
+
+    def plan(self, target_bytes: int = TARGET_BYTES) -> list[PlanUnit]:
+        """Bin consecutive row groups, in order of path, into units of about ``target_bytes``.
+
+        Sizes are those of the feature values in memory. A row group is never divided: a larger
+        one is a unit of its own, and is still read in bounded memory.
+        """
+        units: list[PlanUnit] = []
+        pieces: dict[int, list[int]] = {}
+        size = weight = 0
+
+        def close() -> None:
+            nonlocal pieces, size, weight
+            parts = tuple(self._piece(file, groups) for file, groups in pieces.items())
+            units.append(PlanUnit(len(units), parts, size))
+            pieces, size, weight = {}, 0, 0
+
+        for file, footer in enumerate(self.footers()):
+            # A file without row groups is planned too: that it is empty is private.
+            groups: list[int | None] = [*range(len(footer.row_groups))] or [None]
+            for group in groups:
+                amount = 0 if group is None else self._bytes(footer, group)
+                if pieces and weight + amount + (file not in pieces) * _FILE_BYTES > target_bytes:
+                    close()
+                weight += amount + (file not in pieces) * _FILE_BYTES
+                size += amount
+                pieces.setdefault(file, []).extend([] if group is None else [group])
+        close()
+        return units
+
+    def _piece(self, file: int, groups: list[int]) -> FilePiece:
+        found = self.footers()[file].file
+        named = set(self.wanted.columns)
+        constants = tuple((name, text) for name, text in found.constants if name in named)
+        return FilePiece(found.path, tuple(groups), constants)
+
+    def _bytes(self, footer: Footer, group: int) -> int:
+        rows, stored = footer.row_groups[group]
+        width = 1 if self.wanted.table else self.width
+        # The stored size may be small (dictionaries) or large (lists of another length).
+        return max(rows * width * footer.item_bytes, stored)
+
+    def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
+        """Read a unit in blocks of 1 to ``max_rows`` rows.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read. The message names it and holds no value of it.
+        """
+        return join_small(self._blocks(unit, max_rows), max_rows)
+
+    def _blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
+        import pyarrow as pa
+
+        fs, _ = self.place.resolve()
+        try:
+            for piece in unit.pieces:
+                if not isinstance(piece, FilePiece):
+                    raise TypeError("this unit was planned by another source")
+                if piece.row_groups:
+                    name = self.place.message_path(fs, piece.path)
+                    yield from _without_cause(
+                        self._piece_blocks(fs, piece, max_rows, unit.bytes), f"cannot read {name}"
+                    )
+        finally:
+            pa.default_memory_pool().release_unused()
+
+    def _piece_blocks(
+        self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int
+    ) -> Iterator[RawBlock]:
+        columns = self.wanted.columns
+        with opened(fs, piece.path, len(columns), unit_bytes) as file:
+            present = set(file.schema_arrow.names)
+            batches = file.iter_batches(
+                batch_size=max_rows,
+                row_groups=list(piece.row_groups),
+                columns=[column for column in columns if column in present],
+                use_threads=False,
+            )
+            for batch in batches:
+                yield self._block(batch, dict(piece.constants))
+
+    def _block(self, batch: Any, constants: dict[str, str | None]) -> RawBlock:
+        names = set(batch.schema.names)
+        wanted = self.wanted
+        if wanted.table:
+            columns = [
+                batch.column(name) if name in names else parse_number(constants[name])
+                for name in wanted.features
+            ]
+            features, valid = table_rows(columns, batch.num_rows)
+        else:
+            features, valid = list_rows(batch.column(wanted.features[0]), self.width)
+        if wanted.label is None:
+            codes = np.zeros(batch.num_rows, dtype=np.int64)
+        elif wanted.label in names:
+            codes = encode_arrow(batch.column(wanted.label), wanted.labels)
+        else:
+            code = encode_text(constants[wanted.label], wanted.labels)
+            codes = np.full(batch.num_rows, code, dtype=np.int64)
+        return RawBlock(features, valid, codes)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""
+        files = (footer.file for footer in self.footers())
+        return {file.path: f"{file.size} {file.stamp}" for file in files}
+
+
+def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
+    """Pass items on; any exception becomes a DataError that carries nothing of it."""
+    while True:
+        problem = ""
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except MemoryError:
+            problem = "the process ran out of memory"
+        except Exception:
+            problem = "it is damaged, or it changed or went away after the plan was made"
+        if problem:
+            # Raised outside the handler, so that not even __context__ holds the original.
+            raise DataError(f"{message}: {problem}")
+        yield item

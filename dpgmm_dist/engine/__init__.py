@@ -1,0 +1,48 @@
+"""Where passes run: local threads or a Dask cluster; batching, tree reduction, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.errors import SpecError
+
+__all__ = ["Engine", "open_engine"]
+
+
+@contextmanager
+def open_engine(
+    workers: int | None = None,
+    scheduler: str | None = None,
+    scheduler_file: str | None = None,
+) -> Iterator[Engine]:
+    """The engine asked for: threads in this process, local processes, or any Dask cluster.
+
+    Parameters
+    ----------
+    workers : start this many single-threaded worker processes on this machine
+    scheduler : address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``
+    scheduler_file : path of a Dask scheduler file
+
+    Raises
+    ------
+    SpecError
+        When more than one is given or the number of workers is not positive.
+    ClusterError
+        When the cluster cannot be reached or its workers have another version.
+    """
+    given = [value for value in (workers, scheduler, scheduler_file) if value is not None]
+    if len(given) > 1:
+        raise SpecError("give at most one of --workers, --scheduler and --scheduler-file")
+    if workers is not None and workers < 1:
+        raise SpecError(f"--workers must be at least 1, got {workers}")
+    if not given:
+        from dpgmm_dist.engine.local import LocalEngine
+
+        yield LocalEngine()
+        return
+    from dpgmm_dist.engine.cluster import open_cluster
+
+    with open_cluster(workers, scheduler, scheduler_file) as engine:
+        yield engine

@@ -1,0 +1,204 @@
+"""Any Dask cluster: tasks in waves, each wave reduced on the workers by a tree fixed by index."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from dpgmm_dist import __version__
+from dpgmm_dist.data.blocks import PlanUnit
+from dpgmm_dist.engine.base import Fraction
+from dpgmm_dist.errors import ClusterError, DpgmmError
+from dpgmm_dist.passes.run import PassContext, run_unit
+from dpgmm_dist.privacy.exact import ExactStatistic
+
+_FAN_IN = 8
+_RETRIES = 2
+_WAVE_PER_THREAD = 4
+_WAVES_AHEAD = 2
+_CONNECT_SECONDS = 30
+# Dask's nanny sets MALLOC_TRIM_THRESHOLD_ so low that every block's buffers are returned to the
+# system and faulted in again; these keep them, at the price of some idle memory.
+_SPAWN_ENVIRONMENT = {
+    "OMP_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "MKL_NUM_THREADS": 1,
+    "MALLOC_TRIM_THRESHOLD_": 1 << 30,
+    "MALLOC_MMAP_THRESHOLD_": 1 << 30,
+}
+
+
+class DaskEngine:
+    """Runs plan units as Dask tasks; the driver receives one merged result a pass."""
+
+    name = "dask"
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def run(
+        self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
+    ) -> ExactStatistic:
+        """Sum over ``units``. Exceptions are replaced: theirs could quote arguments."""
+        try:
+            return self._run(context, units, report)
+        except DpgmmError:
+            raise
+        except Exception as error:  # whatever Dask raises
+            failure = ClusterError(
+                f"the cluster failed during pass {context.query.step} ({type(error).__name__}): "
+                "look at the workers' and the scheduler's logs, then run the same command again"
+            )
+        raise failure
+
+    def _run(
+        self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
+    ) -> ExactStatistic:
+        shared = self._share(context)
+        size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
+        folded: list[Any] = []
+        for start in range(0, len(units), size):
+            leaves = [
+                self.client.submit(run_unit, shared, unit, pure=False, retries=_RETRIES)
+                for unit in units[start : start + size]
+            ]
+            # One running total: the cluster holds one statistic a wave in flight, not one a wave.
+            folded.append(self._reduce(folded[-1:] + leaves))
+            if len(folded) >= _WAVES_AHEAD:
+                folded.pop(0).result()
+                report(start / len(units))
+        total: ExactStatistic = folded[-1].result()
+        report(1.0)
+        return total
+
+    def _share(self, context: PassContext) -> Any:
+        # A task, not scattered data: if the worker that holds it dies, it is made again.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Dask's would tell the size of rows in memory
+            return self.client.submit(_same, context, pure=False, retries=_RETRIES)
+
+    def _reduce(self, nodes: list[Any]) -> Any:
+        while len(nodes) > 1:
+            nodes = [
+                self.client.submit(_merge, *nodes[i : i + _FAN_IN], pure=False, retries=_RETRIES)
+                for i in range(0, len(nodes), _FAN_IN)
+            ]
+        return nodes[0]
+
+
+def _same(context: PassContext) -> PassContext:
+    return context
+
+
+def _merge(first: ExactStatistic, *others: ExactStatistic) -> ExactStatistic:
+    for other in others:
+        first = first.merge(other)
+    return first
+
+
+def _version() -> str:
+    return __version__
+
+
+def _leave_it_to_the_driver() -> None:
+    """Runs on local workers: the driver alone reports failures and acts on Ctrl-C.
+
+    Workers would write tracebacks for failed tasks and for heartbeats that meet the end of a job.
+    Ctrl-C reaches every process of a terminal's job, and workers end when the driver says so.
+    """
+    for name in ("distributed", "distributed.worker", "distributed.core", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def open_cluster(
+    workers: int | None, scheduler: str | None, scheduler_file: str | None
+) -> Iterator[DaskEngine]:
+    """Start local worker processes, or connect to a running scheduler."""
+    import dask
+    import distributed
+
+    start: Any = distributed
+
+    settings = {
+        "distributed.comm.retry.count": 5,
+        "distributed.scheduler.no-workers-timeout": "300s",
+        "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
+        "distributed.admin.log-length": 0,
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }
+    with dask.config.set(settings), ExitStack() as stack:
+        try:
+            if workers is not None:
+                client = _start_workers(stack, start, workers)
+            else:
+                if scheduler_file is not None:
+                    _wait_for_file(scheduler_file)
+                client = stack.enter_context(
+                    start.Client(
+                        address=scheduler,
+                        scheduler_file=scheduler_file,
+                        timeout=f"{_CONNECT_SECONDS}s",
+                    )
+                )
+        except Exception as error:  # Dask meets a wrong address or file with all kinds of them
+            where = scheduler or scheduler_file or f"{workers} local processes"
+            raise ClusterError(
+                f"no Dask cluster at {where} ({type(error).__name__}): check the address and that "
+                "the scheduler is running"
+            ) from None
+        _check_versions(client)
+        yield DaskEngine(client)
+
+
+def _wait_for_file(path: str) -> None:
+    """Give a scheduler that is just starting time to write its file; Dask would wait for ever."""
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while not os.path.exists(path):
+        if time.monotonic() >= deadline:
+            raise FileNotFoundError(path)
+        time.sleep(0.1)
+
+
+def _start_workers(stack: ExitStack, start: Any, workers: int) -> Any:
+    """A client of new local worker processes; ``stack`` ends both."""
+    cluster = stack.enter_context(
+        start.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # No dashboard. Without an address Dask takes port 8787 and warns if it is taken; an
+            # address without a host would be open to the network.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        )
+    )
+    client = stack.enter_context(start.Client(cluster))
+    client.register_worker_callbacks(setup=_leave_it_to_the_driver)
+    return client
+
+
+def _check_versions(client: Any) -> None:
+    try:
+        client.wait_for_workers(1, timeout=300)
+        versions = client.run(_version)
+    except Exception as error:
+        raise ClusterError(
+            f"the cluster's workers do not answer ({type(error).__name__}): start workers that "
+            f"have dpgmm_dist {__version__} installed"
+        ) from None
+    others = sorted(set(versions.values()) - {__version__})
+    if others:
+        raise ClusterError(
+            f"workers run dpgmm_dist {', '.join(others)}, this is {__version__}: "
+            "install the same version everywhere"
+        )

@@ -1,0 +1,173 @@
+"""DPGaussianMixture: the release as an estimator with scikit-learn's names."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.errors import SpecError
+
+if TYPE_CHECKING:
+    from dpgmm_dist.artifact.load import Release
+
+Floats = npt.NDArray[np.float64]
+
+
+class DPGaussianMixture:
+    """A Gaussian mixture released with (epsilon, delta)-differential privacy.
+
+    Parameters
+    ----------
+    n_components : components (per label), or candidates, or "auto"
+    epsilon, delta : the guarantee, for adding or removing one row
+    norm_bound : public bound on the Euclidean length of a row (after ``center``); longer rows
+        are scaled down to it. Choose it without looking at the data.
+    center : public centre (d,), subtracted first; the origin by default
+    covariance_type : "auto", "full", "tied", "diag" or "spherical"
+    assignment : "soft" or "hard" responsibilities
+    dimension : latent dimensions to project to with DP-PCA; all by default
+    labels : the public label set; with it ``fit`` takes ``y`` and releases a mixture per label
+    features, label : column names, where ``fit`` is given the path of a dataset
+    random_state : seed of :meth:`sample` alone; noise never depends on it
+
+    Attributes
+    ----------
+    weights_ : (C,) sum to one over all components
+    means_ : (C, d) in input units
+    covariances_ : (C, d, d) in input units, positive definite
+    labels_ : (C,) label of each component, when fitted with labels
+    receipt_ : what was measured, with which noise, at which cost
+    n_features_in_ : number of features d
+
+    Notes
+    -----
+    Each ``fit`` spends (epsilon, delta) again: two fits of the same rows compose. A ledger keeps
+    count of that for you; see ``dpgmm ledger`` and :func:`dpgmm_dist.release`.
+    """
+
+    def __init__(
+        self,
+        n_components: int | tuple[int, ...] | str = 5,
+        *,
+        epsilon: float = 1.0,
+        delta: float = 1e-6,
+        norm_bound: float = 1.0,
+        center: Sequence[float] | None = None,
+        covariance_type: str = "auto",
+        assignment: str = "soft",
+        dimension: int | None = None,
+        labels: Sequence[int] | Sequence[str] = (),
+        features: str = "embedding",
+        label: str = "label",
+        random_state: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.epsilon = epsilon
+        self.delta = delta
+        self.norm_bound = norm_bound
+        self.center = center
+        self.covariance_type = covariance_type
+        self.assignment = assignment
+        self.dimension = dimension
+        self.labels = labels
+        self.features = features
+        self.label = label
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> DPGaussianMixture:
+        """Release the mixture of the rows of ``X``.
+
+        Parameters
+        ----------
+        X : numpy array (n, d), or the path or URL of a Parquet dataset
+        y : labels (n,), required with ``labels`` when ``X`` is an array
+
+        Raises
+        ------
+        SpecError
+            For impossible parameters; nothing is spent.
+        """
+        from dpgmm_dist.artifact.load import load_release
+        from dpgmm_dist.data.source import ArraySource
+        from dpgmm_dist.pipeline import release
+
+        source = None
+        path = "memory"
+        if isinstance(X, (str, Path)):
+            path = str(X)
+            if y is not None:
+                raise SpecError("y is for arrays: a dataset has its labels in the label column")
+        else:
+            labels: Any = tuple(self.labels)
+            source = ArraySource(np.asarray(X), None if y is None else np.asarray(y), labels)
+            if labels and y is None:
+                raise SpecError("labels are given but y is not: pass y to fit")
+        spec = self._spec(path)
+        with tempfile.TemporaryDirectory() as folder:
+            target = str(Path(folder) / "release")
+            release(spec, output=target, source=source)
+            self._take(load_release(target))
+        return self
+
+    def sample(self, n_samples: int = 1) -> tuple[Floats, npt.NDArray[Any]]:
+        """Draw rows (n, d) in input units, and the index (n,) of each row's component or label."""
+        self._require_fitted()
+        return self._release.sample(n_samples, seed=self.random_state)
+
+    def score_samples(self, X: npt.ArrayLike) -> Floats:
+        """Natural log density (n,) of rows (n, d) in input units."""
+        self._require_fitted()
+        return self._release.score_samples(X)
+
+    def score(self, X: npt.ArrayLike, y: Any = None) -> float:
+        """Mean of :meth:`score_samples`."""
+        return float(self.score_samples(X).mean())
+
+    def _spec(self, path: str) -> Any:
+        from dpgmm_dist.spec import ReleaseSpec
+
+        center = None if self.center is None else [float(c) for c in self.center]
+        components = self.n_components
+        labelled = {"label": self.label, "labels": list(self.labels)} if len(self.labels) else {}
+        return ReleaseSpec.from_dict(
+            {
+                "dataset": {"path": path, "features": self.features, **labelled},
+                "bounds": {"norm": self.norm_bound, "center": center},
+                "privacy": {"epsilon": self.epsilon, "delta": self.delta},
+                "model": {
+                    "components": list(components) if isinstance(components, tuple) else components,
+                    "covariance": self.covariance_type,
+                    "assignment": self.assignment,
+                    "dimension": self.dimension,
+                },
+            }
+        )
+
+    def _take(self, release: Release) -> None:
+        mixture, transform = release.mixture, release.transform
+        self._release = release
+        self.weights_ = np.array(mixture.weights)
+        self.means_ = transform.to_input(mixture.means)
+        basis = np.eye(transform.input_dimension) if transform.basis is None else transform.basis
+        scaled = transform.half_width[:, None] * basis
+        outside = np.eye(transform.input_dimension) - basis @ basis.T
+        residual = (
+            transform.residual_variance
+            * transform.half_width[:, None]
+            * outside
+            * transform.half_width
+        )
+        self.covariances_ = scaled @ mixture.covariances @ scaled.T + residual
+        if mixture.label_values:
+            self.labels_ = np.asarray(mixture.label_values)[mixture.label_index]
+        self.receipt_ = release.receipt
+        self.n_features_in_ = transform.input_dimension
+
+    def _require_fitted(self) -> None:
+        if not hasattr(self, "_release"):
+            raise SpecError("this DPGaussianMixture is not fitted yet: call fit first")

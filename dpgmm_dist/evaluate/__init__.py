@@ -1,0 +1,1 @@
+"""TRUSTED side: needs the data; every output is marked NOT PRIVATE."""

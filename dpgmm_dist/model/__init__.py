@@ -1,0 +1,1 @@
+"""PUBLIC: everything computed from released or noisy numbers alone (numpy and scipy only)."""

@@ -1,0 +1,208 @@
+"""The affine map between a user's units (x), feature units (z) and latent coordinates (y).
+
+z_j = (x_j - center_j) / half_width_j;  y = Q^T (z - m);  z = m + Q y + residual, where the
+residual has covariance residual_variance * (I - Q Q^T). Without a projection Q is the identity.
+Every value here is public: bounds from the specification, Q and m from noisy answers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dpgmm_dist.model.repeatable import repeatable_matmul
+
+Floats = NDArray[np.float64]
+
+# Projections may have been rounded to a lattice, which leaves them this close to orthonormal.
+_ORTHONORMAL_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """Map of d input columns to p <= d latent coordinates, and back.
+
+    Parameters
+    ----------
+    center
+        (d,), in input units: the public centre of an embedding, the middle of a column's bounds.
+    half_width
+        (d,), positive, in input units per feature unit: 1 for embeddings, half the width of a
+        column's bounds for tables.
+    basis
+        Q, (d, p) with orthonormal columns, or None without a projection (p = d).
+    offset
+        m, (d,) in feature units; zeros when None.
+    residual_variance
+        Variance of the d - p directions outside the basis, each, in feature units squared.
+        Positive with a projection to p < d, 0 otherwise.
+
+    Raises
+    ------
+    ValueError
+        When shapes disagree or a value is not finite, not positive or not orthonormal.
+    """
+
+    center: Floats
+    half_width: Floats
+    basis: Floats | None = None
+    offset: Floats | None = None
+    residual_variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        center = _finite_array("center", self.center, 1)
+        width = center.shape[0]
+        half_width = _finite_array("half_width", self.half_width, 1)
+        offset = _finite_array("offset", np.zeros(width) if self.offset is None else self.offset, 1)
+        if width == 0 or half_width.shape != (width,) or offset.shape != (width,):
+            raise ValueError(
+                f"center, half_width and offset must have the same length of at least 1, got "
+                f"{center.shape}, {half_width.shape} and {offset.shape}"
+            )
+        if (half_width <= 0).any():
+            raise ValueError(f"half_width must be positive, got {float(half_width.min())}")
+        basis = None if self.basis is None else _orthonormal(self.basis, width)
+        _check_residual(float(self.residual_variance), projected=_latent(basis, width) < width)
+        object.__setattr__(self, "residual_variance", float(self.residual_variance))
+        for name, value in (
+            ("center", center),
+            ("half_width", half_width),
+            ("basis", basis),
+            ("offset", offset),
+        ):
+            if value is not None:
+                value.setflags(write=False)
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def identity(cls, width: int) -> Transform:
+        """The transform that changes nothing, for rows of ``width`` columns."""
+        return cls(center=np.zeros(width), half_width=np.ones(width))
+
+    @property
+    def input_dimension(self) -> int:
+        """d, the number of input columns."""
+        return int(self.center.shape[0])
+
+    @property
+    def latent_dimension(self) -> int:
+        """p, the number of latent coordinates."""
+        return _latent(self.basis, self.input_dimension)
+
+    @property
+    def residual_dimension(self) -> int:
+        """d - p, the number of directions the mixture does not model."""
+        return self.input_dimension - self.latent_dimension
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether latent coordinates are the input columns themselves."""
+        return bool(
+            self.basis is None
+            and not self.center.any()
+            and not self._offset.any()
+            and (self.half_width == 1).all()
+        )
+
+    @property
+    def _offset(self) -> Floats:
+        return np.zeros(self.input_dimension) if self.offset is None else self.offset
+
+    def to_latent(self, rows: ArrayLike) -> Floats:
+        """Latent coordinates (n, p) of rows (n, d) in input units."""
+        return self._project(self._centred(rows))
+
+    def residual_energy(self, rows: ArrayLike) -> Floats:
+        """Squared feature-unit distance (n,) of rows (n, d) to the modelled subspace."""
+        centred = self._centred(rows)
+        if self.basis is None:
+            return np.zeros(centred.shape[0])
+        # The residual vector first: ||z||^2 - ||y||^2 would cancel for rows near the subspace.
+        residual = centred - self._project(centred) @ self.basis.T
+        return np.asarray(np.einsum("ij,ij->i", residual, residual))
+
+    def residual_log_prob(self, rows: ArrayLike) -> Floats:
+        """Natural log density (n,) of the residual of rows (n, d), in feature units; 0 if p = d."""
+        energy = self.residual_energy(rows)
+        if self.residual_dimension == 0:
+            return np.zeros(energy.shape[0])
+        variance = self.residual_variance
+        log_norm = self.residual_dimension * math.log(2 * math.pi * variance)
+        return np.asarray(-0.5 * (energy / variance + log_norm))
+
+    @property
+    def log_jacobian(self) -> float:
+        """log |dz/dx|, to add to a log density in feature units to have it in input units."""
+        return -float(np.log(self.half_width).sum())
+
+    def to_input(self, latent: ArrayLike, residual_noise: ArrayLike | None = None) -> Floats:
+        """Rows (n, d) in input units of latent coordinates (n, p).
+
+        Parameters
+        ----------
+        latent
+            (n, p).
+        residual_noise
+            (n, d) standard normal draws, which become the residual; None leaves it out, as does
+            p = d.
+
+        Returns
+        -------
+        ndarray, shape (n, d)
+            The same bits on every machine for the same arguments (see ``repeatable``).
+        """
+        rows = _rows("latent", latent, self.latent_dimension)
+        if self.basis is not None:
+            rows = repeatable_matmul(rows, self.basis.T)
+            if residual_noise is not None and self.residual_dimension > 0:
+                noise = _rows("residual_noise", residual_noise, self.input_dimension)
+                inside = repeatable_matmul(repeatable_matmul(noise, self.basis), self.basis.T)
+                rows += math.sqrt(self.residual_variance) * (noise - inside)
+        return np.asarray(self.center + self.half_width * (self._offset + rows))
+
+    def _centred(self, rows: ArrayLike) -> Floats:
+        """z - m for rows (n, d) in input units."""
+        checked = _rows("rows", rows, self.input_dimension)
+        return np.asarray((checked - self.center) / self.half_width - self._offset)
+
+    def _project(self, centred: Floats) -> Floats:
+        return centred if self.basis is None else np.asarray(centred @ self.basis)
+
+
+def _latent(basis: Floats | None, width: int) -> int:
+    return width if basis is None else int(basis.shape[1])
+
+
+def _finite_array(name: str, value: ArrayLike, ndim: int) -> Floats:
+    array = np.array(value, dtype=np.float64)
+    if array.ndim != ndim or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite with {ndim} dimension(s), got {array.shape}")
+    return array
+
+
+def _rows(name: str, value: ArrayLike, width: int) -> Floats:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != width:
+        raise ValueError(f"{name} must have shape (n, {width}), got {array.shape}")
+    return array
+
+
+def _orthonormal(value: ArrayLike, width: int) -> Floats:
+    basis = _finite_array("basis", value, 2)
+    if basis.shape[0] != width or not 1 <= basis.shape[1] <= width:
+        raise ValueError(f"basis must have shape ({width}, p), 1 <= p <= {width}: {basis.shape}")
+    error = float(np.abs(basis.T @ basis - np.eye(basis.shape[1])).max())
+    if error > _ORTHONORMAL_TOLERANCE:
+        raise ValueError(f"the columns of basis must be orthonormal, they are off by {error:.3g}")
+    return basis
+
+
+def _check_residual(variance: float, *, projected: bool) -> None:
+    if not math.isfinite(variance) or variance < 0 or (projected and variance == 0):
+        raise ValueError(
+            "residual_variance must be positive with a projection to fewer dimensions and at "
+            f"least 0 otherwise, got {variance}"
+        )

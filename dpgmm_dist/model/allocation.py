@@ -1,0 +1,69 @@
+"""How the budget of a pass is split: the least expected KL divergence of the released mixture.
+
+Expected KL of a component measured in coordinates where it is white (P = I, p dimensions), with
+noise of scale s on each statistic and n_k = n pi_k rows, to second order in the noise:
+
+* count: ``s^2 (1/2 + p/4) / (n^2 pi_k)`` (the weight, and the covariance through division);
+* mean: ``s^2 (p/2) / (n^2 pi_k)``;
+* covariance (isotropic in Frobenius norm): ``s^2 (p + p^2)/8 / (n^2 pi_k)``.
+
+Summed over components every type has the same factor ``sum_k 1/(n^2 pi_k)``, so the best split
+does not depend on the weights. Derivation: docs/privacy.md and arXiv 2506.03467.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def kl_curvatures(p: int) -> tuple[float, float, float]:
+    """Expected KL per squared noise scale for (count, sum, second), per ``1/(n^2 pi_k)``."""
+    return 0.5 + p / 4, p / 2, (p + p * p) / 8
+
+
+def split(
+    rho: float, sensitivities: Sequence[float], curvatures: Sequence[float], allocation: str
+) -> list[float]:
+    """Shares of rho that minimise ``sum_i a_i D_i^2 / (2 rho_i)``, or equal shares.
+
+    With ``s_i^2 = D_i^2 / (2 rho_i)`` the minimum under ``sum rho_i = rho`` is at
+    ``rho_i`` proportional to ``D_i sqrt(a_i)``.
+
+    Parameters
+    ----------
+    rho : zCDP budget of the pass
+    sensitivities : D_i of each statistic
+    curvatures : a_i of each statistic, expected KL per squared noise scale
+    allocation : "kl", or "even" for comparison
+    """
+    pull = [
+        1.0 if allocation == "even" else d * math.sqrt(a)
+        for d, a in zip(sensitivities, curvatures, strict=True)
+    ]
+    return [rho * one / sum(pull) for one in pull]
+
+
+def expected_kl(p: int, rows: float, weights: Floats, variances: Sequence[float]) -> list[float]:
+    """Expected KL in nats from each of (count, sum, second) at these noise variances."""
+    spread = float((1.0 / np.maximum(weights, 1e-12)).sum()) / rows**2
+    return [a * v * spread for a, v in zip(kl_curvatures(p), variances, strict=True)]
+
+
+def whitened_radius(p: int) -> float:
+    """Clipping radius in units where a component is white: few Gaussian rows are longer."""
+    return math.sqrt(p) + 2.0
+
+
+def clipped_share(p: int, radius: float) -> float:
+    """``E min(|w|, t)^2 / p`` for white Gaussian rows: what clipping leaves of the variance."""
+    from scipy.special import gammainc, gammaincc
+
+    half = radius**2 / 2
+    inside = gammainc(p / 2 + 1, half)
+    return float(inside + radius**2 / p * gammaincc(p / 2, half))

@@ -1,0 +1,123 @@
+"""What a pass is to ask and what it answered, in floating point: the model's side of a query.
+
+Latent coordinates ``y`` (p,) are defined by :class:`Latent`; in a cell a row is seen as
+``w = whiten @ (y - centre)``, in units of standard deviations once whitened.
+:mod:`dpgmm_dist.translate` turns a :class:`PassPlan` into exact integers and the noisy integers
+back into an :class:`Observed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Statistic = Literal["count", "sum", "second"]
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """The working coordinates: ``y = basis.T @ (z - offset)`` of feature space z (d,)."""
+
+    width: int
+    basis: Floats | None = None
+    """(d, p) orthonormal columns; None for all of feature space."""
+    offset: Floats | None = None
+    """(d,) feature units; None for the origin."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of latent coordinates p."""
+        return self.width if self.basis is None else self.basis.shape[1]
+
+    def to_features(self, y: Floats) -> Floats:
+        """Feature coordinates (n, d) of latent points (n, p), on the modelled subspace."""
+        z = y if self.basis is None else y @ self.basis.T
+        return z if self.offset is None else z + self.offset
+
+    def to_latent(self, z: Floats) -> Floats:
+        """Latent coordinates (n, p) of feature points (n, d)."""
+        centred = z if self.offset is None else z - self.offset
+        return centred if self.basis is None else centred @ self.basis
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPlan:
+    """One statistic to measure, over groups of cells, at a cost of rho."""
+
+    statistic: Statistic
+    groups: Ints
+    """(C,) group of each cell, from 0."""
+    rho: float
+
+
+@dataclass(frozen=True, eq=False)
+class PassPlan:
+    """One pass over C cells, in latent floating-point coordinates."""
+
+    step: str
+    cell_label: Ints
+    """(C,) label index, not decreasing."""
+    centres: Floats
+    """(C, p) latent."""
+    radius: float
+    """Clipping radius in cell coordinates (feature units without maps)."""
+    blocks: tuple[BlockPlan, ...]
+    whiten: tuple[Floats, ...] = ()
+    """(p, p) each; empty for unmapped coordinates."""
+    cell_map: Ints | None = None
+    """(C,) index into ``whiten``."""
+    rule: Literal["label", "nearest", "full"] = "label"
+    metric: Floats | None = None
+    """(p, p) for rule "nearest": distances are taken after this map."""
+    offsets: Floats | None = None
+    """(C,) added to squared distances: -2 log weight - 2 log |det whiten|."""
+    soft: bool = False
+
+    @property
+    def rho(self) -> float:
+        """zCDP cost of the pass."""
+        return sum(block.rho for block in self.blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedBlock:
+    """A noisy statistic in cell coordinates, with the scale of its noise."""
+
+    statistic: Statistic
+    groups: Ints
+    values: Floats
+    """(G,), (G, p) or (G, p, p)."""
+    sigma: float
+    """Standard deviation of the noise on each number (diagonal ones, for second moments;
+    off-diagonal ones have variance half of that)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """The noisy answer to a pass, with the cells it was asked about."""
+
+    step: str
+    cell_label: Ints
+    centres: Floats
+    """(C, p) latent, exactly as asked (on the lattice)."""
+    unwhiten: Floats
+    """(C, p, p): ``y - centre = unwhiten @ w``."""
+    radius: float
+    blocks: tuple[ObservedBlock, ...]
+    rho: float
+
+    def block(self, statistic: Statistic, groups: int | None = None) -> ObservedBlock:
+        """The block of this statistic (with this number of groups, where there are several)."""
+        for one in self.blocks:
+            if one.statistic == statistic and groups in (None, len(one.values)):
+                return one
+        raise KeyError(f"pass {self.step} has no {statistic} over {groups} groups")
+
+    def has(self, statistic: Statistic) -> bool:
+        """Whether the pass measured this statistic at all."""
+        return any(one.statistic == statistic for one in self.blocks)

@@ -1,0 +1,69 @@
+"""The story of a release on the public side: which pass is asked when, with how much budget."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dpgmm_dist.model import cells, components, tied
+from dpgmm_dist.model.matching import CellMeasure
+from dpgmm_dist.model.moments import find_centre
+from dpgmm_dist.model.problem import Ask, Fitted, Problem
+from dpgmm_dist.model.shares import SHARES
+from dpgmm_dist.model.starting import start_mixture
+
+
+def schedule(problem: Problem) -> dict[str, float]:
+    """The share of rho of each pass, in order: public, from the specification alone."""
+    p = problem.latent_dimension
+    if _is_tied(problem):
+        return dict(SHARES)
+    if p <= cells.SECOND_DIMENSION:
+        shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
+    else:
+        shares = {
+            "cells.1": 0.09,
+            "cells.2": 0.09,
+            "components.1": 0.09,
+            "components.2": 0.13,
+            "components.3": 0.50,
+        }
+    return {"moments.sum": 0.03, "moments.second": 0.07, **shares}
+
+
+def fit(problem: Problem, ask: Ask) -> Fitted:
+    """Release a mixture: every number used here is public or the answer to a charged query."""
+    budget = {step: share * problem.rho for step, share in schedule(problem).items()}
+    centre = find_centre(problem, ask, budget)
+    if _is_tied(problem):
+        return tied.fit(problem, ask, centre, budget)
+    density = cells.initial_density(problem, centre)
+    cell_steps = [step for step in budget if step.startswith("cells")]
+    component_steps = [step for step in budget if step.startswith("components")]
+    final_rho = budget[component_steps[-1]]
+    measures: list[list[CellMeasure]] = []
+    for step in cell_steps:
+        last = step == cell_steps[-1]
+        density, measured = cells.refine(problem, ask, centre, density, step, budget[step], last)
+        measures.append(measured)
+    mixture = start_mixture(problem, centre, density, measures, final_rho)
+    chosen = np.bincount(mixture.label_index).tolist()
+    level = components.second_level(
+        problem, centre.rows, max(chosen), centre.pooled.shape[0], final_rho
+    )
+    for step in component_steps:
+        last = step == component_steps[-1]
+        estimate = components.step(problem, ask, centre, mixture, step, budget[step], level, last)
+        mixture = estimate.mixture
+    return Fitted(
+        mixture=mixture,
+        errors=estimate.errors,
+        latent=centre.latent,
+        residual_variance=centre.residual_variance,
+        rows=centre.total,
+        notes={"second_moments": level, "components_per_label": chosen},
+    )
+
+
+def _is_tied(problem: Problem) -> bool:
+    """Whether components share their label's covariance: by the specification alone."""
+    return problem.labels > 1 and problem.latent_dimension >= tied.LEAST_DIMENSION

@@ -1,0 +1,1 @@
+"""PRIVATE, on workers: the kernel that assigns, maps, clips and accumulates."""

@@ -1,0 +1,74 @@
+"""Rows on the lattice, kept in memory between the passes of one release."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.data.blocks import Opaque, PlanUnit
+from dpgmm_dist.data.lattice import Reals
+
+Ints = npt.NDArray[np.int64]
+Lattice = tuple[Reals, Ints]
+"""Rows (n, d), integers of at most FEATURE_RADIUS, and their label indices (n,), -1 for none."""
+_Kept = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+
+MEMORY_SHARE = 0.25
+"""What the cache may take of the memory that this process may use."""
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class LatticeCache(Opaque):
+    """PRIVATE. The rows of as many plan units as fit ``max_bytes``; the others are read again.
+
+    Lattice coordinates are integers below 2**24, which float32 holds exactly, in half the space.
+    Threads may share a cache, each working on other units.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._room = max_bytes
+        self._lock = threading.Lock()
+        self._units: dict[PlanUnit, list[_Kept]] = {}
+
+    def rows(self, unit: PlanUnit, read: Iterable[Lattice]) -> Iterator[Lattice]:
+        """Blocks of a unit: as kept, or from ``read`` and kept if there is room for all of them."""
+        kept = self._units.get(unit)
+        if kept is not None:
+            yield from ((u, labels.astype(np.int64)) for u, labels in kept)
+            return
+        taken = 0
+        blocks: list[_Kept] | None = []
+        try:
+            for u, labels in read:
+                size = u.size * 4 + labels.size * 4
+                if blocks is not None and self._take(size):
+                    taken += size
+                    blocks.append((u.astype(np.float32), labels.astype(np.int32)))
+                else:
+                    blocks = None
+                yield u, labels
+            if blocks is not None:
+                self._units[unit], taken = blocks, 0
+        finally:
+            self._take(-taken)  # of a unit that did not fit, or was not read to its end
+
+    def _take(self, size: int) -> bool:
+        with self._lock:
+            if size > self._room:
+                return False
+            self._room -= size
+            return True
+
+
+def default_cache_bytes() -> int:
+    """A share of the memory of this machine or, where it is less, of this container."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        total = min(total, int(_CGROUP_LIMIT.read_text()))
+    return int(total * MEMORY_SHARE)

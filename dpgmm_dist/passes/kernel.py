@@ -1,0 +1,292 @@
+"""The one kernel: assign rows to cells, map them to each cell's coordinates, clip, accumulate.
+
+Arrays are float64 and hold integers below 2**53, or such integers times one power of two, so
+every GEMM and every sum is exact in any order;
+:func:`dpgmm_dist.privacy.sensitivity.check_fits` proves the bounds. What a row adds is a
+function of that row and the query alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.data.lattice import Reals
+from dpgmm_dist.passes.rows import Rows, multiply, stable_order
+from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, IntMap, PassQuery, shrink_to_radius
+from dpgmm_dist.privacy.sensitivity import block_rows, saturation
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_SLICE_BYTES = 1 << 19
+"""Rows mapped at once: they stay in a core's own cache from one step to the next."""
+_SLICE_ROWS = 1024
+"""At least so many: adding up second moments costs as much as some hundred rows do."""
+
+
+@dataclass(frozen=True, eq=False)
+class _FloatMap:
+    """An integer map ready for GEMM: ``v = rint(u @ matrix)``.
+
+    The matrix holds integers times ``2**-shift``, and so do all products and partial sums, with
+    integers below 2**53: they are exact, and only ``rint`` rounds.
+    """
+
+    matrix: Floats
+    """(d, p)"""
+    stretch: float
+    """No row becomes longer by more than this factor (Frobenius norm)."""
+
+    @classmethod
+    def of(cls, one: IntMap) -> _FloatMap:
+        matrix = np.ldexp(np.ascontiguousarray(one.matrix.T, dtype=np.float64), -one.shift)
+        return cls(matrix, float(np.sqrt((matrix**2).sum())))
+
+
+class Kernel:
+    """A query made ready to run; ``accumulate`` is called a block of rows at a time.
+
+    It keeps buffers between calls: each thread has a kernel of its own.
+    """
+
+    def __init__(self, query: PassQuery) -> None:
+        self.query = query
+        self.radius = query.radius
+        self.saturation = saturation(query.dimension)
+        cells = len(query.cell_label)
+        labels = range(int(query.cell_label[-1]) + 1)
+        starts = np.searchsorted(query.cell_label, labels, "left").tolist()
+        self.cells_of_label = list(zip(starts, [*starts[1:], cells], strict=True))
+        self.maps = [_FloatMap.of(one) for one in query.maps]
+        self.cell_map = [-1] * cells if query.cell_map is None else query.cell_map.tolist()
+        centres = query.centres.astype(np.float64)
+        self.shifted = [
+            centres[k] if m < 0 else centres[k] @ self.maps[m].matrix
+            for k, m in enumerate(self.cell_map)
+        ]
+        longest = FEATURE_RADIUS + float(np.sqrt((centres**2).sum(axis=1)).max())
+        stretch = max([1.0, *(one.stretch for one in self.maps)])
+        self._some_are_far = stretch * longest + query.dimension > self.saturation
+        self.offsets = np.zeros(cells)
+        if query.offsets is not None:
+            self.offsets += query.offsets
+        self.metric = None if query.metric is None else _FloatMap.of(query.metric)
+        if query.rule == "nearest":
+            self._prepare_distances()
+        self._allocate()
+
+    def _prepare_distances(self) -> None:
+        """``|u - c|^2`` less ``|u|^2``, the same for all cells, is one product and an offset."""
+        if self.query.metric_centres is None:
+            raise ValueError(f"query {self.query.step}: rule 'nearest' needs metric_centres")
+        points = self.query.metric_centres.astype(np.float64)
+        self.distance_offsets = (points**2).sum(axis=1) + self.offsets
+        self.distance_factors = [
+            np.ascontiguousarray(-2 * points[first:last].T) for first, last in self.cells_of_label
+        ]
+
+    def _allocate(self) -> None:
+        """Buffers for one slice of rows: new memory would cost more than the work done in it."""
+        d, p = self.query.width, self.query.dimension
+        q = 1 if self.metric is None else self.metric.matrix.shape[1]
+        rows = max(_SLICE_ROWS, _SLICE_BYTES // (8 * max(d, p, q)))
+        rows = max(1, min(rows, block_rows(self.query)))
+        self._gathered = np.empty((rows, d))
+        self._seen = np.empty((rows, q))
+        self._image = np.empty((rows, p))
+        self._mapped = np.empty((rows, p))
+
+    def start(self) -> Accumulator:
+        """An accumulator of zeros for this query."""
+        return Accumulator(self.query)
+
+    def accumulate(self, total: Accumulator, u: Reals, labels: Ints) -> None:
+        """Add rows on the feature lattice (n, d) with label indices (n,); -1 adds nothing."""
+        counts = np.bincount(labels + 1, minlength=len(self.cells_of_label) + 1)
+        rows = Rows(u)
+        if counts.max() < len(labels):
+            rows = Rows(u, stable_order(labels.astype(np.int16)))
+        stop = int(counts[0])
+        for label, count in enumerate(counts[1:].tolist()):
+            start, stop = stop, stop + count
+            if count:
+                self._one_label(total, rows.between(start, stop), label)
+
+    def _one_label(self, total: Accumulator, rows: Rows, label: int) -> None:
+        first, last = self.cells_of_label[label]
+        if self.query.soft:
+            shares = self._responsibilities(self._distances(rows, first, last))
+            for k, share in enumerate(shares, start=first):
+                some = share.nonzero()[0]
+                self._add(total, k, rows.at(some), share[some].astype(np.float64))
+        elif self.query.rule == "label" or last - first == 1:
+            self._add(total, first, rows)
+        else:
+            if self.query.rule == "nearest":
+                parts = rows.parts(self._gathered)
+                cell = np.concatenate([self._nearest(u, label) for u in parts])
+            else:
+                cell = self._distances(rows, first, last).argmin(axis=0).astype(np.int16)
+            rows = rows.at(stable_order(cell))
+            stop = 0
+            for k, count in enumerate(np.bincount(cell).tolist(), start=first):
+                start, stop = stop, stop + count
+                self._add(total, k, rows.between(start, stop))
+
+    def _add(self, total: Accumulator, cell: int, rows: Rows, weight: Floats | None = None) -> None:
+        """Map rows to the coordinates of their cell, clip them there, and add them up."""
+        stop = 0
+        for u in rows.parts(self._gathered):
+            start, stop = stop, stop + len(u)
+            v = self._clipped(self._coordinates(self._images(u, self.cell_map[cell]), cell))
+            if weight is None:
+                total.add_rows(cell, v)
+            else:
+                total.add_weighted(cell, v, weight[start:stop])
+
+    def _nearest(self, u: Floats, label: int) -> npt.NDArray[np.int16]:
+        """Which of the label's cells is at the least exact distance; ties go to the lowest."""
+        first, last = self.cells_of_label[label]
+        if self.metric is not None:
+            u = multiply(u, self.metric.matrix, self._seen[: len(u)])
+            np.rint(u, out=u)
+            limit = saturation(u.shape[1])
+            if self.metric.stretch * FEATURE_RADIUS + 1 > limit:
+                np.clip(u, -limit, limit, out=u)
+        distance = multiply(u, self.distance_factors[label], np.empty((len(u), last - first)))
+        distance += self.distance_offsets[first:last]
+        return np.asarray(distance.argmin(axis=1), dtype=np.int16)
+
+    def _distances(self, rows: Rows, first: int, last: int) -> Floats:
+        """Exact ``|v|^2 + offset`` (cells, n) of rows in each cell's own coordinates."""
+        distance = np.empty((last - first, len(rows)))
+        stop = 0
+        for u in rows.parts(self._gathered):
+            start, stop = stop, stop + len(u)
+            image, under = u, -1
+            for one, k in enumerate(range(first, last)):
+                if self.cell_map[k] != under:
+                    under = self.cell_map[k]
+                    image = self._images(u, under)
+                v = self._coordinates(image, k)
+                if self._some_are_far:
+                    np.clip(v, -self.saturation, self.saturation, out=v)
+                np.vecdot(v, v, out=distance[one, start:stop])
+        distance += self.offsets[first:last, None]
+        return distance
+
+    def _images(self, u: Floats, index: int) -> Floats:
+        """Rows under a map, exact and not yet rounded; under none, the rows themselves."""
+        if index < 0:
+            return u
+        return multiply(u, self.maps[index].matrix, self._image[: len(u)])
+
+    def _coordinates(self, image: Floats, cell: int) -> Floats:
+        """Integer coordinates of rows in a cell, not yet saturated or clipped."""
+        v = self._mapped[: len(image)]
+        np.subtract(image, self.shifted[cell], out=v)
+        return v if self.cell_map[cell] < 0 else np.rint(v, out=v)
+
+    def _clipped(self, v: Floats) -> Floats:
+        """Rows saturated and scaled down to the radius, in place.
+
+        Up to the radius a squared norm is a sum of small exact integers, and a larger one cannot
+        round down past it: the comparison is exact although far rows' sums are not.
+        """
+        long = (np.vecdot(v, v) > float(self.radius) ** 2).nonzero()[0]
+        if long.size:
+            near = np.clip(v[long], -self.saturation, self.saturation)
+            v[long] = shrink_to_radius(near, self.radius)
+        return v
+
+    def _responsibilities(self, distance: Floats) -> Ints:
+        """Shares (cells, n) of each row on the grid of 2**-unit_bits that sum to at most one.
+
+        Integer arithmetic only: excess distance indexes the driver's table of exponentials, and
+        floor division normalises.
+        """
+        table = self.query.table
+        if table is None:
+            raise ValueError(f"query {self.query.step}: soft assignment needs a table")
+        excess = (distance - distance.min(axis=0)).astype(np.int64)
+        excess >>= self.query.table_shift
+        np.minimum(excess, len(table) - 1, out=excess)
+        share = table[excess]
+        whole = share.sum(axis=0)
+        share <<= self.query.unit_bits
+        share //= whole
+        return np.asarray(share)
+
+
+class Accumulator:
+    """Sums of slices for one query; ``finish`` gives the :class:`ExactStatistic`.
+
+    Slices are added up in float64. A row of weight w adds at most ``w * radius**2`` to any number,
+    so sums stay exact for ``EXACT / radius**2`` of weight; then they move on to the integers.
+    """
+
+    def __init__(self, query: PassQuery) -> None:
+        self._query = query
+        p = query.dimension
+        shapes = {"count": (), "sum": (p,), "second": (p, p)}
+        self._pending = [np.zeros((b.group_count, *shapes[b.statistic])) for b in query.blocks]
+        self._triangle = np.triu_indices(p)
+        self._total = ExactStatistic.zeros(query.step, statistic_sizes(query))
+        self._wants = {b.statistic for b in query.blocks}
+        self._most = EXACT // max(query.radius, 1) ** 2
+        self._weight = 0
+
+    def add_rows(self, cell: int, v: Floats) -> None:
+        """Add whole rows (n, p) of one cell, n at most ``block_rows(query)``."""
+        if len(v) == 0:
+            return
+        second = v.T @ v if "second" in self._wants else None
+        self._add(cell, len(v), np.ones(len(v)) @ v, second)
+
+    def add_weighted(self, cell: int, v: Floats, weight: Floats) -> None:
+        """Add rows (n, p) of one cell with integer weights (n,)."""
+        if len(v) == 0:
+            return
+        second = None
+        if "second" in self._wants:
+            second = (v * weight[:, None]).T @ v
+        self._add(cell, int(weight.sum()), weight @ v, second)
+
+    def _add(self, cell: int, weight: int, total: Floats, second: Floats | None) -> None:
+        if self._weight + weight > self._most:
+            self._flush()
+        self._weight += weight
+        for block, pending in zip(self._query.blocks, self._pending, strict=True):
+            group = int(block.groups[cell])
+            if block.statistic == "count":
+                pending[group] += weight
+            elif block.statistic == "sum":
+                pending[group] += total
+            elif second is not None:
+                pending[group] += second
+
+    def _flush(self) -> None:
+        rows, columns = self._triangle
+        for index, (block, pending) in enumerate(
+            zip(self._query.blocks, self._pending, strict=True)
+        ):
+            values = pending[:, rows, columns] if block.statistic == "second" else pending
+            self._total.add_integers(index, values.astype(np.int64).reshape(-1))
+            pending[...] = 0
+        self._weight = 0
+
+    def finish(self) -> ExactStatistic:
+        """The exact sums so far."""
+        self._flush()
+        return self._total
+
+
+def statistic_sizes(query: PassQuery) -> tuple[int, ...]:
+    """Length of each block's vector of integers: second moments are upper triangles."""
+    p = query.dimension
+    width = {"count": 1, "sum": p, "second": p * (p + 1) // 2}
+    return tuple(block.group_count * width[block.statistic] for block in query.blocks)

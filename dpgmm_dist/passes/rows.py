@@ -1,0 +1,72 @@
+"""Rows of a block on their way through the kernel: chosen by index, gathered a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.data.lattice import Reals
+
+Floats = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+_SMALL_PRODUCT = 1_000_000
+"""Multiplications up to which OpenBLAS takes the factors as they are; it copies larger ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of ``u`` (n, d), in an order of their own; nothing is copied until used."""
+
+    u: Reals
+    index: Index | None = None
+    """Which rows, in which order; None for all as they are."""
+
+    def __len__(self) -> int:
+        return len(self.u if self.index is None else self.index)
+
+    def between(self, start: int, stop: int) -> Rows:
+        """The rows from ``start`` to ``stop`` in this order."""
+        if self.index is None:
+            return Rows(self.u[start:stop])
+        return Rows(self.u, self.index[start:stop])
+
+    def at(self, positions: Index) -> Rows:
+        """The rows at these positions of this order."""
+        return Rows(self.u, positions if self.index is None else self.index[positions])
+
+    def parts(self, buffer: Floats) -> Iterator[Floats]:
+        """The rows, as many at a time as ``buffer`` holds; it may be used again for each part."""
+        for start in range(0, len(self), len(buffer)):
+            stop = min(start + len(buffer), len(self))
+            part = buffer[: stop - start]
+            if self.index is not None and self.u.dtype == np.float64:
+                # Without a mode numpy checks the indices by way of a second buffer.
+                np.take(self.u, self.index[start:stop], axis=0, out=part, mode="clip")
+            elif self.index is not None:
+                part[...] = np.take(self.u, self.index[start:stop], axis=0)
+            elif self.u.dtype != np.float64:
+                part[...] = self.u[start:stop]
+            else:
+                part = np.asarray(self.u[start:stop], np.float64)
+            yield part
+
+
+def stable_order(key: npt.NDArray[np.int16]) -> Index:
+    """Indices that sort small numbers stably: 16-bit keys sort in linear time."""
+    return np.argsort(key, kind="stable")
+
+
+def multiply(u: Floats, matrix: Floats, out: Floats) -> Floats:
+    """``u @ matrix`` into ``out`` (n, p), in pieces small enough for OpenBLAS's shortest way."""
+    rows = min(1024, _SMALL_PRODUCT // max(matrix.size, 1))
+    whole = len(u) // rows * rows if rows >= 16 else 0
+    if whole:
+        pieces = u[:whole].reshape(-1, rows, u.shape[1])
+        np.matmul(pieces, matrix, out=out[:whole].reshape(-1, rows, out.shape[1]))
+    if whole < len(u):
+        np.matmul(u[whole:], matrix, out=out[whole:])
+    return out

@@ -1,0 +1,149 @@
+"""Plan units of one pass: read rows, put them on the lattice, run the kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_info
+
+from dpgmm_dist.data.blocks import PlanUnit, Source
+from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.errors import DataError, DpgmmError
+from dpgmm_dist.passes.cache import Lattice, LatticeCache
+from dpgmm_dist.passes.kernel import Accumulator, Kernel
+from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.privacy.query import EXACT, PassQuery
+from dpgmm_dist.privacy.sensitivity import check_fits
+
+T = TypeVar("T")
+
+_BLOCK_BYTES = 8 << 20
+"""Lattice rows (float32) handled at once: little memory, and near the processor."""
+_MOST_BLOCK_BYTES = 32 << 20
+"""The same where rows are wide or cells are many."""
+_ROWS_PER_CELL = 1024
+"""Rows wanted of each cell at once: adding up second moments costs as much as some hundred do."""
+
+
+class PassFailed(DpgmmError):
+    """A unit failed; carries a code in place of a cause, which could quote private values."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PassContext:
+    """What every task of a pass needs. Its representation is opaque: Dask logs arguments."""
+
+    source: Source
+    features: FeatureMap
+    query: PassQuery
+
+    def __repr__(self) -> str:
+        return "PassContext()"
+
+
+class PassRun:
+    """One pass over plan units, one after the other: one kernel, its buffers and its sums.
+
+    Each thread has a run of its own. Raises DataError for unreadable input and PassFailed for
+    anything else, without causes.
+    """
+
+    def __init__(self, context: PassContext, cache: LatticeCache | None = None) -> None:
+        self._context = context
+        self._cache = cache
+        _require_exact_products()
+        self._kernel, self._total = _guarded("the query", lambda: _prepared(context.query))
+        self._buffer = _block_buffer(context.query)
+
+    def add(self, unit: PlanUnit, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Add the rows of a unit; ends early, failing, once ``stopped`` says so."""
+        _guarded(f"unit {unit.index}", lambda: self._add(unit, stopped))
+
+    def finish(self) -> ExactStatistic:
+        """The exact sums over all units added."""
+        return self._total.finish()
+
+    def _add(self, unit: PlanUnit, stopped: Callable[[], bool]) -> None:
+        blocks: Iterable[Lattice] = self._read(unit)
+        if self._cache is not None:
+            blocks = self._cache.rows(unit, blocks)
+        known = int(self._context.query.cell_label[-1])
+        for u, labels in blocks:
+            if stopped():
+                raise PassFailed("stopped")
+            # A code that the query does not know must not decide whether the pass fails.
+            self._kernel.accumulate(self._total, u, np.where(labels <= known, labels, -1))
+
+    def _read(self, unit: PlanUnit) -> Iterator[Lattice]:
+        """Blocks of rows on the lattice; each is overwritten by the next."""
+        for block in self._context.source.blocks(unit, len(self._buffer)):
+            out = self._buffer[: block.rows]
+            u, valid = self._context.features.to_lattice(block.features, block.valid, out)
+            yield u, np.where(valid, block.labels, -1)
+
+
+def run_unit(context: PassContext, unit: PlanUnit) -> ExactStatistic:
+    """Exact sums over one plan unit (see :class:`PassRun`)."""
+    run = PassRun(context)
+    run.add(unit)
+    return run.finish()
+
+
+def _prepared(query: PassQuery) -> tuple[Kernel, Accumulator]:
+    check_fits(query)
+    kernel = Kernel(query)
+    return kernel, kernel.start()
+
+
+def _block_buffer(query: PassQuery) -> npt.NDArray[np.float32]:
+    row = 4 * query.width
+    wanted = row * _ROWS_PER_CELL * len(query.cell_label)
+    rows = max(_BLOCK_BYTES, min(wanted, _MOST_BLOCK_BYTES)) // row
+    return np.empty((max(1024, min(rows, 1 << 16)), query.width), dtype=np.float32)
+
+
+def _require_exact_products() -> None:
+    """Refuse to sum on a machine whose BLAS takes short cuts: sums would not be exact."""
+    if not products_are_exact():
+        names = {str(one.get("internal_api")) for one in threadpool_info()} or {"unknown"}
+        raise PassFailed(
+            f"the BLAS of a worker ({', '.join(sorted(names))}) does not multiply integers below "
+            "2**53 exactly, so its sums cannot be trusted: install numpy with another BLAS there, "
+            "or take that machine out of the cluster"
+        )
+
+
+@cache
+def products_are_exact() -> bool:
+    """Whether GEMM and SYRK of integers are exact up to 2**53; tried once in a process."""
+    terms = 61
+    largest = math.isqrt(EXACT // terms)
+    values = np.random.default_rng(0).integers(largest - (1 << 16), largest, (terms, 83))
+    left, right = values[:, :45], values[:, 40:]
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    gemm, syrk = a.T @ b, a.T @ a
+    exact = bool((gemm == left.T @ right).all() and (syrk == left.T @ left).all())
+    return exact and bool((np.ones(terms) @ a == left.sum(axis=0)).all())
+
+
+def _guarded(what: str, work: Callable[[], T]) -> T:
+    """The result of ``work``; its exceptions become codes, as they or their causes quote rows."""
+    try:
+        return work()
+    except DataError as error:
+        failure: DpgmmError = DataError(str(error))
+    except MemoryError:
+        failure = PassFailed(
+            f"a worker ran out of memory in {what}: give workers more memory or fewer threads"
+        )
+    except Exception as error:
+        failure = PassFailed(f"{what} failed ({type(error).__name__})")
+    raise failure from None

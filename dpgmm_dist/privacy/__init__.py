@@ -1,0 +1,1 @@
+"""THE GATE: sensitivity, accounting, noise, measure."""

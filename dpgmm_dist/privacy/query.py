@@ -1,0 +1,223 @@
+"""What one pass asks of the data: integers only, the same on every worker and every driver.
+
+A :class:`PassQuery` says how a row finds its cell, in which coordinates it is seen there, how it
+is clipped, and which moments are summed and measured. It holds only public or already-noisy
+numbers, so it can be stored and shown. The kernel executes it, :mod:`.sensitivity` prices it,
+:func:`.measure.measure` answers it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.errors import DataError
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+FEATURE_RADIUS = 1 << 16
+"""Integer norm bound of a row on the feature lattice."""
+EXACT = 1 << 53
+"""float64 holds every integer up to here, so GEMM on integers bounded by it is exact."""
+CAPACITY = 1 << 40
+"""Public number of rows that no total may overflow for."""
+
+Statistic = Literal["count", "sum", "second"]
+Rule = Literal["label", "nearest", "full"]
+
+
+@dataclass(frozen=True, eq=False)
+class IntMap:
+    """A linear map on lattice vectors: ``v = rint(matrix @ u / 2**shift)``."""
+
+    matrix: Ints
+    """(p, d) integers."""
+    shift: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One statistic, summed over groups of cells and measured with one noise scale."""
+
+    statistic: Statistic
+    groups: Ints
+    """(C,) the group in which each cell's rows are summed."""
+    sigma: float
+    """Scale of the noise on each integer (on the diagonal, for second moments)."""
+    sigma_off: float | None = None
+    """Scale on off-diagonal entries of second moments (isotropy asks for sigma / sqrt 2)."""
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups G."""
+        return int(self.groups.max()) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class PassQuery:
+    """One map-reduce over the rows. C cells; cells of one label are consecutive.
+
+    A row with label l belongs to the cells with ``cell_label == l``: to its only one (rule
+    "label"), to the nearest of ``metric_centres`` in the coordinates of ``metric`` (rule
+    "nearest"), or by the least ``|v|^2 + offset`` in each cell's own coordinates (rule "full"),
+    where ``soft`` shares the row out in units of ``2**-unit_bits``. Its coordinates in a cell are
+    ``v = map(u - centre)``, scaled down to norm ``radius``.
+    """
+
+    step: str
+    width: int
+    cell_label: Ints
+    centres: Ints
+    """(C, d) on the feature lattice."""
+    radius: int
+    blocks: tuple[Block, ...]
+    maps: tuple[IntMap, ...] = ()
+    cell_map: Ints | None = None
+    """(C,) index into ``maps``; None for the identity map."""
+    rule: Rule = "label"
+    metric: IntMap | None = None
+    metric_centres: Ints | None = None
+    """(C, q) in the coordinates of ``metric`` (of the feature lattice without one)."""
+    offsets: Ints | None = None
+    """(C,) added to squared distances: -2 log weight + log determinant, in squared units."""
+    soft: bool = False
+    unit_bits: int = 0
+    table: Ints | None = None
+    """Responsibility before normalisation by excess squared distance, in steps of 2**shift."""
+    table_shift: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Public remarks for plan and receipt; not part of what is computed."""
+
+    def __repr__(self) -> str:
+        return f"PassQuery({self.step!r}, cells={len(self.cell_label)})"
+
+    @property
+    def dimension(self) -> int:
+        """Number of coordinates p in a cell."""
+        return self.width if self.cell_map is None else int(self.maps[0].matrix.shape[0])
+
+    @property
+    def weight_unit(self) -> int:
+        """What a whole row weighs: 1, or 2**unit_bits for soft responsibilities."""
+        return 1 << self.unit_bits if self.soft else 1
+
+    def to_bytes(self) -> bytes:
+        """Serialise without pickles (an uncompressed npz with a JSON header)."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        header: dict[str, Any] = {
+            "schema": 1,
+            "step": self.step,
+            "width": self.width,
+            "radius": self.radius,
+            "rule": self.rule,
+            "soft": self.soft,
+            "unit_bits": self.unit_bits,
+            "table_shift": self.table_shift,
+            "map_shifts": [m.shift for m in self.maps],
+            "metric_shift": None if self.metric is None else self.metric.shift,
+            "notes": self.notes,
+            "blocks": [
+                {"statistic": b.statistic, "sigma": b.sigma, "sigma_off": b.sigma_off}
+                for b in self.blocks
+            ],
+        }
+        for name in _ARRAYS:
+            value = getattr(self, name)
+            if value is not None:
+                arrays[name] = value
+        if self.metric is not None:
+            arrays["metric"] = self.metric.matrix
+        for index, block in enumerate(self.blocks):
+            arrays[f"groups_{index}"] = block.groups
+        for index, one in enumerate(self.maps):
+            arrays[f"map_{index}"] = one.matrix
+        return pack(header, arrays)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PassQuery:
+        """Read what :meth:`to_bytes` wrote."""
+        header, arrays = unpack(data)
+        if header.get("schema") != 1:
+            raise DataError(
+                f"stored query has schema {header.get('schema')!r}; this version reads 1: "
+                "resume with the version of dpgmm_dist that began the release"
+            )
+        return cls(
+            step=header["step"],
+            width=header["width"],
+            radius=header["radius"],
+            rule=header["rule"],
+            soft=header["soft"],
+            unit_bits=header["unit_bits"],
+            table_shift=header["table_shift"],
+            notes=header["notes"],
+            blocks=tuple(
+                Block(b["statistic"], arrays[f"groups_{i}"], b["sigma"], b["sigma_off"])
+                for i, b in enumerate(header["blocks"])
+            ),
+            maps=tuple(
+                IntMap(arrays[f"map_{i}"], shift) for i, shift in enumerate(header["map_shifts"])
+            ),
+            metric=(
+                None
+                if header["metric_shift"] is None
+                else IntMap(arrays["metric"], header["metric_shift"])
+            ),
+            **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
+        )
+
+
+_ARRAYS = ("cell_label", "centres", "cell_map", "metric_centres", "offsets", "table")
+
+
+def pack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+    """Write a JSON header and named arrays as one npz."""
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), dtype=np.uint8)
+    np.savez(buffer, allow_pickle=False, header=text, **arrays)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Read what :func:`pack` wrote; DataError when it is damaged."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return json.loads(arrays.pop("header").tobytes()), arrays
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"a stored query or answer is damaged ({type(error).__name__}): "
+            "restore the journal from a copy; nothing is drawn again"
+        ) from None
+
+
+def shrink_to_radius(v: Floats, radius: int) -> Floats:
+    """Scale integer rows down, truncating toward zero, until ``|v|^2 <= radius**2`` exactly.
+
+    Parameters
+    ----------
+    v : float64 array (n, p) of integers with squared norms below 2**53
+    radius : the integer bound
+
+    Returns
+    -------
+    array (n, p) of integers; rows within the bound are unchanged.
+    """
+    bound = float(radius) ** 2
+    norms = np.einsum("ij,ij->i", v, v)
+    long = np.flatnonzero(norms > bound)
+    factor = radius / np.sqrt(norms[long])
+    out = v.copy()
+    while long.size:
+        scaled = np.trunc(v[long] * factor[:, None])
+        out[long] = scaled
+        again = np.einsum("ij,ij->i", scaled, scaled) > bound
+        long, factor = long[again], factor[again] * (1 - 2.0**-30)
+    return out

@@ -1,0 +1,188 @@
+"""What one row can change in each statistic, and what that costs: integers and fractions only.
+
+Proofs are in docs/privacy.md under the names of these functions. For one row with coordinates
+``v``, ``|v| <= t`` in whole lattice units, and responsibilities ``r_k >= 0`` with
+``sum r_k <= w`` (``w = weight_unit``):
+
+* count: ``sqrt(sum r_k^2) <= w``;
+* sum: ``sqrt(sum |r_k v_k|^2) <= w t``;
+* second moment in svec coordinates: ``sqrt(sum |r_k v_k v_k^T|_F^2) <= w t^2``.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.privacy.query import CAPACITY, EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery
+
+_POWERS = {"count": 0, "sum": 1, "second": 2}
+
+
+def sensitivity(query: PassQuery, block: Block) -> int:
+    """L2 sensitivity of one block to adding or removing one row, in its integer units."""
+    return query.weight_unit * int(query.radius ** _POWERS[block.statistic])
+
+
+def block_cost(query: PassQuery, block: Block) -> Fraction:
+    """zCDP cost rho of measuring one block, from the very scales that are drawn with.
+
+    A second moment's upper triangle is noised entry by entry, so the cost is
+    ``sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2)``; with ``|D|_F^2 = sum_i D_ii^2 +
+    2 sum_{i<j} D_ij^2 <= (w t^2)^2`` that is at most ``(w t^2)^2 max(1/(2 s_d^2), 1/(4 s_o^2))``.
+    """
+    squared = Fraction(sensitivity(query, block)) ** 2
+    price = 1 / (2 * _exact(block.sigma) ** 2)
+    if block.statistic == "second" and query.dimension > 1:
+        if block.sigma_off is None:
+            raise SpecError(f"query {query.step}: second moments need an off-diagonal noise scale")
+        price = max(price, 1 / (4 * _exact(block.sigma_off) ** 2))
+    return squared * price
+
+
+def query_cost(query: PassQuery) -> Fraction:
+    """zCDP cost of one query for one row: the sum over its blocks (one row meets them all)."""
+    return sum((block_cost(query, block) for block in query.blocks), Fraction(0))
+
+
+def _exact(sigma: float) -> Fraction:
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise SpecError(f"noise scale must be positive and finite, got {sigma!r}")
+    return Fraction(sigma)
+
+
+def sigma_for(query_sensitivity: int, rho: float) -> float:
+    """The noise scale, rounded up, at which a block of this sensitivity costs at most rho.
+
+    Of integer statistics a scale below a quarter is refused: it would be no noise at all.
+    """
+    if not (math.isfinite(rho) and rho > 0):
+        raise SpecError(f"rho of a block must be positive and finite, got {rho!r}")
+    sigma = max(query_sensitivity / math.sqrt(2 * rho), 0.25)
+    while Fraction(query_sensitivity) ** 2 > 2 * Fraction(rho) * Fraction(sigma) ** 2:
+        sigma = math.nextafter(sigma, math.inf)
+    return sigma
+
+
+def off_diagonal(sigma: float) -> float:
+    """``sigma / sqrt 2`` rounded up: off-diagonal variance half the diagonal's."""
+    off = sigma / math.sqrt(2)
+    while 2 * Fraction(off) ** 2 < Fraction(sigma) ** 2:
+        off = math.nextafter(off, math.inf)
+    return off
+
+
+def saturation(dimension: int) -> int:
+    """Public limit on each mapped coordinate: p of them square and sum below 2**52 exactly."""
+    return 1 << ((52 - math.ceil(math.log2(max(dimension, 2)))) // 2)
+
+
+def block_rows(query: PassQuery) -> int:
+    """The most rows whose block sums stay below 2**53 in every statistic of the query."""
+    return EXACT // (query.weight_unit * max(query.radius, 1) ** 2)
+
+
+def check_fits(query: PassQuery) -> None:
+    """Prove that every product and sum of the kernel is exact at the public capacity.
+
+    Raises SpecError with the sizes otherwise. Bounds: Cauchy-Schwarz bounds ``sum |a||b|`` of
+    each scalar product; totals are two limbs of 32 and 63 bits.
+    """
+    _check_sense(query)
+    limit = saturation(query.dimension)
+    problems: list[str] = []
+
+    def need(what: str, size: float, bound: float) -> None:
+        if not size < bound:
+            problems.append(f"{what} is {size:.3g}, must be below {bound:.3g}")
+
+    centre = _longest(query.centres)
+    reach = FEATURE_RADIUS + centre
+    need("a centred row", reach * reach, EXACT)
+    for one in query.maps:
+        need("a mapped row", _map_reach(one, reach), EXACT)
+    need("the radius", query.radius, limit + 1)
+    need("rows in a block (reciprocal)", 1 / max(block_rows(query), 1), 1 / 1024)
+    largest = 0 if query.offsets is None else int(np.abs(query.offsets).max())
+    if query.rule == "nearest" and query.metric_centres is not None:
+        row = float(FEATURE_RADIUS)
+        if query.metric is not None:
+            need("a row in the metric", _map_reach(query.metric, FEATURE_RADIUS), EXACT)
+            row = saturation(query.metric.matrix.shape[0]) * math.sqrt(query.metric.matrix.shape[0])
+        far = _longest(query.metric_centres)
+        need("a squared distance", far * far + 2 * row * far + largest, EXACT)
+    if query.rule == "full":
+        need("a squared distance", query.dimension * limit**2 + largest, EXACT)
+    if query.soft and query.table is not None:
+        share = int(query.table.max()) * len(query.cell_label)
+        need("a responsibility", share * query.weight_unit, 2.0**62)
+    need("a total", CAPACITY * query.weight_unit * query.radius**2, 2.0**94)
+    for block in query.blocks:
+        need("a noise scale", max(block.sigma, block.sigma_off or 0), 2.0**55)
+    if problems:
+        raise SpecError(f"query {query.step} does not fit exact arithmetic: " + "; ".join(problems))
+
+
+def _check_sense(query: PassQuery) -> None:
+    """Refuse what the proofs take for granted: cells partition rows, shares are not negative."""
+    cells, p = len(query.cell_label), query.dimension
+    steps = np.diff(query.cell_label, prepend=-1)
+    maps = [-1] if query.cell_map is None else query.cell_map.tolist()
+    q = query.width if query.metric is None else len(query.metric.matrix)
+    matrices = [(one.matrix, p) for one in query.maps]
+    matrices += [] if query.metric is None else [(query.metric.matrix, q)]
+    table = query.table
+    wrong = {
+        "cell_label must count up from 0, at most 2**15 labels, each with a cell": not cells
+        or steps[0] != 1
+        or bool(((steps != 0) & (steps != 1)).any())
+        or query.cell_label[-1] >= 1 << 15,
+        "a label must have fewer than 2**15 cells": _most_of_one(query.cell_label) >= 1 << 15,
+        "centres must be integers (C, d)": not _integers(query.centres, cells, query.width),
+        "maps and metric must be integers (p, d)": not all(
+            _integers(matrix, rows, query.width) for matrix, rows in matrices
+        ),
+        "cell_map must name a map for each cell, or none where p is d": (
+            query.cell_map is not None and len(maps) != cells
+        )
+        or not -1 <= min(maps) <= max(maps) < len(query.maps)
+        or (min(maps) < 0 and p != query.width),
+        "rule 'nearest' needs metric_centres (C, q)": query.rule == "nearest"
+        and not _integers(query.metric_centres, cells, q),
+        "offsets must be integers (C,)": query.offsets is not None
+        and not _integers(query.offsets, cells),
+        "radius must be at least 1": query.radius < 1,
+        "unit_bits must not be negative": query.unit_bits < 0,
+        "table_shift must be 0 to 62": not 0 <= query.table_shift <= 62,
+        "soft assignment needs rule 'full'": query.soft and query.rule != "full",
+        "soft assignment needs a table of shares, none negative, the first positive": query.soft
+        and (table is None or not table.size or table[0] < 1 or int(table.min()) < 0),
+        "groups must number each cell's group from 0": not all(
+            _integers(block.groups, cells) and block.groups.min() >= 0 for block in query.blocks
+        ),
+        "statistic must be count, sum or second": not all(
+            block.statistic in _POWERS for block in query.blocks
+        ),
+    }
+    if any(wrong.values()):
+        found = "; ".join(text for text, is_wrong in wrong.items() if is_wrong)
+        raise SpecError(f"query {query.step} makes no sense: {found}")
+
+
+def _most_of_one(cell_label: np.ndarray) -> int:
+    return int(np.unique(cell_label, return_counts=True)[1].max(initial=0))
+
+
+def _integers(array: np.ndarray | None, *shape: int) -> bool:
+    return array is not None and array.shape == shape and array.dtype.kind == "i"
+
+
+def _longest(vectors: np.ndarray) -> float:
+    return float(np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0)) + 1.0
+
+
+def _map_reach(one: IntMap, reach: float) -> float:
+    return _longest(one.matrix) * reach

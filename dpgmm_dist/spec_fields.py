@@ -1,0 +1,269 @@
+"""What one field of a specification may hold, and how a refusal reads.
+
+Each ``read_*`` function takes a raw value (from YAML or Python), returns it in its one canonical
+form, or raises ``ValueError`` with the end of the sentence "<key>: ...". Booleans are never
+numbers here: YAML's ``true`` in a list of labels is a mistake, not a 1.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LARGEST = 1e100  # so that squares and their sums stay far from float overflow
+SMALLEST = 1e-100
+MAX_WIDTH = 65536
+MAX_COMPONENTS = 1024
+MAX_EPSILON = 100.0
+
+_SECRET_IN_URL = re.compile(
+    r"://[^/@]*:[^/@]*@|[?&][^=&]*(sig|signature|token|secret|credential|password)=", re.IGNORECASE
+)
+
+
+def show(value: object, limit: int = 60) -> str:
+    """Return ``value`` for an error line: short, on one line, never the inside of a mapping."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        if any(isinstance(item, (Mapping, list, tuple, set)) for item in value):
+            return "a nested list"
+        if len(value) > 8:
+            return f"a list of {len(value)} values"
+    if not isinstance(value, (str, int, float, list, tuple, set, frozenset, type(None))):
+        return f"a value of type {type(value).__name__}"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        return "a number with thousands of digits"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def number(value: object) -> float:
+    """Return a finite float; integers are welcome, booleans and texts are not."""
+    if isinstance(value, (bool, str)) or not isinstance(value, numbers.Real):
+        raise ValueError(f"got {show(value)}; must be a number")
+    try:
+        result = float(value) + 0.0  # the sum turns -0.0 into 0.0: one value, one digest
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise ValueError(f"got {show(value)}; must be a finite number")
+    return result
+
+
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """Return a reader of integers from ``low`` to ``high``, both included."""
+
+    def read(value: object) -> int:
+        result = _integer(value)
+        if result is None or not low <= result <= high:
+            raise ValueError(f"got {show(value)}; must be a whole number from {low} to {high}")
+        return result
+
+    return read
+
+
+def _integer(value: object) -> int | None:
+    if isinstance(value, (bool, str)):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def optional(read: Callable[[object], T]) -> Callable[[object], T | None]:
+    """Let ``read`` pass None through."""
+    return lambda value: None if value is None else read(value)
+
+
+def choice(*words: str) -> Callable[[object], str]:
+    """Return a reader of one of ``words``."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise ValueError(f"got {show(value)}; must be one of {', '.join(words)}")
+        return value
+
+    return read
+
+
+def text(value: object) -> str:
+    """Return a non-empty string that UTF-8 can hold."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"got {show(value)}; must be a non-empty text (quote a number)")
+    return _encodable(value)
+
+
+def _encodable(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"got {show(value)}; must be text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"got {show(value)}; must be text that UTF-8 can hold") from None
+    return value
+
+
+def place(value: object) -> str:
+    """Return a path or URL. One with a secret in it is refused without being shown."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    result = text(value)
+    if _SECRET_IN_URL.search(result):
+        raise ValueError(
+            "holds a password or token, and the receipt would publish it; "
+            "give credentials in dataset.storage_options or the environment"
+        )
+    return result
+
+
+def features(value: object) -> str | tuple[str, ...]:
+    """Return the name of a list column, or the names of numeric columns."""
+    if isinstance(value, str):
+        return text(value)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(
+            f"got {show(value)}; must be the name of a list column or a list of numeric columns"
+        )
+    names = tuple(_item(text, index, name) for index, name in enumerate(value))
+    _unique(names)
+    return names
+
+
+def labels(value: object) -> tuple[int, ...] | tuple[str, ...]:
+    """Return the public label set: unique, all int64 or all text."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"got {show(value)}; must be a non-empty list of labels")
+    result: tuple[int, ...] | tuple[str, ...]
+    if all(isinstance(label, str) for label in value):
+        result = tuple(_item(_encodable, index, label) for index, label in enumerate(value))
+    else:
+        result = tuple(_item(_int64, index, label) for index, label in enumerate(value))
+    _unique(result)
+    return result
+
+
+def _int64(value: object) -> int:
+    result = _integer(value)
+    if result is None or not -(2**63) <= result < 2**63:
+        raise ValueError(
+            f"got {show(value)}; labels must be all whole numbers or all text (quote them)"
+        )
+    return result
+
+
+def center(value: object) -> tuple[float, ...]:
+    """Return a public centre in input units, shape (d,)."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(f"got {show(value)}; must be a list with one number per feature")
+    return tuple(_item(_within_largest, index, number_) for index, number_ in enumerate(value))
+
+
+def _within_largest(value: object) -> float:
+    result = number(value)
+    if abs(result) > LARGEST:
+        raise ValueError(f"got {show(value)}; must be from {-LARGEST} to {LARGEST}")
+    return result
+
+
+def norm(value: object) -> float:
+    """Return a norm bound in input units."""
+    result = number(value)
+    if not SMALLEST <= result <= LARGEST:
+        raise ValueError(f"got {show(value)}; must be positive, from {SMALLEST} to {LARGEST}")
+    return result
+
+
+def columns(value: object) -> dict[str, tuple[float, float]]:
+    """Return the public range of each numeric column, in input units."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(
+            f"got {show(value)}; must map each column to [low, high], for example {{age: [0, 120]}}"
+        )
+    result = {}
+    for name, interval in value.items():
+        if not isinstance(name, str):
+            raise ValueError(f"got the column name {show(name)}; column names are text, quote it")
+        try:
+            result[text(name)] = _interval(interval)
+        except ValueError as problem:
+            raise ValueError(f"column {show(name)} {problem}") from None
+    return result
+
+
+def _interval(value: object) -> tuple[float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"got {show(value)}; must be [low, high]")
+    low, high = _within_largest(value[0]), _within_largest(value[1])
+    if high - low < SMALLEST:
+        raise ValueError(f"got {show(value)}; low must be less than high, by at least {SMALLEST}")
+    return low, high
+
+
+def epsilon(value: object) -> float:
+    """Return a privacy budget epsilon."""
+    result = number(value)
+    if not 0.0 < result <= MAX_EPSILON:
+        raise ValueError(f"got {show(value)}; must be above 0 and at most {MAX_EPSILON:g}")
+    return result
+
+
+def delta(value: object) -> float:
+    """Return a privacy budget delta."""
+    result = number(value)
+    if not 0.0 < result < 1.0:
+        raise ValueError(
+            f"got {show(value)}; must be above 0 and below 1, "
+            "and well below one over the number of rows (for example 1e-6)"
+        )
+    return result
+
+
+def components(value: object) -> int | tuple[int, ...] | str:
+    """Return K, the candidates for K, or ``"auto"``."""
+    one = whole(1, MAX_COMPONENTS)
+    if value == "auto" and isinstance(value, str):
+        return "auto"
+    if isinstance(value, (list, tuple)) and value:
+        candidates = tuple(_item(one, index, item) for index, item in enumerate(value))
+        _unique(candidates)
+        return candidates
+    if _integer(value) is None:
+        raise ValueError(
+            f"got {show(value)}; must be a whole number from 1 to {MAX_COMPONENTS}, "
+            "a list of candidates, or auto"
+        )
+    return one(value)
+
+
+def storage_options(value: object) -> dict[str, object]:
+    """Return the options for the storage. Never shown: they hold credentials."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("must be a mapping from option names to values (not shown: it is secret)")
+    return dict(value)
+
+
+def _item(read: Callable[[object], T], index: int, value: object) -> T:
+    try:
+        return read(value)
+    except ValueError as problem:
+        raise ValueError(f"item {index} {problem}") from None
+
+
+def _unique(values: tuple[object, ...]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"got {show(value)} twice; every one must be different")
+        seen.add(value)

@@ -1,0 +1,171 @@
+"""Between the model's floating-point plans and the gate's exact integer queries.
+
+Maps, centres, log-weights and tables are rounded to integers here, on the driver, once; the
+integers are what is stored and what every worker uses, and the answers are read back with them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, ObservedBlock, PassPlan
+from dpgmm_dist.privacy.measure import NoisyStatistic
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, Block, IntMap, PassQuery
+from dpgmm_dist.privacy.sensitivity import (
+    check_fits,
+    off_diagonal,
+    query_cost,
+    sensitivity,
+    sigma_for,
+)
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MAP_RADIUS = 1 << 12
+"""Integer clipping radius of mapped coordinates: 300 lattice steps a standard deviation at 128
+dimensions, and room for soft second moments of 2**17 rows in a block."""
+UNIT_BITS = 12
+"""Responsibilities lie on the grid of 2**-12."""
+_TABLE = 4096
+_TABLE_TOP = 1 << 20
+_TABLE_NATS = 14.0
+"""Beyond this excess a responsibility is zero (it would be below 2**-20)."""
+_MAP_BITS = 51
+"""Products of mapped rows stay below 2**52."""
+_METRIC_SCALE = 1 << 10
+"""Lattice steps a unit of the metric (a standard deviation)."""
+
+
+def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
+    """The integer query of a plan.
+
+    Parameters
+    ----------
+    plan : what to ask
+    latent : the plan's coordinates
+    step : spacing of the feature lattice in feature units
+
+    Raises
+    ------
+    SpecError
+        When the query would not be exact (see ``check_fits``).
+    """
+    # Whatever noise has done to a centre, the query stays within the bounds that keep it exact.
+    z = latent.to_features(plan.centres) / step
+    length = np.sqrt((z**2).sum(axis=1))
+    centres = _snap(z * np.minimum(1.0, FEATURE_RADIUS / np.maximum(length, 1.0))[:, None])
+    maps: tuple[IntMap, ...] = ()
+    metric = metric_centres = offsets = None
+    radius = max(1, math.ceil(plan.radius / step))
+    scale = 1.0
+    if plan.cell_map is not None:
+        radius, scale = MAP_RADIUS, MAP_RADIUS / plan.radius
+        reach = FEATURE_RADIUS + float(np.sqrt((centres.astype(float) ** 2).sum(1)).max())
+        maps = tuple(_int_map(w * (scale * step), latent, reach) for w in plan.whiten)
+    if plan.rule == "nearest":
+        scale = 1 / step
+        if plan.metric is not None:
+            scale = float(_METRIC_SCALE)
+            metric = _int_map(plan.metric * (scale * step), latent, FEATURE_RADIUS)
+            exact = metric.matrix.astype(float) @ centres.T.astype(float)
+            metric_centres = _snap(exact.T * 2.0**-metric.shift)
+        else:
+            metric_centres = centres
+    if plan.offsets is not None:
+        offsets = _snap((plan.offsets - plan.offsets.min()) * scale**2)
+    table, shift = _table(scale) if plan.soft else (None, 0)
+    bare = PassQuery(
+        step=plan.step,
+        width=latent.width,
+        cell_label=plan.cell_label.astype(np.int64),
+        centres=centres,
+        radius=radius,
+        blocks=(),
+        maps=maps,
+        cell_map=plan.cell_map,
+        rule=plan.rule,
+        metric=metric,
+        metric_centres=metric_centres,
+        offsets=offsets,
+        soft=plan.soft,
+        unit_bits=UNIT_BITS if plan.soft else 0,
+        table=table,
+        table_shift=shift,
+        notes={"radius": plan.radius},
+    )
+    query = _with_noise(bare, plan.blocks)
+    check_fits(query)
+    return query
+
+
+def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...]) -> PassQuery:
+    from dataclasses import replace
+
+    blocks = []
+    for one in plans:
+        block = Block(one.statistic, one.groups.astype(np.int64), 1.0)
+        sigma = sigma_for(sensitivity(bare, block), one.rho)
+        off = off_diagonal(sigma) if one.statistic == "second" else None
+        blocks.append(replace(block, sigma=sigma, sigma_off=off))
+    return replace(bare, blocks=tuple(blocks))
+
+
+def observe(query: PassQuery, noisy: NoisyStatistic, latent: Latent, step: float) -> Observed:
+    """The answer to a stored query, in the latent coordinates of its cells."""
+    p = query.dimension
+    whole = float(query.notes["radius"])
+    unit = step if query.cell_map is None else whole / query.radius
+    z = query.centres.astype(float) * step
+    # Without maps, cell coordinates are feature coordinates, projected if the latent is.
+    eye = np.eye(p) if latent.basis is None or query.cell_map is None else latent.basis
+    inverses = [
+        np.linalg.inv(one.matrix.astype(float) @ eye * (2.0**-one.shift * unit / step))
+        for one in query.maps
+    ]
+    cells = len(query.cell_label)
+    if query.cell_map is None:
+        unwhiten = np.broadcast_to(np.eye(p), (cells, p, p))
+        centres = z
+    else:
+        unwhiten = np.stack([inverses[m] for m in query.cell_map])
+        centres = latent.to_latent(z)
+    powers = {"count": 0, "sum": 1, "second": 2}
+    blocks = tuple(
+        ObservedBlock(
+            block.statistic,
+            block.groups,
+            values * unit ** powers[block.statistic],
+            block.sigma / query.weight_unit * unit ** powers[block.statistic],
+        )
+        for block, values in zip(query.blocks, noisy.values, strict=True)
+    )
+    return Observed(
+        query.step, query.cell_label, centres, unwhiten, whole, blocks, float(query_cost(query))
+    )
+
+
+def _snap(values: Floats) -> Ints:
+    return np.rint(values).astype(np.int64)
+
+
+def _int_map(real: Floats, latent: Latent, reach: float) -> IntMap:
+    """Round a real map (p, p) of latent lattice units so that its products fit exactly."""
+    matrix = real if latent.basis is None else real @ latent.basis.T
+    longest = float(np.sqrt((matrix**2).sum(axis=1)).max())
+    shift = math.floor(_MAP_BITS - math.log2(longest * (reach + 2) + 2.0**-40)) - 1
+    return IntMap(_snap(np.ldexp(matrix, shift)), shift)
+
+
+def _table(scale: float) -> tuple[Ints, int]:
+    """Exponentials by excess squared distance (in lattice units squared), and their spacing."""
+    span = 2 * _TABLE_NATS * scale**2
+    shift = max(0, math.ceil(math.log2(span / _TABLE)))
+    excess = np.arange(_TABLE) * 2.0**shift
+    table = np.rint(_TABLE_TOP * np.exp(-excess / (2 * scale**2)))
+    table[excess > span] = 0
+    table[-1] = 0
+    return table.astype(np.int64), shift

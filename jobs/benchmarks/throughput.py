@@ -1,0 +1,204 @@
+"""Speed of the passes against a bare numpy loop over the same Parquet, in one run.
+
+    python jobs/benchmarks/throughput.py [--rows 1000000] [--repeats 5] [--output FILE]
+
+Rows are drawn from a mixture and written as Parquet (float32 lists); then every case runs in turn,
+again and again, so that all of them meet the same machine. The bare loop reads with pyarrow, finds
+the nearest centre in numpy, sorts stably and takes float64 X^T X per component: the least that
+any such pass can do. Absolute times drift; read the ratios, each taken within one repeat.
+"cpu" is processor time, which other work on the machine disturbs less than it disturbs "wall".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from workload import HARD, SOFT, Ours, Workload, bare_pass, mixture_of, workload
+
+from dpgmm_dist.engine.local import LocalEngine
+
+REFERENCE_ROWS = 100_000
+"""Rows for scikit-learn, whose time is linear in them: all of them would take minutes."""
+
+EM = "scikit-learn EM iteration/2"
+
+Times = tuple[float, float]
+"""Wall and processor seconds."""
+
+
+def timed(run: Callable[[], object]) -> Times:
+    """Wall and processor seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(load: Workload, repeats: int) -> dict[str, list[Times]]:
+    """Times of every case, interleaved; the first round only warms up the disk cache."""
+    ours = Ours.over(load)
+    cases: dict[str, Callable[[], object]] = {}
+    for threads in (1, 2):
+        cases[f"bare/{threads}"] = lambda t=threads: bare_pass(load, t)
+        reading, keeping = LocalEngine(threads, cache_bytes=0), LocalEngine(threads)
+        for name in ours.contexts:
+            cases[f"{name}/{threads}"] = lambda n=name, e=reading: ours.run(n, e)
+        for name in (HARD, SOFT):
+            cases[f"{name}, rows kept/{threads}"] = lambda n=name, e=keeping: ours.run(n, e)
+        ours.run("moments.sum", keeping)
+    found: dict[str, list[Times]] = {name: [] for name in [*cases, EM]}
+    bare_pass(load, 2)
+    for _ in range(repeats):
+        for name, run in cases.items():
+            found[name].append(timed(run))
+        found[EM].append(em_iteration(load))
+    return found
+
+
+def em_iteration(load: Workload) -> Times:
+    """One full-covariance EM iteration of scikit-learn over all rows: wall and processor seconds.
+
+    The difference between fits of three iterations and of one, over fewer rows.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    rows = min(load.rows, REFERENCE_ROWS)
+    x, _ = load.truth.sample(rows, 1)
+
+    def fit(iterations: int) -> Times:
+        model = GaussianMixture(
+            load.truth.n_components,
+            max_iter=iterations,
+            tol=0.0,
+            weights_init=load.truth.weights,
+            means_init=load.truth.means,
+            precisions_init=np.linalg.inv(load.truth.covariances),
+            init_params="random_from_data",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged
+            return timed(lambda: model.fit(x))
+
+    one, three = fit(1), fit(3)
+    scale = load.rows / rows / 2
+    return (three[0] - one[0]) * scale, (three[1] - one[1]) * scale
+
+
+def noise_seconds(load: Workload) -> dict[str, float]:
+    """Seconds to draw the noise of one components pass, by each sampler."""
+    from dpgmm_dist.privacy.noise import DiscreteGaussian
+    from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
+
+    d = load.truth.dimension
+    samples = load.truth.n_components * (1 + d + d * (d + 1) // 2)
+    found = {}
+    for name, sampler in (("OpenDP", DiscreteGaussian()), ("rounded", RoundedGaussian())):
+        sampler.draw(2.0**30, 10)  # imports and tables, once a process
+        found[name] = timed(lambda s=sampler: s.draw(2.0**30, samples))[0]
+    return found
+
+
+def peak_megabytes(options: argparse.Namespace, rows: int) -> float:
+    """Peak resident memory of a process that runs one hard pass over ``rows`` rows."""
+    with workload(rows, options.dimension, options.components, options.scratch) as load:
+        command = [sys.executable, __file__, "--child", str(load.folder), str(load.norm)]
+        command += ["--dimension", str(options.dimension)]
+        command += ["--components", str(options.components)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def child(options: argparse.Namespace) -> None:
+    """One hard pass; prints this process's peak resident megabytes."""
+    import resource
+
+    folder, norm = options.child
+    load = Workload(Path(folder), mixture_of(options.components, options.dimension), float(norm))
+    Ours.over(load).run(HARD, LocalEngine(2, cache_bytes=0))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def summary(found: dict[str, list[Times]]) -> list[dict[str, Any]]:
+    """For each case: median seconds, and the median over repeats of its ratio to the bare loop."""
+    rows = []
+    for name, times in found.items():
+        bare = found["bare/" + name.rpartition("/")[2]]
+        one = found.get(name.rpartition("/")[0] + "/1")
+        row: dict[str, Any] = {"case": name}
+        for index, kind in enumerate(("wall", "cpu")):
+            row[f"{kind}_seconds"] = statistics.median(t[index] for t in times)
+            row[f"{kind}_ratio"] = median_ratio(times, bare, index)
+        row["speedup"] = median_ratio(one, times, 0) if one and one is not times else None
+        rows.append(row)
+    return rows
+
+
+def median_ratio(times: list[Times], others: list[Times], index: int) -> float:
+    """Median over the repeats of the ratio within each."""
+    return statistics.median(a[index] / b[index] for a, b in zip(times, others, strict=True))
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table."""
+    print(f"{'case / threads':<30}{'wall s':>8}{'cpu s':>8}{'wall x':>8}{'cpu x':>8}{'1->2':>7}")
+    for row in result["cases"]:
+        speedup = "" if row["speedup"] is None else f"{row['speedup']:.2f}"
+        print(
+            f"{row['case']:<30}{row['wall_seconds']:>8.3f}{row['cpu_seconds']:>8.3f}"
+            f"{row['wall_ratio']:>8.2f}{row['cpu_ratio']:>8.2f}{speedup:>7}"
+        )
+    noise = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in result["noise_seconds"].items())
+    print(f"noise of one components pass: {noise}")
+    for rows, megabytes in result["peak_megabytes"].items():
+        print(f"peak memory, hard pass, {rows} rows: {megabytes:.0f} MB")
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, default=64)
+    parser.add_argument("--components", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory-rows", type=int, nargs="*", default=[1_000_000, 4_000_000])
+    parser.add_argument("--scratch", help="directory for the rows; the system's own by default")
+    parser.add_argument("--output", type=Path, default=Path("build/bench/throughput.json"))
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options)
+        return
+    shape = options.rows, options.dimension, options.components
+    with workload(*shape, options.scratch) as load:
+        cases = summary(measure(load, options.repeats))
+        noise = noise_seconds(load)
+    result = {
+        "rows": options.rows,
+        "dimension": options.dimension,
+        "components": options.components,
+        "repeats": options.repeats,
+        "cores": len(os.sched_getaffinity(0)),
+        "cases": cases,
+        "noise_seconds": noise,
+        "peak_megabytes": {str(n): peak_megabytes(options, n) for n in options.memory_rows},
+    }
+    show(result)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

