@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpgmm_dist import cli_synthetic
+from dpgmm_dist.cli_ledger import app as ledger_app
 from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
 
@@ -26,15 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,  # a traceback quotes values
 )
-ledger_app = typer.Typer(
-    help="The privacy budget that releases are charged to.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(ledger_app, name="ledger")
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
-LedgerUrl = Annotated[str, typer.Argument(metavar="URL", help="Directory or URL of the ledger.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -198,29 +193,6 @@ def report(release: ReleaseUrl, json_: Json = False) -> None:
     if "report.html" not in manifest.files:
         raise DataError(f"{release}: this release has no report.html; see dpgmm show {release}")
     emit({"report": f"{release.rstrip('/')}/report.html"}, as_json=json_)
-
-
-@ledger_app.command("init")
-@guarded
-def ledger_init(
-    url: LedgerUrl,
-    epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The whole budget.")],
-    delta: Annotated[float, typer.Option("--delta", metavar="D", help="Its delta.")],
-    json_: Json = False,
-) -> None:
-    """Begin a ledger. Refuses a store where two writers could both win."""
-    from dpgmm_dist.budget.ledger import Ledger
-
-    emit(Ledger.init(url, epsilon, delta).show(), as_json=json_)
-
-
-@ledger_app.command("show")
-@guarded
-def ledger_show(url: LedgerUrl, json_: Json = False) -> None:
-    """Show the limit, what is spent and what remains."""
-    from dpgmm_dist.budget.ledger import Ledger
-
-    emit(Ledger.open(url).show(), as_json=json_)
 
 
 def main(arguments: list[str] | None = None) -> Any:
