@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpgmm_dist import cli_synthetic
+from dpgmm_dist.cli_ledger import app as ledger_app
+from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
 
 if TYPE_CHECKING:
@@ -24,18 +27,9 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,  # a traceback quotes values
 )
-ledger_app = typer.Typer(
-    help="The privacy budget that releases are charged to.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(ledger_app, name="ledger")
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
-ReleaseUrl = Annotated[
-    str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
-]
-LedgerUrl = Annotated[str, typer.Argument(metavar="URL", help="Directory or URL of the ledger.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,7 +38,6 @@ Set = Annotated[
         help="Override a key, such as privacy.epsilon=2; the value is YAML. May be repeated.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
 def _version(wanted: bool) -> None:
@@ -120,18 +113,9 @@ def release(
             help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler."),
-    ] = None,
-    scheduler_file: Annotated[
-        str | None,
-        typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
 ) -> None:
     """Release a mixture. Threads of this process unless workers or a scheduler are given."""
     parsed = _read(spec, set_)
@@ -167,32 +151,7 @@ def _new_release_id() -> str:
     return token_hex(8)
 
 
-@app.command()
-@guarded
-def sample(
-    release: ReleaseUrl,
-    rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="How many rows.")],
-    output: Annotated[
-        str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
-    ],
-    label: Annotated[
-        str | None, typer.Option("--label", metavar="L", help="Rows of this label only.")
-    ] = None,
-    partitions: Annotated[
-        int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
-    ] = 1,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="S", help="For the same rows again.")
-    ] = None,
-    json_: Json = False,
-) -> None:
-    """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
-    from dpgmm_dist.artifact.sample import write_samples
-
-    emit(
-        write_samples(release, rows, output, label=label, partitions=partitions, seed=seed),
-        as_json=json_,
-    )
+cli_synthetic.add_to(app)
 
 
 @app.command()
@@ -234,29 +193,6 @@ def report(release: ReleaseUrl, json_: Json = False) -> None:
     if "report.html" not in manifest.files:
         raise DataError(f"{release}: this release has no report.html; see dpgmm show {release}")
     emit({"report": f"{release.rstrip('/')}/report.html"}, as_json=json_)
-
-
-@ledger_app.command("init")
-@guarded
-def ledger_init(
-    url: LedgerUrl,
-    epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The whole budget.")],
-    delta: Annotated[float, typer.Option("--delta", metavar="D", help="Its delta.")],
-    json_: Json = False,
-) -> None:
-    """Begin a ledger. Refuses a store where two writers could both win."""
-    from dpgmm_dist.budget.ledger import Ledger
-
-    emit(Ledger.init(url, epsilon, delta).show(), as_json=json_)
-
-
-@ledger_app.command("show")
-@guarded
-def ledger_show(url: LedgerUrl, json_: Json = False) -> None:
-    """Show the limit, what is spent and what remains."""
-    from dpgmm_dist.budget.ledger import Ledger
-
-    emit(Ledger.open(url).show(), as_json=json_)
 
 
 def main(arguments: list[str] | None = None) -> Any:
