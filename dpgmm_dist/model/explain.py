@@ -13,97 +13,31 @@ all three cost draws instead of budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.em import Fit, log_components
-from dpgmm_dist.model.seeding import nearest
+from dpgmm_dist.model.em import Fit
+from dpgmm_dist.model.seen import Seen, cells_of, own_answers, pairs, responsibilities, statistics
 from dpgmm_dist.model.shrinkage import whitener
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Singles = npt.NDArray[np.float32]
 
 MOST_PARAMETERS = 1500
 """Of a label's mixture, up to which the normal equations are solved: K (1 + p + p (p + 1) / 2)."""
-_DRAWS = 100_000
-_SLOPE_DRAWS = 16_000
 _CHORDS = 2
 """Steps taken with one derivative."""
-_STEPS = 6
 _TOLERANCE = 1e-3
 _PRIOR = (1.0, 1.0, 0.5)
 """Standard deviations that log weights, means and covariances may move from where a fit starts, in
 units of the component's own: a weak prior, for directions that are noise only."""
 _LONGEST = 1.0
-_LEAST_SHARE = 1e-4
-_LEAST_PART = 1e-3
-"""Of a cell's rows, below which what it says of a component is left out."""
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What one pass measured of one label, in shares of its rows."""
-
-    centres: Floats
-    """(C, p)"""
-    maps: Floats
-    """(C, p, p): a cell sees a row as ``map @ (x - centre)``, clipped to the radius."""
-    radius: float
-    values: Floats
-    """(C, M) count, sum and, where measured, the upper triangle of the second moment."""
-    sigma: Floats
-    """(C, M) standard deviation of the noise on each."""
-    rows: float
-    """Rows that shares are of, which says how large their sampling error is."""
-    asked: Fit | None = None
-    """The mixture whose responsibilities assign rows; None for the nearest cell."""
-    metric: Floats | None = None
-    """(p, p) map in which the nearest cell is sought; None for the coordinates themselves."""
-
-    @property
-    def second(self) -> bool:
-        """Whether second moments were measured."""
-        return self.values.shape[1] > 1 + self.centres.shape[1]
-
-    def shares(self, x: Floats) -> Floats | Ints:
-        """Responsibilities (n, C), or the index (n,) of each row's cell."""
-        if self.asked is not None:
-            return responsibilities(self.asked, x)
-        if self.metric is None:
-            return nearest(x, self.centres)
-        return nearest(x @ self.metric.T, self.centres @ self.metric.T)
-
-    def inside(self, x: Floats, cell: int) -> Floats:
-        """Rows (n, p) as a cell sees them: mapped and clipped."""
-        v = (x - self.centres[cell]) @ self.maps[cell].T
-        length = np.sqrt(np.einsum("ij,ij->i", v, v))
-        v *= np.minimum(1.0, self.radius / np.maximum(length, 1e-300))[:, None]
-        return np.asarray(v)
-
-    def features(self, x: Floats, cell: int) -> Floats:
-        """What rows (n, p) add to a cell's statistics (n, M)."""
-        v = self.inside(x, cell)
-        if not self.second:
-            return np.hstack([np.ones((len(v), 1)), v])
-        return np.hstack([np.ones((len(v), 1)), v, _pairs(v)])
-
-    def total(self, x: Floats, weight: Floats, cell: int) -> Floats:
-        """(M,) weighted sum of :meth:`features`."""
-        v = self.inside(x, cell)
-        parts = [[weight.sum()], weight @ v]
-        if self.second:
-            parts.append(((v * weight[:, None]).T @ v)[np.triu_indices(v.shape[1])])
-        return np.concatenate(parts)
-
-
-def responsibilities(fit: Fit, x: Floats) -> Floats:
-    """Posterior probabilities (n, K) of components; weights need not sum to one."""
-    joint = log_components(x, fit.means, fit.covariances) + np.log(fit.weights)
-    share = np.exp(joint - joint.max(axis=1, keepdims=True))
-    return np.asarray(share / share.sum(axis=1, keepdims=True))
+_LEAST_SHARE = 1e-3
+"""Of a row, below which a component's or a cell's part in it is left out of derivatives."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,89 +49,79 @@ class Explained:
     """Sum of squared residuals, each in units of its standard deviation."""
     answers: int
     """How many numbers were to be explained."""
-    covariance: Floats
-    """(P, P) of the parameters' error from the noise alone (see :func:`parameters`)."""
-    fisher: Floats
-    """(P, P) Fisher information of a row."""
+    total: float
+    """The label's rows, as a multiple of the number that shares are of."""
+    covariance: Floats | None = None
+    """(P, P) of the parameters' error from the noise alone, each component in its own units."""
+    expected_kl: float | None = None
+    """Of the noise alone, in nats a row of the label: half the trace of information and error."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a fit may be."""
+
+    steps: int = 6
+    draws: int = 60_000
+    slope_draws: int = 30_000
+
+    def shared(self, labels: int, parameters: int) -> Effort:
+        """The effort for one of several labels, still enough for its number of parameters."""
+        draws = max(self.draws // labels, 30 * parameters, 10_000)
+        slope = max(self.slope_draws // labels, 12 * parameters, 5_000)
+        return Effort(self.steps, min(draws, self.draws), min(slope, self.slope_draws))
 
 
 def explain(
-    start: Fit,
-    answers: Sequence[Seen],
-    seed: int,
-    steps: int = _STEPS,
-    draws: int = _DRAWS,
-    slope_draws: int = _SLOPE_DRAWS,
+    start: Fit, answers: Sequence[Seen], seed: int, effort: Effort, errors: bool = True
 ) -> Explained:
     """Fit a mixture to all answers, beginning at ``start``.
 
     Deterministic given the public seed; the mixture of the lowest misfit met is returned.
+    ``errors`` asks for the covariance and expected KL too.
     """
-    problem = _Problem(start, answers, seed, draws, slope_draws)
+    problem = _Problem(start, answers, seed, effort)
     prior = _prior(*start.means.shape)
     fit, moved = start, np.zeros(len(prior))
     residual = problem.residual(fit)
     least = float(residual @ residual)
-    damping = 1e-3
-    for _ in range(steps):
-        slope = problem.slope(fit)
-        normal = slope.normal() + np.diag(prior)
-        before = least
+    damping, steps = 1e-3, effort.steps
+    while steps > 0:
+        slope, before = problem.slope(fit), least
+        normal = _normal(slope, prior)
         for _ in range(_CHORDS):
-            pull = slope.pull(residual) - prior * moved
+            pull = slope.T @ residual.astype(np.float32) - prior * moved
             held = normal + damping * np.diag(np.diagonal(normal))
-            step = _bounded(np.linalg.solve(held, pull), *start.means.shape)
+            step = _bounded(np.asarray(np.linalg.solve(held, pull)), *start.means.shape)
             tried = moved_by(fit, step)
             after = problem.residual(tried)
-            if float(after @ after) < least:
-                fit, residual, moved = tried, after, moved + step
-                least = float(after @ after)
-                damping = max(damping / 5, 1e-6)
-            else:
-                damping = min(damping * 10, 1e3)
-        if before - least < _TOLERANCE * before:
+            gained = least - float(after @ after)
+            if not gained > 0:  # neither is nothing where noise has left no number
+                damping = min(damping * 10, 1e2)
+                continue
+            fit, residual, moved = tried, after, moved + step
+            least -= gained
+            damping = max(damping / 5, 1e-4)
+        steps -= 1
+        if before - least < _TOLERANCE * before and damping < 1:
             break
-    slope = problem.slope(fit)
-    inverse = np.linalg.inv(slope.normal() + np.diag(prior))
-    covariance = inverse @ slope.normal(problem.noise_share) @ inverse
-    released = replace(fit, weights=fit.weights / float(fit.weights.sum()))
-    return Explained(released, least, len(residual), covariance, problem.fisher(fit))
-
-
-@dataclass(frozen=True, eq=False)
-class _Slope:
-    """Derivatives (A, P) of the answers, as blocks: a cell's rows know few components."""
-
-    blocks: list[tuple[slice, Ints, Floats]]
-    """Answers, parameters, and the derivative of those by these."""
-    size: int
-
-    def normal(self, weight: Floats | None = None) -> Floats:
-        """(P, P) the slope's transpose times itself, answers weighted by (A,)."""
-        out = np.zeros((self.size, self.size))
-        for answers, parameters, block in self.blocks:
-            own = block if weight is None else block * weight[answers, None]
-            out[np.ix_(parameters, parameters)] += own.T @ own
-        return out
-
-    def pull(self, residual: Floats) -> Floats:
-        """(P,) the slope's transpose times residuals (A,)."""
-        out = np.zeros(self.size)
-        for answers, parameters, block in self.blocks:
-            out[parameters] += block.T @ residual[answers]
-        return out
+    total = float(fit.weights.sum())
+    released = replace(fit, weights=fit.weights / total)
+    if not errors:
+        return Explained(released, least, len(residual), total)
+    covariance = problem.error(fit, prior)
+    expected = 0.5 * float((problem.fisher(fit) * covariance).sum())
+    return Explained(released, least, len(residual), total, covariance, expected)
 
 
 class _Problem:
     """Residuals and their derivatives, in units of each answer's standard deviation."""
 
-    def __init__(
-        self, start: Fit, answers: Sequence[Seen], seed: int, draws: int, slope_draws: int
-    ) -> None:
+    def __init__(self, start: Fit, answers: Sequence[Seen], seed: int, effort: Effort) -> None:
         rng = np.random.Generator(np.random.Philox(seed))
         self.answers = answers
-        self.pick, self.normal = _stream(start, draws, rng)
-        self.slope_pick, self.slope_normal = _stream(start, slope_draws, rng)
+        self.pick, self.normal = _stream(start, effort.draws, rng)
+        self.slope_pick, self.slope_normal = _stream(start, effort.slope_draws, rng)
         self.offsets = [self._offset(one) for one in answers]
         sampling = [self._sampling(start, one) for one in answers]
         noise = [one.sigma.ravel() for one in answers]
@@ -212,130 +136,103 @@ class _Problem:
         """(A,) what was measured less what the mixture's draws give."""
         x, mass = _points(fit, self.pick, self.normal)
         seen = [
-            (_statistics(one, x, mass) + offset).ravel()
+            (statistics(one, x, mass) + offset).ravel()
             for one, offset in zip(self.answers, self.offsets, strict=True)
         ]
         return np.asarray((self.target - np.concatenate(seen)) / self.scale)
 
-    def slope(self, fit: Fit) -> _Slope:
-        """Derivatives of the expected answers by the parameters."""
+    def slope(self, fit: Fit) -> Singles:
+        """(A, P) derivatives of the expected answers by the parameters."""
         x, mass = _points(fit, self.slope_pick, self.slope_normal)
-        share = responsibilities(fit, x) * mass[:, None]
-        scores = [_score(fit, x, k) for k in range(len(fit.weights))]
-        blocks, start = [], 0
+        share = (responsibilities(fit, x) * mass[:, None]).astype(np.float32)
+        members = [np.flatnonzero(s > _LEAST_SHARE * mass) for s in share.T]
+        scores = [_score(fit, x[own], k) for k, own in enumerate(members)]
+        size = scores[0].shape[1]
+        out = np.zeros((len(self.target), size * len(scores)), dtype=np.float32)
+        start = 0
         for one in self.answers:
-            for some, weight, cell in _cells(one, x):
+            for some, weight, cell in cells_of(one, x):
                 features = one.features(x[some], cell)
+                features *= weight[:, None]
                 own = slice(start, start + features.shape[1])
                 start = own.stop
-                within = share[some] * weight[:, None]
-                known = np.flatnonzero(within.sum(axis=0) > _LEAST_PART * within.sum())
-                if not len(known):
-                    continue
-                parts = [
-                    features.T @ (scores[k][some] * within[:, k, None]) for k in known
-                ]
-                size = parts[0].shape[1]
-                columns = (known[:, None] * size + np.arange(size)).ravel()
-                blocks.append((own, columns, np.hstack(parts) / self.scale[own, None]))
-        return _Slope(blocks, len(scores) * scores[0].shape[1])
+                place = np.full(len(x), -1)
+                place[some] = np.arange(len(some))
+                for k, rows in enumerate(members):
+                    both = np.flatnonzero(place[rows] >= 0)
+                    left = features[place[rows[both]]].astype(np.float32)
+                    left *= share[rows[both], k, None]
+                    out[own, k * size : (k + 1) * size] = left.T @ scores[k][both]
+        out /= self.scale[:, None].astype(np.float32)
+        return out
 
     def fisher(self, fit: Fit) -> Floats:
         """(P, P) information of one row about the parameters."""
         x, mass = _points(fit, self.slope_pick, self.slope_normal)
         share = responsibilities(fit, x)
-        scores = [_score(fit, x, k) for k in range(len(fit.weights))]
-        size = scores[0].shape[1]
-        out = np.zeros((len(scores) * size, len(scores) * size))
-        for k in range(len(scores)):
+        size = 1 + x.shape[1] + x.shape[1] * (x.shape[1] + 1) // 2
+        out = np.zeros((share.shape[1] * size, share.shape[1] * size))
+        for k in range(share.shape[1]):
             for other in range(k + 1):
                 both = np.flatnonzero(share[:, k] * share[:, other] > _LEAST_SHARE)
-                weight = share[both, k] * share[both, other] * mass[both]
-                block = (scores[k][both] * weight[:, None]).T @ scores[other][both]
+                weight = (share[both, k] * share[both, other] * mass[both]).astype(np.float32)
+                left = _score(fit, x[both], k) * weight[:, None]
+                block = left.T @ _score(fit, x[both], other)
                 here, there = (slice(i * size, (i + 1) * size) for i in (k, other))
                 out[here, there], out[there, here] = block, block.T
         return out
+
+    def error(self, fit: Fit, prior: Floats) -> Floats:
+        """(P, P) covariance of the parameters from the noise, with the weight of the total fixed.
+
+        Weights are released as shares, so what all log weights do together is taken out.
+        """
+        slope = self.slope(fit)
+        inverse = np.linalg.inv(_normal(slope, prior))
+        slope *= self.noise_share[:, None].astype(np.float32)
+        covariance = inverse @ (slope.T @ slope).astype(np.float64) @ inverse
+        share = fit.weights / fit.weights.sum()
+        size = len(prior) // len(share)
+        levels = np.arange(len(share)) * size
+        relative = np.eye(len(prior))
+        relative[np.ix_(levels, levels)] -= share
+        return np.asarray(relative @ covariance @ relative.T)
 
     def _offset(self, one: Seen) -> Floats | float:
         """Exact expectation of the asked mixture less that of its draws: a control variate."""
         if one.asked is None or len(one.asked.weights) != int(self.pick.max()) + 1:
             return 0.0
         x, mass = _points(one.asked, self.pick, self.normal)
-        return own_answers(one) - _statistics(one, x, mass)
+        return own_answers(one) - statistics(one, x, mass)
 
     def _sampling(self, start: Fit, one: Seen) -> Floats:
         """(C M,) variance that the rows' own sampling and the draws' leave."""
         x, mass = _points(start, self.slope_pick, self.slope_normal)
         out = np.empty(one.values.shape)
-        for some, weight, cell in _cells(one, x):
+        for some, weight, cell in cells_of(one, x):
             features = one.features(x[some], cell)
             out[cell] = (mass[some] * weight**2) @ features**2
         draws = 0.0 if one.asked is not None else 1 / len(self.normal)
         return np.asarray(out.ravel() * (1 / max(one.rows, 1.0) + draws))
 
 
-def own_answers(one: Seen) -> Floats:
-    """(C, M) exact answers of the mixture a soft pass was asked with: what clipping leaves."""
-    from dpgmm_dist.model.allocation import clipped_share
-
-    if one.asked is None:
-        raise ValueError("only a pass with responsibilities has exact answers of its own")
-    p = one.centres.shape[1]
-    out = np.zeros(one.values.shape)
-    out[:, 0] = one.asked.weights
-    if one.second:
-        rows, columns = np.triu_indices(p)
-        diagonal = 1 + p + np.flatnonzero(rows == columns)
-        out[:, diagonal] = one.asked.weights[:, None] * clipped_share(p, one.radius)
-    return out
-
-
-def _statistics(one: Seen, x: Floats, mass: Floats) -> Floats:
-    """(C, M) what a pass would measure of weighted draws."""
-    out = np.empty(one.values.shape)
-    for some, weight, cell in _cells(one, x):
-        out[cell] = one.total(x[some], mass[some] * weight, cell)
-    return out
-
-
-def _cells(one: Seen, x: Floats) -> Iterator[tuple[Ints, Floats, int]]:
-    """Every cell with the rows that have a share in it, and how much."""
-    share = one.shares(x)
-    if share.ndim == 1:
-        order = np.argsort(share, kind="stable")
-        edges = np.searchsorted(share[order], np.arange(len(one.centres) + 1))
-        for cell in range(len(one.centres)):
-            some = order[edges[cell] : edges[cell + 1]]
-            yield some, np.ones(len(some)), cell
-        return
-    for cell in range(len(one.centres)):
-        some = np.flatnonzero(share[:, cell] > _LEAST_SHARE)
-        yield some, np.asarray(share[some, cell], dtype=np.float64), cell
-
-
-def _pairs(v: Floats) -> Floats:
-    """(n, p (p + 1) / 2) products of coordinates, in the order of the upper triangle."""
-    p = v.shape[1]
-    out = np.empty((len(v), p * (p + 1) // 2))
-    start = 0
-    for i in range(p):
-        np.multiply(v[:, i:], v[:, i, None], out=out[:, start : start + p - i])
-        start += p - i
-    return out
-
-
-def _score(fit: Fit, x: Floats, k: int) -> Floats:
+def _score(fit: Fit, x: Floats, k: int) -> Singles:
     """(n, P / K) derivative of component k's log density by its own parameters."""
     p = x.shape[1]
     rows, columns = np.triu_indices(p)
     w = (x - fit.means[k]) @ whitener(fit.covariances[k])
-    out = np.empty((len(x), 1 + p + len(rows)))
+    out = np.empty((len(x), 1 + p + len(rows)), dtype=np.float32)
     out[:, 0], out[:, 1 : 1 + p] = 1.0, w
     # By E this is (w w^T - I) / 2; a parameter off the diagonal stands for two entries.
-    out[:, 1 + p :] = _pairs(w)
+    out[:, 1 + p :] = pairs(w)
     diagonal = 1 + p + np.flatnonzero(rows == columns)
     out[:, diagonal] = (out[:, diagonal] - 1) / 2
     return out
+
+
+def _normal(slope: Singles, prior: Floats) -> Floats:
+    """(P, P) normal equations of a slope (A, P) and the prior's precision (P,)."""
+    return np.asarray((slope.T @ slope).astype(np.float64) + np.diag(prior))
 
 
 def moved_by(fit: Fit, step: Floats) -> Fit:
@@ -362,7 +259,7 @@ def _bounded(step: Floats, components: int, p: int) -> Floats:
     """A step, shortened where a component would move further than draws can follow."""
     each = step.reshape(components, -1).copy()
     longest = np.maximum(np.abs(each[:, 0]), np.linalg.norm(each[:, 1 : 1 + p], axis=1) / 2)
-    longest = np.maximum(longest, np.linalg.norm(each[:, 1 + p :], axis=1) / 2)
+    longest = np.maximum(longest, np.linalg.norm(each[:, 1 + p :], axis=1) / 1.2)
     each *= np.minimum(1.0, _LONGEST / np.maximum(longest, 1e-300))[:, None]
     return each.ravel()
 
