@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
+from dpgmm_dist.cli_storage import OutputOptions, StorageOptions, read_options
 
 if TYPE_CHECKING:
     from dpgmm_dist.spec import ReleaseSpec
@@ -185,33 +186,44 @@ def sample(
         int | None, typer.Option("--seed", min=0, metavar="S", help="For the same rows again.")
     ] = None,
     json_: Json = False,
+    storage_options: StorageOptions = None,
+    output_options: OutputOptions = None,
 ) -> None:
     """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
     from dpgmm_dist.artifact.sample import write_samples
 
-    emit(
-        write_samples(release, rows, output, label=label, partitions=partitions, seed=seed),
-        as_json=json_,
+    result = write_samples(
+        release,
+        rows,
+        output,
+        label=label,
+        partitions=partitions,
+        seed=seed,
+        storage_options=read_options(storage_options),
+        output_options=read_options(output_options or storage_options),
     )
+    emit(result, as_json=json_)
 
 
 @app.command()
 @guarded
-def show(release: ReleaseUrl, json_: Json = False) -> None:
+def show(release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
     """Show what a release holds and what was spent on it."""
     from dpgmm_dist.artifact.show import describe_release
 
-    emit(describe_release(release), as_json=json_)
+    emit(describe_release(release, read_options(storage_options)), as_json=json_)
 
 
 @app.command()
 @guarded
-def verify(release: ReleaseUrl, json_: Json = False) -> None:
+def verify(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Check a release: files, digests, schema, accounting. Exit code 0, 4, or 6: not private."""
     from dpgmm_dist.artifact.verify import verify_release
     from dpgmm_dist.errors import DataError, NotPrivateError
 
-    found = verify_release(release)
+    found = verify_release(release, read_options(storage_options))
     state = {"ok": found.ok, "private": found.private, "problems": list(found.problems)}
     emit({**state, **found.summary}, as_json=json_)
     if not found.ok:
@@ -223,12 +235,14 @@ def verify(release: ReleaseUrl, json_: Json = False) -> None:
 
 @app.command()
 @guarded
-def report(release: ReleaseUrl, json_: Json = False) -> None:
+def report(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Say where the report of a release is."""
     from dpgmm_dist.artifact.write import release_exists
     from dpgmm_dist.errors import DataError
 
-    manifest = release_exists(release)
+    manifest = release_exists(release, read_options(storage_options))
     if manifest is None:
         raise DataError(f"{release}: holds no release (no release.json); check the path")
     if "report.html" not in manifest.files:
@@ -243,20 +257,24 @@ def ledger_init(
     epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The whole budget.")],
     delta: Annotated[float, typer.Option("--delta", metavar="D", help="Its delta.")],
     json_: Json = False,
+    storage_options: StorageOptions = None,
 ) -> None:
     """Begin a ledger. Refuses a store where two writers could both win."""
     from dpgmm_dist.budget.ledger import Ledger
 
-    emit(Ledger.init(url, epsilon, delta).show(), as_json=json_)
+    options = read_options(storage_options)
+    emit(Ledger.init(url, epsilon, delta, storage_options=options).show(), as_json=json_)
 
 
 @ledger_app.command("show")
 @guarded
-def ledger_show(url: LedgerUrl, json_: Json = False) -> None:
+def ledger_show(
+    url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Show the limit, what is spent and what remains."""
     from dpgmm_dist.budget.ledger import Ledger
 
-    emit(Ledger.open(url).show(), as_json=json_)
+    emit(Ledger.open(url, read_options(storage_options)).show(), as_json=json_)
 
 
 def main(arguments: list[str] | None = None) -> Any:
