@@ -37,5 +37,5 @@ def test_what_is_no_mapping_is_refused_without_being_quoted(tmp_path: Path, text
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="gone.yaml"):
+    with pytest.raises(SpecError, match="gone"):
         read_options(tmp_path / "gone.yaml")
