@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpgmm_dist.cli_ledger import app as ledger_app
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
 from dpgmm_dist.cli_storage import OutputOptions, StorageOptions, read_options
 
@@ -25,18 +26,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,  # a traceback quotes values
 )
-ledger_app = typer.Typer(
-    help="The privacy budget that releases are charged to.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(ledger_app, name="ledger")
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
 ReleaseUrl = Annotated[
     str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
 ]
-LedgerUrl = Annotated[str, typer.Argument(metavar="URL", help="Directory or URL of the ledger.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -290,33 +285,6 @@ def report(
     if "report.html" not in manifest.files:
         raise DataError(f"{release}: this release has no report.html; see dpgmm show {release}")
     emit({"report": f"{release.rstrip('/')}/report.html"}, as_json=json_)
-
-
-@ledger_app.command("init")
-@guarded
-def ledger_init(
-    url: LedgerUrl,
-    epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The whole budget.")],
-    delta: Annotated[float, typer.Option("--delta", metavar="D", help="Its delta.")],
-    json_: Json = False,
-    storage_options: StorageOptions = None,
-) -> None:
-    """Begin a ledger. Refuses a store where two writers could both win."""
-    from dpgmm_dist.budget.ledger import Ledger
-
-    options = read_options(storage_options)
-    emit(Ledger.init(url, epsilon, delta, storage_options=options).show(), as_json=json_)
-
-
-@ledger_app.command("show")
-@guarded
-def ledger_show(
-    url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None
-) -> None:
-    """Show the limit, what is spent and what remains."""
-    from dpgmm_dist.budget.ledger import Ledger
-
-    emit(Ledger.open(url, read_options(storage_options)).show(), as_json=json_)
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -149,7 +149,7 @@ def release(
             progress=progress or (lambda _: None),
         )
         fitted = fit(problem, session.ask)
-    receipt = _receipt(spec, name, digest, noise, session, fitted)
+    receipt = _receipt(spec, name, digest, noise, session, fitted, budget)
     write_release(
         target,
         mixture=fitted.mixture,
@@ -277,7 +277,13 @@ def _fingerprint(rows: ParquetSource | ArraySource) -> bytes:
 
 
 def _receipt(
-    spec: ReleaseSpec, name: str, digest: str, noise: NoiseSource, session: Session, fitted: Fitted
+    spec: ReleaseSpec,
+    name: str,
+    digest: str,
+    noise: NoiseSource,
+    session: Session,
+    fitted: Fitted,
+    budget: Budget,
 ) -> dict[str, Any]:
     return build_receipt(
         release_id=name,
@@ -290,6 +296,6 @@ def _receipt(
         queries=session.receipt_queries(),
         private=noise.private,
         privacy_reason=None if noise.private else "made with --insecure-test-noise",
-        ledger=None if spec.privacy.ledger is None else {"charged": True, "release_id": name},
+        ledger=budget.facts(),
         more={"plan": fitted.notes, "noisy_rows": fitted.rows},
     )

@@ -7,6 +7,7 @@ exact Gaussian noise, the releases together are mu-Gaussian-DP with mu^2 the sum
 same currency. Sums are exact fractions of the recorded floats: a ledger of (E, D) admits exactly
 one release of (E, D), to the last bit.
 
+Windows of rows may share an account, which costs what its dearest point costs (`composition`).
 Releases may be planned after looking at earlier ones: with the limit fixed beforehand both sums are
 valid filters (Feldman and Zrnic 2021; Smith and Thakurta 2022). What must not depend on earlier
 releases is the currency, that is whether a release has exact Gaussian noise: decide that once for a
@@ -18,12 +19,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from functools import cache
 
+from dpgmm_dist.budget.composition import Currency, currency_of, power, total
 from dpgmm_dist.budget.exactly import round_down, round_up, sqrt_down, sqrt_up
 from dpgmm_dist.budget.records import Charge
-
-Currency = Literal["rho", "mu"]
 
 
 @dataclass(frozen=True)
@@ -56,40 +56,45 @@ class Balance:
     epsilon_remaining: float
 
 
-def currency_of(charges: Sequence[Charge]) -> Currency:
-    """Return the currency in which these charges compose together."""
-    gaussian = bool(charges) and all(charge.mu is not None for charge in charges)
-    return "mu" if gaussian else "rho"
+def admits(
+    charges: Sequence[Charge], epsilon: float, delta: float, slack: Fraction = Fraction(0)
+) -> bool:
+    """Say whether all the charges together keep within (epsilon, delta).
 
-
-def admits(charges: Sequence[Charge], epsilon: float, delta: float) -> bool:
-    """Say whether all the charges together keep within (epsilon, delta)."""
+    ``slack`` is only for reading what another version has admitted.
+    """
     currency = currency_of(charges)
-    return _total(charges, currency) <= _power(_limit(currency, epsilon, delta), currency)
+    limit = power(_limit(currency, epsilon, delta), currency)
+    return total(charges, currency) <= limit * (1 + slack)
 
 
 def balance(
-    charges: Sequence[Charge], epsilon: float, delta: float, currency: Currency | None = None
+    charges: Sequence[Charge],
+    epsilon: float,
+    delta: float,
+    currency: Currency | None = None,
+    beside: Charge | None = None,
 ) -> Balance:
     """Return the balance of a ledger of (epsilon, delta) after the charges.
 
     ``currency`` "rho" forces zCDP, as a candidate without a mu will; by default it follows the
-    charges.
+    charges. With ``beside`` it is the balance that this charge finds: of an account, what is spent
+    in its own window.
     """
     currency = currency or currency_of(charges)
     limit = _limit(currency, epsilon, delta)
-    spent = _total(charges, currency)
-    left = max(_power(limit, currency) - spent, Fraction(0))
+    spent = total(charges, currency, beside)
+    left = max(power(limit, currency) - spent, Fraction(0))
     remaining = _root_down(left, currency)
-    total = round_up(spent) if currency == "rho" else sqrt_up(spent)
+    cost = round_up(spent) if currency == "rho" else sqrt_up(spent)
     return Balance(
         currency=currency,
         limit=limit,
-        spent=total,
+        spent=cost,
         remaining=remaining,
         delta=delta,
         epsilon_limit=epsilon,
-        epsilon_spent=epsilon_of(total, currency, delta),
+        epsilon_spent=epsilon_of(cost, currency, delta),
         epsilon_remaining=affordable_epsilon(remaining, currency, delta),
     )
 
@@ -120,6 +125,7 @@ def affordable_epsilon(remaining: float, currency: Currency, delta: float) -> fl
     return 0.0
 
 
+@cache
 def _limit(currency: Currency, epsilon: float, delta: float) -> float:
     """Return what (epsilon, delta) is worth in the currency (rounded down)."""
     from dpgmm_dist.privacy import accounting
@@ -127,20 +133,6 @@ def _limit(currency: Currency, epsilon: float, delta: float) -> float:
     if currency == "mu":
         return float(accounting.mu_from_epsilon_delta(epsilon, delta))
     return float(accounting.rho_from_epsilon_delta(epsilon, delta))
-
-
-def _total(charges: Sequence[Charge], currency: Currency) -> Fraction:
-    """Return the exact sum of the rho, or of the mu^2."""
-    if currency == "mu":
-        costs = [charge.mu for charge in charges if charge.mu is not None]
-    else:
-        costs = [charge.rho for charge in charges]
-    return sum((_power(cost, currency) for cost in costs), Fraction(0))
-
-
-def _power(cost: float, currency: Currency) -> Fraction:
-    """Return the cost in the form that adds up: rho itself, mu squared."""
-    return Fraction(cost) ** 2 if currency == "mu" else Fraction(cost)
 
 
 def _root_down(total: Fraction, currency: Currency) -> float:

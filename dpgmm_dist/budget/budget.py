@@ -113,6 +113,20 @@ class Budget:
             self._charged = self.ledger.charge(self._charge)
         return self._charged
 
+    def facts(self) -> dict[str, Any] | None:
+        """Return what the receipt says of the budget (public; no place); None without a ledger."""
+        if self.ledger is None:
+            return None
+        charge = self._charge
+        return {
+            "charged": True,
+            "release_id": charge.release_id,
+            **self.ledger.facts(),
+            "account": None if charge.account is None else charge.account.name,
+            "window": None if charge.window is None else charge.window.as_dict(),
+            "composition": _how_it_composes(charge),
+        }
+
     def require_same_input(self, identifiers: bytes) -> None:
         """Refuse to resume on changed input, for accuracy's sake (the guarantee holds anyway).
 
@@ -154,3 +168,17 @@ class Budget:
             f"The journal {self.journal.url} holds answers that the ledger at {ledger.url} never"
             " charged: the ledger was rolled back or replaced. Restore it from a backup."
         )
+
+
+def _how_it_composes(charge: Charge) -> str:
+    """Return, for the receipt, how this charge adds up with others of its ledger."""
+    currency = "rho-zCDP" if charge.mu is None else "mu-Gaussian-DP"
+    if charge.account is None or charge.window is None:
+        return f"sequential: its cost in {currency} is added to that of every other release"
+    return (
+        f"parallel: the unit is one row, a row is in one window of {charge.window.column!r} at most"
+        f" if its value never changes, and this release reads those of {charge.window} alone; so"
+        f" releases of disjoint windows in the account {charge.account.name!r} together cost a row"
+        f" what the dearest of them costs (in {currency}), and the account is added to every other"
+        " release"
+    )

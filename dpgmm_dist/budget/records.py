@@ -16,7 +16,9 @@ from fractions import Fraction
 from typing import Any
 
 from dpgmm_dist.budget.exactly import round_up
+from dpgmm_dist.budget.period import period_length
 from dpgmm_dist.budget.sealed import SCHEMA, seal, stamp, unseal
+from dpgmm_dist.budget.windows import Account, Window
 from dpgmm_dist.errors import DataError, SpecError
 
 _RELEASE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
@@ -37,6 +39,7 @@ _CHARGE_KEYS = {"schema", "kind", "seq", "prev", "nonce", "time", "library", "di
     "account",
     "window",
 }
+_CLOSE_KEYS = {"schema", "kind", "seq", "prev", "nonce", "time", "library", "digest"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Charge:
         Cost in Gaussian DP, where every answer has exact Gaussian noise; else None.
     epsilon, delta : float
         The guarantee of this release alone.
+    account : Account or None
+        What it is charged to in parallel with other windows; the whole ledger without one.
+    window : Window or None
+        The rows it reads, where that is not all of them.
     """
 
     release_id: str
@@ -63,10 +70,20 @@ class Charge:
     mu: float | None
     epsilon: float
     delta: float
+    account: Account | None = None
+    window: Window | None = None
 
     @classmethod
     def of_release(
-        cls, release_id: str, spec_digest: str, epsilon: float, delta: float, *, gaussian: bool
+        cls,
+        release_id: str,
+        spec_digest: str,
+        epsilon: float,
+        delta: float,
+        *,
+        gaussian: bool,
+        account: Account | None = None,
+        window: Window | None = None,
     ) -> Charge:
         """Return the charge of a release that spends all of its (epsilon, delta).
 
@@ -74,11 +91,9 @@ class Charge:
         """
         from dpgmm_dist.privacy import accounting
 
-        if gaussian:
-            mu = accounting.mu_from_epsilon_delta(epsilon, delta)
-            return cls(release_id, spec_digest, rho_of_mu(mu), mu, epsilon, delta)
-        rho = accounting.rho_from_epsilon_delta(epsilon, delta)
-        return cls(release_id, spec_digest, rho, None, epsilon, delta)
+        mu = accounting.mu_from_epsilon_delta(epsilon, delta) if gaussian else None
+        rho = accounting.rho_from_epsilon_delta(epsilon, delta) if mu is None else rho_of_mu(mu)
+        return cls(release_id, spec_digest, rho, mu, epsilon, delta, account, window)
 
     def __post_init__(self) -> None:
         check_release_id(self.release_id)
@@ -93,16 +108,36 @@ class Charge:
                 f"rho must be at least mu^2/2, got rho={self.rho!r}, mu={self.mu!r}:"
                 " use rho_of_mu(mu)."
             )
+        if self.account is not None and self.window is None:
+            raise SpecError(
+                f"The account {self.account.name!r} is for releases of a window: give"
+                " dataset.window, or leave privacy.account out."
+            )
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a ledger was initialised with: the limit, for all time (``period`` null)."""
+    """What a ledger was initialised with.
+
+    The limit holds for all time, or with a ``period`` such as "365d" for what is charged within
+    every stretch of time of that length (`period`).
+    """
 
     epsilon: float
     delta: float
-    period: None
+    period: str | None
     created: str
+
+    @property
+    def bound(self) -> str:
+        """What the ledger bounds, in words, for ``ledger show`` and for receipts."""
+        guarantee = f"(epsilon {self.epsilon:g}, delta {self.delta:g})"
+        if self.period is None:
+            return f"all releases charged to it together are {guarantee}-DP"
+        return (
+            f"the releases charged within any {self.period} together are {guarantee}-DP; this"
+            " bounds the loss per period, not the loss of all time, which grows with every period"
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +160,8 @@ class ChargeRecord:
             "epsilon": charge.epsilon,
             "delta": charge.delta,
             "time": self.time,
+            "account": None if charge.account is None else charge.account.name,
+            "window": None if charge.window is None else charge.window.as_dict(),
         }
 
 
@@ -161,10 +198,10 @@ def rho_of_mu(mu: float) -> float:
     return round_up(rho_of_mu_exact(mu))
 
 
-def encode_terms(epsilon: float, delta: float, created: str) -> bytes:
+def encode_terms(epsilon: float, delta: float, created: str, period: str | None = None) -> bytes:
     """Return a ledger's first record."""
     check_epsilon_delta(epsilon, delta)
-    fields = {"epsilon": float(epsilon), "delta": float(delta), "period": None}
+    fields = {"epsilon": float(epsilon), "delta": float(delta), "period": period}
     head = {"schema": SCHEMA, "kind": "init", "seq": 0, "prev": None, "created": created}
     return seal({**head, **fields, **stamp()})
 
@@ -174,17 +211,14 @@ def decode_terms(data: bytes, where: str) -> Terms:
     fields = _known(data, where, "init", _TERMS_KEYS)
     if fields["seq"] != 0 or fields["prev"] is not None:
         raise DataError(f"{where} does not begin a ledger.")
-    if fields["period"] is not None:
-        raise DataError(
-            f"{where} sets a rolling period, which this version of dpgmm-dist cannot account for:"
-            " use the version that made the ledger."
-        )
     try:
         check_epsilon_delta(fields["epsilon"], fields["delta"])
+        if fields["period"] is not None:
+            period_length(fields["period"])
         created = _utc(fields["created"])
     except (SpecError, ValueError, TypeError) as err:
         raise DataError(f"{where} is not a valid record: {err}") from None
-    return Terms(fields["epsilon"], fields["delta"], None, created)
+    return Terms(fields["epsilon"], fields["delta"], fields["period"], created)
 
 
 def encode_charge(charge: Charge, seq: int, prev: str, time: str) -> bytes:
@@ -201,34 +235,63 @@ def encode_charge(charge: Charge, seq: int, prev: str, time: str) -> bytes:
         "delta": float(charge.delta),
     }
     what = {"release_id": charge.release_id, "spec_digest": charge.spec_digest}
-    # Reserved: a parallel-composition account and the window of rows a charge is for.
-    reserved = {"account": None, "window": None}
-    return seal({**head, **what, **cost, **reserved, **stamp()})
+    rows = {
+        "account": None if charge.account is None else charge.account.as_dict(),
+        "window": None if charge.window is None else charge.window.as_dict(),
+    }
+    return seal({**head, **what, **cost, **rows, **stamp()})
+
+
+def encode_close(seq: int, prev: str, time: str) -> bytes:
+    """Return the record after which nothing is charged any more."""
+    head = {"schema": SCHEMA, "kind": "close", "seq": seq, "prev": prev, "time": time}
+    return seal({**head, **stamp()})
+
+
+def is_close(data: bytes, where: str) -> bool:
+    """Say whether a record closes its ledger, as far as its own ``kind`` says."""
+    return unseal(data, where).get("kind") == "close"
+
+
+def decode_close(data: bytes, where: str, seq: int, prev: str) -> str:
+    """Read the closing record, as `decode_charge` reads a charge; return its time."""
+    fields = _known(data, where, "close", _CLOSE_KEYS)
+    _check_place(fields, where, seq, prev)
+    try:
+        return _utc(fields["time"])
+    except (ValueError, TypeError) as err:
+        raise DataError(f"{where} is not a valid record: {err}") from None
 
 
 def decode_charge(data: bytes, where: str, seq: int, prev: str) -> ChargeRecord:
     """Read charge number ``seq``, which must follow the record whose SHA-256 is ``prev``."""
     fields = _known(data, where, "charge", _CHARGE_KEYS)
-    if fields["seq"] != seq or fields["prev"] != prev:
-        raise DataError(
-            f"{where} does not follow the record before it: the ledger was edited, or holds records"
-            " of another. Restore it from a backup."
-        )
-    if fields["account"] is not None or fields["window"] is not None:
-        raise DataError(
-            f"{where} uses an account or a window, which this version of dpgmm-dist does not know:"
-            " use the version that wrote it."
-        )
+    _check_place(fields, where, seq, prev)
     try:
         rho, mu = fields["rho"], fields["mu"]
         if fields["rho_hex"] != rho.hex() or fields["mu_hex"] != (None if mu is None else mu.hex()):
             raise SpecError("rho or mu differs from its hexadecimal form.")
         named = {key: fields[key] for key in ("release_id", "spec_digest", "epsilon", "delta")}
-        charge = Charge(rho=rho, mu=mu, **named)
+        account, window = fields["account"], fields["window"]
+        charge = Charge(
+            rho=rho,
+            mu=mu,
+            account=None if account is None else Account(**account),
+            window=None if window is None else Window.from_dict(window),
+            **named,
+        )
         time = _utc(fields["time"])
     except (SpecError, ValueError, TypeError, AttributeError) as err:
         raise DataError(f"{where} is not a valid record: {err}") from None
     return ChargeRecord(seq, charge, time)
+
+
+def _check_place(fields: dict[str, Any], where: str, seq: int, prev: str) -> None:
+    if fields["seq"] != seq or fields["prev"] != prev:
+        raise DataError(
+            f"{where} does not follow the record before it: the ledger was edited, or holds records"
+            " of another. Restore it from a backup."
+        )
 
 
 def _known(data: bytes, where: str, kind: str, keys: set[str]) -> dict[str, Any]:

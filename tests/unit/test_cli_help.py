@@ -28,8 +28,10 @@ FLAGS = {
     "show": ["--json"],
     "verify": ["--json"],
     "report": ["--json"],
-    "ledger init": ["--epsilon", "--delta", "--json"],
+    "ledger init": ["--epsilon", "--delta", "--period", "--json"],
     "ledger show": ["--json"],
+    "ledger verify": ["--json"],
+    "ledger close": ["--json"],
 }
 
 

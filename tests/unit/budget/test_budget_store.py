@@ -15,7 +15,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from dpgmm_dist.budget import localfile
-from dpgmm_dist.budget import store as module
 from dpgmm_dist.budget.createonly import confirm_create_only, is_complete, probe
 from dpgmm_dist.budget.store import (
     FsspecStore,

@@ -1,0 +1,216 @@
+"""Disjoint windows of rows compose in parallel within an account, and in no other case."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpgmm_dist.budget.balance import balance
+from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.budget.composition import total
+from dpgmm_dist.budget.journal import Journal
+from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.budget.records import Charge
+from dpgmm_dist.budget.refusal import BudgetExceeded
+from dpgmm_dist.budget.sealed import seal
+from dpgmm_dist.budget.store import FsspecStore
+from dpgmm_dist.budget.windows import Account, Window
+from dpgmm_dist.errors import DataError, SpecError
+
+from .budgets import charge, in_mu, in_rho
+
+EVENTS = Account("events", "s3://bucket/events/")
+MONTHS = [Window("month", equals=f"2026-{month:02d}") for month in range(1, 13)]
+
+
+def days(first: int, last: int, column: str = "time") -> Window:
+    """The days of January from ``first`` to before ``last``."""
+    return Window(column, start=f"2026-01-{first:02d}", end=f"2026-01-{last:02d}")
+
+
+def of(window: Window | None, cost: Charge, account: Account | None = EVENTS) -> Charge:
+    return replace(cost, account=account if window else None, window=window)
+
+
+@pytest.fixture
+def ledger(memory: FsspecStore) -> Ledger:
+    return Ledger.init_store(memory, 1.5, 1e-5)
+
+
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_disjoint_windows_cost_what_the_dearest_costs(ledger: Ledger, gaussian: bool) -> None:
+    for number, window in enumerate(MONTHS):
+        ledger.charge(of(window, charge(f"m-{number}", 1.5, 1e-5, gaussian=gaussian)))
+    assert ledger.verify() == 12
+    assert ledger.balance().remaining == 0
+    for one in (of(MONTHS[3], charge("again", 0.1)), charge("everything", 0.1)):
+        with pytest.raises(BudgetExceeded):
+            ledger.charge(one)
+    assert Ledger(ledger.store).verify() == 12
+
+
+def test_without_an_account_windows_add_up(ledger: Ledger) -> None:
+    for number in range(2):
+        ledger.charge(of(MONTHS[number], charge(f"m-{number}"), account=None))
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(of(MONTHS[2], charge("m-2"), account=None))
+
+
+def test_what_all_rows_cost_is_added_to_the_account(ledger: Ledger) -> None:
+    ledger.charge(charge("everything"))
+    for number in range(5):
+        ledger.charge(of(MONTHS[number], charge(f"m-{number}")))
+    with pytest.raises(BudgetExceeded) as caught:
+        ledger.check(of(MONTHS[0], charge("m-0-again")))
+    assert "over the rows of month=2026-01" in str(caught.value)
+
+
+def test_two_accounts_add_up(ledger: Ledger) -> None:
+    other = Account("clicks", "s3://bucket/clicks/")
+    ledger.charge(of(MONTHS[0], charge("a")))
+    ledger.charge(of(MONTHS[1], charge("b"), other))
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(of(MONTHS[2], charge("c"), Account("third", "x")))
+    ledger.charge(of(MONTHS[2], charge("d"), other))
+
+
+def test_a_refusal_counts_only_the_rows_it_is_about(ledger: Ledger) -> None:
+    """A month that is used up says so; another one has all that is left."""
+    ledger.charge(of(MONTHS[0], charge("a", 1.5, 1e-5)))
+    fresh = of(MONTHS[1], charge("b", 1.6, 1e-5))
+    with pytest.raises(BudgetExceeded) as caught:
+        ledger.check(fresh)
+    assert caught.value.balance.spent == 0
+    with pytest.raises(BudgetExceeded) as caught:
+        ledger.check(of(MONTHS[0], charge("c", 0.1)))
+    assert caught.value.balance.remaining == 0
+
+
+costs = st.floats(1e-6, 1.0)
+spans = st.tuples(st.integers(1, 14), st.integers(1, 14)).map(lambda d: days(d[0], d[0] + d[1]))
+
+
+@given(
+    parts=st.lists(st.tuples(spans, costs), min_size=1, max_size=8),
+    whole=st.lists(costs, max_size=2),
+    gaussian=st.booleans(),
+    mine=spans,
+)
+def test_an_account_costs_every_row_what_its_windows_cost(
+    parts: list[tuple[Window, float]], whole: list[float], gaussian: bool, mine: Window
+) -> None:
+    """Against every day one by one: what a row of that day is charged."""
+    make = in_mu if gaussian else in_rho
+    charges = [of(window, make(cost)) for window, cost in parts] + [make(cost) for cost in whole]
+    form = (lambda cost: Fraction(cost) ** 2) if gaussian else Fraction
+    points = {day: days(day, day + 1).first for day in range(1, 30)}
+
+    def of_row(point: Any) -> Fraction:
+        inside = [cost for window, cost in parts if window.holds(point)]
+        return sum(map(form, [*inside, *whole]), Fraction(0))
+
+    currency = "mu" if gaussian else "rho"
+    assert total(charges, currency) == max(map(of_row, points.values()))
+    own = [of_row(point) for point in points.values() if mine.holds(point)]
+    assert total(charges, currency, beside=of(mine, make(0.1))) == max(own)
+
+
+@pytest.mark.parametrize(
+    ("account", "window"),
+    [
+        (Account("events", "s3://bucket/elsewhere/"), MONTHS[1]),
+        (EVENTS, Window("week", equals="2026-02")),
+        (EVENTS, Window("month", start="2026-02-01", end="2026-03-01")),
+    ],
+)
+def test_an_account_is_about_one_column_of_one_data_set(
+    ledger: Ledger, account: Account, window: Window
+) -> None:
+    ledger.charge(of(MONTHS[0], charge("a")))
+    other = replace(charge("b"), account=account, window=window)
+    for attempt in (ledger.check, ledger.charge):
+        with pytest.raises(SpecError, match="a row could be in both"):
+            attempt(other)
+    assert ledger.verify() == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"account": {"name": "events", "dataset": "elsewhere"}},
+        {"window": {"column": "week", "equals": "2026-02"}},
+        {"window": {"column": "month"}},
+        {"window": {"column": "month", "equals": "x", "start": "2026-01-01", "end": "2026-02-01"}},
+        {"window": {"column": "month", "start": "2026-02-01", "end": "2026-01-01"}},
+        {"window": {"column": "month", "start": "soon", "end": "later"}},
+        {"window": {"column": "month", "equals": 3}},
+        {"window": {"column": "", "equals": "3"}},
+        {"window": {"rows": 3}},
+        {"window": ["month", "2026-02"]},
+        {"window": None},
+        {"account": {"name": "events"}},
+        {"account": {"name": "", "dataset": "d"}},
+        {"account": "events"},
+    ],
+)
+def test_records_of_accounts_that_make_no_sense_are_refused(
+    memory: FsspecStore, changes: dict[str, Any]
+) -> None:
+    ledger = Ledger.init_store(memory, 1.5, 1e-5)
+    ledger.charge(of(MONTHS[0], charge("a")))
+    ledger.charge(of(MONTHS[1], charge("b")))
+    fields = json.loads(memory.read("ledger/00000002.json"))
+    fields.pop("digest")
+    memory._fs.pipe_file(memory._path("ledger/00000002.json"), seal({**fields, **changes}))
+    with pytest.raises(DataError, match="not a valid record"):
+        Ledger(memory)
+
+
+def test_an_account_without_a_window_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"give dataset\.window"):
+        replace(charge("a"), account=EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "disjoint"),
+    [
+        (days(1, 8), days(8, 15), True),
+        (days(1, 9), days(8, 15), False),
+        (days(1, 8), Window("time", start="2026-01-07T23:00:00", end="2026-01-09"), False),
+        (days(1, 8), Window("time", start="2026-01-08T01:00:00+02:00", end="2026-01-09"), False),
+        (days(1, 8), Window("time", start="2026-01-08T02:00:00+02:00", end="2026-01-09"), True),
+    ],
+)
+def test_windows_of_time_are_half_open_and_in_utc(
+    one: Window, other: Window, disjoint: bool
+) -> None:
+    half = balance([], 1.0, 1e-6).limit / 2
+    spent = total([of(one, in_rho(half)), of(other, in_rho(half))], "rho")
+    assert spent == Fraction(half) * (1 if disjoint else 2)
+
+
+def test_what_is_recorded_is_shown_and_goes_into_the_receipt(memory: FsspecStore) -> None:
+    ledger = Ledger.init_store(memory, 1.5, 1e-5)
+    own = of(MONTHS[0], charge("week-1"))
+    ledger.charge(own)
+    assert Ledger(memory).records[0].charge == own
+    shown = ledger.show()["charges"][0]
+    assert (shown["account"], shown["window"]) == (
+        "events",
+        {"column": "month", "equals": "2026-01"},
+    )
+    facts = Budget(own, Journal(memory, "week-1"), ledger).facts()
+    assert facts is not None
+    assert facts["window"] == {"column": "month", "equals": "2026-01"}
+    assert facts["composition"].startswith("parallel: the unit is one row")
+    assert EVENTS.dataset not in json.dumps(facts)
+    alone = Budget(charge("x"), Journal(memory, "x"), ledger).facts()
+    assert alone is not None
+    assert alone["composition"].startswith("sequential")
+    assert Budget(charge("x"), Journal(memory, "x"), None).facts() is None
