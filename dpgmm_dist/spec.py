@@ -11,58 +11,40 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, ValidationError, model_validator
 
 from dpgmm_dist import spec_fields as fields
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.spec_cluster import ClusterSpec
 from dpgmm_dist.spec_errors import Problems, explain
+from dpgmm_dist.spec_section import Read, Section
+
+Name = Annotated[str, Read(fields.text)]
+Place = Annotated[str, Read(fields.place)]
+OptionalPlace = Annotated[str | None, Read(fields.optional(fields.place))]
 
 
-@dataclass(frozen=True)
-class _Read:
-    """Annotation: ``read`` alone decides what the field holds.
-
-    Pydantic's own PlainValidator would also serialise by the annotated union, with warnings.
-    """
-
-    read: Callable[[object], object]
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
+_StorageOptions = Annotated[dict[str, Any], Read(fields.storage_options)]
+_UNPUBLISHED: dict[str, Any] = {
+    "dataset": {"storage_options"},
+    "privacy": {"storage_options"},
+    "output": {"storage_options"},
+    "cluster": True,  # where it runs is no part of what is released
+}
 
 
-Name = Annotated[str, _Read(fields.text)]
-Place = Annotated[str, _Read(fields.place)]
-OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
-
-
-_StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
-_SECRET = {section: {"storage_options"} for section in ("dataset", "privacy", "output")}
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,  # an input may hold credentials
-        revalidate_instances="always",
-    )
-
-
-class PrivacyUnitSpec(_Section):
+class PrivacyUnitSpec(Section):
     """All rows that share a value of ``column`` are one unit; ``max_rows`` of them are kept."""
 
     column: Name
-    max_rows: Annotated[int, _Read(fields.whole(1, 2**20))]
+    max_rows: Annotated[int, Read(fields.whole(1, 2**20))]
 
 
-class DatasetSpec(_Section):
+class DatasetSpec(Section):
     """Where the rows are and which columns are read.
 
     Attributes
@@ -76,17 +58,17 @@ class DatasetSpec(_Section):
     """
 
     path: Place
-    features: Annotated[str | tuple[str, ...], _Read(fields.features)]
-    width: Annotated[int | None, _Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = None
-    label: Annotated[str | None, _Read(fields.optional(fields.text))] = None
+    features: Annotated[str | tuple[str, ...], Read(fields.features)]
+    width: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = None
+    label: Annotated[str | None, Read(fields.optional(fields.text))] = None
     labels: Annotated[
-        tuple[int, ...] | tuple[str, ...] | None, _Read(fields.optional(fields.labels))
+        tuple[int, ...] | tuple[str, ...] | None, Read(fields.optional(fields.labels))
     ] = None
     privacy_unit: PrivacyUnitSpec | None = None
     storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
-class BoundsSpec(_Section):
+class BoundsSpec(Section):
     """Public bounds, in input units: rows beyond them are clipped.
 
     Attributes
@@ -96,52 +78,52 @@ class BoundsSpec(_Section):
     center : public centre of embeddings, shape (d,), subtracted first.
     """
 
-    norm: Annotated[float | None, _Read(fields.optional(fields.norm))] = None
+    norm: Annotated[float | None, Read(fields.optional(fields.norm))] = None
     columns: Annotated[
-        dict[str, tuple[float, float]] | None, _Read(fields.optional(fields.columns))
+        dict[str, tuple[float, float]] | None, Read(fields.optional(fields.columns))
     ] = None
-    center: Annotated[tuple[float, ...] | None, _Read(fields.optional(fields.center))] = None
+    center: Annotated[tuple[float, ...] | None, Read(fields.optional(fields.center))] = None
 
 
-class PrivacySpec(_Section):
+class PrivacySpec(Section):
     """The guarantee, and the ledger it is charged to.
 
     ``storage_options`` are the fsspec options of ``ledger``. Secret.
     """
 
-    epsilon: Annotated[float, _Read(fields.epsilon)]
-    delta: Annotated[float, _Read(fields.delta)]
+    epsilon: Annotated[float, Read(fields.epsilon)]
+    delta: Annotated[float, Read(fields.delta)]
     ledger: OptionalPlace = None
     noise: Annotated[
         Literal["auto", "discrete_gaussian", "gaussian"],
-        _Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
+        Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
     ] = "auto"
     storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto"."""
 
-    components: Annotated[int | tuple[int, ...] | Literal["auto"], _Read(fields.components)] = 10
+    components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = 10
     covariance: Annotated[
         Literal["auto", "full", "tied", "diag", "spherical"],
-        _Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
+        Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
     ] = "auto"
-    assignment: Annotated[Literal["soft", "hard"], _Read(fields.choice("soft", "hard"))] = "soft"
-    dimension: Annotated[int | None, _Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
+    assignment: Annotated[Literal["soft", "hard"], Read(fields.choice("soft", "hard"))] = "soft"
+    dimension: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
         None
     )
-    allocation: Annotated[Literal["kl", "even"], _Read(fields.choice("kl", "even"))] = "kl"
+    allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
 
 
-class OutputSpec(_Section):
+class OutputSpec(Section):
     """Where the release goes. ``storage_options`` are the fsspec options of ``path``. Secret."""
 
     path: OptionalPlace = None
     storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
-class ReleaseSpec(_Section):
+class ReleaseSpec(Section):
     """Everything public that defines a release.
 
     Every way to build one (``ReleaseSpec(...)``, :meth:`from_dict`, :meth:`from_yaml`,
@@ -153,6 +135,7 @@ class ReleaseSpec(_Section):
     privacy: PrivacySpec
     model: ModelSpec = ModelSpec()
     output: OutputSpec = OutputSpec()
+    cluster: ClusterSpec = ClusterSpec()
 
     def __init__(self, /, **sections: Any) -> None:
         try:
@@ -263,8 +246,8 @@ class ReleaseSpec(_Section):
         return self.dataset.labels or ()
 
     def public_dict(self) -> dict[str, Any]:
-        """Return the specification as plain JSON values, without ``storage_options``."""
-        return self.model_dump(mode="json", exclude=_SECRET)
+        """Return the specification as plain JSON values, less its secrets and the cluster."""
+        return self.model_dump(mode="json", exclude=_UNPUBLISHED)
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what defines the release: all but where it is written."""
@@ -309,6 +292,7 @@ def _disagreements(spec: ReleaseSpec) -> list[str]:
         *_label_problems(spec.dataset, spec.feature_names),
         *(_table_problems(spec) if spec.is_table else _embedding_problems(spec)),
         *_dimension_problems(spec),
+        *spec.cluster.problems(),
     ]
 
 
