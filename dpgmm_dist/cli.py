@@ -48,6 +48,17 @@ Date = Annotated[
         help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
+]
+SchedulerFile = Annotated[
+    str | None,
+    typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
@@ -148,18 +159,9 @@ def release(
             help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler."),
-    ] = None,
-    scheduler_file: Annotated[
-        str | None,
-        typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
 ) -> None:
     """Release a mixture. Threads of this process unless workers or a scheduler are given."""
     parsed, output, release_id = _dated(spec, set_, date, output, release_id)
@@ -199,28 +201,73 @@ def _new_release_id() -> str:
 @guarded
 def sample(
     release: ReleaseUrl,
-    rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="How many rows.")],
     output: Annotated[
         str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
     ],
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=1, metavar="N", help="How many rows.")
+    ] = None,
     label: Annotated[
         str | None, typer.Option("--label", metavar="L", help="Rows of this label only.")
     ] = None,
+    label_rows: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label-rows",
+            metavar="L=N",
+            help="Exactly N rows of label L, none of those not named. May be repeated.",
+        ),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="As many rows of every label.")
+    ] = False,
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", metavar="T", help="Factor on standard deviations."),
+    ] = 1.0,
+    bounds: Annotated[
+        str,
+        typer.Option(
+            "--bounds",
+            metavar="HOW",
+            help="Rows outside the public bounds: none (leave), reject (draw again), clip (move).",
+        ),
+    ] = "none",
     partitions: Annotated[
         int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
     ] = 1,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, metavar="S", help="For the same rows again.")
     ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
     json_: Json = False,
 ) -> None:
     """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
     from dpgmm_dist.artifact.sample import write_samples
+    from dpgmm_dist.artifact.sample_options import SampleOptions, parse_label_rows
+    from dpgmm_dist.cli_progress import engine_for_tasks
 
-    emit(
-        write_samples(release, rows, output, label=label, partitions=partitions, seed=seed),
-        as_json=json_,
+    options = SampleOptions(
+        label=label,
+        label_rows=parse_label_rows(label_rows or ()),
+        balanced=balanced,
+        temperature=temperature,
+        bounds=bounds,  # type: ignore[arg-type]  # checked there
     )
+    with engine_for_tasks("sample", workers, scheduler, scheduler_file) as (for_each, progress):
+        written = write_samples(
+            release,
+            rows,
+            output,
+            partitions=partitions,
+            seed=seed,
+            options=options,
+            progress=progress,
+            for_each=for_each,
+        )
+    emit(written, as_json=json_)
 
 
 @app.command()

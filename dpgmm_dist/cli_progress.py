@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from dpgmm_dist.progress import PassProgress, Progress
+
+if TYPE_CHECKING:
+    from dpgmm_dist.artifact.part_files import ForEach
 
 _STEPS = 4  # a log gets a line for each quarter of a pass
 
@@ -23,8 +26,22 @@ def show_progress(stream: TextIO | None = None) -> Iterator[Progress]:
         yield _plain(stream)
 
 
+@contextmanager
+def engine_for_tasks(
+    step: str, workers: int | None, scheduler: str | None, scheduler_file: str | None
+) -> Iterator[tuple[ForEach, Callable[[float], None]]]:
+    """Yield how the engine asked for runs tasks, and the callable that shows their progress."""
+    from dpgmm_dist.engine import open_engine
+    from dpgmm_dist.engine.tasks import for_each_on
+
+    with open_engine(workers, scheduler, scheduler_file) as engine, show_progress() as progress:
+        yield for_each_on(engine), lambda done: progress(PassProgress(step, 1, 1, done))
+
+
 def describe(event: PassProgress) -> str:
     """Return which pass of how many an event is about."""
+    if event.passes == 1:
+        return event.step
     return f"pass {event.index} of {event.passes}, {event.step}"
 
 

@@ -35,9 +35,7 @@ _TABLE_TOP = 1 << 20
 _TABLE_NATS = 14.0
 """Beyond this excess a responsibility is zero (it would be below 2**-20)."""
 _MAP_BITS = 51
-"""Products of mapped rows stay below 2**52."""
-_METRIC_SCALE = 1 << 10
-"""Lattice steps a unit of the metric (a standard deviation)."""
+"""Products of mapped rows, and squared distances, stay below 2**52."""
 
 
 def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
@@ -59,7 +57,7 @@ def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
     length = np.sqrt((z**2).sum(axis=1))
     centres = _snap(z * np.minimum(1.0, FEATURE_RADIUS / np.maximum(length, 1.0))[:, None])
     maps: tuple[IntMap, ...] = ()
-    metric = metric_centres = offsets = None
+    slopes = offsets = None
     radius = max(1, math.ceil(plan.radius / step))
     scale = 1.0
     if plan.cell_map is not None:
@@ -67,15 +65,8 @@ def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
         reach = FEATURE_RADIUS + float(np.sqrt((centres.astype(float) ** 2).sum(1)).max())
         maps = tuple(_int_map(w * (scale * step), latent, reach) for w in plan.whiten)
     if plan.rule == "nearest":
-        scale = 1 / step
-        if plan.metric is not None:
-            scale = float(_METRIC_SCALE)
-            metric = _int_map(plan.metric * (scale * step), latent, FEATURE_RADIUS)
-            exact = metric.matrix.astype(float) @ centres.T.astype(float)
-            metric_centres = _snap(exact.T * 2.0**-metric.shift)
-        else:
-            metric_centres = centres
-    if plan.offsets is not None:
+        slopes, offsets = _distances(plan.metric, latent, centres)
+    elif plan.offsets is not None:
         offsets = _snap((plan.offsets - plan.offsets.min()) * scale**2)
     table, shift = _table(scale) if plan.soft else (None, 0)
     bare = PassQuery(
@@ -88,8 +79,7 @@ def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
         maps=maps,
         cell_map=plan.cell_map,
         rule=plan.rule,
-        metric=metric,
-        metric_centres=metric_centres,
+        slopes=slopes,
         offsets=offsets,
         soft=plan.soft,
         unit_bits=UNIT_BITS if plan.soft else 0,
@@ -158,6 +148,22 @@ def _int_map(real: Floats, latent: Latent, reach: float) -> IntMap:
     longest = float(np.sqrt((matrix**2).sum(axis=1)).max())
     shift = math.floor(_MAP_BITS - math.log2(longest * (reach + 2) + 2.0**-40)) - 1
     return IntMap(_snap(np.ldexp(matrix, shift)), shift)
+
+
+def _distances(metric: Floats | None, latent: Latent, centres: Ints) -> tuple[Ints, Ints]:
+    """Slopes (C, d) and offsets (C,): squared distances less the row's own length in the metric.
+
+    ``|A(u - c)|^2 = |Au|^2 + |Ac|^2 - 2 (A^T A c) . u``, and the first term is the same for all
+    cells: one product tells the nearest, in units as fine as exact products allow.
+    """
+    c = centres.astype(np.float64)
+    basis = np.eye(latent.width) if latent.basis is None else latent.basis
+    map_ = basis.T if metric is None else metric @ basis.T
+    seen = c @ map_.T
+    slopes, offsets = 2 * seen @ map_, (seen**2).sum(axis=1)
+    reach = float(np.sqrt((slopes**2).sum(axis=1)).max()) * FEATURE_RADIUS + float(offsets.max())
+    shift = math.floor(_MAP_BITS - math.log2(reach + 2.0**-40)) - 1
+    return _snap(np.ldexp(slopes, shift)), _snap(np.ldexp(offsets, shift))
 
 
 def _table(scale: float) -> tuple[Ints, int]:

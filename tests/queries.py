@@ -101,13 +101,7 @@ def squared_distance(query: PassQuery, row: Vector, cell: int) -> int:
     offset = 0 if query.offsets is None else int(query.offsets[cell])
     if query.rule == "full":
         return sum(v * v for v in saturated(coordinates(query, row, cell))) + offset
-    seen = row
-    if query.metric is not None:
-        limit = saturation(len(query.metric.matrix))
-        seen = [max(-limit, min(limit, v)) for v in mapped(query.metric, row)]
-    # |u - c|^2 without |u|^2: the same for all cells, and not bounded after saturation.
-    centre = query.metric_centres[cell].tolist()
-    return sum(c * c - 2 * u * c for u, c in zip(seen, centre, strict=True)) + offset
+    return offset - sum(s * u for s, u in zip(query.slopes[cell].tolist(), row, strict=True))
 
 
 def coordinates(query: PassQuery, row: Vector, cell: int) -> Vector:
@@ -162,13 +156,10 @@ def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> Pas
         # -1 stands for the identity, which needs as many coordinates as features.
         lowest = -1 if p == d else 0
         cell_map = np.array([draw(st.integers(lowest, len(maps) - 1)) for _ in range(cells)])
-    metric = metric_centres = offsets = table = None
+    slopes = offsets = table = None
     if rule == "nearest":
-        q = d
-        if draw(st.booleans()):
-            q = draw(st.sampled_from([1, d, d]))
-            metric = draw(int_map(q, d))
-        metric_centres = np.array([[draw(coordinate) for _ in range(q)] for _ in range(cells)])
+        slope = coordinate | st.integers(-(1 << 35), 1 << 35)
+        slopes = np.array([[draw(slope) for _ in range(d)] for _ in range(cells)])
     if rule == "full" or draw(st.booleans()):
         offset = st.just(0) | st.integers(0, 10) | st.integers(-(1 << 24), 1 << 24)
         offsets = np.array([draw(offset) for _ in range(cells)])
@@ -187,8 +178,7 @@ def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> Pas
         maps=maps,
         cell_map=cell_map,
         rule=rule,
-        metric=metric,
-        metric_centres=metric_centres,
+        slopes=slopes,
         offsets=offsets,
         soft=soft,
         unit_bits=draw(st.integers(1, 14)) if soft else 0,

@@ -56,6 +56,19 @@ def rows_batch(
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def stored_values(rows: NDArray[np.float64], schema: pa.Schema) -> NDArray[np.float64]:
+    """Rows (n, d) rounded as `rows_batch` stores them, as float64 again (a copy)."""
+    import pyarrow as pa
+
+    first = schema.field(0).type
+    if pa.types.is_fixed_size_list(first):
+        return _rounded(rows, first.value_type).astype(np.float64)
+    out = np.empty(rows.shape)
+    for j in range(rows.shape[1]):
+        out[:, j] = _rounded(rows[:, j], schema.field(j).type)
+    return out
+
+
 def _number_type(name: str) -> pa.DataType:
     import pyarrow as pa
 
@@ -92,12 +105,17 @@ def _alias(name: str) -> pa.DataType:
 def _cast(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
     import pyarrow as pa
 
+    return pa.array(_rounded(values, kind), kind)
+
+
+def _rounded(values: NDArray[np.float64], kind: pa.DataType) -> NDArray[Any]:
+    """Values in a column's own numeric type, kept in its range."""
     target: Any = np.dtype(kind.to_pandas_dtype())
     if target.kind == "f":
         limit = float(np.finfo(target).max)
-        return pa.array(np.clip(values, -limit, limit).astype(target), kind)
+        return np.clip(values, -limit, limit).astype(target)
     limits = np.iinfo(target)
     # The largest float that the type holds: 2^63 - 1 itself would round up to 2^63.
     top = float(limits.max)
     top = float(np.nextafter(top, 0)) if int(top) > limits.max else top
-    return pa.array(np.clip(np.rint(values), float(limits.min), top).astype(target), kind)
+    return np.clip(np.rint(values), float(limits.min), top).astype(target)

@@ -1,34 +1,48 @@
 """Sampled rows as partitioned Parquet, in the input's columns and units.
 
 Rows come in blocks, each from a counter-based generator keyed by (seed, partition, block): the
-result depends on the release, the number of rows, of partitions, the label and the seed alone,
-and one block is all that is ever in memory.
+result depends on the release, the numbers of rows and partitions, the options and the seed alone,
+whoever writes the partitions, and one block is all that a task ever holds.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dpgmm_dist.artifact.columns import rows_batch, rows_schema
+from dpgmm_dist.artifact.columns import rows_batch, rows_schema, stored_values
+from dpgmm_dist.artifact.inside import PublicBounds
 from dpgmm_dist.artifact.load import Release, load_release, sample_rows
+from dpgmm_dist.artifact.part_files import (
+    ForEach,
+    make_empty_folder,
+    new_parquet,
+    one_after_another,
+    part_name,
+    storage_errors,
+)
 from dpgmm_dist.artifact.receipt import check_receipt
-from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url
-from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, find_label
+from dpgmm_dist.budget.urls import check_no_password, safe_url
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import LabelValue, Mixture
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Floats = NDArray[np.float64]
+
 # Numbers in a block; about 16 MB as float64, a few times that while a block is made.
 _BLOCK_VALUES = 1 << 21
 _SEED_BITS = 63
+_TRIES = 100
+"""How often a row outside the bounds is drawn again before it is moved to them."""
 
 
 class SampleResult(TypedDict):
@@ -37,52 +51,162 @@ class SampleResult(TypedDict):
     rows: int
     partitions: int
     seed: int
-    """With the same release, rows, partitions and label it gives the same files again."""
+    """With the same release, rows, partitions and options it gives the same files again."""
     output: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sampler:
     """Rows of one release, partition by partition; any engine may run the partitions."""
 
-    release: Release
     mixture: Mixture
+    transform: Transform
     schema: pa.Schema
     seed: int
+    counts: LabelRows | None = None
+    """Rows of each label of ``mixture``, over all partitions; None: the released proportions."""
+    reject: PublicBounds | None = None
+    clip: PublicBounds | None = None
 
     @classmethod
-    def of(cls, release: Release, seed: int, label: LabelValue | None = None) -> Sampler:
-        """A sampler of one label, or of all labels in the released proportions."""
-        mixture = release.mixture
-        if label is not None:
-            mixture = mixture.for_label(_find_label(release.label_values, label))
-        columns = check_receipt(release.receipt).input
-        return cls(release, mixture, rows_schema(columns, release.label_values), seed)
+    def of(cls, release: Release, seed: int, options: SampleOptions | None = None) -> Sampler:
+        """A sampler of the release, as the options say (SpecError when it has no such label)."""
+        options = options or SampleOptions()
+        mixture, transform = release.mixture, release.transform
+        if options.label is not None:
+            mixture = mixture.for_label(find_label(release.label_values, options.label))
+        if options.temperature != 1:
+            factor = options.temperature**2
+            mixture = replace(mixture, covariances=factor * mixture.covariances)
+            transform = replace(transform, residual_variance=factor * transform.residual_variance)
+        receipt = check_receipt(release.receipt)
+        schema = rows_schema(receipt.input, release.label_values)
+        bounds = None
+        if options.bounds != "none":
+            names = [column.name for column in receipt.input.columns]
+            bounds = PublicBounds.of(receipt.specification, names, transform.input_dimension)
+        return cls(
+            mixture,
+            transform,
+            schema,
+            seed,
+            options.counts(release.label_values),
+            reject=bounds if options.bounds == "reject" else None,
+            clip=bounds,
+        )
 
-    def batches(self, partition: int, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows of one partition, a block at a time, in random order of components."""
-        size = max(1, _BLOCK_VALUES // self.release.transform.input_dimension)
-        for block, start in enumerate(range(0, rows, size)):
-            key = np.random.SeedSequence(self.seed, spawn_key=(partition, block))
-            generator = np.random.Generator(np.random.Philox(key))
-            count = min(size, rows - start)
-            points, index = sample_rows(self.mixture, self.release.transform, generator, count)
+    def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
+        """One of ``partitions`` parts of ``rows`` rows, a block at a time, in random order."""
+        for points, index in self.blocks(partition, partitions, rows):
             values, positions = self.mixture.label_values, self.mixture.label_index[index]
             labels = [values[i] for i in positions.tolist()] if values else []
             yield rows_batch(points, labels, self.schema)
 
+    def blocks(
+        self, partition: int, partitions: int, rows: int
+    ) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
+        """Rows (n, d) in input units and the component (n,) of each."""
+        size = max(1, _BLOCK_VALUES // self.transform.input_dimension)
+        left = None if self.counts is None else self.counts.part(partition, partitions)
+        total = rows // partitions + (partition < rows % partitions)
+        total = total if left is None else int(left.sum())
+        order = self._generator(partition)
+        for block, start in enumerate(range(0, total, size)):
+            generator = self._generator(partition, block)
+            count = min(size, total - start)
+            labels = None
+            if left is not None:
+                # Which of the remaining labels come next: as if all had been shuffled.
+                chosen = order.multivariate_hypergeometric(left, count)
+                left -= chosen
+                labels = generator.permutation(np.repeat(np.arange(left.size), chosen))
+            yield self._inside(generator, labels, *self._draw(generator, labels, count))
+
+    def _generator(self, *key: int) -> np.random.Generator:
+        sequence = np.random.SeedSequence(self.seed, spawn_key=key)
+        return np.random.Generator(np.random.Philox(sequence))
+
+    def _draw(
+        self, generator: np.random.Generator, labels: NDArray[np.int64] | None, count: int
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """``count`` rows and their components; row i of label ``labels[i]`` where given."""
+        if labels is None:
+            return sample_rows(self.mixture, self.transform, generator, count)
+        rows = np.empty((count, self.transform.input_dimension))
+        index = np.empty(count, np.int64)
+        for label in np.unique(labels):
+            here = labels == label
+            members = np.flatnonzero(self.mixture.label_index == label)
+            one = self.mixture.for_label(self.mixture.label_values[label])
+            drawn, which = sample_rows(one, self.transform, generator, int(here.sum()))
+            rows[here], index[here] = drawn, members[which]
+        return rows, index
+
+    def _inside(
+        self,
+        generator: np.random.Generator,
+        labels: NDArray[np.int64] | None,
+        rows: Floats,
+        index: NDArray[np.int64],
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """The rows as they are stored, inside the bounds if that was asked for."""
+        if self.clip is None:
+            return rows, index
+
+        def stored(values: Floats) -> Floats:
+            return stored_values(values, self.schema)
+
+        rows = stored(rows)
+        outside = np.flatnonzero(~self.clip.contains(rows))
+        for _ in range(_TRIES if self.reject is not None else 0):
+            if not outside.size:
+                break
+            same = None if labels is None else labels[outside]
+            rows[outside], index[outside] = self._draw(generator, same, outside.size)
+            rows[outside] = stored(rows[outside])
+            outside = outside[~self.clip.contains(rows[outside])]
+        if outside.size:
+            rows[outside] = self.clip.moved_inside(rows[outside], stored)
+        return rows, index
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _PartWriter:
+    """Writes one partition; travels to workers, so its repr shows no storage options."""
+
+    sampler: Sampler
+    rows: int
+    partitions: int
+    output: str
+    options: Mapping[str, Any] | None
+
+    def __call__(self, partition: int) -> int:
+        done = 0
+        with (
+            storage_errors("write samples", self.output),
+            new_parquet(
+                self.output, self.options, part_name(partition), self.sampler.schema
+            ) as write,
+        ):
+            for batch in self.sampler.batches(partition, self.partitions, self.rows):
+                write(batch)
+                done += batch.num_rows
+        return done
+
 
 def write_samples(
     release_url: str,
-    rows: int,
+    rows: int | None,
     output: str,
     label: LabelValue | None = None,
     partitions: int = 1,
     seed: int | None = None,
     *,
+    options: SampleOptions | None = None,
     storage_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
     progress: Callable[[float], None] | None = None,
+    for_each: ForEach = one_after_another,
 ) -> SampleResult:
     """Write synthetic rows as ``part-00000.parquet``, ``part-00001.parquet``, ...
 
@@ -91,7 +215,8 @@ def write_samples(
     release_url
         Directory or URL of a release.
     rows
-        Number of rows altogether, spread evenly over the partitions.
+        Number of rows altogether, spread evenly over the partitions; None when
+        ``options.label_rows`` says it.
     output
         Directory or URL, empty or not there yet.
     label
@@ -101,10 +226,14 @@ def write_samples(
         Number of files.
     seed
         At least 0; random when None, and returned.
+    options
+        Rows per label, temperature, bounds: all free of privacy cost.
     storage_options, output_options
         Given to the file systems of the release and of the output.
     progress
-        Called with the fraction of rows written.
+        Called with the fraction of partitions written.
+    for_each
+        Who writes the partitions: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
 
     Raises
     ------
@@ -116,22 +245,20 @@ def write_samples(
     """
     from threadpoolctl import threadpool_limits
 
+    options = options or SampleOptions()
+    if label is not None:
+        options = replace(options, label=label)
+    rows = options.total(rows)
     seed = _checked_numbers(rows, partitions, seed)
     check_no_password(output)
-    sampler = Sampler.of(load_release(release_url, storage_options), seed, label)
-    done = 0
+    release = load_release(release_url, storage_options)
+    sampler = Sampler.of(release, seed, options.balanced_over(release.label_values, rows))
     # The products are small: a second BLAS thread costs more than it brings, on a busy machine
     # eight times as much. It changes no bit.
-    with _storage_errors(output), threadpool_limits(1):
-        fs, root = _empty_folder(output, output_options)
-        for partition in range(partitions):
-            share = rows // partitions + (partition < rows % partitions)
-            with _new_parquet(fs, f"{root}/part-{partition:05d}.parquet", sampler.schema) as write:
-                for batch in sampler.batches(partition, share):
-                    write(batch)
-                    done += batch.num_rows
-                    if progress is not None:
-                        progress(done / rows)
+    with storage_errors("write samples", output), threadpool_limits(1):
+        make_empty_folder(output, output_options)
+        write = _PartWriter(sampler, rows, partitions, output, output_options)
+        for_each(write, range(partitions), progress or (lambda _: None))
     return SampleResult(rows=rows, partitions=partitions, seed=seed, output=safe_url(output))
 
 
@@ -143,88 +270,3 @@ def _checked_numbers(rows: int, partitions: int, seed: int | None) -> int:
     if seed is not None and seed < 0:
         raise SpecError(f"seed must be at least 0, got {seed}")
     return secrets.randbits(_SEED_BITS) if seed is None else seed
-
-
-def _find_label(labels: tuple[LabelValue, ...], label: LabelValue) -> LabelValue:
-    """The release's label that is meant; a command line has only text for integers."""
-    if not labels:
-        raise SpecError(f"the release has no labels, so label {label!r} cannot be asked for")
-    for known in labels:
-        if known == label or str(known) == str(label):
-            return known
-    shown = ", ".join(repr(known) for known in labels[:20]) + (", ..." if len(labels) > 20 else "")
-    raise SpecError(f"label {label!r} is not one of the release's labels: {shown}")
-
-
-def _empty_folder(output: str, options: Mapping[str, Any] | None) -> tuple[Any, str]:
-    """The file system and path of an output that holds nothing; made if it is local."""
-    from fsspec.core import url_to_fs
-
-    fs, root = url_to_fs(output, **(options or {}))
-    root = root.rstrip("/") or "/"
-    try:
-        fs.invalidate_cache()
-        entries = fs.ls(root, detail=True)
-    except FileNotFoundError:
-        entries = []
-    # Object stores may list a prefix's own marker.
-    if any(str(entry["name"]).strip("/") != root.strip("/") for entry in entries):
-        raise SpecError(
-            f"{safe_url(output)} is not empty: choose another output, or empty it yourself"
-        )
-    if entries and entries[0]["type"] == "file" and entries[0].get("size"):
-        raise SpecError(f"{safe_url(output)} is a file: choose a directory for the output")
-    fs.makedirs(root, exist_ok=True)
-    return fs, root
-
-
-@contextmanager
-def _new_parquet(
-    fs: Any, path: str, schema: pa.Schema
-) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Yield a function that appends row groups to a new file, which appears when all went well."""
-    import pyarrow.parquet as pq
-
-    local = bool(getattr(fs, "local_file", False))
-    folder, _, name = path.rpartition("/")
-    target = f"{folder}/.{name}.{secrets.token_hex(4)}" if local else path
-    file = fs.open(target, "wb") if local else fs.open(target, "wb", autocommit=False)
-    try:
-        # Gaussian draws do not compress; labels and small integers do, by their dictionary.
-        coded = [field.name for field in schema if not _is_continuous(field.type)]
-        options = {"compression": "NONE", "use_dictionary": coded, "write_statistics": False}
-        with pq.ParquetWriter(file, schema, **options) as writer:
-            yield writer.write_batch
-        file.close()
-        if local:
-            os.rename(target, path)
-        else:
-            file.commit()
-    except BaseException:
-        # Whatever happened, no part of a file may look like a whole one.
-        if local:
-            file.close()
-            os.unlink(target)
-        else:
-            file.discard()
-        raise
-
-
-def _is_continuous(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_floating(kind) or pa.types.is_fixed_size_list(kind))
-
-
-@contextmanager
-def _storage_errors(output: str) -> Iterator[None]:
-    """Turn what a file system raises into one line with the output's address."""
-    try:
-        yield
-    except (DataError, SpecError):
-        raise
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(
-            f"cannot write samples to {safe_url(output)}: {describe_error(error)}. Check that it "
-            "is there and that you may write to it"
-        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from queue import Empty, SimpleQueue
 
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.cores import cores
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.dividing import divided
@@ -34,7 +34,7 @@ class LocalEngine:
     name = "threads"
 
     def __init__(self, threads: int | None = None, cache_bytes: int | None = None) -> None:
-        self.threads = threads or _processors()
+        self.threads = threads or cores()
         self.cache_bytes = default_cache_bytes() if cache_bytes is None else cache_bytes
         self._cached: tuple[object, object] = (None, None)
         self._cache: LatticeCache | None = None
@@ -116,10 +116,3 @@ class _Work:
             return self._waiting.get_nowait()
         except Empty:
             return None
-
-
-def _processors() -> int:
-    """Processors that this process may use; not every system can say which it may."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

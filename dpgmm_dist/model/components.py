@@ -12,6 +12,7 @@ from dpgmm_dist.model.allocation import clipped_share, kl_curvatures, split, whi
 from dpgmm_dist.model.em import Fit
 from dpgmm_dist.model.matching import match_components, own_moments
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
+from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Problem
 from dpgmm_dist.model.shrinkage import (
@@ -90,31 +91,32 @@ def _matched(asked: Mixture, measured: Mixture, answer: Observed) -> Mixture:
     sigmas = [answer.block(statistic).sigma for statistic in ("count", "sum", "second")]
     energy = sigmas[0] ** 2 + p * sigmas[1] ** 2 + noise_energy(p, sigmas[2]) / 4
     counts = answer.block("count").values
-    weights, means = measured.weights.copy(), measured.means.copy()
-    covariances = measured.covariances.copy()
     effort = 1 / max(1, len(asked.label_values))
-    for label in range(max(1, len(asked.label_values))):
+
+    def of_label(label: int) -> Fit | None:
         own = np.flatnonzero(asked.label_index == label)
         if len(own) == 1:
-            continue
-        share = weights[own].sum()
+            return None
         before, after = (
             Fit(m.weights[own] / m.weights[own].sum(), m.means[own], m.covariances[own], 0.0)
             for m in (asked, measured)
         )
         rows = max(float(counts[own].sum()), 1.0)
         noise = _NOISE_LEFT * energy / rows**2 * float((1 / before.weights).sum())
-        fit = match_components(
-            before,
-            own_moments(after),
-            answer.radius,
-            noise,
-            _ROUNDS,
-            _DRAWS,
-            17 + label,
-            effort,
+        moments = own_moments(after)
+        seed = 17 + label
+        return match_components(
+            before, moments, answer.radius, noise, _ROUNDS, _DRAWS, seed, effort
         )
-        weights[own], means[own] = share * fit.weights, fit.means
+
+    weights, means = measured.weights.copy(), measured.means.copy()
+    covariances = measured.covariances.copy()
+    labels = range(max(1, len(asked.label_values)))
+    for label, fit in zip(labels, in_order(of_label, labels), strict=True):
+        if fit is None:
+            continue
+        own = np.flatnonzero(asked.label_index == label)
+        weights[own], means[own] = weights[own].sum() * fit.weights, fit.means
         covariances[own] = fit.covariances
     return Mixture(
         weights, means, covariances, asked.label_index, asked.label_values, asked.component_number
@@ -243,7 +245,7 @@ def _shrink(
 ) -> tuple[Floats, Floats]:
     """Known-noise shrinkage toward the pooled covariance, and that toward a sphere."""
     p = white.shape[1]
-    raw = np.einsum("cij,cjk,clk->cil", unwhiten, white, unwhiten)
+    raw = unwhiten @ white @ unwhiten.transpose(0, 2, 1)
     pooled = np.einsum("c,cij->ij", weights, raw)
     out = np.empty_like(raw)
     keep = np.ones(len(raw))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.effort import affordable
+from dpgmm_dist.model.parallel import in_order
 
 Floats = npt.NDArray[np.float64]
 
@@ -57,14 +58,18 @@ def fits_of_draws(
     spread = np.cov(draws, rowvar=False).reshape(draws.shape[1], -1)
     ridge = 1e-3 * spread + 1e-6 * np.trace(spread) / len(spread) * np.eye(len(spread))
     part = draws[:few]
-    tries = [
-        expectation_maximisation(part, _start(part, components, spread, rng), ridge, _SCREEN_STEPS)
-        for _ in range(restarts if components > 1 else 1)
+    starts = [
+        _start(part, components, spread, rng) for _ in range(restarts if components > 1 else 1)
     ]
+    tries = in_order(
+        lambda start: expectation_maximisation(part, start, ridge, _SCREEN_STEPS), starts
+    )
     tries.sort(key=lambda fit: -fit.score)
+    polished = in_order(
+        lambda one: expectation_maximisation(draws, one, ridge, _POLISH_STEPS), tries[:keep]
+    )
     fits: list[Fit] = []
-    for one in tries[:keep]:
-        fit = expectation_maximisation(draws, one, ridge, _POLISH_STEPS)
+    for fit in polished:
         if all(abs(fit.score - other.score) > _SAME_OPTIMUM for other in fits):
             fits.append(fit)
     return sorted(fits, key=lambda fit: -fit.score)

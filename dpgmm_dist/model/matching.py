@@ -196,7 +196,7 @@ def _distance(measured: Sequence[Floats], predicted: Sequence[Floats], frame: Fr
     cross = np.einsum("ki,kj->kij", first, frame.means)
     outer = np.einsum("ki,kj->kij", frame.means, frame.means) * zero[:, None, None]
     centred = second - cross - cross.transpose(0, 2, 1) + outer
-    inside = np.einsum("kij,kjl,kml->kim", frame.white, centred, frame.white)
+    inside = frame.white @ centred @ frame.white.transpose(0, 2, 1)
     total = zero**2 + (mean**2).sum(axis=1) + (inside**2).sum(axis=(1, 2)) / 4
     return float((total / frame.weights).sum())
 

@@ -17,6 +17,7 @@ from dpgmm_dist.model.allocation import expected_kl, kl_curvatures, split, white
 from dpgmm_dist.model.em import Fit, fits_of_draws
 from dpgmm_dist.model.matching import CellMeasure, match_cells, score_cells
 from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.shrinkage import whitener
 
@@ -46,11 +47,13 @@ def start_mixture(
     rho : budget of the last components pass, whose noise decides how many components pay
     """
     white = whitener(centre.pooled)
-    parts = []
-    for label in range(problem.labels):
+
+    def of_label(label: int) -> Fit:
         draws = cells.draw(density, label, max(4000, _DRAWS // problem.labels), 7) @ white
         own = [one[label] for one in measures]
-        parts.append(_best(problem, draws, own, float(centre.rows[label]), rho, label))
+        return _best(problem, draws, own, float(centre.rows[label]), rho, label)
+
+    parts = in_order(of_label, range(problem.labels))
     back = np.linalg.inv(white)
     share = centre.rows / centre.rows.sum()
     counts = [len(fit.weights) for fit in parts]
@@ -79,9 +82,14 @@ def _best(
     for components in candidates:
         cost = _noise_cost(problem, components, rows, draws.shape[1], rho)
         worse += 1
-        for fit in fits_of_draws(draws, components, _RESTARTS, _DIFFERENT, 11 + label, effort):
+
+        def scored(fit: Fit) -> tuple[Fit, float]:
             matched = match_cells(fit, measures, _DRAWS, 13 + label, effort=effort)
-            score = score_cells(matched, measures, _DRAWS, 13 + label) - cost
+            return matched, score_cells(matched, measures, _DRAWS, 13 + label)
+
+        fits = fits_of_draws(draws, components, _RESTARTS, _DIFFERENT, 11 + label, effort)
+        for matched, likelihood in in_order(scored, fits):
+            score = likelihood - cost
             if best is None or score > most:
                 best, most, worse = matched, score, 0
         if worse >= _PATIENCE:

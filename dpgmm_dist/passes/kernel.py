@@ -74,29 +74,17 @@ class Kernel:
         self.offsets = np.zeros(cells)
         if query.offsets is not None:
             self.offsets += query.offsets
-        self.metric = None if query.metric is None else _FloatMap.of(query.metric)
-        if query.rule == "nearest":
-            self._prepare_distances()
+        if query.slopes is not None:
+            falls = -query.slopes.astype(np.float64)
+            self.falls = [np.ascontiguousarray(falls[a:b].T) for a, b in self.cells_of_label]
         self._allocate()
-
-    def _prepare_distances(self) -> None:
-        """``|u - c|^2`` less ``|u|^2``, the same for all cells, is one product and an offset."""
-        if self.query.metric_centres is None:
-            raise ValueError(f"query {self.query.step}: rule 'nearest' needs metric_centres")
-        points = self.query.metric_centres.astype(np.float64)
-        self.distance_offsets = (points**2).sum(axis=1) + self.offsets
-        self.distance_factors = [
-            np.ascontiguousarray(-2 * points[first:last].T) for first, last in self.cells_of_label
-        ]
 
     def _allocate(self) -> None:
         """Buffers for one slice of rows: new memory would cost more than the work done in it."""
         d, p = self.query.width, self.query.dimension
-        q = 1 if self.metric is None else self.metric.matrix.shape[1]
-        rows = max(_SLICE_ROWS, _SLICE_BYTES // (8 * max(d, p, q)))
+        rows = max(_SLICE_ROWS, _SLICE_BYTES // (8 * max(d, p)))
         rows = max(1, min(rows, block_rows(self.query)))
         self._gathered = np.empty((rows, d))
-        self._seen = np.empty((rows, q))
         self._image = np.empty((rows, p))
         self._mapped = np.empty((rows, p))
 
@@ -151,14 +139,8 @@ class Kernel:
     def _nearest(self, u: Floats, label: int) -> npt.NDArray[np.int16]:
         """Which of the label's cells is at the least exact distance; ties go to the lowest."""
         first, last = self.cells_of_label[label]
-        if self.metric is not None:
-            u = multiply(u, self.metric.matrix, self._seen[: len(u)])
-            np.rint(u, out=u)
-            limit = saturation(u.shape[1])
-            if self.metric.stretch * FEATURE_RADIUS + 1 > limit:
-                np.clip(u, -limit, limit, out=u)
-        distance = multiply(u, self.distance_factors[label], np.empty((len(u), last - first)))
-        distance += self.distance_offsets[first:last]
+        distance = multiply(u, self.falls[label], np.empty((len(u), last - first)))
+        distance += self.offsets[first:last]
         return np.asarray(distance.argmin(axis=1), dtype=np.int16)
 
     def _distances(self, rows: Rows, first: int, last: int) -> Floats:

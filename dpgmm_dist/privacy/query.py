@@ -65,9 +65,10 @@ class PassQuery:
     """One map-reduce over the rows. C cells; cells of one label are consecutive.
 
     A row with label l belongs to the cells with ``cell_label == l``: to its only one (rule
-    "label"), to the nearest of ``metric_centres`` in the coordinates of ``metric`` (rule
-    "nearest"), or by the least ``|v|^2 + offset`` in each cell's own coordinates (rule "full"),
-    where ``soft`` shares the row out in units of ``2**-unit_bits``. Its coordinates in a cell are
+    "label"), to the one of least ``offset - slope . u`` (rule "nearest": the squared distance in
+    one metric, less what all cells share), or by the least ``|v|^2 + offset`` in each cell's own
+    coordinates (rule "full"), where ``soft`` shares the row out in units of ``2**-unit_bits``. Its
+    coordinates in a cell are
     ``v = map(u - centre)``, scaled down to norm ``radius``.
     """
 
@@ -82,11 +83,11 @@ class PassQuery:
     cell_map: Ints | None = None
     """(C,) index into ``maps``; None for the identity map."""
     rule: Rule = "label"
-    metric: IntMap | None = None
-    metric_centres: Ints | None = None
-    """(C, q) in the coordinates of ``metric`` (of the feature lattice without one)."""
+    slopes: Ints | None = None
+    """(C, d) of rule "nearest": twice the centre under the square of the metric."""
     offsets: Ints | None = None
-    """(C,) added to squared distances: -2 log weight + log determinant, in squared units."""
+    """(C,) of rule "nearest": the squared length of the centre in the metric; of rule "full":
+    -2 log weight + log determinant, in squared units."""
     soft: bool = False
     unit_bits: int = 0
     table: Ints | None = None
@@ -121,7 +122,6 @@ class PassQuery:
             "unit_bits": self.unit_bits,
             "table_shift": self.table_shift,
             "map_shifts": [m.shift for m in self.maps],
-            "metric_shift": None if self.metric is None else self.metric.shift,
             "notes": self.notes,
             "blocks": [
                 {"statistic": b.statistic, "sigma": b.sigma, "sigma_off": b.sigma_off}
@@ -132,8 +132,6 @@ class PassQuery:
             value = getattr(self, name)
             if value is not None:
                 arrays[name] = value
-        if self.metric is not None:
-            arrays["metric"] = self.metric.matrix
         for index, block in enumerate(self.blocks):
             arrays[f"groups_{index}"] = block.groups
         for index, one in enumerate(self.maps):
@@ -165,16 +163,11 @@ class PassQuery:
             maps=tuple(
                 IntMap(arrays[f"map_{i}"], shift) for i, shift in enumerate(header["map_shifts"])
             ),
-            metric=(
-                None
-                if header["metric_shift"] is None
-                else IntMap(arrays["metric"], header["metric_shift"])
-            ),
             **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
         )
 
 
-_ARRAYS = ("cell_label", "centres", "cell_map", "metric_centres", "offsets", "table")
+_ARRAYS = ("cell_label", "centres", "cell_map", "slopes", "offsets", "table")
 
 
 def pack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:

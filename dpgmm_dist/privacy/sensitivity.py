@@ -107,13 +107,8 @@ def check_fits(query: PassQuery) -> None:
     need("the radius", query.radius, limit + 1)
     need("rows in a block (reciprocal)", 1 / max(block_rows(query), 1), 1 / 1024)
     largest = 0 if query.offsets is None else int(np.abs(query.offsets).max())
-    if query.rule == "nearest" and query.metric_centres is not None:
-        row = float(FEATURE_RADIUS)
-        if query.metric is not None:
-            need("a row in the metric", _map_reach(query.metric, FEATURE_RADIUS), EXACT)
-            row = saturation(query.metric.matrix.shape[0]) * math.sqrt(query.metric.matrix.shape[0])
-        far = _longest(query.metric_centres)
-        need("a squared distance", far * far + 2 * row * far + largest, EXACT)
+    if query.rule == "nearest" and query.slopes is not None:
+        need("a squared distance", FEATURE_RADIUS * _longest(query.slopes) + largest, EXACT)
     if query.rule == "full":
         need("a squared distance", query.dimension * limit**2 + largest, EXACT)
     if query.soft and query.table is not None:
@@ -131,9 +126,6 @@ def _check_sense(query: PassQuery) -> None:
     cells, p = len(query.cell_label), query.dimension
     steps = np.diff(query.cell_label, prepend=-1)
     maps = [-1] if query.cell_map is None else query.cell_map.tolist()
-    q = query.width if query.metric is None else len(query.metric.matrix)
-    matrices = [(one.matrix, p) for one in query.maps]
-    matrices += [] if query.metric is None else [(query.metric.matrix, q)]
     table = query.table
     wrong = {
         "cell_label must count up from 0, at most 2**15 labels, each with a cell": not cells
@@ -142,16 +134,16 @@ def _check_sense(query: PassQuery) -> None:
         or query.cell_label[-1] >= 1 << 15,
         "a label must have fewer than 2**15 cells": _most_of_one(query.cell_label) >= 1 << 15,
         "centres must be integers (C, d)": not _integers(query.centres, cells, query.width),
-        "maps and metric must be integers (p, d)": not all(
-            _integers(matrix, rows, query.width) for matrix, rows in matrices
+        "maps must be integers (p, d)": not all(
+            _integers(one.matrix, p, query.width) for one in query.maps
         ),
         "cell_map must name a map for each cell, or none where p is d": (
             query.cell_map is not None and len(maps) != cells
         )
         or not -1 <= min(maps) <= max(maps) < len(query.maps)
         or (min(maps) < 0 and p != query.width),
-        "rule 'nearest' needs metric_centres (C, q)": query.rule == "nearest"
-        and not _integers(query.metric_centres, cells, q),
+        "rule 'nearest' needs slopes (C, d)": query.rule == "nearest"
+        and not _integers(query.slopes, cells, query.width),
         "offsets must be integers (C,)": query.offsets is not None
         and not _integers(query.offsets, cells),
         "radius must be at least 1": query.radius < 1,

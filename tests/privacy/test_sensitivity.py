@@ -314,9 +314,8 @@ def test_the_query_that_the_next_tests_spoil_fits():
 
 
 FAR = np.array([[0, 0], [1 << 40, 0]])
-NEAREST = {"rule": "nearest", "soft": False, "metric_centres": np.array([[1, 0], [0, 0]])}
+NEAREST = {"rule": "nearest", "soft": False, "slopes": np.array([[1, 0], [0, 0]])}
 WIDE = IntMap(np.eye(2, dtype=np.int64) << 37, 37)
-UNIT = IntMap(np.eye(2, dtype=np.int64), 0)
 
 
 @pytest.mark.parametrize(
@@ -332,12 +331,8 @@ UNIT = IntMap(np.eye(2, dtype=np.int64), 0)
         ({"unit_bits": 55}, "a responsibility"),
         ({"blocks": (Block("count", np.arange(2), 2.0**55),)}, "a noise scale"),
         ({"blocks": (Block("second", np.arange(2), 1.0, 2.0**56),)}, "a noise scale"),
-        (NEAREST | {"metric_centres": FAR}, "a squared distance"),
-        (
-            NEAREST | {"metric_centres": np.array([[1 << 26, 0], [0, 0]]), "metric": UNIT},
-            "a squared distance",
-        ),
-        (NEAREST | {"metric": WIDE}, "a row in the metric"),
+        (NEAREST | {"slopes": FAR}, "a squared distance"),
+        (NEAREST | {"offsets": np.array([0, 1 << 53])}, "a squared distance"),
     ],
 )
 def test_a_query_that_does_not_fit_is_refused(change, message):
@@ -353,7 +348,7 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ({"table": None}, "table"),
         ({"table_shift": -1}, "table_shift"),
         ({"unit_bits": -1}, "unit_bits"),
-        ({"rule": "nearest", "metric_centres": np.array([[1, 0], [0, 0]])}, "rule 'full'"),
+        ({"rule": "nearest", "slopes": np.array([[1, 0], [0, 0]])}, "rule 'full'"),
         ({"radius": 0}, "radius"),
         ({"radius": -4096}, "radius"),
         ({"cell_label": np.array([1, 0])}, "cell_label"),
@@ -367,8 +362,8 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ({"centres": np.zeros((2, 2))}, "centres"),
         ({"maps": (IntMap(np.zeros((2, 3), dtype=np.int64), 0),)}, "maps"),
         ({"offsets": np.zeros(3, dtype=np.int64)}, "offsets"),
-        (NEAREST | {"metric_centres": None}, "metric_centres"),
-        (NEAREST | {"metric_centres": np.zeros((2, 1), dtype=np.int64)}, "metric_centres"),
+        (NEAREST | {"slopes": None}, "slopes"),
+        (NEAREST | {"slopes": np.zeros((2, 1), dtype=np.int64)}, "slopes"),
         ({"blocks": (Block("count", np.array([0, -1]), 1.0),)}, "groups"),
         ({"blocks": (Block("count", np.zeros(3, dtype=np.int64), 1.0),)}, "groups"),
         ({"blocks": (Block("third", np.arange(2), 1.0),)}, "statistic"),

@@ -203,7 +203,20 @@ class TestOtherCommands:
         options = ["--label", "3", "--partitions", "2", "--seed", "9"]
         code, out, _ = run("sample", "rel/", "--rows", "5", "--output", "o/", *options)
         assert (code, out) == (0, "rows: 5\n")
-        assert run.calls[0] == (("rel/", 5, "o/"), {"label": "3", "partitions": 2, "seed": 9})
+        (arguments, given) = run.calls[0]
+        assert arguments == ("rel/", 5, "o/")
+        assert (given["options"].label, given["partitions"], given["seed"]) == ("3", 2, 9)
+        assert callable(given["for_each"])
+
+    def test_sample_options(self, run: Run) -> None:
+        run.module("dpgmm_dist.artifact.sample", write_samples=run.answers({"rows": 5}))
+        options = ["--label-rows", "a=b=2", "--label-rows", "3=1", "--temperature", "0.5"]
+        assert run("sample", "rel/", "--output", "o/", *options, "--bounds", "reject")[0] == 0
+        given = run.calls[0][1]["options"]
+        assert dict(given.label_rows) == {"a=b": 2, "3": 1}
+        assert (given.temperature, given.bounds) == (0.5, "reject")
+        code, _, err = run("sample", "rel/", "--output", "o/", "--label-rows", "3")
+        assert code == 2 and "write LABEL=N" in err
 
     @pytest.mark.parametrize(
         ("ok", "private", "code"), [(True, True, 0), (False, True, 4), (True, False, 6)]

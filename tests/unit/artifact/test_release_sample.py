@@ -186,7 +186,7 @@ def test_samples_to_an_object_store_are_the_same_bytes(release: str, tmp_path: P
 def test_progress_reaches_the_end(release: str, tmp_path: Path) -> None:
     seen: list[float] = []
     write_samples(release, 9, str(tmp_path / "rows"), partitions=3, progress=seen.append)
-    assert seen == [3 / 9, 6 / 9, 1.0]
+    assert seen == [1 / 3, 2 / 3, 1.0]
 
 
 def test_memory_does_not_grow_with_the_rows(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.passes.kernel import Kernel
-from dpgmm_dist.privacy.query import Block, IntMap, PassQuery
+from dpgmm_dist.privacy.query import Block, PassQuery
 
 from ...queries import (
     PROBLEMS,
@@ -157,22 +157,3 @@ def test_many_slices_of_the_longest_rows_stay_exact(cut):
             [n << (16 + doubling), 0],
             [n << (32 + doubling), 0, 0],
         ]
-
-
-def test_rows_far_out_in_the_metric_saturate_before_any_distance():
-    """Unsaturated, the first coordinate would decide alone; at the limit both weigh the same."""
-    query = PassQuery(
-        "cells.1",
-        2,
-        np.zeros(2, dtype=np.int64),
-        np.zeros((2, 2), dtype=np.int64),
-        1 << 16,
-        (Block("count", np.arange(2), 1.0),),
-        rule="nearest",
-        metric=IntMap(np.array([[1 << 34, 0], [0, 1 << 30]]), 0),
-        metric_centres=np.array([[1000, 0], [0, 1400]]),
-    )
-    u = np.array([[40_000.0, 40_000.0], [40_000.0, 0.0]])
-    labels = np.zeros(2, dtype=np.int64)
-    assert integers(accumulated(query, u, labels)) == [[1, 1]]
-    assert reference(query, python_rows(u), [0, 0]) == [[1, 1]]

@@ -1,0 +1,84 @@
+"""Sampled rows inside the public bounds: drawn again until they are, or moved there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpgmm_dist.errors import DataError
+
+Floats = NDArray[np.float64]
+
+_SHRINK = 1 - 2.0**-10
+_SHRINKS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class PublicBounds:
+    """The set of rows that the specification calls possible, in input units.
+
+    Rows x with ``|(x - center) / half_width| <= norm``; in a table also each column in its bounds.
+    """
+
+    center: Floats
+    """(d,)"""
+    half_width: Floats
+    """(d,), 1 for embeddings."""
+    norm: float
+    """Infinite where only columns are bounded."""
+    box: bool = False
+    """Whether columns are bounded one by one: ``|(x - center) / half_width| <= 1`` in each."""
+
+    @classmethod
+    def of(cls, specification: Mapping[str, Any], names: list[str], width: int) -> PublicBounds:
+        """The bounds in a receipt's specification, for features ``names`` of ``width`` numbers."""
+        try:
+            bounds = specification["bounds"]
+            columns, norm, center = (bounds.get(key) for key in ("columns", "norm", "center"))
+            if columns is None:
+                middle = np.zeros(width) if center is None else np.array(center, dtype=float)
+                if middle.shape != (width,):
+                    raise ValueError(f"center has {middle.shape}")
+                return cls(middle, np.ones(width), float(norm))
+            low, high = np.array([columns[name] for name in names], dtype=float).T
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise DataError(
+                "the receipt does not say the bounds of the rows, so rows cannot be kept inside"
+            ) from None
+        radius = math.inf if norm is None else float(norm)
+        return cls((low + high) / 2, (high - low) / 2, radius, box=True)
+
+    def contains(self, rows: Floats) -> NDArray[np.bool_]:
+        """(n,) whether each row (n, d) is inside."""
+        unit = (rows - self.center) / self.half_width
+        # A norm's square may overflow for absurd rows: they are outside.
+        with np.errstate(over="ignore"):
+            inside = np.sqrt(np.einsum("ij,ij->i", unit, unit)) <= self.norm
+        if self.box:
+            inside &= (np.abs(unit) <= 1).all(axis=1)
+        return np.asarray(inside)
+
+    def moved_inside(self, rows: Floats, stored: Any) -> Floats:
+        """Rows (n, d) moved to the bounds; ``stored`` rounds rows as their columns will.
+
+        A row is drawn toward the centre until it is inside as it is stored.
+        """
+        unit = (rows - self.center) / self.half_width
+        if self.box:
+            unit = np.clip(unit, -1, 1)
+        with np.errstate(over="ignore"):
+            length = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+        unit *= np.minimum(1.0, self.norm / np.maximum(length, 1e-300))[:, None]
+        out = stored(self.center + self.half_width * unit)
+        for _ in range(_SHRINKS):
+            outside = ~self.contains(out)
+            if not outside.any():
+                break
+            unit[outside] *= _SHRINK
+            out[outside] = stored(self.center + self.half_width * unit[outside])
+        return np.asarray(out)

@@ -1,0 +1,131 @@
+"""Folders of ``part-00000.parquet``, ... : each file appears whole or not at all.
+
+Any task may write any part, and may write it again: a part's bytes follow from what it is asked
+to hold, so a repeated task replaces a file by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url
+from dpgmm_dist.errors import DataError, SpecError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+Report = Callable[[float], None]
+ForEach = Callable[[Callable[[Any], int], Sequence[Any], Report], None]
+"""Call a function with every item, in any order and anywhere; report the fraction done."""
+
+
+def one_after_another(function: Callable[[T], int], items: Sequence[T], report: Report) -> None:
+    """Run in this thread."""
+    for done, item in enumerate(items, start=1):
+        function(item)
+        report(done / len(items))
+
+
+def part_name(index: int) -> str:
+    """The file name of a part."""
+    return f"part-{index:05d}.parquet"
+
+
+def make_empty_folder(output: str, options: Mapping[str, Any] | None) -> None:
+    """Make sure that an output holds nothing, and is there if it is local.
+
+    Raises
+    ------
+    SpecError
+        When it holds something, is a file, or its URL has a password in it.
+    """
+    fs, root = resolve(output, options)
+    try:
+        fs.invalidate_cache()
+        entries = fs.ls(root, detail=True)
+    except FileNotFoundError:
+        entries = []
+    # Object stores may list a prefix's own marker.
+    if any(str(entry["name"]).strip("/") != root.strip("/") for entry in entries):
+        raise SpecError(
+            f"{safe_url(output)} is not empty: choose another output, or empty it yourself"
+        )
+    if entries and entries[0]["type"] == "file" and entries[0].get("size"):
+        raise SpecError(f"{safe_url(output)} is a file: choose a directory for the output")
+    fs.makedirs(root, exist_ok=True)
+
+
+def resolve(output: str, options: Mapping[str, Any] | None) -> tuple[Any, str]:
+    """The file system and the path of an output."""
+    from fsspec.core import url_to_fs
+
+    check_no_password(output)
+    fs, root = url_to_fs(output, **(options or {}))
+    return fs, root.rstrip("/") or "/"
+
+
+@contextmanager
+def new_parquet(
+    output: str, options: Mapping[str, Any] | None, name: str, schema: pa.Schema
+) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Yield a function that appends row groups to a new file, which appears when all went well."""
+    import pyarrow.parquet as pq
+
+    # Gaussian draws do not compress; labels and small integers do, by their dictionary.
+    coded = [field.name for field in schema if not _is_continuous(field.type)]
+    settings = {"compression": "NONE", "use_dictionary": coded, "write_statistics": False}
+    with (
+        new_file(output, options, name) as file,
+        pq.ParquetWriter(file, schema, **settings) as writer,
+    ):
+        yield writer.write_batch
+
+
+@contextmanager
+def new_file(output: str, options: Mapping[str, Any] | None, name: str) -> Iterator[Any]:
+    """Yield a binary file that appears under its name when the block ends without an error."""
+    fs, root = resolve(output, options)
+    path = f"{root}/{name}"
+    local = bool(getattr(fs, "local_file", False))
+    target = f"{root}/.{name}.{secrets.token_hex(4)}" if local else path
+    file = fs.open(target, "wb") if local else fs.open(target, "wb", autocommit=False)
+    try:
+        yield file
+        file.close()
+        if local:
+            os.replace(target, path)
+        else:
+            file.commit()
+    except BaseException:
+        # Whatever happened, no part of a file may look like a whole one.
+        if local:
+            file.close()
+            os.unlink(target)
+        else:
+            file.discard()
+        raise
+
+
+@contextmanager
+def storage_errors(what: str, output: str) -> Iterator[None]:
+    """Turn what a file system raises into one line: cannot ``what`` and the output's address."""
+    try:
+        yield
+    except (DataError, SpecError):
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(
+            f"cannot {what} to {safe_url(output)}: {describe_error(error)}. Check that it "
+            "is there and that you may write to it"
+        ) from None
+
+
+def _is_continuous(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(kind) or pa.types.is_fixed_size_list(kind))

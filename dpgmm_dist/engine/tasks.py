@@ -1,0 +1,93 @@
+"""Independent tasks on any engine: files to be written, each by whoever is free.
+
+For work that reads nothing private (sampling, decoding) or that makes private rows of private
+rows (encoding). What passes need, sums that merge, is in the engines themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from dpgmm_dist.artifact.part_files import ForEach, Report
+from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.errors import ClusterError, DpgmmError
+
+_RETRIES = 2
+_WAVE_PER_THREAD = 4
+
+
+def for_each_on(engine: Engine) -> ForEach:
+    """How ``engine`` calls a function with many items; a task may be run again elsewhere.
+
+    The first failure ends it: a DpgmmError as it is, anything else on a cluster as ClusterError
+    without its cause, which could quote arguments.
+    """
+    from dpgmm_dist.engine.cluster import DaskEngine
+    from dpgmm_dist.engine.local import LocalEngine
+
+    if isinstance(engine, DaskEngine):
+        client = engine.client
+        return lambda function, items, report: _on_cluster(client, function, items, report)
+    threads = engine.threads if isinstance(engine, LocalEngine) else 1
+    return lambda function, items, report: _on_threads(threads, function, items, report)
+
+
+def _on_threads(
+    threads: int, function: Callable[[Any], int], items: Sequence[Any], report: Report
+) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        # Not all at once: after a failure the others are never begun.
+        waiting = iter(items)
+        running: set[Future[int]] = set()
+        done = 0
+        try:
+            while True:
+                while len(running) < threads and (item := next(waiting, _NONE)) is not _NONE:
+                    running.add(pool.submit(function, item))
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for one in finished:
+                    one.result()
+                    done += 1
+                    report(done / len(items))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_NONE = object()
+
+
+def _on_cluster(
+    client: Any, function: Callable[[Any], int], items: Sequence[Any], report: Report
+) -> None:
+    try:
+        # A task, not scattered data: if the worker that holds it dies, it is made again.
+        shared = client.submit(_same, function, pure=False, retries=_RETRIES)
+        size = max(1, sum(client.nthreads().values())) * _WAVE_PER_THREAD
+        for start in range(0, len(items), size):
+            tasks = [
+                client.submit(_call, shared, item, pure=False, retries=_RETRIES)
+                for item in items[start : start + size]
+            ]
+            client.gather(tasks)
+            report((start + len(tasks)) / len(items))
+        return
+    except DpgmmError:
+        raise
+    except Exception as error:  # whatever Dask raises
+        failure = ClusterError(
+            f"the cluster failed while files were written ({type(error).__name__}): look at the "
+            "workers' and the scheduler's logs, then run the same command again"
+        )
+    raise failure
+
+
+def _same(function: Callable[[Any], int]) -> Callable[[Any], int]:
+    return function
+
+
+def _call(function: Callable[[Any], int], item: Any) -> int:
+    return function(item)

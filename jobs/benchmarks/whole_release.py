@@ -1,0 +1,100 @@
+"""One whole release of a workload in a process of its own, and where its time went.
+
+    python jobs/benchmarks/whole_release.py FOLDER NORM WIDTH COMPONENTS hard|soft
+
+Prints JSON: seconds inside passes. Whoever starts it measures the process as a whole; the
+difference is the driver's own work, imports and start-up included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from workload import Workload
+
+
+@dataclass(frozen=True)
+class WholeRelease:
+    """Wall seconds of the process, and of the passes in it."""
+
+    whole: float
+    passes: float
+
+    @property
+    def driver(self) -> float:
+        """Start-up, noise, estimation and writing."""
+        return self.whole - self.passes
+
+
+def whole_release(load: Workload, assignment: str) -> WholeRelease:
+    """Time a release of all rows by the default engine in a new process."""
+    d, components = load.truth.dimension, load.truth.n_components
+    arguments = [str(load.folder), repr(load.norm), str(d), str(components), assignment]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
+    )
+    whole = time.perf_counter() - start
+    return WholeRelease(whole, json.loads(done.stdout)["passes"])
+
+
+class TimedEngine:
+    """The default engine, with a clock around its passes."""
+
+    name = "timed"
+
+    def __init__(self) -> None:
+        from dpgmm_dist.engine.local import LocalEngine
+
+        self._engine = LocalEngine()
+        self.seconds = 0.0
+
+    def run(self, context: Any, units: Sequence[Any], report: Callable[[float], None]) -> Any:
+        """One pass."""
+        start = time.perf_counter()
+        try:
+            return self._engine.run(context, units, report)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def main() -> None:
+    """Release, print the seconds inside passes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder")
+    parser.add_argument("norm", type=float)
+    parser.add_argument("width", type=int)
+    parser.add_argument("components", type=int)
+    parser.add_argument("assignment", choices=["hard", "soft"])
+    options = parser.parse_args()
+
+    from dpgmm_dist.pipeline import release
+    from dpgmm_dist.spec import ReleaseSpec
+
+    spec = ReleaseSpec.from_dict(
+        {
+            "dataset": {"path": options.folder, "features": "x", "width": options.width},
+            "bounds": {"norm": options.norm},
+            "privacy": {"epsilon": 1.0, "delta": 1e-6},
+            "model": {"components": options.components, "assignment": options.assignment},
+        }
+    )
+    engine = TimedEngine()
+    with TemporaryDirectory() as place:
+        release(spec, output=str(Path(place) / "release"), engine=engine)
+    print(json.dumps({"passes": engine.seconds}))
+
+
+if __name__ == "__main__":
+    main()
