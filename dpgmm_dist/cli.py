@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpgmm_dist import cli_synthetic
 from dpgmm_dist.cli_ledger import app as ledger_app
+from dpgmm_dist.cli_options import Date, Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ app = typer.Typer(
 app.add_typer(ledger_app, name="ledger")
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
-ReleaseUrl = Annotated[
-    str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
-]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -40,26 +39,6 @@ Set = Annotated[
         help="Override a key, such as privacy.epsilon=2; the value is YAML. May be repeated.",
     ),
 ]
-Date = Annotated[
-    str | None,
-    typer.Option(
-        "--date",
-        metavar="DATE",
-        help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
-]
-Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
-]
-SchedulerFile = Annotated[
-    str | None,
-    typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
 def _version(wanted: bool) -> None:
@@ -197,77 +176,7 @@ def _new_release_id() -> str:
     return token_hex(8)
 
 
-@app.command()
-@guarded
-def sample(
-    release: ReleaseUrl,
-    output: Annotated[
-        str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
-    ],
-    rows: Annotated[
-        int | None, typer.Option("--rows", min=1, metavar="N", help="How many rows.")
-    ] = None,
-    label: Annotated[
-        str | None, typer.Option("--label", metavar="L", help="Rows of this label only.")
-    ] = None,
-    label_rows: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label-rows",
-            metavar="L=N",
-            help="Exactly N rows of label L, none of those not named. May be repeated.",
-        ),
-    ] = None,
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="As many rows of every label.")
-    ] = False,
-    temperature: Annotated[
-        float,
-        typer.Option("--temperature", metavar="T", help="Factor on standard deviations."),
-    ] = 1.0,
-    bounds: Annotated[
-        str,
-        typer.Option(
-            "--bounds",
-            metavar="HOW",
-            help="Rows outside the public bounds: none (leave), reject (draw again), clip (move).",
-        ),
-    ] = "none",
-    partitions: Annotated[
-        int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
-    ] = 1,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="S", help="For the same rows again.")
-    ] = None,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    scheduler_file: SchedulerFile = None,
-    json_: Json = False,
-) -> None:
-    """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
-    from dpgmm_dist.artifact.sample import write_samples
-    from dpgmm_dist.artifact.sample_options import SampleOptions, parse_label_rows
-    from dpgmm_dist.cli_progress import engine_for_tasks
-
-    options = SampleOptions(
-        label=label,
-        label_rows=parse_label_rows(label_rows or ()),
-        balanced=balanced,
-        temperature=temperature,
-        bounds=bounds,  # type: ignore[arg-type]  # checked there
-    )
-    with engine_for_tasks("sample", workers, scheduler, scheduler_file) as (for_each, progress):
-        written = write_samples(
-            release,
-            rows,
-            output,
-            partitions=partitions,
-            seed=seed,
-            options=options,
-            progress=progress,
-            for_each=for_each,
-        )
-    emit(written, as_json=json_)
+cli_synthetic.add_to(app)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,6 +116,24 @@ class Release:
             out[block] = self.mixture.log_prob(self.transform.to_latent(part))
             out[block] += self.transform.residual_log_prob(part)
         return out + self.transform.log_jacobian
+
+    def to_sklearn(self, space: Literal["input", "latent"] = "input") -> Any:
+        """The mixture as a fitted ``sklearn.mixture.GaussianMixture``, labels marginalised.
+
+        Parameters
+        ----------
+        space
+            "input": in the input's units, where ``score_samples`` is that of the release; every
+            covariance is then (d, d). "latent": in the coordinates of ``mixture``.
+
+        Raises
+        ------
+        SpecError
+            When scikit-learn is not installed.
+        """
+        from dpgmm_dist.artifact.sklearn_mixture import to_sklearn
+
+        return to_sklearn(self.mixture, self.transform if space == "input" else None)
 
 
 def sample_rows(

@@ -1,0 +1,31 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ReleaseUrl = Annotated[
+    str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
+]
+SchedulerFile = Annotated[
+    str | None,
+    typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        metavar="DATE",
+        help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
+    ),
+]

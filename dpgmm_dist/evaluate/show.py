@@ -1,0 +1,151 @@
+"""An evaluation for people: a table, JSON and plots, each marked NOT PRIVATE."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dpgmm_dist.artifact.part_files import new_file, resolve, storage_errors
+from dpgmm_dist.evaluate.evaluation import WARNING, Evaluation
+
+FILES = ("evaluation.json", "evaluation.txt", "evaluation.png")
+_CLASSIFIERS = {"network": "two-layer network", "logistic": "logistic regression", "lda": "LDA"}
+
+
+def table(evaluation: Evaluation) -> str:
+    """The evaluation as text; the first line says that it is NOT PRIVATE."""
+    v = evaluation.values
+    rows = v["rows"]
+    training = "" if rows["training"] is None else f", {rows['training']:,} training"
+    counts = f"{rows['synthetic']:,} synthetic, {rows['held_out']:,} held-out{training} rows"
+    lines = [
+        WARNING,
+        f"release {v['release_id']}: {counts}",
+        "",
+        *_accuracy_lines(v["accuracy"]),
+        *_pairs(v),
+    ]
+    if v["labels"]:
+        lines += [
+            "",
+            f"{'label':>12} {'held-out':>9} {'real %':>7} {'synth %':>8} "
+            f"{'recall %':>9} {'Frechet':>9}",
+        ]
+        lines += [
+            f"{entry['label']!s:>12} {entry['held_out_rows']:>9,} "
+            f"{100 * entry['share_held_out']:7.2f} {100 * entry['share_synthetic']:8.2f} "
+            f"{_percent(entry['network_recall']):>9} {_number(entry['frechet_distance']):>9}"
+            for entry in v["labels"]
+        ]
+    return "\n".join(lines)
+
+
+def _accuracy_lines(accuracy: Mapping[str, Any] | None) -> list[str]:
+    if accuracy is None:
+        return []
+    lines = [f"{'accuracy on held-out rows, %, trained on':42} {'synthetic':>10} {'real':>7}"]
+    for kind, name in _CLASSIFIERS.items():
+        one = accuracy[kind]
+        made, real = _percent(one["trained_on_synthetic"]), _percent(one["trained_on_real"])
+        lines.append(f"  {name:40} {made:>10} {real:>7}")
+    return [*lines, f"  {'majority class':40} {_percent(accuracy['majority']):>10}", ""]
+
+
+def _pairs(v: Mapping[str, Any]) -> list[str]:
+    density, frechet, memory = v["log_likelihood"], v["frechet_distance"], v["memorisation"]
+    pairs = [
+        ("log-likelihood of held-out rows, nats a row", _number(density["held_out"])),
+        ("  that of a mixture fitted without privacy", _number(density["reference"])),
+        ("  gap", _number(density["gap"])),
+        ("  training less held-out rows", _number(density["training_less_held_out"])),
+        ("Frechet distance, synthetic to held-out", _number(frechet["synthetic_to_held_out"])),
+        ("  training to held-out", _number(frechet["training_to_held_out"])),
+        ("precision, %", _percent(v["precision"])),
+        ("recall, %", _percent(v["recall"])),
+    ]
+    if memory is not None:
+        share, error = memory["share_nearer_to_training"], memory["standard_error"]
+        pairs += [
+            (
+                "synthetic rows nearer to a training row, %",
+                f"{100 * share:.1f} (50 expected, +- {100 * error:.1f})",
+            ),
+            ("exact copies of training rows", str(memory["exact_copies_of_training_rows"])),
+        ]
+    return [f"{name:53} {value}" for name, value in pairs]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """The evaluation as JSON; "privacy" is "NOT PRIVATE"."""
+    return json.dumps(evaluation.values, indent=2, allow_nan=False) + "\n"
+
+
+def write_evaluation(
+    evaluation: Evaluation, output: str, options: Mapping[str, Any] | None = None
+) -> None:
+    """Write `FILES` to a folder, over those of an earlier evaluation."""
+    with storage_errors("write the evaluation", output):
+        fs, root = resolve(output, options)
+        fs.makedirs(root, exist_ok=True)
+        contents = (to_json(evaluation).encode(), table(evaluation).encode() + b"\n")
+        for name, data in zip(FILES, (*contents, plot(evaluation)), strict=True):
+            with new_file(output, options, name) as file:
+                file.write(data)
+
+
+def plot(evaluation: Evaluation) -> bytes:
+    """A PNG of three panels: accuracy by label, rows on principal axes, nearest neighbours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(
+        "NOT PRIVATE: measured on real rows, for the trusted side alone", color="#b00020"
+    )
+    labels, scatter, nearest = figure.subplots(1, 3)
+    _plot_labels(labels, evaluation)
+    test, made = evaluation.principal
+    scatter.scatter(*test[:2000].T, s=3, alpha=0.4, label="held-out", color="#1b6ca8")
+    scatter.scatter(*made[:2000].T, s=3, alpha=0.4, label="synthetic", color="#e07b39")
+    scatter.set(title="rows on the first two principal axes", xticks=[], yticks=[])
+    scatter.legend(markerscale=3, loc="upper right")
+    _plot_distances(nearest, evaluation)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=90, metadata={"Description": WARNING, "Software": None})
+    return data.getvalue()
+
+
+def _plot_labels(axes: Any, evaluation: Evaluation) -> None:
+    entries = [one for one in evaluation.values["labels"] if one["network_recall"] is not None]
+    axes.set(title="recall of each label, trained on synthetic rows", ylim=(0, 1))
+    if not entries:
+        axes.text(0.5, 0.5, "no labels", ha="center", transform=axes.transAxes)
+        return
+    axes.bar(
+        [str(one["label"]) for one in entries],
+        [one["network_recall"] for one in entries],
+        color="#e07b39",
+    )
+
+
+def _plot_distances(axes: Any, evaluation: Evaluation) -> None:
+    axes.set(title="synthetic rows: distance to the nearest")
+    if evaluation.distances is None:
+        axes.text(0.5, 0.5, "no training rows given", ha="center", transform=axes.transAxes)
+        return
+    for values, name, color in zip(
+        evaluation.distances, ("training", "held-out"), ("#b00020", "#1b6ca8"), strict=True
+    ):
+        axes.hist(values, bins=60, histtype="step", label=f"{name} row", color=color)
+    axes.legend()
