@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from dpgmm_dist.artifact.receipt import budget_rho, build_receipt
 from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
 from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.lattice import FeatureMap
@@ -104,6 +105,8 @@ def release(
     digest = spec.digest()
     if release_exists(target) is not None:
         claim_output(target, release_id=name, specification_digest=digest)
+        # A driver that was killed after the manifest has not said so.
+        Journal.locate(name, target, spec.privacy.ledger).finish_begun({"output": target})
         return ReleaseResult(target, name, already_done=True)
 
     _require_window_of_files(spec, source)

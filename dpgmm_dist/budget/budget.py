@@ -24,7 +24,6 @@ from typing import Any
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge, ChargeRecord
-from dpgmm_dist.budget.store import open_store
 from dpgmm_dist.errors import DataError
 
 
@@ -94,11 +93,15 @@ class Budget:
         ledger_options: Mapping[str, Any] | None = None,
     ) -> Budget:
         """Open ledger and journal without writing; `check` or `begin` comes next. See `open`."""
-        if ledger_url is None:
-            store = open_store(f"{output_url.rstrip('/')}/_journal", output_options)
-            return cls(charge, Journal(store, charge.release_id, prefix="", private=False), None)
-        ledger = Ledger.open(ledger_url, ledger_options)
-        return cls(charge, Journal(ledger.store, charge.release_id), ledger)
+        journal = Journal.locate(
+            charge.release_id,
+            output_url,
+            ledger_url,
+            output_options=output_options,
+            ledger_options=ledger_options,
+        )
+        ledger = None if ledger_url is None else Ledger.open(ledger_url, ledger_options)
+        return cls(charge, journal, ledger)
 
     def check(self, public_spec: Mapping[str, Any], mechanism: str) -> None:
         """Refuse what `begin` would refuse for its specification or its cost; writes nothing."""
