@@ -103,10 +103,24 @@ def release(
     noise = _noise(spec, insecure_test_noise)
     name = release_id or spec.output.release_id or random_release_id()
     digest = spec.digest()
-    if release_exists(target) is not None:
-        claim_output(target, release_id=name, specification_digest=digest)
+    where = {
+        "output_options": spec.output.storage_options,
+        "ledger_options": spec.privacy.storage_options,
+    }
+
+    def claim() -> None:
+        claim_output(
+            target,
+            release_id=name,
+            specification_digest=digest,
+            storage_options=spec.output.storage_options,
+        )
+
+    if release_exists(target, spec.output.storage_options) is not None:
+        claim()
         # A driver that was killed after the manifest has not said so.
-        Journal.locate(name, target, spec.privacy.ledger).finish_begun({"output": target})
+        journal = Journal.locate(name, target, spec.privacy.ledger, **where)
+        journal.finish_begun({"output": target})
         return ReleaseResult(target, name, already_done=True)
 
     _require_window_of_files(spec, source)
@@ -125,9 +139,9 @@ def release(
         account=account_of(spec),
         window=window_of(spec),
     )
-    budget = Budget.locate(charge, target, spec.privacy.ledger)
+    budget = Budget.locate(charge, target, spec.privacy.ledger, **where)
     budget.check(spec.public_dict(), _mechanism(noise))
-    claim_output(target, release_id=name, specification_digest=digest)
+    claim()
     budget.begin(spec.public_dict(), _mechanism(noise))
     budget.require_same_input(_fingerprint(rows))
 
@@ -155,6 +169,7 @@ def release(
         transform=transform_of(features, fitted),
         receipt=receipt,
         input_schema=describe_input(rows),
+        storage_options=spec.output.storage_options,
     )
     budget.journal.finish({"output": target})
     return ReleaseResult(target, name, already_done=False, fitted=fitted, receipt=receipt)

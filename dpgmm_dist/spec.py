@@ -1,8 +1,8 @@
 """ReleaseSpec: everything public that defines a release, validated and frozen.
 
 The YAML of a job and this model say the same thing. A mistake is a :class:`SpecError` with one line
-per problem: the key, the value, what to do. ``dataset.storage_options`` is the one secret part: it
-is in no repr, error, public dictionary or digest.
+per problem: the key, the value, what to do. The ``storage_options`` of the dataset, the ledger and
+the output are the secret parts: they are in no repr, error, public dictionary or digest.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ class _Read:
 Name = Annotated[str, _Read(fields.text)]
 Place = Annotated[str, _Read(fields.place)]
 OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
+
+
+_StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
+_SECRET = {section: {"storage_options"} for section in ("dataset", "privacy", "output")}
 
 
 class _Section(BaseModel):
@@ -103,9 +107,7 @@ class DatasetSpec(_Section):
     ] = None
     privacy_unit: PrivacyUnitSpec | None = None
     window: WindowSpec | None = None
-    storage_options: Annotated[dict[str, Any], _Read(fields.storage_options)] = Field(
-        default_factory=dict, repr=False
-    )
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class BoundsSpec(_Section):
@@ -130,6 +132,8 @@ class PrivacySpec(_Section):
 
     Releases of disjoint windows of one data set may name one ``account`` of the ledger: together
     they cost a row what the dearest of them costs. Only where the unit of privacy is one row.
+
+    ``storage_options`` are the fsspec options of ``ledger``. Secret.
     """
 
     epsilon: Annotated[float, _Read(fields.epsilon)]
@@ -140,6 +144,7 @@ class PrivacySpec(_Section):
         Literal["auto", "discrete_gaussian", "gaussian"],
         _Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
     ] = "auto"
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class ModelSpec(_Section):
@@ -158,10 +163,14 @@ class ModelSpec(_Section):
 
 
 class OutputSpec(_Section):
-    """Where the release goes, and its id where the command gives none (with a date: a template)."""
+    """Where the release goes, and its id where the command gives none (with a date: a template).
+
+    ``storage_options`` are the fsspec options of ``path``. Secret.
+    """
 
     path: OptionalPlace = None
     release_id: Annotated[str | None, _Read(fields.optional(fields.text))] = None
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class ReleaseSpec(_Section):
@@ -299,8 +308,7 @@ class ReleaseSpec(_Section):
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, without ``storage_options``."""
-        public = self.model_dump(mode="json", exclude={"dataset": {"storage_options"}})
-        return windows.without_unset(public)
+        return windows.without_unset(self.model_dump(mode="json", exclude=_SECRET))
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what defines the release: all but where it is written."""

@@ -1,10 +1,10 @@
-"""A scheduled release from beginning to end: release, verify, say where; tried again where it helps.
+"""A scheduled release from beginning to end: release, verify; tried again where that helps.
 
-    python jobs/weekly_flow.py --date 2026-11-25 [--spec jobs/weekly.yaml] [-- more options of release]
+    python jobs/weekly_flow.py --date 2026-11-25 [--spec jobs/weekly.yaml] [-- OPTIONS OF RELEASE]
 
 Every attempt is the same command, so it is the same release: charged once, however often it runs.
-Data, storage and cluster failures (exit codes 4 and 5) and killed drivers are tried again. A mistake in
-the specification (2) or a refusal of the ledger (3) would only be repeated: the flow ends with that
+Data, storage and cluster failures (exit codes 4 and 5) and killed drivers are tried again. A wrong
+specification (2) or a refusal of the ledger (3) would only be repeated: the flow ends with that
 code.
 """
 
