@@ -15,6 +15,7 @@ from dpgmm_dist import cli_synthetic
 from dpgmm_dist.cli_ledger import app as ledger_app
 from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
+from dpgmm_dist.cli_storage import StorageOptions, read_options
 
 if TYPE_CHECKING:
     from dpgmm_dist.spec import ReleaseSpec
@@ -156,21 +157,23 @@ cli_synthetic.add_to(app)
 
 @app.command()
 @guarded
-def show(release: ReleaseUrl, json_: Json = False) -> None:
+def show(release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
     """Show what a release holds and what was spent on it."""
     from dpgmm_dist.artifact.show import describe_release
 
-    emit(describe_release(release), as_json=json_)
+    emit(describe_release(release, read_options(storage_options)), as_json=json_)
 
 
 @app.command()
 @guarded
-def verify(release: ReleaseUrl, json_: Json = False) -> None:
+def verify(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Check a release: files, digests, schema, accounting. Exit code 0, 4, or 6: not private."""
     from dpgmm_dist.artifact.verify import verify_release
     from dpgmm_dist.errors import DataError, NotPrivateError
 
-    found = verify_release(release)
+    found = verify_release(release, read_options(storage_options))
     state = {"ok": found.ok, "private": found.private, "problems": list(found.problems)}
     emit({**state, **found.summary}, as_json=json_)
     if not found.ok:
@@ -182,12 +185,14 @@ def verify(release: ReleaseUrl, json_: Json = False) -> None:
 
 @app.command()
 @guarded
-def report(release: ReleaseUrl, json_: Json = False) -> None:
+def report(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Say where the report of a release is."""
     from dpgmm_dist.artifact.write import release_exists
     from dpgmm_dist.errors import DataError
 
-    manifest = release_exists(release)
+    manifest = release_exists(release, read_options(storage_options))
     if manifest is None:
         raise DataError(f"{release}: holds no release (no release.json); check the path")
     if "report.html" not in manifest.files:

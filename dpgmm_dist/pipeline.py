@@ -101,8 +101,13 @@ def release(
     noise = _noise(spec, insecure_test_noise)
     name = release_id or random_release_id()
     digest = spec.digest()
-    if release_exists(target) is not None:
-        claim_output(target, release_id=name, specification_digest=digest)
+    writing = spec.output.storage_options
+
+    def claim() -> None:
+        claim_output(target, release_id=name, specification_digest=digest, storage_options=writing)
+
+    if release_exists(target, writing) is not None:
+        claim()
         return ReleaseResult(target, name, already_done=True)
 
     rows = source or ParquetSource.from_spec(spec)
@@ -115,9 +120,17 @@ def release(
         name, digest, spec.privacy.epsilon, spec.privacy.delta, gaussian=noise.accounting == "gdp"
     )
     if spec.privacy.ledger is not None:
-        Ledger.open(spec.privacy.ledger).check(charge)
-    claim_output(target, release_id=name, specification_digest=digest)
-    budget = Budget.open(charge, spec.public_dict(), _mechanism(noise), target, spec.privacy.ledger)
+        Ledger.open(spec.privacy.ledger, spec.privacy.storage_options).check(charge)
+    claim()
+    budget = Budget.open(
+        charge,
+        spec.public_dict(),
+        _mechanism(noise),
+        target,
+        spec.privacy.ledger,
+        output_options=writing,
+        ledger_options=spec.privacy.storage_options,
+    )
     budget.require_same_input(_fingerprint(rows))
 
     engine = engine or _local_engine()
@@ -144,6 +157,7 @@ def release(
         transform=transform_of(features, fitted),
         receipt=receipt,
         input_schema=describe_input(rows),
+        storage_options=writing,
     )
     budget.journal.finish({"output": target})
     return ReleaseResult(target, name, already_done=False, fitted=fitted, receipt=receipt)

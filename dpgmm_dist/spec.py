@@ -1,8 +1,8 @@
 """ReleaseSpec: everything public that defines a release, validated and frozen.
 
 The YAML of a job and this model say the same thing. A mistake is a :class:`SpecError` with one line
-per problem: the key, the value, what to do. ``dataset.storage_options`` is the one secret part: it
-is in no repr, error, public dictionary or digest.
+per problem: the key, the value, what to do. The ``storage_options`` of the dataset, the ledger and
+the output are the secret parts: they are in no repr, error, public dictionary or digest.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ Place = Annotated[str, _Read(fields.place)]
 OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
 
 
+_StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
+_SECRET = {section: {"storage_options"} for section in ("dataset", "privacy", "output")}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True,
@@ -79,9 +83,7 @@ class DatasetSpec(_Section):
         tuple[int, ...] | tuple[str, ...] | None, _Read(fields.optional(fields.labels))
     ] = None
     privacy_unit: PrivacyUnitSpec | None = None
-    storage_options: Annotated[dict[str, Any], _Read(fields.storage_options)] = Field(
-        default_factory=dict, repr=False
-    )
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class BoundsSpec(_Section):
@@ -102,7 +104,10 @@ class BoundsSpec(_Section):
 
 
 class PrivacySpec(_Section):
-    """The guarantee, and the ledger it is charged to."""
+    """The guarantee, and the ledger it is charged to.
+
+    ``storage_options`` are the fsspec options of ``ledger``. Secret.
+    """
 
     epsilon: Annotated[float, _Read(fields.epsilon)]
     delta: Annotated[float, _Read(fields.delta)]
@@ -111,6 +116,7 @@ class PrivacySpec(_Section):
         Literal["auto", "discrete_gaussian", "gaussian"],
         _Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
     ] = "auto"
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class ModelSpec(_Section):
@@ -129,9 +135,10 @@ class ModelSpec(_Section):
 
 
 class OutputSpec(_Section):
-    """Where the release goes."""
+    """Where the release goes. ``storage_options`` are the fsspec options of ``path``. Secret."""
 
     path: OptionalPlace = None
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class ReleaseSpec(_Section):
@@ -257,7 +264,7 @@ class ReleaseSpec(_Section):
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, without ``storage_options``."""
-        return self.model_dump(mode="json", exclude={"dataset": {"storage_options"}})
+        return self.model_dump(mode="json", exclude=_SECRET)
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what defines the release: all but where it is written."""
