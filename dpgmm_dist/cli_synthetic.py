@@ -190,6 +190,12 @@ def encode(
         int | None,
         typer.Option("--project", min=1, metavar="N", help="To N principal axes of drawn shapes."),
     ] = None,
+    save_projection: Annotated[
+        str | None,
+        typer.Option(
+            "--save-projection", metavar="PATH", help="Where to keep what --project made."
+        ),
+    ] = None,
     unit_norm: Annotated[
         bool, typer.Option("--unit-norm", help="Scale embeddings to length 1.")
     ] = False,
@@ -219,6 +225,7 @@ def encode(
             batch=batch,
             projection=projection,
             axes=project,
+            save_projection=save_projection,
             unit_norm=unit_norm,
             progress=progress,
             for_each=for_each,

@@ -7,6 +7,7 @@ the output are the secret parts: they are in no repr, error, public dictionary o
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -18,17 +19,20 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from dpgmm_dist import spec_fields as fields
+from dpgmm_dist import spec_windows as windows
+from dpgmm_dist.dates import PERIODS, RunDate
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.spec_cluster import ClusterSpec
 from dpgmm_dist.spec_errors import Problems, explain
-from dpgmm_dist.spec_section import Read, Section
+from dpgmm_dist.spec_section import Read as _Read
+from dpgmm_dist.spec_section import Section as _Section
 
-Name = Annotated[str, Read(fields.text)]
-Place = Annotated[str, Read(fields.place)]
-OptionalPlace = Annotated[str | None, Read(fields.optional(fields.place))]
+Name = Annotated[str, _Read(fields.text)]
+Place = Annotated[str, _Read(fields.place)]
+OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
 
 
-_StorageOptions = Annotated[dict[str, Any], Read(fields.storage_options)]
+_StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
 _UNPUBLISHED: dict[str, Any] = {
     "dataset": {"storage_options"},
     "privacy": {"storage_options"},
@@ -37,14 +41,33 @@ _UNPUBLISHED: dict[str, Any] = {
 }
 
 
-class PrivacyUnitSpec(Section):
+class PrivacyUnitSpec(_Section):
     """All rows that share a value of ``column`` are one unit; ``max_rows`` of them are kept."""
 
     column: Name
-    max_rows: Annotated[int, Read(fields.whole(1, 2**20))]
+    max_rows: Annotated[int, _Read(fields.whole(1, 2**20))]
 
 
-class DatasetSpec(Section):
+class WindowSpec(_Section):
+    """Rows whose ``column`` is in the window; all other rows contribute nothing.
+
+    Attributes
+    ----------
+    column : partition key (a directory ``column=value``), or a column of dates or times.
+    equals : the text of the partition.
+    start, end : dates or times, in UTC where they name no offset; ``end`` is excluded.
+    every : the day, week, month, quarter or year that holds the date of the run; becomes start
+        and end.
+    """
+
+    column: Name
+    equals: Annotated[str | None, _Read(fields.optional(fields.text))] = None
+    start: Annotated[str | None, _Read(fields.optional(windows.moment))] = None
+    end: Annotated[str | None, _Read(fields.optional(windows.moment))] = None
+    every: Annotated[str | None, _Read(fields.optional(fields.choice(*PERIODS)))] = None
+
+
+class DatasetSpec(_Section):
     """Where the rows are and which columns are read.
 
     Attributes
@@ -54,21 +77,23 @@ class DatasetSpec(Section):
     width : length of the list column where its type does not fix it.
     label, labels : label column and its public set of values; both or neither.
     privacy_unit : the unit of privacy where it is not one row.
+    window : which rows are read, by a partition key or a time; all by default.
     storage_options : fsspec options of ``path``. Secret.
     """
 
     path: Place
-    features: Annotated[str | tuple[str, ...], Read(fields.features)]
-    width: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = None
-    label: Annotated[str | None, Read(fields.optional(fields.text))] = None
+    features: Annotated[str | tuple[str, ...], _Read(fields.features)]
+    width: Annotated[int | None, _Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = None
+    label: Annotated[str | None, _Read(fields.optional(fields.text))] = None
     labels: Annotated[
-        tuple[int, ...] | tuple[str, ...] | None, Read(fields.optional(fields.labels))
+        tuple[int, ...] | tuple[str, ...] | None, _Read(fields.optional(fields.labels))
     ] = None
     privacy_unit: PrivacyUnitSpec | None = None
+    window: WindowSpec | None = None
     storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
-class BoundsSpec(Section):
+class BoundsSpec(_Section):
     """Public bounds, in input units: rows beyond them are clipped.
 
     Attributes
@@ -78,52 +103,60 @@ class BoundsSpec(Section):
     center : public centre of embeddings, shape (d,), subtracted first.
     """
 
-    norm: Annotated[float | None, Read(fields.optional(fields.norm))] = None
+    norm: Annotated[float | None, _Read(fields.optional(fields.norm))] = None
     columns: Annotated[
-        dict[str, tuple[float, float]] | None, Read(fields.optional(fields.columns))
+        dict[str, tuple[float, float]] | None, _Read(fields.optional(fields.columns))
     ] = None
-    center: Annotated[tuple[float, ...] | None, Read(fields.optional(fields.center))] = None
+    center: Annotated[tuple[float, ...] | None, _Read(fields.optional(fields.center))] = None
 
 
-class PrivacySpec(Section):
+class PrivacySpec(_Section):
     """The guarantee, and the ledger it is charged to.
+
+    Releases of disjoint windows of one data set may name one ``account`` of the ledger: together
+    they cost a row what the dearest of them costs. Only where the unit of privacy is one row.
 
     ``storage_options`` are the fsspec options of ``ledger``. Secret.
     """
 
-    epsilon: Annotated[float, Read(fields.epsilon)]
-    delta: Annotated[float, Read(fields.delta)]
+    epsilon: Annotated[float, _Read(fields.epsilon)]
+    delta: Annotated[float, _Read(fields.delta)]
     ledger: OptionalPlace = None
+    account: Annotated[str | None, _Read(fields.optional(fields.text))] = None
     noise: Annotated[
         Literal["auto", "discrete_gaussian", "gaussian"],
-        Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
+        _Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
     ] = "auto"
     storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
-class ModelSpec(Section):
+class ModelSpec(_Section):
     """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto"."""
 
-    components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = 10
+    components: Annotated[int | tuple[int, ...] | Literal["auto"], _Read(fields.components)] = 10
     covariance: Annotated[
         Literal["auto", "full", "tied", "diag", "spherical"],
-        Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
+        _Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
     ] = "auto"
-    assignment: Annotated[Literal["soft", "hard"], Read(fields.choice("soft", "hard"))] = "soft"
-    dimension: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
+    assignment: Annotated[Literal["soft", "hard"], _Read(fields.choice("soft", "hard"))] = "soft"
+    dimension: Annotated[int | None, _Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
         None
     )
-    allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
+    allocation: Annotated[Literal["kl", "even"], _Read(fields.choice("kl", "even"))] = "kl"
 
 
-class OutputSpec(Section):
-    """Where the release goes. ``storage_options`` are the fsspec options of ``path``. Secret."""
+class OutputSpec(_Section):
+    """Where the release goes, and its id where the command gives none (with a date: a template).
+
+    ``storage_options`` are the fsspec options of ``path``. Secret.
+    """
 
     path: OptionalPlace = None
+    release_id: Annotated[str | None, _Read(fields.optional(fields.text))] = None
     storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
-class ReleaseSpec(Section):
+class ReleaseSpec(_Section):
     """Everything public that defines a release.
 
     Every way to build one (``ReleaseSpec(...)``, :meth:`from_dict`, :meth:`from_yaml`,
@@ -145,15 +178,23 @@ class ReleaseSpec(Section):
             raise SpecError("\n".join(explain(error, type(self), {}))) from None
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> ReleaseSpec:
+    def from_dict(
+        cls, document: Mapping[str, Any], date: str | RunDate | None = None
+    ) -> ReleaseSpec:
         """Return the specification that nested plain mappings describe.
+
+        ``date`` is what ``{date:%Y-%m}`` in it stands for.
 
         Raises
         ------
         SpecError
             With one line for each problem.
         """
-        return cls._build(document, {})
+        if date is None or not isinstance(document, Mapping):
+            return cls._build(document, {})
+        dated = copy.deepcopy(dict(document))
+        _fill_dates(dated, date)
+        return cls._build(dated, {})
 
     @classmethod
     def from_yaml(
@@ -161,6 +202,7 @@ class ReleaseSpec(Section):
         path_or_text: str | Path,
         overrides: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
+        date: str | RunDate | None = None,
     ) -> ReleaseSpec:
         """Return the specification in a YAML file, under the environment, under ``overrides``.
 
@@ -170,6 +212,8 @@ class ReleaseSpec(Section):
             ``key: value``).
         overrides : ``section.key=value`` with the value in YAML, as given to ``--set``.
         environ : variables ``DPGMM_SECTION__KEY``, values in YAML; the process's by default.
+        date : what ``{date:%Y-%m}`` in paths, window and release id stands for, such as
+            "2026-11-25".
 
         Raises
         ------
@@ -186,6 +230,7 @@ class ReleaseSpec(Section):
         for path, value, source in assignments:
             spec_yaml.assign(document, path, value, source)
             sources[path] = source
+        _fill_dates(document, date)
         return cls._build(document, sources)
 
     @classmethod
@@ -247,7 +292,7 @@ class ReleaseSpec(Section):
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, less its secrets and the cluster."""
-        return self.model_dump(mode="json", exclude=_UNPUBLISHED)
+        return windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what defines the release: all but where it is written."""
@@ -262,6 +307,15 @@ class ReleaseSpec(Section):
             for key in sorted(here.keys() | there.keys())
             if here.get(key) != there.get(key)
         ]
+
+
+def _fill_dates(document: dict[str, Any], date: str | RunDate | None) -> None:
+    if not isinstance(date, RunDate):
+        date = RunDate(date)
+        date.fill_document(document)
+        date.require_used()
+    else:
+        date.fill_document(document)  # its owner knows what else may use it
 
 
 def _identity(spec: ReleaseSpec) -> dict[str, Any]:
@@ -292,6 +346,7 @@ def _disagreements(spec: ReleaseSpec) -> list[str]:
         *_label_problems(spec.dataset, spec.feature_names),
         *(_table_problems(spec) if spec.is_table else _embedding_problems(spec)),
         *_dimension_problems(spec),
+        *windows.problems(spec),
         *spec.cluster.problems(),
     ]
 

@@ -98,9 +98,17 @@ class Sampler:
     def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
         """One of ``partitions`` parts of ``rows`` rows, a block at a time, in random order."""
         for points, index in self.blocks(partition, partitions, rows):
-            values, positions = self.mixture.label_values, self.mixture.label_index[index]
-            labels = [values[i] for i in positions.tolist()] if values else []
-            yield rows_batch(points, labels, self.schema)
+            yield rows_batch(points, self._labels(index), self.schema)
+
+    def _labels(self, index: NDArray[np.int64]) -> Any:
+        """The label of each component (n,) as an Arrow column; nothing when unlabelled."""
+        import pyarrow as pa
+
+        values = self.mixture.label_values
+        if not values:
+            return []
+        column = pa.array(list(values), self.schema.field(len(self.schema) - 1).type)
+        return column.take(pa.array(self.mixture.label_index[index]))
 
     def blocks(
         self, partition: int, partitions: int, rows: int
