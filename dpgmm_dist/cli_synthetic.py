@@ -8,6 +8,7 @@ import typer
 
 from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, guarded, warn
+from dpgmm_dist.cli_storage import OutputOptions, StorageOptions, read_options
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,6 +66,8 @@ def sample(
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     json_: Json = False,
+    storage_options: StorageOptions = None,
+    output_options: OutputOptions = None,
 ) -> None:
     """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
     from dpgmm_dist.artifact.sample import write_samples
@@ -87,6 +90,8 @@ def sample(
             partitions=partitions,
             seed=seed,
             options=options,
+            storage_options=read_options(storage_options),
+            output_options=read_options(output_options or storage_options),
             progress=progress,
             for_each=for_each,
         )

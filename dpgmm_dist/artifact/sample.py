@@ -194,7 +194,7 @@ class _PartWriter:
     def __call__(self, partition: int) -> int:
         done = 0
         with (
-            storage_errors("write samples", self.output),
+            storage_errors("write samples", self.output, self.options),
             new_parquet(
                 self.output, self.options, part_name(partition), self.sampler.schema
             ) as write,
@@ -266,7 +266,7 @@ def write_samples(
     sampler = Sampler.of(release, seed, options.balanced_over(release.label_values, rows))
     # The products are small: a second BLAS thread costs more than it brings, on a busy machine
     # eight times as much. It changes no bit.
-    with storage_errors("write samples", output), threadpool_limits(1):
+    with storage_errors("write samples", output, output_options), threadpool_limits(1):
         make_empty_folder(output, output_options)
         write = _PartWriter(sampler, rows, partitions, output, output_options)
         for_each(write, range(partitions), progress or (lambda _: None))
