@@ -1,4 +1,4 @@
-"""The commands from data to synthetic data and back: sample, evaluate."""
+"""The commands from raw rows to synthetic ones: encode, sample, decode, evaluate."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import typer
 
 from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, guarded, warn
+from dpgmm_dist.cli_storage import OutputOptions, StorageOptions, read_options
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (sample, evaluate):
+    for command in (encode, sample, decode, evaluate):
         app.command()(command)
 
 
@@ -51,6 +52,10 @@ def sample(
             help="Rows outside the public bounds: none (leave), reject (draw again), clip (move).",
         ),
     ] = "none",
+    residual: Annotated[
+        bool,
+        typer.Option(help="Whether directions that a projection left out vary too."),
+    ] = True,
     partitions: Annotated[
         int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
     ] = 1,
@@ -61,6 +66,8 @@ def sample(
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     json_: Json = False,
+    storage_options: StorageOptions = None,
+    output_options: OutputOptions = None,
 ) -> None:
     """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
     from dpgmm_dist.artifact.sample import write_samples
@@ -73,6 +80,7 @@ def sample(
         balanced=balanced,
         temperature=temperature,
         bounds=bounds,  # type: ignore[arg-type]  # checked there
+        residual=residual,
     )
     with engine_for_tasks("sample", workers, scheduler, scheduler_file) as (for_each, progress):
         written = write_samples(
@@ -82,6 +90,8 @@ def sample(
             partitions=partitions,
             seed=seed,
             options=options,
+            storage_options=read_options(storage_options),
+            output_options=read_options(output_options or storage_options),
             progress=progress,
             for_each=for_each,
         )
@@ -148,3 +158,133 @@ def evaluate(
         emit(found.values, as_json=True)
     else:
         typer.echo(table(found))
+
+
+@guarded
+def encode(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="Parquet of raw rows: file, directory or URL.")
+    ],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="E",
+            help="pixels, scattering, onnx:PATH, projection:PATH or MODULE:NAME.",
+        ),
+    ],
+    column: Annotated[
+        str,
+        typer.Option("--column", metavar="C", help="Raw column: text, pictures or numbers."),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
+    ],
+    shape: Annotated[
+        str | None, typer.Option("--shape", metavar="HxW[xC]", help="Size of pictures.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", metavar="C", help="Other column to copy; all without. Repeatable."),
+    ] = None,
+    projection: Annotated[
+        str | None,
+        typer.Option("--projection", metavar="PATH", help="Public projection after it, .npz."),
+    ] = None,
+    project: Annotated[
+        int | None,
+        typer.Option("--project", min=1, metavar="N", help="To N principal axes of drawn shapes."),
+    ] = None,
+    save_projection: Annotated[
+        str | None,
+        typer.Option(
+            "--save-projection", metavar="PATH", help="Where to keep what --project made."
+        ),
+    ] = None,
+    unit_norm: Annotated[
+        bool, typer.Option("--unit-norm", help="Scale embeddings to length 1.")
+    ] = False,
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch", min=1, metavar="N", help="Rows of every batch; 1 makes rows independent."
+        ),
+    ] = 64,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    json_: Json = False,
+) -> None:
+    """Turn raw rows into embeddings, beside the rows. The output is as private as the input."""
+    from dpgmm_dist.cli_progress import engine_for_tasks
+    from dpgmm_dist.encode.job import write_embeddings
+
+    with engine_for_tasks("encode", workers, scheduler, scheduler_file) as (for_each, progress):
+        written = write_embeddings(
+            source,
+            output,
+            encoder=encoder,
+            column=column,
+            shape=shape,
+            keep=tuple(keep) if keep else None,
+            batch=batch,
+            projection=projection,
+            axes=project,
+            save_projection=save_projection,
+            unit_norm=unit_norm,
+            progress=progress,
+            for_each=for_each,
+        )
+    if not written["rows_are_independent"]:
+        warn(
+            "last bits of embeddings depend on which rows are encoded together: a release's "
+            "guarantee will be for the embeddings, not for the raw rows; --batch 1 mends it"
+        )
+    emit(written, as_json=json_)
+
+
+@guarded
+def decode(
+    source: Annotated[
+        str, typer.Argument(metavar="ROWS", help="Sampled rows: Parquet file, directory or URL.")
+    ],
+    decoder: Annotated[
+        str,
+        typer.Option(
+            "--decoder", metavar="D", help="pixels, projection:PATH, onnx:PATH or MODULE:NAME."
+        ),
+    ],
+    shape: Annotated[str, typer.Option("--shape", metavar="HxW[xC]", help="Size of the pictures.")],
+    output: Annotated[
+        str, typer.Option("--output", metavar="URL", help="Where pictures and sheets go.")
+    ],
+    column: Annotated[
+        str | None, typer.Option("--column", metavar="C", help="List column; the only one.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="C", help="Column for contact sheets; the only other."),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", metavar="F", help="parquet or png.")] = "parquet",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    json_: Json = False,
+) -> None:
+    """Turn sampled rows into pictures, with a contact sheet for each label."""
+    from dpgmm_dist.cli_progress import engine_for_tasks
+    from dpgmm_dist.encode.decode_job import write_images
+
+    with engine_for_tasks("decode", workers, scheduler, scheduler_file) as (for_each, progress):
+        written = write_images(
+            source,
+            output,
+            decoder=decoder,
+            shape=shape,
+            column=column,
+            label=label,
+            form=form,
+            progress=progress,
+            for_each=for_each,
+        )
+    emit(written, as_json=json_)

@@ -44,6 +44,17 @@ class Column(_Part):
     type: str
 
 
+class EncoderNote(_Part):
+    """The encoder that made the input, as ``dpgmm encode`` noted it (see `provenance`)."""
+
+    name: str
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+    batch: int = Field(ge=1)
+    rows_are_independent: bool
+    guarantee: str
+    """For which rows the guarantee holds: raw rows, or only their embeddings."""
+
+
 class InputSchema(_Part):
     """The input's columns, under "input": what sampled rows are written as."""
 
@@ -53,6 +64,7 @@ class InputSchema(_Part):
     """The list column alone (type of its elements), or every column in feature order."""
     width: int = Field(ge=1)
     label: Column | None = None
+    encoder: EncoderNote | None = None
 
 
 class QueryBlock(_Part):

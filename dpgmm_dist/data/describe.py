@@ -7,6 +7,7 @@ from typing import Any
 from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.parquet_files import opened
 from dpgmm_dist.data.source import ParquetSource
+from dpgmm_dist.provenance import from_metadata
 
 
 def describe_input(source: ParquetSource | ArraySource) -> dict[str, Any]:
@@ -51,9 +52,13 @@ def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
     if wanted.label is not None:
         kind = name_of(wanted.label, "string" if text else "int64")
         label = {"name": wanted.label, "type": kind}
-    return {
+    described = {
         "kind": "columns" if wanted.table else "list",
         "columns": [{"name": c, "type": name_of(c, "double")} for c in wanted.features],
         "width": source.width,
         "label": label,
     }
+    encoder = from_metadata(schema.metadata)
+    if encoder is not None:
+        described["encoder"] = encoder.to_dict() | {"guarantee": encoder.guarantee()}
+    return described

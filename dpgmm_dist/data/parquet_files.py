@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from dpgmm_dist.budget.urls import describe_error, secrets_in
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
 
@@ -58,7 +59,7 @@ class Place(Opaque):
         """
         import fsspec
 
-        with public_errors(f"cannot open dataset.path {self.url}"):
+        with self.public_errors(f"cannot open dataset.path {self.url}"):
             try:
                 fs, path = fsspec.url_to_fs(self.url, **self.storage_options)
             except ImportError:
@@ -78,32 +79,30 @@ class Place(Opaque):
                 ) from None
         return fs, str(path)
 
+    @contextmanager
+    def public_errors(self, what: str) -> Iterator[None]:
+        """Turn a storage error met while no row is being read into one DataError line."""
+        problem: DpgmmError | None = None
+        try:
+            yield
+        except DpgmmError:
+            raise
+        except Exception as error:
+            problem = DataError(f"{what}: {_reason(error, secrets_in(self.storage_options))}")
+        if problem is not None:
+            raise problem from None
+
     def message_path(self, fs: Any, path: str) -> str:
         """A file's path for messages, as a URL unless it is local."""
         return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
-@contextmanager
-def public_errors(what: str) -> Iterator[None]:
-    """Turn a storage error met while no row is being read into one DataError line."""
-    problem: DpgmmError | None = None
-    try:
-        yield
-    except DpgmmError:
-        raise
-    except Exception as error:
-        problem = DataError(f"{what}: {_reason(error)}")
-    if problem is not None:
-        raise problem from None
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, secrets: tuple[str, ...]) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return describe_error(error, secrets)
 
 
 def is_local(fs: Any) -> bool:
@@ -128,7 +127,7 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
         format that keeps old rows in files, or if a local file is found under two names.
     """
     fs, root = place.resolve()
-    with public_errors(f"cannot list dataset.path {place.url}"):
+    with place.public_errors(f"cannot list dataset.path {place.url}"):
         found = _find(fs, root)
         if found is None:
             raise DataError(

@@ -16,7 +16,9 @@ import pyarrow as pa
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
 from dpgmm_dist.data.parquet_files import FoundFile, Place, for_each_file, opened
+from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.windows import Window
 
 if TYPE_CHECKING:
     from dpgmm_dist.spec import DatasetSpec
@@ -37,6 +39,8 @@ class Wanted(Opaque):
     label: str | None
     labels: Labels
     """Public label set; empty without a label column."""
+    window: Window | None = None
+    """Rows to keep by a column of times; None for all of them (of the files that are read)."""
 
     @classmethod
     def from_dataset(cls, dataset: DatasetSpec) -> Wanted:
@@ -55,7 +59,8 @@ class Wanted(Opaque):
     def columns(self) -> tuple[str, ...]:
         """All columns to read, each once."""
         label = () if self.label is None else (self.label,)
-        return tuple(dict.fromkeys((*self.features, *label)))
+        window = () if self.window is None else (self.window.column,)
+        return tuple(dict.fromkeys((*self.features, *label, *window)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,6 +143,8 @@ def _footer(
         item_bytes += 4 if pa.types.is_null(kind) else kind.bit_width // 8
     if wanted.label is not None and types[wanted.label] is not None:
         _check_label(wanted.label, types[wanted.label], wanted.labels, name)
+    if wanted.window is not None:
+        _check_window(wanted.window.column, types[wanted.window.column], name)
     return Footer(file, list_size, item_bytes, groups)
 
 
@@ -205,6 +212,14 @@ def _check_label(column: str, kind: Any, labels: Labels, name: str) -> None:
         raise SpecError(
             f"dataset.labels are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
             f"holds {held}: write the labels {hint}"
+        )
+
+
+def _check_window(column: str, kind: Any, name: str) -> None:
+    problem = column_problem(kind)
+    if problem:
+        raise DataError(
+            f"{name}: the column {column!r} of dataset.window is {_shown(kind)}, {problem}"
         )
 
 

@@ -1,0 +1,263 @@
+"""``dpgmm decode``: released rows to pictures, as Parquet or PNG files, and contact sheets."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dpgmm_dist.artifact.part_files import (
+    ForEach,
+    make_empty_folder,
+    new_file,
+    new_parquet,
+    one_after_another,
+    part_name,
+    resolve,
+    storage_errors,
+)
+from dpgmm_dist.budget.urls import check_no_password, safe_url
+from dpgmm_dist.data.parquet_columns import list_rows
+from dpgmm_dist.data.parquet_files import FoundFile, Place, list_files, opened
+from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
+from dpgmm_dist.encode.protocol import Shape, parse_shape
+from dpgmm_dist.errors import DataError, SpecError
+
+IMAGE = "image"
+_ROWS = 4096
+_SHEET_SIDE = 10
+_GAP = 1
+
+
+class DecodeResult(TypedDict):
+    """What `write_images` wrote."""
+
+    files: int
+    decoder: str
+    contact_sheets: list[str]
+    output: str
+
+
+def write_images(
+    input_url: str,
+    output: str,
+    *,
+    decoder: str,
+    shape: str,
+    column: str | None = None,
+    label: str | None = None,
+    form: str = "parquet",
+    storage_options: Mapping[str, Any] | None = None,
+    output_options: Mapping[str, Any] | None = None,
+    progress: Callable[[float], None] | None = None,
+    for_each: ForEach = one_after_another,
+) -> DecodeResult:
+    """Write pictures of sampled rows, and contact sheets of the first of each label.
+
+    Parameters
+    ----------
+    input_url : Parquet as `write_samples` writes it.
+    output : directory or URL, empty or not there yet.
+    decoder : as `find_decoder` takes it.
+    shape : ``HxW`` or ``HxWxC``.
+    column : the list column of rows; the only one when None.
+    label : the column that contact sheets go by; the only other one when None.
+    form : "parquet" (a column ``image`` of uint8 pixels beside the other columns) or "png".
+    for_each : who does the files: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
+
+    Raises
+    ------
+    SpecError, DataError
+        With what was wrong.
+    """
+    if form not in ("parquet", "png"):
+        raise SpecError(f"--format must be parquet or png, got {form!r}")
+    check_no_password(output)
+    place = Place(input_url, dict(storage_options or {}))
+    files = list_files(place)
+    column, label = _columns(place, files[0], column, label)
+    size = parse_shape(shape)
+    task = _FileDecoder(decoder, size, place, column, label, form, output, output_options)
+    name = _decoder(decoder).name
+    sheets = _first_of_each_label(task, files)  # before anything is written: does it fit?
+    with storage_errors("write images", output):
+        make_empty_folder(output, output_options)
+        for_each(task, list(enumerate(files)), progress or (lambda _: None))
+        written = _write_sheets(sheets, output, output_options)
+    return DecodeResult(
+        files=len(files), decoder=name, contact_sheets=written, output=safe_url(output)
+    )
+
+
+def _columns(
+    place: Place, file: FoundFile, column: str | None, label: str | None
+) -> tuple[str, str | None]:
+    fs, _ = place.resolve()
+    with opened(fs, file.path, 1, 0) as parquet:
+        schema = parquet.schema_arrow
+    lists = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
+    if column is None:
+        if len(lists) != 1:
+            raise SpecError(f"{place.url} has {len(lists)} list columns: name one with --column")
+        column = lists[0]
+    if column not in lists:
+        raise DataError(f"{place.url}: no fixed-size list column {column!r}; it has {lists}")
+    others = [name for name in schema.names if name != column]
+    if label is None and len(others) == 1:
+        label = others[0]
+    if label is not None and label not in others:
+        raise DataError(f"{place.url}: no column {label!r}; it has {', '.join(schema.names)}")
+    if IMAGE in others:
+        raise SpecError(f"a column of {place.url} is named {IMAGE!r}, as the pictures will be")
+    return column, label
+
+
+@functools.lru_cache(maxsize=2)
+def _decoder(text: str) -> Decoder:
+    return find_decoder(text)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _FileDecoder:
+    """Decodes one file; travels to workers, so its repr shows no storage options."""
+
+    decoder: str
+    shape: Shape
+    place: Place
+    column: str
+    label: str | None
+    form: str
+    output: str
+    options: Mapping[str, Any] | None
+
+    def __call__(self, item: tuple[int, FoundFile]) -> int:
+        index, file = item
+        with storage_errors("write images", self.output):
+            if self.form == "png":
+                self._pngs(index, file)
+            else:
+                self._parquet(index, file)
+        return index
+
+    def batches(self, file: FoundFile) -> Iterator[tuple[pa.RecordBatch, NDArray[np.uint8]]]:
+        """The rows of a file and their pictures (n, h, w, c)."""
+        fs, _ = self.place.resolve()
+        with opened(fs, file.path, 2, 0) as parquet:
+            for batch in parquet.iter_batches(batch_size=_ROWS, use_threads=False):
+                column = batch.column(self.column)
+                rows, _ = list_rows(column, column.type.list_size)
+                whole = pa.types.is_integer(column.type.value_type)
+                if whole and rows.dtype.kind == "f":
+                    rows = rows.astype(np.int64)
+                yield batch, pictures(_decoder(self.decoder), rows, self.shape)
+
+    def labels(self, batch: pa.RecordBatch) -> list[str]:
+        """The label of each row as text."""
+        if self.label is None:
+            return ["all"] * batch.num_rows
+        return [str(value) for value in batch.column(self.label).to_pylist()]
+
+    def _parquet(self, index: int, file: FoundFile) -> None:
+        fs, _ = self.place.resolve()
+        with opened(fs, file.path, 1, 0) as parquet:
+            found = parquet.schema_arrow
+        kind = pa.list_(pa.uint8(), int(np.prod(self.shape)))
+        fields = [field for field in found if field.name != self.column]
+        schema = pa.schema([*fields, pa.field(IMAGE, kind)])
+        with new_parquet(self.output, self.options, part_name(index), schema) as write:
+            for batch, made in self.batches(file):
+                kept = [batch.column(field.name) for field in fields]
+                flat = pa.array(made.reshape(-1))
+                column = pa.FixedSizeListArray.from_arrays(flat, type=kind)
+                write(pa.RecordBatch.from_arrays([*kept, column], schema=schema))
+
+    def _pngs(self, index: int, file: FoundFile) -> None:
+        number = 0
+        for batch, made in self.batches(file):
+            for label, image in zip(self.labels(batch), made, strict=True):
+                name = f"{index:05d}-{number:07d}.png"
+                folder = f"{self.output.rstrip('/')}/{file_name(label)}"
+                fs, root = resolve(folder, self.options)
+                fs.makedirs(root, exist_ok=True)
+                with new_file(folder, self.options, name) as out:
+                    out.write(png(image))
+                number += 1
+
+
+def _first_of_each_label(
+    task: _FileDecoder, files: tuple[FoundFile, ...]
+) -> dict[str, list[NDArray[np.uint8]]]:
+    """Up to a sheet of pictures for each label, from the first rows of the first files."""
+    found: dict[str, list[NDArray[np.uint8]]] = {}
+    looked = 0
+    for file in files:
+        for batch, made in task.batches(file):
+            for label, image in zip(task.labels(batch), made, strict=True):
+                sheet = found.setdefault(label, [])
+                if len(sheet) < _SHEET_SIDE**2:
+                    sheet.append(image)
+            looked += 1
+            if looked >= 4 or all(len(s) == _SHEET_SIDE**2 for s in found.values()):
+                return found
+    return found
+
+
+def _write_sheets(
+    sheets: Mapping[str, list[NDArray[np.uint8]]], output: str, options: Mapping[str, Any] | None
+) -> list[str]:
+    """``contact.png`` with a row for each label, and ``contact-LABEL.png`` for each."""
+    order = sorted(sheets, key=lambda label: (not label.lstrip("-").isdecimal(), _order(label)))
+    rows = [sheets[label][:_SHEET_SIDE] for label in order]
+    pages = {"contact.png": rows}
+    for label in order:
+        images = sheets[label]
+        pages[f"contact-{file_name(label)}.png"] = [
+            images[start : start + _SHEET_SIDE] for start in range(0, len(images), _SHEET_SIDE)
+        ]
+    written = [name for name, page in pages.items() if page]
+    for name in written:
+        with new_file(output, options, name) as file:
+            file.write(png(contact_sheet(pages[name])))
+    return written
+
+
+def _order(label: str) -> Any:
+    return (int(label), "") if label.lstrip("-").isdecimal() else (0, label)
+
+
+def contact_sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Pictures (h, w, c) in rows on one page (H, W, c), with thin white lines between them."""
+    height, width, channels = rows[0][0].shape
+    columns = max(len(row) for row in rows)
+    page = np.full(
+        (len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels),
+        255,
+        np.uint8,
+    )
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = _GAP + i * (height + _GAP), _GAP + j * (width + _GAP)
+            page[top : top + height, left : left + width] = image
+    return page
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """A picture (h, w, c) as a PNG file."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    flat = image[:, :, 0] if image.shape[2] == 1 else image
+    Image.fromarray(flat).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def file_name(label: str) -> str:
+    """A label as part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", label).lstrip(".")[:60] or "_"

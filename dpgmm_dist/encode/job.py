@@ -1,0 +1,322 @@
+"""``dpgmm encode``: raw Parquet to embeddings, a file for each input file, on any engine."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import pyarrow as pa
+
+from dpgmm_dist.artifact.part_files import (
+    ForEach,
+    make_empty_folder,
+    new_parquet,
+    one_after_another,
+    part_name,
+    storage_errors,
+)
+from dpgmm_dist.budget.urls import check_no_password, safe_url
+from dpgmm_dist.data.blocks import Opaque
+from dpgmm_dist.data.parquet_files import FoundFile, Place, for_each_file, list_files, opened
+from dpgmm_dist.encode.batches import Pipeline, rows_are_independent
+from dpgmm_dist.encode.drawn import principal_axes
+from dpgmm_dist.encode.projection import Projection
+from dpgmm_dist.encode.protocol import Shape, find_encoder, parse_shape, sha256_of
+from dpgmm_dist.encode.raw_rows import embedding_column, kind_of, raw_batch
+from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.provenance import METADATA_KEY, Provenance
+
+COLUMN = "embedding"
+_ROWS_OF_A_GROUP = 8192
+_ROWS_OF_A_PIECE = 8192
+
+
+class EncodeResult(TypedDict):
+    """What `write_embeddings` wrote; nothing in it depends on the rows."""
+
+    files: int
+    width: int
+    encoder: str
+    digest: str
+    rows_are_independent: bool
+    output: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the embeddings are made with; workers make the same from it."""
+
+    encoder: str
+    shape: Shape
+    batch: int
+    projection: bytes | None
+    unit_norm: bool
+
+    def pipeline(self) -> Pipeline:
+        """The encoder, loaded once in a process."""
+        return _loaded(self)
+
+    def digest(self) -> str:
+        """SHA-256 of the encoder and everything after it."""
+        settings = repr((self.shape, self.unit_norm))
+        return sha256_of(self.pipeline().encoder.digest, self.projection or b"", settings)
+
+    def provenance(self) -> Provenance:
+        """What the receipt says about the embeddings; tests whether rows are independent."""
+        pipeline = self.pipeline()
+        name = pipeline.encoder.name
+        if self.projection is not None:
+            name += f", projected to {pipeline.width}"
+        if self.unit_norm:
+            name += ", unit norm"
+        return Provenance(
+            name=name,
+            digest=self.digest(),
+            batch=self.batch,
+            rows_are_independent=rows_are_independent(pipeline),
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(recipe: Recipe) -> Pipeline:
+    projection = None
+    if recipe.projection is not None:
+        projection = Projection.from_bytes(recipe.projection, "the projection")
+    encoder = find_encoder(recipe.encoder, recipe.shape)
+    return Pipeline(encoder, recipe.shape, recipe.batch, projection, recipe.unit_norm)
+
+
+def write_embeddings(
+    input_url: str,
+    output: str,
+    *,
+    encoder: str,
+    column: str,
+    shape: str | None = None,
+    keep: tuple[str, ...] | None = None,
+    batch: int = 64,
+    projection: str | None = None,
+    axes: int | None = None,
+    save_projection: str | None = None,
+    unit_norm: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    output_options: Mapping[str, Any] | None = None,
+    progress: Callable[[float], None] | None = None,
+    for_each: ForEach = one_after_another,
+) -> EncodeResult:
+    """Write embeddings of raw rows. The output is as private as the input.
+
+    Parameters
+    ----------
+    input_url : file, directory, glob or URL of Parquet.
+    output : directory or URL, empty or not there yet.
+    encoder : as `find_encoder` takes it.
+    column : the raw column: text, pictures as bytes, or lists of numbers.
+    shape : ``HxW`` or ``HxWxC`` of pictures; others are scaled to it.
+    keep : other columns to copy, such as a label; all others when None.
+    batch : rows of a batch; every batch has this size. 1 makes rows independent by construction.
+    projection : path of a public projection (``.npz``) applied after the encoder.
+    axes : in its place, the encoder's first principal axes over drawn shapes.
+    save_projection : path to write the projection to, for other rows (``projection``) and for
+        decoding; it is public.
+    unit_norm : scale embeddings to length 1.
+    for_each : who does the files: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
+
+    Raises
+    ------
+    SpecError, DataError
+        With what was wrong, before anything is written unless storage fails.
+    """
+    if not 1 <= batch <= 65536:
+        raise SpecError(f"--batch must be from 1 to 65536, got {batch}")
+    if projection is not None and axes is not None:
+        raise SpecError("give at most one of --projection and --project")
+    check_no_password(output)
+    place = Place(input_url, dict(storage_options or {}))
+    files = list_files(place)
+    kept, found = _columns(place, files[0], column, keep)
+    recipe = Recipe(
+        encoder, kind_of(column, found, parse_shape(shape)), batch, _matrix(projection), unit_norm
+    )
+    if axes is not None:
+        recipe = _with_axes(recipe, axes)
+    if save_projection is not None:
+        _save(recipe.projection, save_projection)
+    pieces = _pieces(place, files)
+    said = recipe.provenance()
+    width = recipe.pipeline().width
+    task = _PieceEncoder(recipe, said, place, column, kept, output, output_options)
+    with storage_errors("write embeddings", output):
+        make_empty_folder(output, output_options)
+        for_each(task, pieces, progress or (lambda _: None))
+    return EncodeResult(
+        files=len(pieces),
+        width=width,
+        encoder=said.name,
+        digest=said.digest,
+        rows_are_independent=said.rows_are_independent,
+        output=safe_url(output),
+    )
+
+
+def _columns(
+    place: Place, file: FoundFile, column: str, keep: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], pa.DataType]:
+    """The columns to copy and the type of the raw one, from the first file's schema."""
+    fs, _ = place.resolve()
+    schema = None
+    try:
+        with opened(fs, file.path, 1, 0) as parquet:
+            schema = parquet.schema_arrow
+    except Exception:
+        schema = None
+    if schema is None:
+        raise DataError(f"cannot read {place.message_path(fs, file.path)}: is it Parquet?")
+    names = [*schema.names, *(name for name, _ in file.constants if name not in schema.names)]
+    for name in (column, *(keep or ())):
+        if name not in names:
+            raise DataError(f"{place.url}: no column {name!r}; it has {', '.join(names[:20])}")
+    if column not in schema.names:
+        raise DataError(f"column {column!r} is the name of directories, not a column of the files")
+    kept = tuple(name for name in names if name != column) if keep is None else keep
+    if COLUMN in kept:
+        raise SpecError(
+            f"a column to keep is named {COLUMN!r}, as the embeddings will be: use --keep for "
+            "those you need"
+        )
+    return kept, schema.field(column).type
+
+
+@dataclass(frozen=True, repr=False)
+class _Piece(Opaque):
+    """Consecutive row groups of one file: what one task encodes, into one file."""
+
+    index: int
+    file: FoundFile
+    row_groups: tuple[int, ...]
+
+
+def _pieces(place: Place, files: tuple[FoundFile, ...]) -> list[_Piece]:
+    """All row groups of all files, in order, in pieces of about `_ROWS_OF_A_PIECE` rows."""
+    fs, _ = place.resolve()
+
+    def sizes(file: FoundFile) -> list[int] | None:
+        try:
+            with opened(fs, file.path, 1, 0) as parquet:
+                metadata = parquet.metadata
+                return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        except Exception:  # Arrow's own words quote bytes of the file
+            return None
+
+    pieces: list[_Piece] = []
+    for file, rows in zip(files, for_each_file(sizes, files), strict=True):
+        if rows is None:
+            raise DataError(f"cannot read {place.message_path(fs, file.path)}: is it Parquet?")
+        groups: list[int] = []
+        held = 0
+        for group, count in enumerate(rows):
+            groups.append(group)
+            held += count
+            if held >= _ROWS_OF_A_PIECE:
+                pieces.append(_Piece(len(pieces), file, tuple(groups)))
+                groups, held = [], 0
+        if groups or not rows:
+            pieces.append(_Piece(len(pieces), file, tuple(groups)))
+    return pieces
+
+
+def _matrix(path: str | None) -> bytes | None:
+    from dpgmm_dist.encode.protocol import file_bytes
+
+    if path is None:
+        return None
+    data = file_bytes(path)
+    Projection.from_bytes(data, path)
+    return data
+
+
+def _save(projection: bytes | None, path: str) -> None:
+    import fsspec
+
+    if projection is None:
+        raise SpecError("--save-projection: there is none; give --project N")
+    with storage_errors("write the projection", path), fsspec.open(path, "wb") as file:
+        file.write(projection)
+
+
+def _with_axes(recipe: Recipe, axes: int) -> Recipe:
+    found = principal_axes(recipe.pipeline().embed, recipe.shape, axes)
+    return Recipe(recipe.encoder, recipe.shape, recipe.batch, found.to_bytes(), recipe.unit_norm)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _PieceEncoder:
+    """Encodes one piece; travels to workers, so its repr shows no storage options."""
+
+    recipe: Recipe
+    said: Provenance
+    place: Place
+    column: str
+    kept: tuple[str, ...]
+    output: str
+    options: Mapping[str, Any] | None
+
+    def __call__(self, piece: _Piece) -> int:
+        fs, _ = self.place.resolve()
+        problem = ""
+        try:
+            with storage_errors("write embeddings", self.output):
+                self._encode(fs, piece)
+        except (DataError, SpecError):
+            raise
+        except Exception as error:
+            # Its words, or Arrow's, could quote rows.
+            name = self.place.message_path(fs, piece.file.path)
+            problem = f"cannot encode {name} ({type(error).__name__})"
+        if problem:
+            raise DataError(problem)
+        return piece.index
+
+    def _encode(self, fs: Any, piece: _Piece) -> None:
+        pipeline = self.recipe.pipeline()
+        if self.recipe.digest() != self.said.digest:
+            raise DataError(
+                f"the encoder {pipeline.encoder.name} is another one on a worker: install the same "
+                "files everywhere"
+            )
+        constants = dict(piece.file.constants)
+        with opened(fs, piece.file.path, 1 + len(self.kept), 0) as parquet:
+            schema = self._schema(parquet.schema_arrow, pipeline.width)
+            present = [n for n in (self.column, *self.kept) if n in parquet.schema_arrow.names]
+            with new_parquet(self.output, self.options, part_name(piece.index), schema) as write:
+                for batch in parquet.iter_batches(
+                    batch_size=_ROWS_OF_A_GROUP,
+                    row_groups=list(piece.row_groups),
+                    columns=present,
+                    use_threads=False,
+                ):
+                    write(self._one(batch, schema, constants))
+
+    def _schema(self, found: pa.Schema, width: int) -> pa.Schema:
+        fields = [
+            found.field(name) if name in found.names else pa.field(name, pa.string())
+            for name in self.kept
+        ]
+        fields.append(pa.field(COLUMN, pa.list_(pa.float32(), width)))
+        return pa.schema(fields, metadata={METADATA_KEY: json.dumps(self.said.to_dict())})
+
+    def _one(
+        self, batch: pa.RecordBatch, schema: pa.Schema, constants: Mapping[str, str | None]
+    ) -> pa.RecordBatch:
+        rows, good = raw_batch(batch.column(self.column), self.recipe.shape)
+        made = embedding_column(self.recipe.pipeline().embed(rows), good)
+        columns = [
+            batch.column(name)
+            if name in batch.schema.names
+            else pa.array([constants[name]] * batch.num_rows, pa.string())
+            for name in self.kept
+        ]
+        return pa.RecordBatch.from_arrays([*columns, made], schema=schema)

@@ -1,0 +1,52 @@
+"""Tiny ONNX models written by hand: the onnx package is not needed to make them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field: int, value: bytes | str) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
+
+
+def _tensor(name: str, values: np.ndarray) -> bytes:
+    dims = b"".join(_number(1, size) for size in values.shape)
+    kind = {"f": 1, "i": 7}[values.dtype.kind]
+    return dims + _number(2, kind) + _bytes(8, name) + _bytes(9, values.tobytes())
+
+
+def _value(name: str, shape: tuple[int | str, ...]) -> bytes:
+    dims = b"".join(
+        _bytes(1, _number(1, size) if isinstance(size, int) else _bytes(2, size)) for size in shape
+    )
+    return _bytes(1, name) + _bytes(2, _bytes(1, _number(1, 1) + _bytes(2, dims)))
+
+
+def linear(matrix: np.ndarray, shape: tuple[int | str, ...]) -> bytes:
+    """A model that flattens its input of a shape and multiplies it by a matrix (d, p)."""
+    flat = _bytes(1, "x") + _bytes(1, "to") + _bytes(2, "flat") + _bytes(4, "Reshape")
+    product = _bytes(1, "flat") + _bytes(1, "matrix") + _bytes(2, "y") + _bytes(4, "MatMul")
+    to = np.array([-1, matrix.shape[0]], dtype=np.int64)
+    graph = (
+        _bytes(1, flat)
+        + _bytes(1, product)
+        + _bytes(2, "tiny")
+        + _bytes(5, _tensor("matrix", matrix.astype(np.float32)))
+        + _bytes(5, _tensor("to", to))
+        + _bytes(11, _value("x", shape))
+        + _bytes(12, _value("y", (shape[0], matrix.shape[1])))
+    )
+    return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 13))

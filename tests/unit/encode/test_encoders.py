@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx_models import linear
+
+from dpgmm_dist.encode.batches import Pipeline, probe_rows, rows_are_independent
+from dpgmm_dist.encode.drawn import drawn_pictures, principal_axes
+from dpgmm_dist.encode.projection import Projection, rowwise_product
+from dpgmm_dist.encode.protocol import Encoder, find_encoder, parse_shape
+from dpgmm_dist.errors import SpecError
+
+IMAGE = (8, 8, 1)
+
+
+class Mean:
+    """Not row-wise: every row sees the others."""
+
+    name, digest = "mean", "0" * 64
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        rows = np.asarray(batch, dtype=np.float64).reshape(len(batch), -1)
+        return rows[:, :2] + 1e-3 * rows.mean()
+
+
+class Gemm:
+    """A float product, whose last bits may depend on the batch: what has to be tested."""
+
+    name, digest = "gemm", "0" * 64
+    matrix = np.random.default_rng(0).normal(size=(64, 5))
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        return np.asarray(batch, dtype=np.float64).reshape(len(batch), -1) @ self.matrix
+
+
+def lengths(batch: Any) -> np.ndarray:
+    return np.array([[len(text), text.count("e")] for text in batch], dtype=np.float32)
+
+
+def projection_file(path: Path, d: int = 64, p: int = 3) -> Path:
+    rng = np.random.default_rng(1)
+    np.savez(path, matrix=rng.normal(size=(d, p)), mean=rng.normal(size=d))
+    return path
+
+
+@pytest.mark.parametrize("text", ["pixels", "scattering", "projection"])
+@pytest.mark.parametrize("unit_norm", [False, True])
+def test_built_in_encoders_keep_every_bit_of_a_row_in_any_company(
+    text: str, unit_norm: bool, tmp_path: Path
+) -> None:
+    if text == "projection":
+        text = f"projection:{projection_file(tmp_path / 'p.npz')}"
+    encoder = find_encoder(text, IMAGE)
+    assert isinstance(encoder, Encoder) and len(encoder.digest) == 64
+    after = Projection(np.random.default_rng(2).normal(size=(1, 1)), np.zeros(1))
+    pipeline = Pipeline(encoder, IMAGE, 16, unit_norm=unit_norm)
+    d = pipeline.width
+    after = Projection(np.random.default_rng(2).normal(size=(d, 4)), np.ones(d))
+    pipeline = Pipeline(encoder, IMAGE, 16, after, unit_norm)
+    assert rows_are_independent(pipeline)
+    rows = probe_rows(IMAGE, 50, np.random.default_rng(5))
+    whole = pipeline.embed(rows)
+    assert whole.shape == (50, 4) and whole.dtype == np.float32
+    for start, stop in ((0, 1), (3, 20), (49, 50), (7, 7)):
+        assert pipeline.embed(rows[start:stop]).tobytes() == whole[start:stop].tobytes()
+    if unit_norm:
+        np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-6)
+
+
+def test_an_encoder_that_mixes_rows_is_found_out_unless_rows_are_alone() -> None:
+    assert not rows_are_independent(Pipeline(Mean(), IMAGE, 16))
+    assert rows_are_independent(Pipeline(Mean(), IMAGE, 1))
+    assert isinstance(rows_are_independent(Pipeline(Gemm(), IMAGE, 16)), bool)
+
+
+def test_batches_have_one_shape_and_padding_does_not_show() -> None:
+    seen: list[int] = []
+
+    class Watching(Gemm):
+        def __call__(self, batch: Any) -> np.ndarray:
+            seen.append(len(batch))
+            return super().__call__(batch)
+
+    pipeline = Pipeline(Watching(), IMAGE, 16)
+    made = pipeline.embed(probe_rows(IMAGE, 35, np.random.default_rng(0)))
+    assert set(seen) == {16} and len(made) == 35
+    assert pipeline.embed(probe_rows(IMAGE, 0, np.random.default_rng(0))).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    "made", [np.zeros((4, 2), int), np.zeros((3, 2)), np.zeros(4), np.zeros((4, 2), object)]
+)
+def test_an_encoder_that_gives_something_else_is_told_so(made: np.ndarray) -> None:
+    class Wrong(Gemm):
+        def __call__(self, batch: Any) -> np.ndarray:
+            return made
+
+    with pytest.raises(SpecError, match=r"must give floats of shape \(4, d\)"):
+        Pipeline(Wrong(), IMAGE, 4).embed(probe_rows(IMAGE, 3, np.random.default_rng(0)))
+
+
+@given(
+    rows=st.integers(1, 5), d=st.integers(1, 40), p=st.integers(1, 6), power=st.integers(-30, 30)
+)
+def test_the_rowwise_product_is_one_and_is_row_by_row(
+    rows: int, d: int, p: int, power: int
+) -> None:
+    rng = np.random.default_rng(rows * d)
+    left = rng.normal(size=(rows, d)) * 2.0 ** rng.integers(-power % 20, 20, (rows, 1))
+    right = rng.normal(size=(d, p)) * 2.0**power
+    made = rowwise_product(left, right)
+    scale = np.abs(left).max(axis=1, keepdims=True) * np.abs(right).max() * d
+    assert (np.abs(made - left @ right) <= 2.0**-19 * scale).all()
+    for i in range(rows):
+        assert made[i : i + 1].tobytes() == rowwise_product(left[i : i + 1], right).tobytes()
+
+
+def test_a_row_that_is_not_finite_spoils_only_itself() -> None:
+    rows = np.ones((3, 2))
+    rows[1] = np.inf
+    made = rowwise_product(rows, np.eye(2))
+    assert made[[0, 2]].tolist() == [[1, 1], [1, 1]] and np.isnan(made[1]).all()
+
+
+def test_projections_and_their_inverse(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(6, 3)))[0]
+    projection = Projection(basis, rng.normal(size=6))
+    again = Projection.from_bytes(projection.to_bytes(), "here")
+    rows = rng.normal(size=(4, 3)) @ basis.T + projection.mean
+    np.testing.assert_allclose(again.backward(again.forward(rows)), rows, atol=1e-5)
+    np.savez(tmp_path / "none.npz", other=np.eye(2))
+    with pytest.raises(SpecError, match="not a projection"):
+        Projection.from_bytes((tmp_path / "none.npz").read_bytes(), "none.npz")
+    np.savez(tmp_path / "bad.npz", matrix=np.eye(2), mean=np.zeros(3))
+    with pytest.raises(SpecError, match=r"matrix must be \(d, p\)"):
+        Projection.from_bytes((tmp_path / "bad.npz").read_bytes(), "bad.npz")
+    np.savez(tmp_path / "object.npz", matrix=np.array([{}]))
+    with pytest.raises(SpecError, match="not a projection"):
+        Projection.from_bytes((tmp_path / "object.npz").read_bytes(), "object.npz")
+    with pytest.raises(SpecError, match="of 6 numbers, these have 5"):
+        projection.forward(np.zeros((2, 5)))
+
+
+def test_axes_of_drawn_shapes_need_no_data_and_are_orthonormal() -> None:
+    pipeline = Pipeline(find_encoder("pixels", IMAGE), IMAGE, 64)
+    found = principal_axes(pipeline.embed, IMAGE, 10)
+    np.testing.assert_allclose(found.matrix.T @ found.matrix, np.eye(10), atol=1e-4)
+    again = principal_axes(pipeline.embed, IMAGE, 10)
+    assert again.to_bytes() == found.to_bytes()
+    assert drawn_pictures(IMAGE, 20).std() > 10
+    with pytest.raises(SpecError, match="gives 64 features"):
+        principal_axes(pipeline.embed, IMAGE, 65)
+    with pytest.raises(SpecError, match="for images"):
+        principal_axes(pipeline.embed, (3,), 2)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_encoders.py").write_text(
+        "import numpy as np\n"
+        "def lengths(batch):\n    return np.array([[len(t)] for t in batch], dtype='f4')\n"
+        "class Own:\n    name = 'own'\n    digest = 'a' * 64\n"
+        "    def __call__(self, batch):\n        return lengths(batch)\n"
+        "def make():\n    return Own()\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("my_encoders", None)
+    return "my_encoders"
+
+
+def test_python_entry_points(module: str) -> None:
+    plain = find_encoder(f"{module}:lengths", ())
+    assert plain(["abc", ""]).tolist() == [[3], [0]] and plain.name == "my_encoders:lengths"
+    assert len(plain.digest) == 64 != find_encoder(f"{module}:Own", ()).digest
+    for name in ("Own", "make"):
+        assert find_encoder(f"{module}:{name}", ()).name == "own"
+    assert rows_are_independent(Pipeline(plain, (), 8))
+    for text, said in (
+        (f"{module}:number", "is not a function"),
+        (f"{module}:absent", "has no absent"),
+        ("no_such_module_here:x", "cannot import"),
+        ("pixel", "use pixels, scattering"),
+        ("projection:none.npz", "cannot read none.npz"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            find_encoder(text, ())
+
+
+def test_onnx_models(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    matrix = np.random.default_rng(0).normal(size=(64, 5))
+    path = tmp_path / "tiny.onnx"
+    path.write_bytes(linear(matrix, ("n", 1, 8, 8)))
+    encoder = find_encoder(f"onnx:{path}", IMAGE)
+    assert encoder.name == "onnx:tiny.onnx"
+    rows = probe_rows(IMAGE, 10, np.random.default_rng(0))
+    pipeline = Pipeline(encoder, IMAGE, 16)
+    expected = np.asarray(rows).reshape(10, -1) / 255 @ matrix
+    np.testing.assert_allclose(pipeline.embed(rows), expected, rtol=1e-4, atol=1e-4)
+    assert isinstance(rows_are_independent(pipeline), bool)
+    path.write_bytes(b"not a model")
+    from dpgmm_dist.encode import protocol
+
+    protocol.file_bytes.cache_clear()
+    with pytest.raises(SpecError, match="not an ONNX model"):
+        find_encoder(f"onnx:{path}", IMAGE)
+    with pytest.raises(SpecError, match="check --shape"):
+        encoder(np.zeros((2, 9, 9, 1), np.uint8))
+    with pytest.raises(SpecError, match="need tokens"):
+        encoder(["text"])
+
+
+def test_onnx_without_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    with pytest.raises(SpecError, match=r"dpgmm-dist\[encode\]"):
+        find_encoder(f"onnx:{tmp_path / 'a.onnx'}", IMAGE)
+
+
+def test_shapes() -> None:
+    assert parse_shape("28x28") == (28, 28, 1) and parse_shape("32X16x3") == (32, 16, 3)
+    assert parse_shape(None) == ()
+    for text in ("28", "0x5", "axb", "5x5x2"):
+        with pytest.raises(SpecError, match="--shape"):
+            parse_shape(text)
