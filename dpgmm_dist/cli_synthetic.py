@@ -52,6 +52,10 @@ def sample(
             help="Rows outside the public bounds: none (leave), reject (draw again), clip (move).",
         ),
     ] = "none",
+    residual: Annotated[
+        bool,
+        typer.Option(help="Whether directions that a projection left out vary too."),
+    ] = True,
     partitions: Annotated[
         int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
     ] = 1,
@@ -76,6 +80,7 @@ def sample(
         balanced=balanced,
         temperature=temperature,
         bounds=bounds,  # type: ignore[arg-type]  # checked there
+        residual=residual,
     )
     with engine_for_tasks("sample", workers, scheduler, scheduler_file) as (for_each, progress):
         written = write_samples(
@@ -190,6 +195,12 @@ def encode(
         int | None,
         typer.Option("--project", min=1, metavar="N", help="To N principal axes of drawn shapes."),
     ] = None,
+    save_projection: Annotated[
+        str | None,
+        typer.Option(
+            "--save-projection", metavar="PATH", help="Where to keep what --project made."
+        ),
+    ] = None,
     unit_norm: Annotated[
         bool, typer.Option("--unit-norm", help="Scale embeddings to length 1.")
     ] = False,
@@ -219,6 +230,7 @@ def encode(
             batch=batch,
             projection=projection,
             axes=project,
+            save_projection=save_projection,
             unit_norm=unit_norm,
             progress=progress,
             for_each=for_each,

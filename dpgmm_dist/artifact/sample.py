@@ -67,6 +67,7 @@ class Sampler:
     """Rows of each label of ``mixture``, over all partitions; None: the released proportions."""
     reject: PublicBounds | None = None
     clip: PublicBounds | None = None
+    residual: bool = True
 
     @classmethod
     def of(cls, release: Release, seed: int, options: SampleOptions | None = None) -> Sampler:
@@ -93,14 +94,23 @@ class Sampler:
             options.counts(release.label_values),
             reject=bounds if options.bounds == "reject" else None,
             clip=bounds,
+            residual=options.residual,
         )
 
     def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
         """One of ``partitions`` parts of ``rows`` rows, a block at a time, in random order."""
         for points, index in self.blocks(partition, partitions, rows):
-            values, positions = self.mixture.label_values, self.mixture.label_index[index]
-            labels = [values[i] for i in positions.tolist()] if values else []
-            yield rows_batch(points, labels, self.schema)
+            yield rows_batch(points, self._labels(index), self.schema)
+
+    def _labels(self, index: NDArray[np.int64]) -> Any:
+        """The label of each component (n,) as an Arrow column; nothing when unlabelled."""
+        import pyarrow as pa
+
+        values = self.mixture.label_values
+        if not values:
+            return []
+        column = pa.array(list(values), self.schema.field(len(self.schema) - 1).type)
+        return column.take(pa.array(self.mixture.label_index[index]))
 
     def blocks(
         self, partition: int, partitions: int, rows: int
@@ -131,14 +141,15 @@ class Sampler:
     ) -> tuple[Floats, NDArray[np.int64]]:
         """``count`` rows and their components; row i of label ``labels[i]`` where given."""
         if labels is None:
-            return sample_rows(self.mixture, self.transform, generator, count)
+            return sample_rows(self.mixture, self.transform, generator, count, self.residual)
         rows = np.empty((count, self.transform.input_dimension))
         index = np.empty(count, np.int64)
         for label in np.unique(labels):
             here = labels == label
             members = np.flatnonzero(self.mixture.label_index == label)
             one = self.mixture.for_label(self.mixture.label_values[label])
-            drawn, which = sample_rows(one, self.transform, generator, int(here.sum()))
+            size = int(here.sum())
+            drawn, which = sample_rows(one, self.transform, generator, size, self.residual)
             rows[here], index[here] = drawn, members[which]
         return rows, index
 
@@ -227,7 +238,7 @@ def write_samples(
     seed
         At least 0; random when None, and returned.
     options
-        Rows per label, temperature, bounds: all free of privacy cost.
+        Rows per label, temperature, bounds, residual: all free of privacy cost.
     storage_options, output_options
         Given to the file systems of the release and of the output.
     progress
