@@ -1,6 +1,6 @@
 """The constants of the model in docs/scaling.md, measured on this machine, and what they predict.
 
-    python jobs/benchmarks/scale.py constants     rows/s of a core, noise, memory of plan and driver
+    python jobs/benchmarks/scale.py constants     rows a core second, noise, memory of plan and driver
     python jobs/benchmarks/scale.py predict       the same, and the time and cost of large releases
     python jobs/benchmarks/scale.py cluster [--workers 1000] [--files 100000]
 
@@ -79,18 +79,21 @@ def constants(dimension: int, components: int) -> Constants:
 
 
 def seconds(work: Any) -> float:
-    """The median of a few runs, after one that does not count."""
+    """Processor seconds, the median of a few runs after one that does not count.
+
+    Not the time that passed: other work on the machine would count as ours.
+    """
     work()
     times = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return float(np.median(times))
 
 
 def synthetic(files: int, dimension: int) -> ParquetSource:
-    """A source with footers as of ``files`` files of about 128 MB each; there are no files."""
+    """A source with footers as of ``files`` files of ``GROUP_ROWS`` rows; there are no files."""
     groups = tuple((GROUP_ROWS // ROW_GROUPS, 0) for _ in range(ROW_GROUPS))
     footers = tuple(
         Footer(
@@ -119,7 +122,7 @@ def planning(files: int, dimension: int) -> tuple[float, float, int]:
 
 def show_constants(shapes: tuple[tuple[int, int], ...]) -> list[Constants]:
     print(
-        "rows/s of one core, by pass; seconds of noise on the driver; one statistic, and a worker"
+        "rows a processor second, by pass; seconds of noise on the driver; one statistic, and a worker"
     )
     print(
         f"{'d':>4}{'K':>4}{'moments':>10}{'hard':>10}{'soft':>10}"
@@ -139,7 +142,7 @@ def show_constants(shapes: tuple[tuple[int, int], ...]) -> list[Constants]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process over all of it: {peak:,.0f} MB")
     taken, held, units = planning(100_000, 64)
-    print(f"100,000 footers of 128 MB: planned in {taken:.1f} s, {held:.0f} MB, {units:,} units")
+    print(f"100,000 footers: planned in {taken:.1f} s, {held:.0f} MB, {units:,} units")
     return found
 
 
