@@ -1,6 +1,6 @@
 """The constants of the model in docs/scaling.md, measured on this machine, and what they predict.
 
-    python jobs/benchmarks/scale.py constants     rows a core second, noise, memory of plan and driver
+    python jobs/benchmarks/scale.py constants     rows a core second, noise, memory of the plan
     python jobs/benchmarks/scale.py predict       the same, and the time and cost of large releases
     python jobs/benchmarks/scale.py cluster [--workers 1000] [--files 100000]
 
@@ -121,9 +121,7 @@ def planning(files: int, dimension: int) -> tuple[float, float, int]:
 
 
 def show_constants(shapes: tuple[tuple[int, int], ...]) -> list[Constants]:
-    print(
-        "rows a processor second, by pass; seconds of noise on the driver; one statistic, and a worker"
-    )
+    print("rows a processor second, by pass; seconds of noise; MB of a statistic, and of a worker")
     print(
         f"{'d':>4}{'K':>4}{'moments':>10}{'hard':>10}{'soft':>10}"
         f"{'noise s':>9}{'MB':>7}{'worker MB':>11}"
