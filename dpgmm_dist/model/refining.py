@@ -61,6 +61,8 @@ class Refined:
     """(C,) weight each measured covariance kept against the pooled one it was shrunk toward."""
     expected_kl: float
     """Of the noise alone, nats a row."""
+    bias: Floats
+    """(C,) what shrinkage moved each covariance by, relative to its size (Frobenius norms)."""
 
 
 def parameters(components: int, p: int) -> int:
@@ -108,13 +110,16 @@ def refine(
     ).reshape(len(weights), *white.shape)
     means = np.concatenate([e.fit.means for e in explained]) @ back
     label = np.concatenate([np.full(len(e.fit.weights), i) for i, e in enumerate(explained)])
-    keep = np.ones(len(weights))
+    keep, bias = np.ones(len(weights)), np.zeros(len(weights))
     errors = StandardErrors(
         np.zeros(len(weights)), np.zeros(means.shape), np.zeros(covariances.shape)
     )
     if last:
         blocks = [b for e in explained for b in _blocks(e)]
-        covariances, keep = _shrunk(problem, weights, covariances, blocks)
+        measured = covariances
+        covariances, keep = _shrunk(problem, weights, measured, blocks)
+        sizes = np.linalg.norm(covariances, axis=(1, 2))
+        bias = np.linalg.norm(covariances - measured, axis=(1, 2)) / sizes
         errors = _errors(weights, covariances, keep, blocks)
     mixture = Mixture(
         weights / weights.sum(),
@@ -124,7 +129,7 @@ def refine(
         problem.label_values,
     )
     expected = sum(s * (e.expected_kl or 0.0) for s, e in zip(share, explained, strict=True))
-    return Refined(mixture, errors, keep, float(expected))
+    return Refined(mixture, errors, keep, float(expected), bias)
 
 
 def _fit_of(mixture: Mixture, label: int, white: Floats) -> Fit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dpgmm_dist.model import cells, components, tied
@@ -76,9 +78,27 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
             "second_moments": level,
             "components_per_label": chosen,
             "components_choice": choice,
+            "agrees_with_cells": history.trusted,
             "expected_kl": estimate.expected_kl,
+            "error_bars": _error_notes(estimate),
         },
     )
+
+
+_NEARLY_ALL = 0.95
+"""Weight of its own measurement from which a covariance counts as not shrunk."""
+
+
+def _error_notes(estimate: components.Estimate) -> dict[str, Any]:
+    """What standard errors leave out: shrinkage makes them approximate, its bias stands apart."""
+    kept = estimate.keep
+    return {
+        "covariances": "nominal" if float(kept.min()) > _NEARLY_ALL else "approximate",
+        "weight_of_own_covariance": [round(float(one), 6) for one in kept],
+        "relative_shrinkage_bias": None
+        if estimate.bias is None
+        else [round(float(one), 6) for one in estimate.bias],
+    }
 
 
 def _is_tied(problem: Problem) -> bool:
