@@ -31,8 +31,10 @@ from dpgmm_dist.data.parquet_schema import (
     Wanted,
     parse_number,
     read_footers,
+    resolve_unit_kind,
     resolve_width,
 )
+from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
 from dpgmm_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class ParquetSource(Opaque):
     wanted: Wanted
     width: int
     """Feature dimension d, from the schema or the specification."""
+    unit_kind: Kind | None = None
+    """Whether privacy units are named by integers or by text, where the source has any."""
     _footers: tuple[Footer, ...] | None = None
 
     @classmethod
@@ -84,7 +88,8 @@ class ParquetSource(Opaque):
         place = Place(dataset.path, dict(dataset.storage_options))
         wanted = Wanted.from_dataset(dataset)
         footers = read_footers(place, list_files(place), wanted)
-        return cls(place, wanted, resolve_width(wanted, footers, dataset.width), footers)
+        width = resolve_width(wanted, footers, dataset.width)
+        return cls(place, wanted, width, resolve_unit_kind(wanted, footers, place), footers)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_footers": None}
@@ -202,7 +207,18 @@ class ParquetSource(Opaque):
         else:
             code = encode_text(constants[wanted.label], wanted.labels)
             codes = np.full(batch.num_rows, code, dtype=np.int64)
-        return RawBlock(features, valid, codes)
+        if wanted.unit is None:
+            return RawBlock(features, valid, codes)
+        units, named = self._units(batch, constants, wanted.unit)
+        return RawBlock(features, named if valid is None else valid & named, codes, units)
+
+    def _units(self, batch: Any, constants: dict[str, str | None], column: str) -> tuple[Any, Any]:
+        """Digests (n, 32) of the rows' privacy units, and where there is one (n,)."""
+        if column in batch.schema.names:
+            return digests_of(batch.column(column))
+        one = constant_digest(constants[column], self.unit_kind or "text")
+        digest = np.frombuffer(one or bytes(DIGEST_BYTES), dtype=np.uint8)
+        return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, one is not None)
 
     def fingerprint(self) -> dict[str, str]:
         """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""

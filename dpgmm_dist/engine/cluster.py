@@ -40,8 +40,9 @@ class DaskEngine:
 
     name = "dask"
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, same_machine: bool = False) -> None:
         self.client = client
+        self.same_machine = same_machine
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
@@ -158,7 +159,7 @@ def open_cluster(
                 "the scheduler is running"
             ) from None
         _check_versions(client)
-        yield DaskEngine(client)
+        yield DaskEngine(client, same_machine=workers is not None)
 
 
 def _wait_for_file(path: str) -> None:
