@@ -48,14 +48,23 @@ def _local(base: Path) -> Iterator[Place]:
     with public_errors(f"cannot make scratch storage in {base}"):
         base.mkdir(parents=True, exist_ok=True)
         _sweep(base)
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))  # for its owner alone
-        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder, lock = _locked(base)
     try:
         yield Place(str(folder), {})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def _locked(base: Path) -> tuple[Path, int]:
+    """A new directory for its owner alone, and the lock that says that its run is alive."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, lock
+        os.close(lock)  # another run took it for one left behind before it was locked
 
 
 def _sweep(base: Path) -> None:

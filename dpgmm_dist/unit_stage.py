@@ -86,7 +86,7 @@ def input_of_passes(
         def prepare(report: Report) -> PassInput:
             if not made:
                 plan = rows.plan()
-                rule = _rule(unit, spec.digest(), plan)
+                rule = _rule(unit, plan)
                 made.append(_prepared(rows, features, plan, rule, place, engine, report))
             return made[0]
 
@@ -132,11 +132,11 @@ def _same_store(path: str, scratch: str | None) -> bool:
     return scratch is not None and scratch.partition("://")[0] == path.partition("://")[0]
 
 
-def _rule(unit: PrivacyUnitSpec, digest: str, plan: Sequence[PlanUnit]) -> UnitRule:
+def _rule(unit: PrivacyUnitSpec, plan: Sequence[PlanUnit]) -> UnitRule:
     size = sum(one.bytes for one in plan)
     buckets = max(_LEAST_BUCKETS, min(_MOST_BUCKETS, -(-size // _BUCKET_BYTES)))
-    # Public and the same for every run of a specification: docs/privacy.md, section 6.2.
-    key = hashlib.blake2b(digest.encode(), digest_size=32, person=b"dpgmm key").digest()
+    # Public, and the same wherever the rows lie: docs/privacy.md, section 6.2.
+    key = hashlib.blake2b(unit.column.encode(), digest_size=32, person=b"dpgmm key").digest()
     return UnitRule(unit.max_rows, unit.aggregate, key, randbits(64), buckets)
 
 
