@@ -2,12 +2,13 @@
 #   make demo      a private release of real data, in build/demo
 #   make test      what every change must pass (no servers, no root)
 #   make test-all  everything; what needs more than this machine has skips with its reason
+#   make test-external  object stores and clusters, which tests/external/install_*.sh install first
 #   make lint | bench | data | clean
 # PYTHON=/path/to/python3.11 chooses the interpreter.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint bench data clean
+.PHONY: help demo test test-external test-all lint bench data clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 JOBS ?= 2
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 $(STAMP): requirements.lock pyproject.toml
 	@set -euo pipefail; \
@@ -43,6 +44,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(PYTEST) -n $(JOBS) -m "not slow and not system_external"
+
+# What cannot be installed here (no root, no npm) skips with its reason.
+test-external: $(STAMP)
+	@set -e; for script in tests/external/install_*.sh; do \
+	  PYTHON=$(CURDIR)/$(BIN)/python bash "$$script"; done
+	$(PYTEST) -n $(JOBS) tests/external
 
 test-all: $(STAMP)
 	$(PYTEST) -n $(JOBS)

@@ -13,10 +13,12 @@ import typer
 
 from dpgmm_dist import cli_synthetic
 from dpgmm_dist.cli_ledger import app as ledger_app
-from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
+from dpgmm_dist.cli_options import Date, Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
+from dpgmm_dist.cli_storage import StorageOptions, read_options
 
 if TYPE_CHECKING:
+    from dpgmm_dist.dates import RunDate
     from dpgmm_dist.spec import ReleaseSpec
 
 app = typer.Typer(
@@ -57,11 +59,31 @@ def _common(
     pass
 
 
-def _read(spec: Path, overrides: list[str] | None) -> ReleaseSpec:
+def _read(
+    spec: Path, overrides: list[str] | None, date: str | RunDate | None = None
+) -> ReleaseSpec:
     """Return the specification, before anything slow is imported: a mistake is told at once."""
     from dpgmm_dist.spec import ReleaseSpec
 
-    return ReleaseSpec.from_yaml(spec, overrides=overrides or ())
+    return ReleaseSpec.from_yaml(spec, overrides=overrides or (), date=date)
+
+
+def _dated(
+    spec: Path,
+    overrides: list[str] | None,
+    date: str | None,
+    output: str | None,
+    release_id: str | None,
+) -> tuple[ReleaseSpec, str | None, str | None]:
+    """Return specification, output and release id with the date of the run filled in."""
+    from dpgmm_dist.dates import RunDate
+
+    run = RunDate(date)
+    output = None if output is None else run.fill(output, "--output")
+    release_id = None if release_id is None else run.fill(release_id, "--release-id")
+    parsed = _read(spec, overrides, run)
+    run.require_used()
+    return parsed, output, release_id or parsed.output.release_id
 
 
 @app.command()
@@ -75,10 +97,11 @@ def plan(
         ),
     ] = None,
     set_: Set = None,
+    date: Date = None,
     json_: Json = False,
 ) -> None:
     """Show what would be measured, with how much noise. Reads no row and spends nothing."""
-    parsed = _read(spec, set_)
+    parsed = _read(spec, set_, date)
     from dpgmm_dist.pipeline import plan as make_plan
     from dpgmm_dist.pipeline import render_plan
 
@@ -99,10 +122,13 @@ def release(
     release_id: Annotated[
         str | None,
         typer.Option(
-            "--release-id", metavar="ID", help="Run again under one id to resume; random without."
+            "--release-id",
+            metavar="ID",
+            help="Run again under one id to resume; output.release_id or random without.",
         ),
     ] = None,
     set_: Set = None,
+    date: Date = None,
     json_: Json = False,
     insecure_test_noise: Annotated[
         int | None,
@@ -126,7 +152,7 @@ def release(
     ] = None,
 ) -> None:
     """Release a mixture. Threads of this process unless workers or a scheduler are given."""
-    parsed = _read(spec, set_)
+    parsed, output, release_id = _dated(spec, set_, date, output, release_id)
     from dpgmm_dist.cli_progress import show_progress
     from dpgmm_dist.engine import open_engine
     from dpgmm_dist.pipeline import release as run
@@ -165,21 +191,23 @@ cli_synthetic.add_to(app)
 
 @app.command()
 @guarded
-def show(release: ReleaseUrl, json_: Json = False) -> None:
+def show(release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
     """Show what a release holds and what was spent on it."""
     from dpgmm_dist.artifact.show import describe_release
 
-    emit(describe_release(release), as_json=json_)
+    emit(describe_release(release, read_options(storage_options)), as_json=json_)
 
 
 @app.command()
 @guarded
-def verify(release: ReleaseUrl, json_: Json = False) -> None:
+def verify(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Check a release: files, digests, schema, accounting. Exit code 0, 4, or 6: not private."""
     from dpgmm_dist.artifact.verify import verify_release
     from dpgmm_dist.errors import DataError, NotPrivateError
 
-    found = verify_release(release)
+    found = verify_release(release, read_options(storage_options))
     state = {"ok": found.ok, "private": found.private, "problems": list(found.problems)}
     emit({**state, **found.summary}, as_json=json_)
     if not found.ok:
@@ -191,12 +219,14 @@ def verify(release: ReleaseUrl, json_: Json = False) -> None:
 
 @app.command()
 @guarded
-def report(release: ReleaseUrl, json_: Json = False) -> None:
+def report(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
     """Say where the report of a release is."""
     from dpgmm_dist.artifact.write import release_exists
     from dpgmm_dist.errors import DataError
 
-    manifest = release_exists(release)
+    manifest = release_exists(release, read_options(storage_options))
     if manifest is None:
         raise DataError(f"{release}: holds no release (no release.json); check the path")
     if "report.html" not in manifest.files:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dpgmm_dist.cli_output import emit, guarded, plain
+from dpgmm_dist.cli_storage import StorageOptions, read_options
 
 app = typer.Typer(
     help="The privacy budget that releases are charged to.",
@@ -36,31 +37,33 @@ def init(
         ),
     ] = None,
     json_: Json = False,
+    storage_options: StorageOptions = None,
 ) -> None:
     """Begin a ledger. Refuses a store where two writers could both win."""
     from dpgmm_dist.budget.ledger import Ledger
 
-    _print(Ledger.init(url, epsilon, delta, period).show(), json_)
+    ledger = Ledger.init(url, epsilon, delta, period, read_options(storage_options))
+    _print(ledger.show(), json_)
 
 
 @app.command("show")
 @guarded
-def show(url: LedgerUrl, json_: Json = False) -> None:
+def show(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
     """Show the limit, what is spent and what remains, by release and by month."""
     from dpgmm_dist.budget.ledger import Ledger
 
-    _print(Ledger.open(url).show(), json_)
+    _print(Ledger.open(url, read_options(storage_options)).show(), json_)
 
 
 @app.command("verify")
 @guarded
-def verify(url: LedgerUrl, json_: Json = False) -> None:
+def verify(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
     """Check every record, that the charges fit, and that no charged release lost its journal."""
     from dpgmm_dist.budget.ledger import Ledger
     from dpgmm_dist.budget.summary import journals
     from dpgmm_dist.errors import DataError
 
-    ledger = Ledger.open(url)
+    ledger = Ledger.open(url, read_options(storage_options))
     charges = ledger.verify()
     states = journals(ledger)
     if states["missing"]:
@@ -77,11 +80,11 @@ def verify(url: LedgerUrl, json_: Json = False) -> None:
 
 @app.command("close")
 @guarded
-def close(url: LedgerUrl, json_: Json = False) -> None:
+def close(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
     """Close a ledger for good: nothing is charged any more; charged releases may be finished."""
     from dpgmm_dist.budget.ledger import Ledger
 
-    ledger = Ledger.open(url)
+    ledger = Ledger.open(url, read_options(storage_options))
     emit({"ledger": ledger.url, "closed": ledger.close()}, as_json=json_)
 
 

@@ -21,3 +21,11 @@ SchedulerFile = Annotated[
     typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        metavar="DATE",
+        help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
+    ),
+]

@@ -8,6 +8,7 @@ import typer
 
 from dpgmm_dist.cli_options import Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli_output import emit, guarded, warn
+from dpgmm_dist.cli_storage import OutputOptions, StorageOptions, read_options
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,6 +62,8 @@ def sample(
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     json_: Json = False,
+    storage_options: StorageOptions = None,
+    output_options: OutputOptions = None,
 ) -> None:
     """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
     from dpgmm_dist.artifact.sample import write_samples
@@ -82,6 +85,8 @@ def sample(
             partitions=partitions,
             seed=seed,
             options=options,
+            storage_options=read_options(storage_options),
+            output_options=read_options(output_options or storage_options),
             progress=progress,
             for_each=for_each,
         )
@@ -185,6 +190,12 @@ def encode(
         int | None,
         typer.Option("--project", min=1, metavar="N", help="To N principal axes of drawn shapes."),
     ] = None,
+    save_projection: Annotated[
+        str | None,
+        typer.Option(
+            "--save-projection", metavar="PATH", help="Where to keep what --project made."
+        ),
+    ] = None,
     unit_norm: Annotated[
         bool, typer.Option("--unit-norm", help="Scale embeddings to length 1.")
     ] = False,
@@ -214,6 +225,7 @@ def encode(
             batch=batch,
             projection=projection,
             axes=project,
+            save_projection=save_projection,
             unit_norm=unit_norm,
             progress=progress,
             for_each=for_each,

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from dpgmm_dist.artifact.receipt import budget_rho, build_receipt
 from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
 from dpgmm_dist.budget.budget import Budget
-from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.lattice import FeatureMap
@@ -34,6 +34,7 @@ from dpgmm_dist.privacy.noise import (
 from dpgmm_dist.progress import Progress
 from dpgmm_dist.session import Session
 from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec_windows import account_of, window_of
 from dpgmm_dist.unit_stage import check_units, input_of_passes, share_of
 from dpgmm_dist.unit_words import estimated, unit_words
 
@@ -85,7 +86,8 @@ def release(
     ----------
     spec : the specification; everything public that defines the release
     output : directory or URL of the release, in place of ``spec.output.path``
-    release_id : the same id resumes a killed job and is never charged twice; random by default
+    release_id : the same id resumes a killed job and is never charged twice;
+        ``spec.output.release_id`` by default, or random
     engine : where passes run; threads of this process by default
     insecure_test_noise : seed of reproducible noise for tests; the release is NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
@@ -104,12 +106,29 @@ def release(
         raise SpecError("output.path is missing: set it or give --output URL")
     _require_drawable(spec)
     noise = _noise(spec, insecure_test_noise)
-    name = release_id or random_release_id()
+    name = release_id or spec.output.release_id or random_release_id()
     digest = spec.digest()
-    if release_exists(target) is not None:
-        claim_output(target, release_id=name, specification_digest=digest)
+    where = {
+        "output_options": spec.output.storage_options,
+        "ledger_options": spec.privacy.storage_options,
+    }
+
+    def claim() -> None:
+        claim_output(
+            target,
+            release_id=name,
+            specification_digest=digest,
+            storage_options=spec.output.storage_options,
+        )
+
+    if release_exists(target, spec.output.storage_options) is not None:
+        claim()
+        # A driver that was killed after the manifest has not said so.
+        journal = Journal.locate(name, target, spec.privacy.ledger, **where)
+        journal.finish_begun({"output": target})
         return ReleaseResult(target, name, already_done=True)
 
+    _require_window_of_files(spec, source)
     rows = source or ParquetSource.from_spec(spec)
     _require_same_labels(spec, rows)
     check_units(spec, rows, engine, scratch)
@@ -117,12 +136,18 @@ def release(
     problem = problem_of(spec, rows.width, budget_rho_of(spec, noise) * _ROUNDING)
     steps = schedule(problem)
     charge = Charge.of_release(
-        name, digest, spec.privacy.epsilon, spec.privacy.delta, gaussian=noise.accounting == "gdp"
+        name,
+        digest,
+        spec.privacy.epsilon,
+        spec.privacy.delta,
+        gaussian=noise.accounting == "gdp",
+        account=account_of(spec),
+        window=window_of(spec),
     )
-    if spec.privacy.ledger is not None:
-        Ledger.open(spec.privacy.ledger).check(charge)
-    claim_output(target, release_id=name, specification_digest=digest)
-    budget = Budget.open(charge, spec.public_dict(), _mechanism(noise), target, spec.privacy.ledger)
+    budget = Budget.locate(charge, target, spec.privacy.ledger, **where)
+    budget.check(spec.public_dict(), _mechanism(noise))
+    claim()
+    budget.begin(spec.public_dict(), _mechanism(noise))
     budget.require_same_input(_fingerprint(rows))
 
     engine = engine or _local_engine()
@@ -156,6 +181,7 @@ def release(
         transform=transform_of(features, fitted),
         receipt=receipt,
         input_schema=describe_input(rows),
+        storage_options=spec.output.storage_options,
     )
     budget.journal.finish({"output": target})
     return ReleaseResult(target, name, already_done=False, fitted=fitted, receipt=receipt)
@@ -233,6 +259,15 @@ def _require_same_labels(spec: ReleaseSpec, rows: ParquetSource | ArraySource) -
         raise SpecError(
             f"the source has the labels {tuple(rows.labels)!r}, dataset.labels says {named!r}: "
             "make them the same, in the same order"
+        )
+
+
+def _require_window_of_files(spec: ReleaseSpec, source: ParquetSource | ArraySource | None) -> None:
+    """Refuse a window over rows in memory: they have no column it could be about."""
+    if spec.dataset.window is not None and isinstance(source, ArraySource):
+        raise SpecError(
+            "dataset.window selects rows of files, and these rows are an array: select them "
+            "before, and remove dataset.window"
         )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from dpgmm_dist.data.parquet_files import Place, is_local, public_errors
+from dpgmm_dist.data.parquet_files import Place, is_local
 
 PREFIX = "dpgmm-scratch-"
 _LOCK = "owner.lock"
@@ -36,21 +36,21 @@ def open_scratch(
     DataError
         If it cannot be made.
     """
-    where = Place(base or tempfile.gettempdir(), dict(storage_options or {}))
+    where = Place(base or tempfile.gettempdir(), dict(storage_options or {}), "scratch storage")
     fs, root = where.resolve()
-    scratch = _local(Path(root)) if is_local(fs) else _remote(fs, where, release_id)
+    scratch = _local(where, Path(root)) if is_local(fs) else _remote(fs, where, release_id)
     with scratch as place:
         yield place
 
 
 @contextmanager
-def _local(base: Path) -> Iterator[Place]:
-    with public_errors(f"cannot make scratch storage in {base}"):
+def _local(where: Place, base: Path) -> Iterator[Place]:
+    with where.public_errors(f"cannot make scratch storage in {base}"):
         base.mkdir(parents=True, exist_ok=True)
         _sweep(base)
         folder, lock = _locked(base)
     try:
-        yield Place(str(folder), {})
+        yield Place(str(folder), {}, where.key)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
@@ -86,11 +86,11 @@ def _sweep(base: Path) -> None:
 def _remote(fs: Any, where: Place, release_id: str) -> Iterator[Place]:
     name = hashlib.sha256(release_id.encode()).hexdigest()[:16]
     url = f"{where.url.rstrip('/')}/{PREFIX}{name}"
-    _, path = Place(url, where.storage_options).resolve()
-    with public_errors(f"cannot use scratch storage at {where.url}"):
+    _, path = Place(url, where.storage_options, where.key).resolve()
+    with where.public_errors(f"cannot use scratch storage at {where.url}"):
         _remove(fs, path)
     try:
-        yield Place(f"{url}/{token_hex(8)}", where.storage_options)
+        yield Place(f"{url}/{token_hex(8)}", where.storage_options, where.key)
     finally:
         with suppress(Exception):  # what failed before this matters more; the next run removes it
             _remove(fs, path)

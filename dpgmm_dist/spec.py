@@ -1,12 +1,13 @@
 """ReleaseSpec: everything public that defines a release, validated and frozen.
 
 The YAML of a job and this model say the same thing. A mistake is a :class:`SpecError` with one line
-per problem: the key, the value, what to do. ``dataset.storage_options`` is the one secret part: it
-is in no repr, error, public dictionary or digest.
+per problem: the key, the value, what to do. The ``storage_options`` of the dataset, the ledger and
+the output are the secret parts: they are in no repr, error, public dictionary or digest.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -20,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import CoreSchema, core_schema
 
 from dpgmm_dist import spec_fields as fields
+from dpgmm_dist import spec_windows as windows
+from dpgmm_dist.dates import PERIODS, RunDate
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.spec_errors import Problems, explain
 
@@ -42,6 +45,8 @@ Place = Annotated[str, _Read(fields.place)]
 OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
 
 
+_StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
+_SECRET = {section: {"storage_options"} for section in ("dataset", "privacy", "output")}
 _MOST_WEIGHTED = 256
 
 
@@ -72,6 +77,25 @@ class PrivacyUnitSpec(_Section):
     ] = "rows"
 
 
+class WindowSpec(_Section):
+    """Rows whose ``column`` is in the window; all other rows contribute nothing.
+
+    Attributes
+    ----------
+    column : partition key (a directory ``column=value``), or a column of dates or times.
+    equals : the text of the partition.
+    start, end : dates or times, in UTC where they name no offset; ``end`` is excluded.
+    every : the day, week, month, quarter or year that holds the date of the run; becomes start
+        and end.
+    """
+
+    column: Name
+    equals: Annotated[str | None, _Read(fields.optional(fields.text))] = None
+    start: Annotated[str | None, _Read(fields.optional(windows.moment))] = None
+    end: Annotated[str | None, _Read(fields.optional(windows.moment))] = None
+    every: Annotated[str | None, _Read(fields.optional(fields.choice(*PERIODS)))] = None
+
+
 class DatasetSpec(_Section):
     """Where the rows are and which columns are read.
 
@@ -82,6 +106,7 @@ class DatasetSpec(_Section):
     width : length of the list column where its type does not fix it.
     label, labels : label column and its public set of values; both or neither.
     privacy_unit : the unit of privacy where it is not one row.
+    window : which rows are read, by a partition key or a time; all by default.
     storage_options : fsspec options of ``path``. Secret.
     """
 
@@ -93,9 +118,8 @@ class DatasetSpec(_Section):
         tuple[int, ...] | tuple[str, ...] | None, _Read(fields.optional(fields.labels))
     ] = None
     privacy_unit: PrivacyUnitSpec | None = None
-    storage_options: Annotated[dict[str, Any], _Read(fields.storage_options)] = Field(
-        default_factory=dict, repr=False
-    )
+    window: WindowSpec | None = None
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class BoundsSpec(_Section):
@@ -116,15 +140,23 @@ class BoundsSpec(_Section):
 
 
 class PrivacySpec(_Section):
-    """The guarantee, and the ledger it is charged to."""
+    """The guarantee, and the ledger it is charged to.
+
+    Releases of disjoint windows of one data set may name one ``account`` of the ledger: together
+    they cost a row what the dearest of them costs. Only where the unit of privacy is one row.
+
+    ``storage_options`` are the fsspec options of ``ledger``. Secret.
+    """
 
     epsilon: Annotated[float, _Read(fields.epsilon)]
     delta: Annotated[float, _Read(fields.delta)]
     ledger: OptionalPlace = None
+    account: Annotated[str | None, _Read(fields.optional(fields.text))] = None
     noise: Annotated[
         Literal["auto", "discrete_gaussian", "gaussian"],
         _Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
     ] = "auto"
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class ModelSpec(_Section):
@@ -143,9 +175,14 @@ class ModelSpec(_Section):
 
 
 class OutputSpec(_Section):
-    """Where the release goes."""
+    """Where the release goes, and its id where the command gives none (with a date: a template).
+
+    ``storage_options`` are the fsspec options of ``path``. Secret.
+    """
 
     path: OptionalPlace = None
+    release_id: Annotated[str | None, _Read(fields.optional(fields.text))] = None
+    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
 
 
 class ReleaseSpec(_Section):
@@ -169,15 +206,23 @@ class ReleaseSpec(_Section):
             raise SpecError("\n".join(explain(error, type(self), {}))) from None
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> ReleaseSpec:
+    def from_dict(
+        cls, document: Mapping[str, Any], date: str | RunDate | None = None
+    ) -> ReleaseSpec:
         """Return the specification that nested plain mappings describe.
+
+        ``date`` is what ``{date:%Y-%m}`` in it stands for.
 
         Raises
         ------
         SpecError
             With one line for each problem.
         """
-        return cls._build(document, {})
+        if date is None or not isinstance(document, Mapping):
+            return cls._build(document, {})
+        dated = copy.deepcopy(dict(document))
+        _fill_dates(dated, date)
+        return cls._build(dated, {})
 
     @classmethod
     def from_yaml(
@@ -185,6 +230,7 @@ class ReleaseSpec(_Section):
         path_or_text: str | Path,
         overrides: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
+        date: str | RunDate | None = None,
     ) -> ReleaseSpec:
         """Return the specification in a YAML file, under the environment, under ``overrides``.
 
@@ -194,6 +240,8 @@ class ReleaseSpec(_Section):
             ``key: value``).
         overrides : ``section.key=value`` with the value in YAML, as given to ``--set``.
         environ : variables ``DPGMM_SECTION__KEY``, values in YAML; the process's by default.
+        date : what ``{date:%Y-%m}`` in paths, window and release id stands for, such as
+            "2026-11-25".
 
         Raises
         ------
@@ -210,6 +258,7 @@ class ReleaseSpec(_Section):
         for path, value, source in assignments:
             spec_yaml.assign(document, path, value, source)
             sources[path] = source
+        _fill_dates(document, date)
         return cls._build(document, sources)
 
     @classmethod
@@ -271,7 +320,7 @@ class ReleaseSpec(_Section):
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as plain JSON values, without ``storage_options``."""
-        return self.model_dump(mode="json", exclude={"dataset": {"storage_options"}})
+        return windows.without_unset(self.model_dump(mode="json", exclude=_SECRET))
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what defines the release: all but where it is written."""
@@ -286,6 +335,15 @@ class ReleaseSpec(_Section):
             for key in sorted(here.keys() | there.keys())
             if here.get(key) != there.get(key)
         ]
+
+
+def _fill_dates(document: dict[str, Any], date: str | RunDate | None) -> None:
+    if not isinstance(date, RunDate):
+        date = RunDate(date)
+        date.fill_document(document)
+        date.require_used()
+    else:
+        date.fill_document(document)  # its owner knows what else may use it
 
 
 def _identity(spec: ReleaseSpec) -> dict[str, Any]:
@@ -316,6 +374,7 @@ def _disagreements(spec: ReleaseSpec) -> list[str]:
         *_label_problems(spec.dataset, spec.feature_names),
         *(_table_problems(spec) if spec.is_table else _embedding_problems(spec)),
         *_dimension_problems(spec),
+        *windows.problems(spec),
     ]
 
 

@@ -111,7 +111,7 @@ def read_document(path_or_text: str | Path) -> dict[str, Any]:
     if isinstance(path_or_text, str) and re.search(r"\n|:\s|^\s*$|^\s*\{", path_or_text):
         text, source = path_or_text, "specification"
     else:
-        text, source = _read_file(Path(path_or_text)), str(path_or_text)
+        text, source = read_file(Path(path_or_text)), str(path_or_text)
     document = parse(text, source)
     if document is None:
         document = {}
@@ -123,7 +123,8 @@ def read_document(path_or_text: str | Path) -> dict[str, Any]:
     return document
 
 
-def _read_file(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """Return the text of a specification or options file."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -36,9 +36,9 @@ def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schem
 
 
 def rows_batch(
-    rows: NDArray[np.float64], labels: list[LabelValue], schema: pa.Schema
+    rows: NDArray[np.float64], labels: list[LabelValue] | pa.Array, schema: pa.Schema
 ) -> pa.RecordBatch:
-    """Rows (n, d) in input units and their labels as one batch of ``schema``.
+    """Rows (n, d) in input units and their labels (a list or a column) as one batch of ``schema``.
 
     Numbers are rounded to integers and kept in range where the column's type asks for it.
     """
@@ -52,7 +52,8 @@ def rows_batch(
     else:
         columns += [_cast(rows[:, j], schema.field(j).type) for j in range(rows.shape[1])]
     if len(columns) < len(schema):
-        columns.append(pa.array(labels, schema.field(len(columns)).type))
+        given = isinstance(labels, pa.Array)
+        columns.append(labels if given else pa.array(labels, schema.field(len(columns)).type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url
+from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url, secrets_in
 from dpgmm_dist.errors import DataError, SpecError
 
 if TYPE_CHECKING:
@@ -112,15 +112,21 @@ def new_file(output: str, options: Mapping[str, Any] | None, name: str) -> Itera
 
 
 @contextmanager
-def storage_errors(what: str, output: str) -> Iterator[None]:
-    """Turn what a file system raises into one line: cannot ``what`` and the output's address."""
+def storage_errors(
+    what: str, output: str, options: Mapping[str, Any] | None = None
+) -> Iterator[None]:
+    """Turn what a file system raises into one line: cannot ``what`` and the output's address.
+
+    ``options`` are those of the output's file system, none of which the line quotes.
+    """
     try:
         yield
     except (DataError, SpecError):
         raise
     except (OSError, ValueError, ImportError) as error:
+        reason = describe_error(error, secrets_in(options))
         raise DataError(
-            f"cannot {what} to {safe_url(output)}: {describe_error(error)}. Check that it "
+            f"cannot {what} to {safe_url(output)}: {reason}. Check that it "
             "is there and that you may write to it"
         ) from None
 

@@ -98,9 +98,17 @@ class Sampler:
     def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
         """One of ``partitions`` parts of ``rows`` rows, a block at a time, in random order."""
         for points, index in self.blocks(partition, partitions, rows):
-            values, positions = self.mixture.label_values, self.mixture.label_index[index]
-            labels = [values[i] for i in positions.tolist()] if values else []
-            yield rows_batch(points, labels, self.schema)
+            yield rows_batch(points, self._labels(index), self.schema)
+
+    def _labels(self, index: NDArray[np.int64]) -> Any:
+        """The label of each component (n,) as an Arrow column; nothing when unlabelled."""
+        import pyarrow as pa
+
+        values = self.mixture.label_values
+        if not values:
+            return []
+        column = pa.array(list(values), self.schema.field(len(self.schema) - 1).type)
+        return column.take(pa.array(self.mixture.label_index[index]))
 
     def blocks(
         self, partition: int, partitions: int, rows: int
@@ -183,7 +191,7 @@ class _PartWriter:
     def __call__(self, partition: int) -> int:
         done = 0
         with (
-            storage_errors("write samples", self.output),
+            storage_errors("write samples", self.output, self.options),
             new_parquet(
                 self.output, self.options, part_name(partition), self.sampler.schema
             ) as write,
@@ -255,7 +263,7 @@ def write_samples(
     sampler = Sampler.of(release, seed, options.balanced_over(release.label_values, rows))
     # The products are small: a second BLAS thread costs more than it brings, on a busy machine
     # eight times as much. It changes no bit.
-    with storage_errors("write samples", output), threadpool_limits(1):
+    with storage_errors("write samples", output, output_options), threadpool_limits(1):
         make_empty_folder(output, output_options)
         write = _PartWriter(sampler, rows, partitions, output, output_options)
         for_each(write, range(partitions), progress or (lambda _: None))

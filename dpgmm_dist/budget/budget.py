@@ -24,7 +24,6 @@ from typing import Any
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge, ChargeRecord
-from dpgmm_dist.budget.store import open_store
 from dpgmm_dist.errors import DataError
 
 
@@ -73,15 +72,43 @@ class Budget:
             A store fails or is unsuitable; or ledger and journal contradict each other: the id is
             charged and its journal is gone, or there are answers that the ledger never charged.
         """
-        ledger = None if ledger_url is None else Ledger.open(ledger_url, ledger_options)
-        if ledger is None:
-            store = open_store(f"{output_url.rstrip('/')}/_journal", output_options)
-            journal = Journal(store, charge.release_id, prefix="", private=False)
-        else:
-            journal = Journal(ledger.store, charge.release_id)
-        budget = cls(charge, journal, ledger)
+        budget = cls.locate(
+            charge,
+            output_url,
+            ledger_url,
+            output_options=output_options,
+            ledger_options=ledger_options,
+        )
         budget.begin(public_spec, mechanism)
         return budget
+
+    @classmethod
+    def locate(
+        cls,
+        charge: Charge,
+        output_url: str,
+        ledger_url: str | None = None,
+        *,
+        output_options: Mapping[str, Any] | None = None,
+        ledger_options: Mapping[str, Any] | None = None,
+    ) -> Budget:
+        """Open ledger and journal without writing; `check` or `begin` comes next. See `open`."""
+        journal = Journal.locate(
+            charge.release_id,
+            output_url,
+            ledger_url,
+            output_options=output_options,
+            ledger_options=ledger_options,
+        )
+        ledger = None if ledger_url is None else Ledger.open(ledger_url, ledger_options)
+        return cls(charge, journal, ledger)
+
+    def check(self, public_spec: Mapping[str, Any], mechanism: str) -> None:
+        """Refuse what `begin` would refuse for its specification or its cost; writes nothing."""
+        # The journal first: it can show how two specifications differ, the ledger cannot.
+        self.journal.check_same(self._charge.spec_digest, public_spec, mechanism)
+        if self.ledger is not None:
+            self.ledger.check(self._charge)
 
     def begin(self, public_spec: Mapping[str, Any], mechanism: str) -> None:
         """Verify that the release may go on, and begin its journal; see `open`."""

@@ -12,8 +12,8 @@ from fractions import Fraction
 from typing import Literal
 
 from dpgmm_dist.budget.records import Charge
-from dpgmm_dist.budget.windows import Window
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.windows import Window
 
 Currency = Literal["rho", "mu"]
 

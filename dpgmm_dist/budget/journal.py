@@ -27,7 +27,7 @@ from dpgmm_dist.budget.createonly import confirm_create_only, is_complete
 from dpgmm_dist.budget.differences import differences, plain
 from dpgmm_dist.budget.records import check_release_id
 from dpgmm_dist.budget.sealed import SCHEMA, now, seal, sha256_hex, stamp, unseal
-from dpgmm_dist.budget.store import Store, create_or_read, read_or_none
+from dpgmm_dist.budget.store import Store, create_or_read, open_store, read_or_none
 from dpgmm_dist.errors import DataError, SpecError
 
 _STEP = re.compile(r"(query|answer)-(\d{4})\.bin")
@@ -61,6 +61,22 @@ class Journal:
         self.release_id = check_release_id(release_id)
         self.private_storage = private
         self._prefix = f"{prefix}{release_id}/"
+
+    @classmethod
+    def locate(
+        cls,
+        release_id: str,
+        output_url: str,
+        ledger_url: str | None = None,
+        *,
+        output_options: Mapping[str, Any] | None = None,
+        ledger_options: Mapping[str, Any] | None = None,
+    ) -> Journal:
+        """Return the journal of a release: beside its ledger, or without one in its output."""
+        if ledger_url is not None:
+            return cls(open_store(ledger_url, ledger_options), release_id)
+        store = open_store(f"{output_url.rstrip('/')}/_journal", output_options)
+        return cls(store, release_id, prefix="", private=False)
 
     @property
     def url(self) -> str:
@@ -191,6 +207,14 @@ class Journal:
         }
         stored = create_or_read(self._store, self._prefix + "finished.json", seal(fields))
         return dict(self._check_finished(stored)["release"])
+
+    def finish_begun(self, facts: Mapping[str, Any]) -> None:
+        """Record what `finish` records, where a journal was begun and its driver did not live to.
+
+        A ledger may have been moved since: where nothing was begun, nothing is written.
+        """
+        if self.finished() is None and self.meta() is not None:
+            self.finish(facts)
 
     def finished(self) -> dict[str, Any] | None:
         """Return the facts that `finish` stored first, or None."""

@@ -18,8 +18,8 @@ from typing import Any
 from dpgmm_dist.budget.exactly import round_up
 from dpgmm_dist.budget.period import period_length
 from dpgmm_dist.budget.sealed import SCHEMA, seal, stamp, unseal
-from dpgmm_dist.budget.windows import Account, Window
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.windows import Account, Window
 
 _RELEASE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
 _TERMS_KEYS = {"schema", "kind", "seq", "prev", "nonce", "created", "library", "digest"} | {

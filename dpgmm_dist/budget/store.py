@@ -17,13 +17,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from dpgmm_dist.budget.localfile import create_file
-from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url
+from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url, secrets_in
 from dpgmm_dist.errors import DataError, SpecError
 
 # A failed create is tried again: same name and same bytes, so that trying twice cannot harm.
 _CREATE_ATTEMPTS = 3
-# Shorter option values are flags, and blotting them out would garble messages.
-_SHORTEST_SECRET = 4
 
 
 Names = list[str]  # inside the classes below, ``list`` is their method
@@ -181,7 +179,7 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fs
     from fsspec.core import url_to_fs
 
     options = dict(storage_options or {})
-    secret_values = tuple(_leaves(options))
+    secret_values = secrets_in(options)
     try:
         # Stores must see other drivers' objects at once: no cached listings.
         fs, root = url_to_fs(url, **{"use_listings_cache": False, **options})
@@ -247,15 +245,3 @@ def _refuse_check_then_write(fs: Any, url: str) -> None:
             " the same budget. Use a local directory, S3, Google Cloud Storage or Azure Blob"
             " Storage."
         )
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    """Yield every string in nested storage options, to keep them out of messages."""
-    if isinstance(value, Mapping):
-        for item in value.values():
-            yield from _leaves(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
-        yield value

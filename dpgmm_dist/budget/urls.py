@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from dpgmm_dist.errors import SpecError
 
 # In these the part before "@" names a container, not a user.
 _CONTAINER_PROTOCOLS = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")
 _LONGEST_TEXT = 200
+# Shorter option values are flags, and blotting them out would garble messages.
+_SHORTEST_SECRET = 4
+_SHORTEST_PART = 20
 
 
 def safe_url(url: str) -> str:
@@ -48,6 +53,19 @@ def describe_error(err: Exception, secret_values: tuple[str, ...] = ()) -> str:
     text = re.sub(r"://[^\s/@]*:[^\s@]*@", "://***@", text)
     name = type(err).__name__
     return f"{name}: {text[:_LONGEST_TEXT].rstrip(' .')}" if text else name
+
+
+def secrets_in(options: Any) -> tuple[str, ...]:
+    """Return every text in nested storage options, to keep them out of messages."""
+    if isinstance(options, Mapping):
+        options = list(options.values())
+    if isinstance(options, list | tuple):
+        return tuple(secret for item in options for secret in secrets_in(item))
+    if not isinstance(options, str) or len(options) < _SHORTEST_SECRET:
+        return ()
+    # A connection string, "AccountName=...;AccountKey=...", is quoted in parts as well.
+    values = [part.partition("=")[2] for part in options.split(";")] if ";" in options else []
+    return (options, *(value for value in values if len(value) >= _SHORTEST_PART))
 
 
 def _split_user(scheme: str, rest: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from dpgmm_dist.budget.urls import describe_error, secrets_in
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
 
@@ -45,6 +46,8 @@ class Place(Opaque):
 
     url: str
     storage_options: Mapping[str, Any]
+    key: str = "dataset.path"
+    """What messages call it."""
 
     def resolve(self) -> tuple[Any, str]:
         """The fsspec file system and the path within it.
@@ -58,7 +61,7 @@ class Place(Opaque):
         """
         import fsspec
 
-        with public_errors(f"cannot open dataset.path {self.url}"):
+        with self.public_errors(f"cannot open {self.key} {self.url}"):
             try:
                 fs, path = fsspec.url_to_fs(self.url, **self.storage_options)
             except ImportError:
@@ -66,44 +69,42 @@ class Place(Opaque):
                 extra = _EXTRAS.get(scheme)
                 what = f"pip install 'dpgmm-dist[{extra}]'" if extra else "install its package"
                 raise SpecError(
-                    f"dataset.path {self.url}: {scheme}:// needs a package that is not "
+                    f"{self.key} {self.url}: {scheme}:// needs a package that is not "
                     f"installed: {what}"
                 ) from None
             except ValueError as error:
                 if "rotocol" not in str(error):
                     raise
                 raise SpecError(
-                    f"dataset.path {self.url}: no such protocol; use a local path or a URL "
+                    f"{self.key} {self.url}: no such protocol; use a local path or a URL "
                     "such as s3://, gs:// or abfs://"
                 ) from None
         return fs, str(path)
+
+    @contextmanager
+    def public_errors(self, what: str) -> Iterator[None]:
+        """Turn a storage error met while no row is being read into one DataError line."""
+        problem: DpgmmError | None = None
+        try:
+            yield
+        except DpgmmError:
+            raise
+        except Exception as error:
+            problem = DataError(f"{what}: {_reason(error, secrets_in(self.storage_options))}")
+        if problem is not None:
+            raise problem from None
 
     def message_path(self, fs: Any, path: str) -> str:
         """A file's path for messages, as a URL unless it is local."""
         return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
-@contextmanager
-def public_errors(what: str) -> Iterator[None]:
-    """Turn a storage error met while no row is being read into one DataError line."""
-    problem: DpgmmError | None = None
-    try:
-        yield
-    except DpgmmError:
-        raise
-    except Exception as error:
-        problem = DataError(f"{what}: {_reason(error)}")
-    if problem is not None:
-        raise problem from None
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, secrets: tuple[str, ...]) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return describe_error(error, secrets)
 
 
 def is_local(fs: Any) -> bool:
@@ -128,7 +129,7 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
         format that keeps old rows in files, or if a local file is found under two names.
     """
     fs, root = place.resolve()
-    with public_errors(f"cannot list dataset.path {place.url}"):
+    with place.public_errors(f"cannot list dataset.path {place.url}"):
         found = _find(fs, root)
         if found is None:
             raise DataError(

@@ -17,7 +17,9 @@ from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
 from dpgmm_dist.data.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.data.unit_values import USABLE, Kind, kind_of
+from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.windows import Window
 
 if TYPE_CHECKING:
     from dpgmm_dist.spec import DatasetSpec
@@ -40,6 +42,8 @@ class Wanted(Opaque):
     """Public label set; empty without a label column."""
     unit: str | None = None
     """The column that names privacy units."""
+    window: Window | None = None
+    """Rows to keep by a column of times; None for all of them (of the files that are read)."""
 
     @classmethod
     def from_dataset(cls, dataset: DatasetSpec) -> Wanted:
@@ -58,8 +62,9 @@ class Wanted(Opaque):
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns to read, each once."""
-        others = tuple(name for name in (self.label, self.unit) if name is not None)
-        return tuple(dict.fromkeys((*self.features, *others)))
+        others = (self.label, self.unit, None if self.window is None else self.window.column)
+        named = tuple(name for name in others if name is not None)
+        return tuple(dict.fromkeys((*self.features, *named)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,6 +149,8 @@ def _footer(
         item_bytes += 4 if pa.types.is_null(kind) else kind.bit_width // 8
     if wanted.label is not None and types[wanted.label] is not None:
         _check_label(wanted.label, types[wanted.label], wanted.labels, name)
+    if wanted.window is not None:
+        _check_window(wanted.window.column, types[wanted.window.column], name)
     unit = None if wanted.unit is None else _unit_kind(wanted.unit, types[wanted.unit], name)
     return Footer(file, list_size, item_bytes, groups, unit)
 
@@ -249,6 +256,14 @@ def resolve_unit_kind(wanted: Wanted, footers: tuple[Footer, ...], place: Place)
             "in some files and text in others, so one person could count as two: cast the column"
         )
     return kinds.pop() if kinds else None
+
+
+def _check_window(column: str, kind: Any, name: str) -> None:
+    problem = column_problem(kind)
+    if problem:
+        raise DataError(
+            f"{name}: the column {column!r} of dataset.window is {_shown(kind)}, {problem}"
+        )
 
 
 def _is_string_view(kind: Any) -> bool:

@@ -8,7 +8,7 @@ names the file: Arrow's own exceptions quote values, so none of them leaves this
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from dpgmm_dist.data.blocks import (
 )
 from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import list_rows, table_rows
-from dpgmm_dist.data.parquet_files import Place, list_files, opened
+from dpgmm_dist.data.parquet_files import FoundFile, Place, list_files, opened
 from dpgmm_dist.data.parquet_schema import (
     Footer,
     Wanted,
@@ -35,7 +35,10 @@ from dpgmm_dist.data.parquet_schema import (
     resolve_width,
 )
 from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
+from dpgmm_dist.data.windowed import in_directories, inside
 from dpgmm_dist.errors import DataError
+from dpgmm_dist.spec_windows import window_of
+from dpgmm_dist.windows import Window
 
 if TYPE_CHECKING:
     from dpgmm_dist.spec import ReleaseSpec
@@ -71,6 +74,8 @@ class ParquetSource(Opaque):
     unit_kind: Kind | None = None
     """Whether privacy units are named by integers or by text, where the source has any."""
     _footers: tuple[Footer, ...] | None = None
+    _directories: Window | None = None
+    """The window that directory names decide on."""
 
     @classmethod
     def from_spec(cls, spec: ReleaseSpec) -> ParquetSource:
@@ -87,9 +92,15 @@ class ParquetSource(Opaque):
         dataset = spec.dataset
         place = Place(dataset.path, dict(dataset.storage_options))
         wanted = Wanted.from_dataset(dataset)
-        footers = read_footers(place, list_files(place), wanted)
+        window = window_of(spec)
+        files, by_column = _in_window(place, window)
+        if by_column:
+            wanted = replace(wanted, window=window)
+        footers = read_footers(place, files, wanted)
         width = resolve_width(wanted, footers, dataset.width)
-        return cls(place, wanted, width, resolve_unit_kind(wanted, footers, place), footers)
+        unit_kind = resolve_unit_kind(wanted, footers, place)
+        directories = None if by_column else window
+        return cls(place, wanted, width, unit_kind, footers, directories)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_footers": None}
@@ -102,7 +113,8 @@ class ParquetSource(Opaque):
     def footers(self) -> tuple[Footer, ...]:
         """The checked footers of all files, sorted by path; read again if they were left behind."""
         if self._footers is None:
-            found = read_footers(self.place, list_files(self.place), self.wanted)
+            files, _ = _in_window(self.place, self._directories)
+            found = read_footers(self.place, files, self.wanted)
             object.__setattr__(self, "_footers", found)
             return found
         return self._footers
@@ -207,6 +219,9 @@ class ParquetSource(Opaque):
         else:
             code = encode_text(constants[wanted.label], wanted.labels)
             codes = np.full(batch.num_rows, code, dtype=np.int64)
+        if wanted.window is not None:
+            within = inside(batch.column(wanted.window.column), wanted.window)
+            valid = within if valid is None else valid & within
         if wanted.unit is None:
             return RawBlock(features, valid, codes)
         units, named = self._units(batch, constants, wanted.unit)
@@ -224,6 +239,15 @@ class ParquetSource(Opaque):
         """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""
         files = (footer.file for footer in self.footers())
         return {file.path: f"{file.size} {file.stamp}" for file in files}
+
+
+def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:
+    """The files to read, and whether the window is left for a column to decide, row by row."""
+    files = list_files(place)
+    if window is None:
+        return files, False
+    chosen = in_directories(files, window, place)
+    return (files, True) if chosen is None else (chosen, False)
 
 
 def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:

@@ -100,6 +100,7 @@ def write_embeddings(
     batch: int = 64,
     projection: str | None = None,
     axes: int | None = None,
+    save_projection: str | None = None,
     unit_norm: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
@@ -119,6 +120,8 @@ def write_embeddings(
     batch : rows of a batch; every batch has this size. 1 makes rows independent by construction.
     projection : path of a public projection (``.npz``) applied after the encoder.
     axes : in its place, the encoder's first principal axes over drawn shapes.
+    save_projection : path to write the projection to, for other rows (``projection``) and for
+        decoding; it is public.
     unit_norm : scale embeddings to length 1.
     for_each : who does the files: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
 
@@ -140,6 +143,8 @@ def write_embeddings(
     )
     if axes is not None:
         recipe = _with_axes(recipe, axes)
+    if save_projection is not None:
+        _save(recipe.projection, save_projection)
     pieces = _pieces(place, files)
     said = recipe.provenance()
     width = recipe.pipeline().width
@@ -231,6 +236,15 @@ def _matrix(path: str | None) -> bytes | None:
     data = file_bytes(path)
     Projection.from_bytes(data, path)
     return data
+
+
+def _save(projection: bytes | None, path: str) -> None:
+    import fsspec
+
+    if projection is None:
+        raise SpecError("--save-projection: there is none; give --project N")
+    with storage_errors("write the projection", path), fsspec.open(path, "wb") as file:
+        file.write(projection)
 
 
 def _with_axes(recipe: Recipe, axes: int) -> Recipe:

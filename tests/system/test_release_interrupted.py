@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -161,7 +162,54 @@ def test_another_specification_under_a_killed_releases_id_is_refused(spec, ledge
     result = dpgmm(*other, "--set", "model.components=2")
     assert result.returncode == 2
     assert "another specification" in result.stderr
+    assert "model.components was 1 and is now 2" in result.stderr
     assert charges(ledger) == 1
+
+
+def test_a_charged_id_without_its_journal_is_refused(spec, ledger):
+    process = start(spec)
+    assert when(lambda: len(answers(ledger)) > 0, process)
+    stop(process, signal.SIGKILL)
+    shutil.rmtree(ledger / "journal" / "week-1")
+    result = dpgmm("release", spec, "--output", spec.parent / "out", "--release-id", "week-1")
+    assert result.returncode == 4
+    assert "could be drawn a second time" in result.stderr
+    assert charges(ledger) == 1
+    check_nothing_released(spec)
+
+
+@pytest.mark.parametrize("lag", ["together", "the charge", "the last query"])
+def test_two_drivers_of_one_id_end_with_one_release(lag, spec, ledger):
+    """Started at once, or the second while the first is at work: the second joins."""
+    first = start(spec)
+    if lag != "together":
+        assert when(lambda: MOMENTS[lag](spec.parent / "out", ledger), first)
+    second = start(spec)
+    for process in (first, second):
+        stdout, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+        assert "released" in stdout
+        assert str(spec.parent / "out") in stdout
+    assert charges(ledger) == 1
+    assert len(answers(ledger)) == len(list((ledger / "journal/week-1").glob("query-*.bin")))
+    assert verify_release(str(spec.parent / "out")).exit_code == 0
+
+
+def test_two_drivers_of_one_id_and_two_specifications(spec, ledger):
+    """One wins; the other stops, and is told how they differ."""
+    other = write_spec(
+        spec.parent / "other.yaml",
+        spec.parent / "data",
+        dataset=labelled(),
+        privacy={"ledger": str(ledger), "epsilon": 0.5},
+    )
+    both = [start(spec), start(other)]
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert sorted(codes) == [0, 2], errors
+    assert "specification" in errors[codes.index(2)]
+    assert charges(ledger) == 1
+    assert verify_release(str(spec.parent / "out")).exit_code == 0
 
 
 def test_a_changed_input_is_refused_on_resuming(spec, ledger):

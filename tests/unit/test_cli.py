@@ -264,9 +264,9 @@ class TestOtherCommands:
         run.module("dpgmm_dist.budget.ledger", Ledger=SimpleNamespace(init=call, open=call))
         code, out, _ = run("ledger", "init", "led/", "--epsilon", "1", "--delta", "1e-6")
         assert (code, out.splitlines()[:2]) == (0, ["limit: 0.25", "charges:"])
-        assert run.calls[0][0] == ("led/", 1.0, 1e-6, None)
+        assert run.calls[0][0] == ("led/", 1.0, 1e-6, None, {})
         run("ledger", "init", "led/", "--epsilon", "1", "--delta", "1e-6", "--period", "365d")
-        assert run.calls[1][0] == ("led/", 1.0, 1e-6, "365d")
+        assert run.calls[1][0] == ("led/", 1.0, 1e-6, "365d", {})
         assert json.loads(run("ledger", "show", "led/", "--json")[1])["limit"] == 0.25
 
 

@@ -13,7 +13,7 @@ from dpgmm_dist import cli
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge
-from dpgmm_dist.budget.windows import Account, Window
+from dpgmm_dist.windows import Account, Window
 
 DIGEST = "d" * 64
 

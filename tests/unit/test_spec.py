@@ -394,13 +394,12 @@ class TestRefusals:
 
 
 class TestSecrets:
-    def secret_spec(self) -> ReleaseSpec:
-        return build(EMBEDDINGS, f"dataset.storage_options={{key: {SECRET}}}")
-
-    def test_storage_options_are_in_nothing_that_is_shown_or_published(self) -> None:
-        spec = self.secret_spec()
-        assert spec.dataset.storage_options == {"key": SECRET}
-        for shown in (repr(spec), str(spec), repr(spec.dataset), json.dumps(spec.public_dict())):
+    @pytest.mark.parametrize("section", ["dataset", "privacy", "output"])
+    def test_storage_options_are_in_nothing_that_is_shown_or_published(self, section: str) -> None:
+        spec = build(EMBEDDINGS, f"{section}.storage_options={{key: {SECRET}}}")
+        part = getattr(spec, section)
+        assert part.storage_options == {"key": SECRET}
+        for shown in (repr(spec), str(spec), repr(part), json.dumps(spec.public_dict())):
             assert SECRET not in shown
             assert "storage_options" not in shown
         assert spec.digest() == build().digest()
@@ -410,6 +409,8 @@ class TestSecrets:
         "override",
         [
             f"dataset.storage_options={SECRET}",
+            f"privacy.storage_options={SECRET}",
+            f"output.storage_options=[{SECRET}]",
             f"dataset.storage_options=[{SECRET}]",
             f"dataset.storage_options={{1: {SECRET}}}",
             f"dataset.storage_option={{key: {SECRET}}}",

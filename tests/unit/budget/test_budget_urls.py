@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url
+from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url, secrets_in
 from dpgmm_dist.errors import SpecError
 
 
@@ -54,3 +54,12 @@ def test_errors_are_one_short_line() -> None:
     assert describe_error(OSError("to s3://me:pw@bucket failed")) == (
         "OSError: to s3://***@bucket failed"
     )
+
+
+def test_secrets_of_nested_options_are_found_whole_and_in_parts() -> None:
+    key = "a-key-that-is-long-enough=="
+    text = f"DefaultEndpointsProtocol=http;AccountName=me;AccountKey={key};"
+    options = {"connection_string": text, "kwargs": {"tokens": ["tok-1", 5, None]}, "anon": "yes"}
+    assert set(secrets_in(options)) == {text, key, "tok-1"}
+    shown = describe_error(ValueError(f"bad {key} of tok-1"), secrets_in(options))
+    assert shown == "ValueError: bad *** of ***"

@@ -76,6 +76,28 @@ def test_pieces_and_engines_change_no_bit(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 
+def test_a_projection_that_was_saved_encodes_other_rows_alike_and_decodes(tmp_path: Path) -> None:
+    from dpgmm_dist.encode.decode_job import write_images
+
+    pixels = write_pixels(tmp_path / "raw", rows=30)
+    path = str(tmp_path / "axes.npz")
+    first = encode(tmp_path / "raw", tmp_path / "a", axes=64, save_projection=path)
+    again = encode(tmp_path / "raw", tmp_path / "b", projection=path)
+    assert first == again
+    write_images(
+        str(tmp_path / "b"),
+        str(tmp_path / "images"),
+        decoder=f"projection:{path}",
+        shape="8x8",
+        column=COLUMN,
+        label="label",
+    )
+    made = np.array(read(tmp_path / "images")["image"].to_pylist())
+    assert np.abs(made.astype(int) - pixels).max() <= 2  # all 64 axes: nothing is lost
+    with pytest.raises(SpecError, match="give --project N"):
+        encode(tmp_path / "raw", tmp_path / "c", save_projection=path)
+
+
 def test_pictures_that_cannot_be_read_become_null_without_a_word(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

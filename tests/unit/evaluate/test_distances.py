@@ -65,5 +65,10 @@ def test_memorisation_tells_a_model_that_copies_from_one_that_does_not() -> None
     assert leaky["share_nearer_to_training"] > 0.95
     copied, _, _ = memorisation(training[:60], training, held_out[:300])
     assert copied["exact_copies_of_training_rows"] > 10 and copied["rows_compared"] == 300
+    # Two real rows that are nearest to everything say no more than two tosses of a coin.
+    hub, _, _ = memorisation(
+        fresh, 100 + training[:300], np.concatenate([held_out[:1] * 0, 100 + held_out[:299]])
+    )
+    assert hub["share_nearer_to_training"] == 0 and hub["standard_error"] == pytest.approx(0.5)
     with pytest.raises(SpecError, match="needs training and held-out"):
         memorisation(fresh, training, held_out[:0])

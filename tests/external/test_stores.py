@@ -1,0 +1,181 @@
+"""A whole job on each object store: rows, ledger, journal, release and samples are all there."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from dpgmm_dist import ReleaseSpec, release
+from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.budget.urls import secrets_in
+from dpgmm_dist.errors import DataError, DpgmmError
+
+from ..system.releases import WIDTH, Rows, done, dpgmm, labelled, write_spec
+from .emulators import ObjectStore
+
+EPSILON, DELTA = 1.0, 1e-6
+
+
+@pytest.fixture
+def job(object_store: ObjectStore, tmp_path: Path) -> Job:
+    return Job(object_store, tmp_path)
+
+
+class Job:
+    """Rows on a store, a ledger beside them, and the specification that names both."""
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        self.store = store
+        self.folder = folder
+        self.options = folder / "options.yaml"
+        self.options.write_text(yaml.safe_dump(store.storage_options))
+        self.rows = Rows.make()
+        self.local = self.rows.write(folder / "data", files=3, row_group=200)
+        self.data = store.upload(self.local, "data")
+        self.ledger, self.output = store.below("ledger"), store.below("releases/one")
+        given = {"storage_options": store.storage_options}
+        self.spec = write_spec(
+            folder / "spec.yaml",
+            Path("unused"),
+            dataset={"path": self.data, **labelled(), **given},
+            privacy={"epsilon": EPSILON, "delta": DELTA, "ledger": self.ledger, **given},
+            output={"path": self.output, **given},
+        )
+
+    def init(self) -> None:
+        Ledger.init(self.ledger, EPSILON, DELTA, storage_options=self.store.storage_options)
+
+    def secrets(self) -> list[str]:
+        """What would be a credential elsewhere."""
+        given = self.store.storage_options
+        texts = secrets_in([given.get("secret"), given.get("connection_string")])
+        return [text for text in texts if not text.startswith("http://")]
+
+    def assert_no_options_in(self, *texts: str | bytes) -> None:
+        for text in texts:
+            content = text.encode() if isinstance(text, str) else text
+            assert b"storage_options" not in content
+            for secret in map(str.encode, self.secrets()):
+                assert secret not in content
+                assert base64.b64encode(secret)[:-4] not in content
+
+
+def test_a_release_is_made_verified_sampled_and_resumed(job: Job) -> None:
+    numbers = ("--epsilon", EPSILON, "--delta", DELTA)
+    done("ledger", "init", job.ledger, *numbers, "--storage-options", job.options)
+    first = done("release", job.spec, "--release-id", "r1", "--json")
+    assert json.loads(first.stdout)["release"] == job.output
+    stored = job.store.contents("releases/one")
+    assert {path.rpartition("/")[2] for path in stored} >= {"release.json", "mixture.parquet"}
+    journal = job.store.contents("ledger/journal/r1")
+    assert any(path.endswith("finished.json") for path in journal)
+
+    again = done("release", job.spec, "--release-id", "r1", "--json")
+    assert json.loads(again.stdout)["status"] == "already_done"
+    assert job.store.contents("releases/one") == stored
+
+    verified = done("verify", job.output, "--storage-options", job.options)
+    shown = done("ledger", "show", job.ledger, "--storage-options", job.options, "--json")
+    assert len(json.loads(shown.stdout)["charges"]) == 1
+
+    samples = ("--rows", 100, "--partitions", 2, "--output", job.store.below("samples"))
+    sampled = done("sample", job.output, *samples, "--storage-options", job.options)
+    files = job.store.contents("samples")
+    assert sorted(path.rpartition("/")[2] for path in files) == [
+        "part-00000.parquet",
+        "part-00001.parquet",
+    ]
+    with job.store.fs.open(sorted(files)[0]) as file:
+        table = pq.read_table(file)
+    assert table.column_names == ["x", "y"]
+    assert len(table) == 50
+    assert len(table["x"][0]) == WIDTH
+
+    printed = [text for run in (first, again, verified, shown, sampled) for text in _output(run)]
+    job.assert_no_options_in(*printed, *stored.values(), *journal.values(), *files.values())
+
+
+def test_the_budget_is_kept(job: Job) -> None:
+    job.init()
+    release(ReleaseSpec.from_yaml(job.spec), release_id="r1")
+    second = ("--release-id", "r2", "--output", job.store.below("releases/two"))
+    refused = dpgmm("release", job.spec, *second)
+    assert refused.returncode == 3
+    assert "Remaining" in refused.stderr
+    job.assert_no_options_in(*_output(refused))
+
+
+def test_a_killed_job_resumes_from_the_store_and_pays_once(job: Job) -> None:
+    """Stopped after a stored answer: the same answers, and the same release, come of it."""
+    job.init()
+    spec = ReleaseSpec.from_yaml(job.spec)
+
+    class Killed(BaseException):
+        pass
+
+    def stop(event: Any) -> None:
+        if event.index == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        release(spec, release_id="r1", progress=stop)
+    before = job.store.contents("ledger/journal/r1")
+    assert any("answer-0000" in path for path in before)
+
+    release(spec, release_id="r1")
+    after = job.store.contents("ledger/journal/r1")
+    assert {path: after[path] for path in before} == before
+    ledger = Ledger.open(job.ledger, job.store.storage_options)
+    assert len(ledger.show()["charges"]) == 1
+
+
+def test_the_store_gives_the_statistics_of_the_local_files(job: Job, tmp_path: Path) -> None:
+    """Under test noise the parameters are the same bytes, whatever the rows were read from."""
+    local = tmp_path / "local"
+    here = [f"dataset.path={job.local}", "dataset.storage_options={}"]
+    here += [f"output.path={local}", "output.storage_options={}"]
+    for changes in ([], here):
+        spec = ReleaseSpec.from_yaml(job.spec, ["privacy.ledger=null", *changes])
+        release(spec, release_id="same", insecure_test_noise=7)
+    stored = job.store.contents("releases/one")
+    for name in ("mixture.parquet", "transform.parquet"):
+        (content,) = [data for path, data in stored.items() if path.endswith(name)]
+        assert content == (local / name).read_bytes()
+
+
+def test_wrong_credentials_are_an_error_that_shows_none(job: Job) -> None:
+    """Nothing is spent, the exit code is that of storage, and the message holds no secret."""
+    if "connection_string" not in job.store.storage_options:
+        pytest.skip("this emulator takes any credential")
+    wrong = job.store.storage_options["connection_string"].replace("Eby8vdM02x", "Eby8WRONGx")
+    given = yaml.safe_dump({"connection_string": wrong}, default_flow_style=True, width=10**6)
+    result = dpgmm("release", job.spec, "--set", f"dataset.storage_options={given}")
+    assert result.returncode == DataError.exit_code
+    assert "dataset.path" in result.stderr
+    assert "Eby8" not in result.stderr
+    job.assert_no_options_in(*_output(result))
+
+
+def test_a_missing_path_or_bucket_is_an_error_for_people(job: Job) -> None:
+    for path in (job.store.below("nothing"), f"{job.store.url}-gone/data"):
+        result = dpgmm("release", job.spec, "--set", f"dataset.path={path}")
+        assert result.returncode in (2, DataError.exit_code), result.stderr
+        assert path in result.stderr
+        assert "Traceback" not in result.stderr
+        job.assert_no_options_in(*_output(result))
+
+
+def test_an_error_of_the_library_quotes_no_option(job: Job) -> None:
+    with pytest.raises(DpgmmError) as caught:
+        Ledger.open(job.store.below("no-ledger"), job.store.storage_options)
+    job.assert_no_options_in(str(caught.value), repr(caught.value))
+
+
+def _output(result: Any) -> tuple[str, str]:
+    return result.stdout, result.stderr
