@@ -163,7 +163,10 @@ def release(
         # Said before anything is charged: a killed job can resume only under its id.
         release_id = _new_release_id()
         typer.echo(f"dpgmm: release id {release_id} (to resume: --release-id)", err=True)
-    with open_engine(workers, scheduler, scheduler_file) as engine, show_progress() as progress:
+    with (
+        open_engine(workers, scheduler, scheduler_file, parsed.cluster) as engine,
+        show_progress() as progress,
+    ):
         result = run(
             parsed,
             output=output,

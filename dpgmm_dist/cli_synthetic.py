@@ -52,6 +52,10 @@ def sample(
             help="Rows outside the public bounds: none (leave), reject (draw again), clip (move).",
         ),
     ] = "none",
+    residual: Annotated[
+        bool,
+        typer.Option(help="Whether directions that a projection left out vary too."),
+    ] = True,
     partitions: Annotated[
         int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
     ] = 1,
@@ -76,6 +80,7 @@ def sample(
         balanced=balanced,
         temperature=temperature,
         bounds=bounds,  # type: ignore[arg-type]  # checked there
+        residual=residual,
     )
     with engine_for_tasks("sample", workers, scheduler, scheduler_file) as (for_each, progress):
         written = write_samples(

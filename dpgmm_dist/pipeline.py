@@ -88,7 +88,7 @@ def release(
     output : directory or URL of the release, in place of ``spec.output.path``
     release_id : the same id resumes a killed job and is never charged twice;
         ``spec.output.release_id`` by default, or random
-    engine : where passes run; threads of this process by default
+    engine : where passes run; what ``spec.cluster`` says by default
     insecure_test_noise : seed of reproducible noise for tests; the release is NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
     source : rows in memory, in place of ``spec.dataset``
@@ -101,6 +101,20 @@ def release(
         With what was wrong and what to do; the first three kinds before anything is spent,
         unless storage fails later.
     """
+    if engine is None and spec.cluster.kind != "threads":
+        from dpgmm_dist.engine import open_engine
+
+        with open_engine(cluster=spec.cluster) as cluster:
+            return release(
+                spec,
+                output=output,
+                release_id=release_id,
+                engine=cluster,
+                insecure_test_noise=insecure_test_noise,
+                progress=progress,
+                source=source,
+                scratch=scratch,
+            )
     target = output or spec.output.path
     if target is None:
         raise SpecError("output.path is missing: set it or give --output URL")
@@ -150,7 +164,7 @@ def release(
     budget.begin(spec.public_dict(), _mechanism(noise))
     budget.require_same_input(_fingerprint(rows))
 
-    engine = engine or _local_engine()
+    engine = engine or _local_engine(spec)
     # What follows the gate runs on one BLAS thread: the same answers give the same file. Noise may
     # overflow where nothing is left of the data; a warning would be a line that others do not get.
     with (
@@ -293,10 +307,10 @@ def _exact_rho(charge: Charge) -> Fraction:
     return Fraction(charge.rho) if charge.mu is None else rho_of_mu_exact(charge.mu)
 
 
-def _local_engine() -> Engine:
+def _local_engine(spec: ReleaseSpec) -> Engine:
     from dpgmm_dist.engine.local import LocalEngine
 
-    return LocalEngine()
+    return LocalEngine(spec.cluster.threads)
 
 
 @contextmanager

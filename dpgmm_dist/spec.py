@@ -12,33 +12,20 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, ValidationError, model_validator
 
 from dpgmm_dist import spec_fields as fields
 from dpgmm_dist import spec_windows as windows
 from dpgmm_dist.dates import PERIODS, RunDate
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.spec_cluster import ClusterSpec
 from dpgmm_dist.spec_errors import Problems, explain
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Annotation: ``read`` alone decides what the field holds.
-
-    Pydantic's own PlainValidator would also serialise by the annotated union, with warnings.
-    """
-
-    read: Callable[[object], object]
-
-    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
+from dpgmm_dist.spec_section import Read as _Read
+from dpgmm_dist.spec_section import Section as _Section
 
 Name = Annotated[str, _Read(fields.text)]
 Place = Annotated[str, _Read(fields.place)]
@@ -46,17 +33,13 @@ OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
 
 
 _StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
-_SECRET = {section: {"storage_options"} for section in ("dataset", "privacy", "output")}
+_UNPUBLISHED: dict[str, Any] = {
+    "dataset": {"storage_options"},
+    "privacy": {"storage_options"},
+    "output": {"storage_options"},
+    "cluster": True,  # where it runs is no part of what is released
+}
 _MOST_WEIGHTED = 256
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,  # an input may hold credentials
-        revalidate_instances="always",
-    )
 
 
 class PrivacyUnitSpec(_Section):
@@ -197,6 +180,7 @@ class ReleaseSpec(_Section):
     privacy: PrivacySpec
     model: ModelSpec = ModelSpec()
     output: OutputSpec = OutputSpec()
+    cluster: ClusterSpec = ClusterSpec()
 
     def __init__(self, /, **sections: Any) -> None:
         try:
@@ -319,8 +303,8 @@ class ReleaseSpec(_Section):
         return self.dataset.labels or ()
 
     def public_dict(self) -> dict[str, Any]:
-        """Return the specification as plain JSON values, without ``storage_options``."""
-        return windows.without_unset(self.model_dump(mode="json", exclude=_SECRET))
+        """Return the specification as plain JSON values, less its secrets and the cluster."""
+        return windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of what defines the release: all but where it is written."""
@@ -375,6 +359,7 @@ def _disagreements(spec: ReleaseSpec) -> list[str]:
         *(_table_problems(spec) if spec.is_table else _embedding_problems(spec)),
         *_dimension_problems(spec),
         *windows.problems(spec),
+        *spec.cluster.problems(),
     ]
 
 

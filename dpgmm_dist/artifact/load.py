@@ -137,12 +137,16 @@ class Release:
 
 
 def sample_rows(
-    mixture: Mixture, transform: Transform, generator: np.random.Generator, n: int
+    mixture: Mixture,
+    transform: Transform,
+    generator: np.random.Generator,
+    n: int,
+    residual: bool = True,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Rows (n, d) in input units, residual included, and the (n,) component of each."""
+    """Rows (n, d) in input units, residual included if asked, and the (n,) component of each."""
     latent, index = mixture.sample_with(generator, n)
     noise = None
-    if transform.residual_dimension > 0:
+    if residual and transform.residual_dimension > 0:
         noise = generator.standard_normal((n, transform.input_dimension))
     return transform.to_input(latent, noise), index
 

@@ -67,6 +67,7 @@ class Sampler:
     """Rows of each label of ``mixture``, over all partitions; None: the released proportions."""
     reject: PublicBounds | None = None
     clip: PublicBounds | None = None
+    residual: bool = True
 
     @classmethod
     def of(cls, release: Release, seed: int, options: SampleOptions | None = None) -> Sampler:
@@ -93,6 +94,7 @@ class Sampler:
             options.counts(release.label_values),
             reject=bounds if options.bounds == "reject" else None,
             clip=bounds,
+            residual=options.residual,
         )
 
     def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
@@ -139,14 +141,15 @@ class Sampler:
     ) -> tuple[Floats, NDArray[np.int64]]:
         """``count`` rows and their components; row i of label ``labels[i]`` where given."""
         if labels is None:
-            return sample_rows(self.mixture, self.transform, generator, count)
+            return sample_rows(self.mixture, self.transform, generator, count, self.residual)
         rows = np.empty((count, self.transform.input_dimension))
         index = np.empty(count, np.int64)
         for label in np.unique(labels):
             here = labels == label
             members = np.flatnonzero(self.mixture.label_index == label)
             one = self.mixture.for_label(self.mixture.label_values[label])
-            drawn, which = sample_rows(one, self.transform, generator, int(here.sum()))
+            size = int(here.sum())
+            drawn, which = sample_rows(one, self.transform, generator, size, self.residual)
             rows[here], index[here] = drawn, members[which]
         return rows, index
 
@@ -235,7 +238,7 @@ def write_samples(
     seed
         At least 0; random when None, and returned.
     options
-        Rows per label, temperature, bounds: all free of privacy cost.
+        Rows per label, temperature, bounds, residual: all free of privacy cost.
     storage_options, output_options
         Given to the file systems of the release and of the output.
     progress

@@ -52,6 +52,8 @@ class SampleOptions:
     temperature : factor on standard deviations; below 1 rows are closer to the means.
     bounds : "reject" draws rows outside the public bounds again (at most 100 times, then they are
         moved there), "clip" moves them at once, "none" leaves them.
+    residual : whether directions that a projection left out vary as the release says they do;
+        without, rows lie in the modelled subspace: smoother pictures, too little spread.
     """
 
     label: LabelValue | None = None
@@ -59,6 +61,7 @@ class SampleOptions:
     balanced: bool = False
     temperature: float = 1.0
     bounds: Bounds = "none"
+    residual: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature <= _LARGEST_TEMPERATURE:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.spec_cluster import ClusterSpec
 
 __all__ = ["Engine", "open_engine"]
 
@@ -16,14 +17,18 @@ def open_engine(
     workers: int | None = None,
     scheduler: str | None = None,
     scheduler_file: str | None = None,
+    cluster: ClusterSpec | None = None,
 ) -> Iterator[Engine]:
     """The engine asked for: threads in this process, local processes, or any Dask cluster.
+
+    What is given by the first three comes before ``cluster``.
 
     Parameters
     ----------
     workers : start this many single-threaded worker processes on this machine
     scheduler : address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``
     scheduler_file : path of a Dask scheduler file
+    cluster : the section ``cluster`` of a specification
 
     Raises
     ------
@@ -37,12 +42,19 @@ def open_engine(
         raise SpecError("give at most one of --workers, --scheduler and --scheduler-file")
     if workers is not None and workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}")
-    if not given:
+    wanted = _wanted(workers, scheduler, scheduler_file) if given else cluster or ClusterSpec()
+    if wanted.kind == "threads":
         from dpgmm_dist.engine.local import LocalEngine
 
-        yield LocalEngine()
+        yield LocalEngine(wanted.threads)
         return
     from dpgmm_dist.engine.cluster import open_cluster
 
-    with open_cluster(workers, scheduler, scheduler_file) as engine:
+    with open_cluster(wanted) as engine:
         yield engine
+
+
+def _wanted(workers: int | None, scheduler: str | None, scheduler_file: str | None) -> ClusterSpec:
+    if workers is not None:
+        return ClusterSpec(kind="local", workers=workers)
+    return ClusterSpec(kind="scheduler", address=scheduler, scheduler_file=scheduler_file)

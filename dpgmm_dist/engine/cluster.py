@@ -15,9 +15,11 @@ from typing import Any
 from dpgmm_dist import __version__
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Fraction
+from dpgmm_dist.engine.clusters import join_mpi, security_of, start_kubernetes, start_slurm
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.spec_cluster import ClusterSpec
 
 _FAN_IN = 8
 _RETRIES = 2
@@ -121,14 +123,9 @@ def _leave_it_to_the_driver() -> None:
 
 
 @contextmanager
-def open_cluster(
-    workers: int | None, scheduler: str | None, scheduler_file: str | None
-) -> Iterator[DaskEngine]:
-    """Start local worker processes, or connect to a running scheduler."""
+def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
+    """Start the workers asked for, or connect to a running scheduler."""
     import dask
-    import distributed
-
-    start: Any = distributed
 
     settings = {
         "distributed.comm.retry.count": 5,
@@ -140,26 +137,50 @@ def open_cluster(
     }
     with dask.config.set(settings), ExitStack() as stack:
         try:
-            if workers is not None:
-                client = _start_workers(stack, start, workers)
-            else:
-                if scheduler_file is not None:
-                    _wait_for_file(scheduler_file)
-                client = stack.enter_context(
-                    start.Client(
-                        address=scheduler,
-                        scheduler_file=scheduler_file,
-                        timeout=f"{_CONNECT_SECONDS}s",
-                    )
-                )
+            client = _client(stack, wanted)
+        except DpgmmError:
+            raise
         except Exception as error:  # Dask meets a wrong address or file with all kinds of them
-            where = scheduler or scheduler_file or f"{workers} local processes"
+            where = (
+                wanted.address or wanted.scheduler_file or f"{wanted.workers} {wanted.kind} workers"
+            )
             raise ClusterError(
                 f"no Dask cluster at {where} ({type(error).__name__}): check the address and that "
                 "the scheduler is running"
             ) from None
         _check_versions(client)
-        yield DaskEngine(client, same_machine=workers is not None)
+        yield DaskEngine(client, same_machine=wanted.kind == "local")
+
+
+def _client(stack: ExitStack, wanted: ClusterSpec) -> Any:
+    """A client of the cluster; ``stack`` ends it, and what was started for it."""
+    match wanted.kind:
+        case "local":
+            return _start_workers(stack, wanted)
+        case "slurm":
+            return start_slurm(stack, wanted)
+        case "kubernetes":
+            return start_kubernetes(stack, wanted)
+        case "mpi":
+            return join_mpi(stack, wanted)
+    return _connect(stack, wanted)
+
+
+def _connect(stack: ExitStack, wanted: ClusterSpec) -> Any:
+    """A client of a running scheduler."""
+    import distributed
+
+    start: Any = distributed
+    if wanted.scheduler_file is not None:
+        _wait_for_file(wanted.scheduler_file)
+    return stack.enter_context(
+        start.Client(
+            address=wanted.address,
+            scheduler_file=wanted.scheduler_file,
+            timeout=f"{_CONNECT_SECONDS}s",
+            security=security_of(wanted.tls),
+        )
+    )
 
 
 def _wait_for_file(path: str) -> None:
@@ -171,11 +192,15 @@ def _wait_for_file(path: str) -> None:
         time.sleep(0.1)
 
 
-def _start_workers(stack: ExitStack, start: Any, workers: int) -> Any:
+def _start_workers(stack: ExitStack, wanted: ClusterSpec) -> Any:
     """A client of new local worker processes; ``stack`` ends both."""
+    import distributed
+
+    start: Any = distributed
     cluster = stack.enter_context(
         start.LocalCluster(
-            n_workers=workers,
+            n_workers=wanted.workers,
+            memory_limit=wanted.memory or "auto",
             threads_per_worker=1,
             processes=True,
             # No dashboard. Without an address Dask takes port 8787 and warns if it is taken; an

@@ -97,7 +97,7 @@ class TestRelease:
         assert "release: out/" in out and "epsilon: 1" in out
         ((spec,), options) = run.calls[0]
         assert (spec.privacy.epsilon, spec.model.components) == (2.0, 3)
-        assert options["engine"] == (None, "tcp://x", None)
+        assert options["engine"] == (None, "tcp://x", None, spec.cluster)
         assert (options["output"], options["release_id"]) == ("out/", "abc")
         assert options["insecure_test_noise"] is None
         assert callable(options["progress"])

@@ -109,6 +109,16 @@ def test_rejected_rows_keep_their_label_where_rows_per_label_are_asked(tmp_path:
     assert Counter(read(tmp_path / "rows")["kind"].to_pylist()) == {7: 150, 3: 150}
 
 
+def test_without_the_residual_rows_lie_in_the_modelled_subspace(
+    release: str, tmp_path: Path
+) -> None:
+    transform = load_release(release).transform
+    smooth = transform.residual_energy(rows_of(draw(release, tmp_path / "a", 200, residual=False)))
+    rough = transform.residual_energy(rows_of(draw(release, tmp_path / "b", 200)))
+    assert smooth.max() < 1e-10
+    assert rough.mean() == pytest.approx(transform.residual_variance, rel=0.4)
+
+
 def test_a_table_stays_in_its_columns_bounds(tmp_path: Path) -> None:
     transform = Transform(center=np.array([60.0, 5e4, 128]), half_width=np.array([60.0, 5e4, 127]))
     receipt = releases.receipt_of()

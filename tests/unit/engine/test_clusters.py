@@ -1,0 +1,135 @@
+"""Which cluster a specification asks for, and what Dask's libraries are told."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dpgmm_dist.engine import clusters, open_engine
+from dpgmm_dist.engine.local import LocalEngine
+from dpgmm_dist.errors import ClusterError, SpecError
+from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec_cluster import ClusterSpec, TlsSpec
+
+SECRET = "hunter2hunter2"
+
+
+def spec(**cluster: Any) -> ReleaseSpec:
+    return ReleaseSpec.from_dict(
+        {
+            "dataset": {"path": "data/", "features": "x", "width": 3},
+            "bounds": {"norm": 1.0},
+            "privacy": {"epsilon": 1.0, "delta": 1e-6},
+            "cluster": cluster,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        ({"kind": "yarn"}, "must be one of threads, local, scheduler, slurm, kubernetes, mpi"),
+        ({"kind": "slurm"}, "cluster.workers: missing"),
+        ({"kind": "local", "workers": 0}, "cluster.workers: got 0"),
+        ({"kind": "local", "workers": 2, "address": "tcp://x:1"}, "belongs to kind scheduler"),
+        ({"workers": 2}, "cluster.workers: belongs to kind local or slurm or kubernetes"),
+        ({"kind": "scheduler"}, "address or scheduler_file, one of them"),
+        ({"kind": "local", "workers": 1, "options": {"a": 1}}, "cluster.options: belongs to"),
+        (
+            {
+                "kind": "scheduler",
+                "address": "tcp://x:1",
+                "tls": {"ca_file": "a", "cert": "b", "key": "c"},
+            },
+            "must begin with tls://",
+        ),
+    ],
+)
+def test_mistakes_name_the_key(cluster: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        spec(**cluster)
+    assert said in str(caught.value)
+
+
+def test_where_it_runs_is_no_part_of_what_is_released() -> None:
+    there = spec(kind="slurm", workers=4, options={"account": SECRET})
+    assert there.digest() == spec().digest()
+    assert there.difference(spec()) == []
+    assert "cluster" not in there.public_dict()
+    assert SECRET not in repr(there)
+
+
+def test_flags_come_before_the_section() -> None:
+    wanted = ClusterSpec(kind="scheduler", address="tcp://127.0.0.1:1")
+    with open_engine(cluster=ClusterSpec(threads=3)) as engine:
+        assert isinstance(engine, LocalEngine)
+        assert engine.threads == 3
+    with pytest.raises(SpecError, match="at most one"), open_engine(1, "tcp://x", cluster=wanted):
+        pass
+
+
+def test_certificates_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no file"):
+        clusters.security_of(TlsSpec(ca_file=str(tmp_path / "ca"), cert="b", key="c"))
+    assert clusters.security_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "name"),
+    [
+        ("slurm", "dask_jobqueue", "SLURMCluster"),
+        ("kubernetes", "dask_kubernetes.operator", "KubeCluster"),
+    ],
+)
+def test_dask_is_told_what_the_specification_says(
+    kind: str, module: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, Any] = {}
+
+    class Cluster:
+        def __init__(self, **options: Any) -> None:
+            told.update(options)
+
+        def __enter__(self) -> Cluster:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            told["closed"] = True
+
+        def scale(self, jobs: int) -> None:
+            told["jobs"] = jobs
+
+    stand_in = ModuleType(module)
+    setattr(stand_in, name, Cluster)
+    monkeypatch.setitem(sys.modules, module, stand_in)
+    client = SimpleNamespace(Client=lambda cluster: nullcontext(cluster))
+    monkeypatch.setattr(clusters, "_distributed", lambda: client)
+    wanted = spec(kind=kind, workers=3, threads=2, memory="6GB", options={"namespace": "x"}).cluster
+    with ExitStack() as stack:
+        start = {"slurm": clusters.start_slurm, "kubernetes": clusters.start_kubernetes}[kind]
+        assert isinstance(start(stack, wanted), Cluster)
+    assert told["namespace"] == "x"
+    assert told["closed"]
+    if kind == "slurm":
+        assert (told["jobs"], told["cores"], told["memory"]) == (3, 2, "6GB")
+    else:
+        assert told["n_workers"] == 3
+        assert told["resources"]["limits"] == {"cpu": "2", "memory": "6G"}
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with ExitStack() as stack, pytest.raises(ClusterError, match=r"dpgmm-dist\[cluster\]"):
+        clusters.start_slurm(stack, ClusterSpec(kind="slurm", workers=1))
+
+
+def test_kubernetes_options_exist() -> None:
+    operator = pytest.importorskip("dask_kubernetes.operator")
+    known = inspect.signature(operator.KubeCluster.__init__).parameters
+    assert {"n_workers", "resources", "env", "quiet", "image", "namespace"} <= known.keys()
