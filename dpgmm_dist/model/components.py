@@ -15,6 +15,7 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Problem
+from dpgmm_dist.model.refining import History, explainable, refine
 from dpgmm_dist.model.shrinkage import (
     floor_eigenvalues,
     isotropic,
@@ -46,6 +47,8 @@ class Estimate:
     errors: StandardErrors
     keep: Floats
     """(C,) weight each measured covariance kept against what it was shrunk toward."""
+    expected_kl: float | None = None
+    """Of the noise alone, nats a row; None before the last pass, or where it is not known."""
 
 
 def second_level(problem: Problem, rows: Floats, components: int, p: int, rho: float) -> Level:
@@ -71,12 +74,18 @@ def step(
     rho: float,
     level: Level,
     last: bool,
+    history: History,
 ) -> Estimate:
     """One pass: ask for the moments of the mixture's components, and re-estimate it."""
     if problem.covariance == "tied":
         level = "all"
     plan = _plan(problem, centre, mixture, name, rho, level, last)
     answer = ask(plan, centre.latent)
+    if level == "component" and history.trusted and explainable(mixture):
+        refined = refine(problem, centre, mixture, plan, answer, history, last)
+        means = _inside(problem, centre, refined.mixture.means)
+        held = replace(refined.mixture, means=means)
+        return Estimate(held, refined.errors, refined.keep, refined.expected_kl)
     estimate = _estimate(problem, centre, mixture, answer, level)
     if not plan.soft:
         return estimate

@@ -8,8 +8,12 @@ from dpgmm_dist.model import cells, components, tied
 from dpgmm_dist.model.matching import CellMeasure
 from dpgmm_dist.model.moments import find_centre
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
+from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES
 from dpgmm_dist.model.starting import start_mixture
+
+_FEW_DIMENSIONS = 5
+"""Up to here second moments of cells cost so little that cells get a larger share."""
 
 
 def schedule(problem: Problem) -> dict[str, float]:
@@ -17,8 +21,10 @@ def schedule(problem: Problem) -> dict[str, float]:
     p = problem.latent_dimension
     if _is_tied(problem):
         return dict(SHARES)
-    if p <= cells.SECOND_DIMENSION:
+    if p <= _FEW_DIMENSIONS:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
+    elif p <= cells.SECOND_DIMENSION:
+        shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
     else:
         shares = {
             "cells.1": 0.09,
@@ -41,18 +47,24 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
     component_steps = [step for step in budget if step.startswith("components")]
     final_rho = budget[component_steps[-1]]
     measures: list[list[CellMeasure]] = []
+    history = History(centre)
     for step in cell_steps:
         last = step == cell_steps[-1]
-        density, measured = cells.refine(problem, ask, centre, density, step, budget[step], last)
+        density, measured, answer = cells.refine(
+            problem, ask, centre, density, step, budget[step], last
+        )
         measures.append(measured)
-    mixture = start_mixture(problem, centre, density, measures, final_rho)
+        history.note(answer, [None] * problem.labels)
+    mixture, choice = start_mixture(problem, centre, density, measures, history, final_rho)
     chosen = np.bincount(mixture.label_index).tolist()
     level = components.second_level(
         problem, centre.rows, max(chosen), centre.pooled.shape[0], final_rho
     )
     for step in component_steps:
         last = step == component_steps[-1]
-        estimate = components.step(problem, ask, centre, mixture, step, budget[step], level, last)
+        estimate = components.step(
+            problem, ask, centre, mixture, step, budget[step], level, last, history
+        )
         mixture = estimate.mixture
     return Fitted(
         mixture=mixture,
@@ -60,7 +72,12 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
         latent=centre.latent,
         residual_variance=centre.residual_variance,
         rows=centre.total,
-        notes={"second_moments": level, "components_per_label": chosen},
+        notes={
+            "second_moments": level,
+            "components_per_label": chosen,
+            "components_choice": choice,
+            "expected_kl": estimate.expected_kl,
+        },
     )
 
 
