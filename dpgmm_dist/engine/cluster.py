@@ -42,8 +42,9 @@ class DaskEngine:
 
     name = "dask"
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, same_machine: bool = False) -> None:
         self.client = client
+        self.same_machine = same_machine
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
@@ -191,7 +192,7 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
                 "the scheduler is running"
             ) from None
         _check_versions(client)
-        yield DaskEngine(client)
+        yield DaskEngine(client, same_machine=wanted.kind == "local")
 
 
 def _client(stack: ExitStack, wanted: ClusterSpec) -> Any:

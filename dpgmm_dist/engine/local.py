@@ -33,6 +33,7 @@ class LocalEngine:
     """
 
     name = "threads"
+    same_machine = True
 
     def __init__(self, threads: int | None = None, cache_bytes: int | None = None) -> None:
         self.threads = threads or cores()
