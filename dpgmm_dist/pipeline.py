@@ -20,6 +20,7 @@ from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.source import ArraySource, ParquetSource
 from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.engine.memory import memory_plan, require_memory
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.problem import Fitted, Problem
@@ -143,13 +144,15 @@ def release(
         return ReleaseResult(target, name, already_done=True)
 
     _require_window_of_files(spec, source)
-    rows = source or ParquetSource.from_spec(spec)
+    rows = source or ParquetSource.from_spec(spec, engine.gather if engine else None)
     schema = describe_input(rows)  # now: at the end the input may be gone
     _require_same_labels(spec, rows)
     check_units(spec, rows, engine, scratch)
     features = feature_map(spec, rows.width)
     problem = problem_of(spec, rows.width, budget_rho_of(spec, noise) * _ROUNDING)
     steps = schedule(problem)
+    engine = engine or _local_engine(spec)
+    require_memory(engine, memory_plan(problem, rows.plan()))
     charge = Charge.of_release(
         name,
         digest,
@@ -165,7 +168,6 @@ def release(
     budget.begin(spec.public_dict(), _mechanism(noise))
     budget.require_same_input(_fingerprint(rows))
 
-    engine = engine or _local_engine(spec)
     # What follows the gate runs on one BLAS thread: the same answers give the same file. Noise may
     # overflow where nothing is left of the data; a warning would be a line that others do not get.
     with (

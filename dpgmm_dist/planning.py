@@ -14,9 +14,9 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.model.allocation import expected_kl
+from dpgmm_dist.model.allocation import expected_kl, rows_per_component
 from dpgmm_dist.model.plan import Latent, Observed, ObservedBlock, PassPlan
-from dpgmm_dist.model.problem import Problem
+from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.privacy.noise import noise_source
 from dpgmm_dist.privacy.query import PassQuery, UnitShare
@@ -92,7 +92,21 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
         _with_kl(b, last, problem, rows, fitted.mixture.weights) for b in imagined.blocks
     )
     privacy = spec.privacy
+    if rows is not None:
+        fitted.notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
     return Plan(privacy.epsilon, privacy.delta, rho, rows, blocks, noise.accounting, fitted.notes)
+
+
+def _rows_rule(
+    problem: Problem, blocks: list[PlannedBlock], rows: int, fitted: Fitted
+) -> dict[str, float]:
+    """Rows a component has by this guess, and needs for a covariance of its own."""
+    last = sum(block.rho for block in blocks if block.step == blocks[-1].step)
+    p = fitted.mixture.dimension
+    return {
+        "expected": rows / fitted.mixture.n_components,
+        "needed": rows_per_component(p, last, problem.allocation),
+    }
 
 
 def _schema_width(spec: ReleaseSpec) -> int:
@@ -201,5 +215,13 @@ def render_plan(planned: Plan) -> str:
         lines.append(
             f"For {planned.rows:,} rows: expected KL of the noise {total:.3g} nats; "
             f"second moments per {planned.notes.get('second_moments')}."
+        )
+    rule = planned.notes.get("rows_per_component")
+    if rule is not None and rule["expected"] < rule["needed"]:
+        lines.append(
+            f"Warning: about {rule['expected']:,.0f} rows a component; a covariance of its own "
+            f"takes about {rule['needed']:,.0f} (docs/method.md, section 7). Most of a covariance "
+            "will be what components share: ask for fewer components, fewer dimensions or more "
+            "epsilon."
         )
     return "\n".join(lines)

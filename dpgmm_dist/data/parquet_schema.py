@@ -8,6 +8,7 @@ and passes: its rows are simply invalid.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,8 +83,16 @@ class Footer(Opaque):
     """What the column of privacy units holds; None where its type or a directory does not say."""
 
 
-def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> tuple[Footer, ...]:
-    """Read and check the footers of all files.
+Gather = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+"""A function of each of many items, in order, by whoever is free."""
+_MANY_FILES = 1000
+_FILES_PER_TASK = 200
+
+
+def read_footers(
+    place: Place, files: tuple[FoundFile, ...], wanted: Wanted, gather: Gather | None = None
+) -> tuple[Footer, ...]:
+    """Read and check the footers of all files; of many files on the workers behind ``gather``.
 
     Raises
     ------
@@ -92,9 +101,38 @@ def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> 
     SpecError
         If the public labels are not of the label column's kind.
     """
-    fs, _ = place.resolve()
+    reader = _FooterReader(place, wanted)
+    if gather is None or len(files) < _MANY_FILES:
+        footers = reader(files)
+    else:
+        starts = range(0, len(files), _FILES_PER_TASK)
+        parts = gather(reader, [_Files(files[i : i + _FILES_PER_TASK]) for i in starts])
+        footers = tuple(footer for part in parts for footer in part)
+    _check_directory_names(footers, wanted, place)
+    return footers
 
-    def read(file: FoundFile) -> Footer:
+
+@dataclass(frozen=True, repr=False)
+class _Files(Opaque):
+    """Some files; Dask logs the arguments of failed tasks."""
+
+    files: tuple[FoundFile, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class _FooterReader(Opaque):
+    """Reads the footers of some files; travels to workers."""
+
+    place: Place
+    wanted: Wanted
+
+    def __call__(self, some: _Files | tuple[FoundFile, ...]) -> tuple[Footer, ...]:
+        files = some.files if isinstance(some, _Files) else some
+        fs, _ = self.place.resolve()
+        return tuple(for_each_file(lambda file: self._read(fs, file), files))
+
+    def _read(self, fs: Any, file: FoundFile) -> Footer:
+        place, wanted = self.place, self.wanted
         name = place.message_path(fs, file.path)
         footer, problem = None, ""
         try:
@@ -113,10 +151,6 @@ def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> 
         if footer is None:
             raise DataError(f"cannot read {name}: {problem}")
         return footer
-
-    footers = tuple(for_each_file(read, files))
-    _check_directory_names(footers, wanted, place)
-    return footers
 
 
 def _row_groups(metadata: Any, wanted: Wanted) -> tuple[tuple[int, int], ...]:

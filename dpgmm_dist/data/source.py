@@ -29,6 +29,7 @@ from dpgmm_dist.data.parquet_columns import list_rows, table_rows
 from dpgmm_dist.data.parquet_files import FoundFile, Place, is_local, list_files, opened
 from dpgmm_dist.data.parquet_schema import (
     Footer,
+    Gather,
     Wanted,
     parse_number,
     read_footers,
@@ -80,8 +81,10 @@ class ParquetSource(Opaque):
     """The window that directory names decide on."""
 
     @classmethod
-    def from_spec(cls, spec: ReleaseSpec) -> ParquetSource:
+    def from_spec(cls, spec: ReleaseSpec, gather: Gather | None = None) -> ParquetSource:
         """Find the files and check everything public about them; reads footers, never rows.
+
+        Many footers are read on the workers behind ``gather``, where it is given.
 
         Raises
         ------
@@ -98,7 +101,7 @@ class ParquetSource(Opaque):
         files, by_column = _in_window(place, window)
         if by_column:
             wanted = replace(wanted, window=window)
-        footers = read_footers(place, files, wanted)
+        footers = read_footers(place, files, wanted, gather)
         width = resolve_width(wanted, footers, dataset.width)
         unit_kind = resolve_unit_kind(wanted, footers, place)
         directories = None if by_column else window

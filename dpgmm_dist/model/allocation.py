@@ -67,3 +67,14 @@ def clipped_share(p: int, radius: float) -> float:
     half = radius**2 / 2
     inside = gammainc(p / 2 + 1, half)
     return float(inside + radius**2 / p * gammaincc(p / 2, half))
+
+
+def rows_per_component(p: int, rho: float, allocation: str = "kl") -> float:
+    """Rows a component needs for a covariance of its own: the rule of thumb of docs/method.md.
+
+    From so many on, noise has at most half the energy of a white covariance, if the last pass
+    costs ``rho``; with fewer, covariances are mostly what they are shrunk toward.
+    """
+    radius = whitened_radius(p)
+    share = split(rho, [1.0, radius, radius**2], kl_curvatures(p), allocation)[2]
+    return radius**2 * math.sqrt((p + 1) / (2 * share))

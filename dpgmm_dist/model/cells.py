@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 MOST_CELLS = 64
 """Cells per label at the most: 48 to 64 reach the least error where rows allow."""
-SECOND_DIMENSION = 5
+SECOND_DIMENSION = 16
 """Up to here the last pass also measures each cell's second moment."""
 _DRAWS = 20_000
 _NOISE_PER_CELL = 0.3
@@ -55,10 +55,11 @@ def initial_density(problem: Problem, centre: Centre) -> Mixture:
 
 def refine(
     problem: Problem, ask: Ask, centre: Centre, density: Mixture, step: str, rho: float, last: bool
-) -> tuple[Mixture, list[CellMeasure]]:
+) -> tuple[Mixture, list[CellMeasure], Observed]:
     """One cells pass: seeds from draws of ``density``, noisy counts and sums, a new density.
 
-    Also what was measured of each label, for :func:`dpgmm_dist.model.matching.match_cells`.
+    Also what was measured of each label, for :func:`dpgmm_dist.model.matching.match_cells`, and
+    the whole answer.
     """
     white = whitener(centre.pooled)
     seeds = _seed(problem, centre, density, white, rho, step)
@@ -66,7 +67,7 @@ def refine(
     with_second = last and p <= SECOND_DIMENSION
     plan = _plan(problem, seeds, white, step, rho, with_second)
     answer = ask(plan, centre.latent)
-    return _density(problem, centre, seeds, answer, white), _measures(seeds, answer)
+    return _density(problem, centre, seeds, answer, white), _measures(seeds, answer), answer
 
 
 def draw(density: Mixture, label: int, rows: int, seed: int) -> Floats:

@@ -8,13 +8,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.allocation import clipped_share, kl_curvatures, split, whitened_radius
+from dpgmm_dist.model.allocation import (
+    clipped_share,
+    kl_curvatures,
+    rows_per_component,
+    split,
+    whitened_radius,
+)
 from dpgmm_dist.model.em import Fit
 from dpgmm_dist.model.matching import match_components, own_moments
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Problem
+from dpgmm_dist.model.refining import History, explainable, refine
 from dpgmm_dist.model.shrinkage import (
     floor_eigenvalues,
     isotropic,
@@ -34,8 +41,6 @@ _ROUNDS = 40
 _NOISE_LEFT = 0.2
 """Matching stops where the disagreement is this share of what the noise makes: directions that
 converge slowly have little noise in them. Chosen on known mixtures (docs/method.md)."""
-_SECOND_WORTH = 0.5
-"""A second moment is measured at a level where its noise is below this share of its energy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +51,19 @@ class Estimate:
     errors: StandardErrors
     keep: Floats
     """(C,) weight each measured covariance kept against what it was shrunk toward."""
+    expected_kl: float | None = None
+    """Of the noise alone, nats a row; None before the last pass, or where it is not known."""
+    bias: Floats | None = None
+    """(C,) what shrinkage is estimated to have moved each covariance by, relative to its size."""
 
 
 def second_level(problem: Problem, rows: Floats, components: int, p: int, rho: float) -> Level:
     """The finest level at which second moments are worth measuring, by the noise alone."""
-    radius = whitened_radius(p)
-    share = split(rho, [1, radius, radius**2], kl_curvatures(p), problem.allocation)[2]
-    for level, count in (
-        ("component", float(rows.min()) / components),
-        ("label", float(rows.min())),
-    ):
-        scale = radius**2 / np.sqrt(2 * share) / max(count, 1.0)
-        if noise_energy(p, float(scale)) < _SECOND_WORTH * p:
-            return level  # type: ignore[return-value]
+    needed = rows_per_component(p, rho, problem.allocation)
+    if float(rows.min()) / components > needed:
+        return "component"
+    if float(rows.min()) > needed:
+        return "label"
     return "label" if problem.labels > 1 else "all"
 
 
@@ -71,12 +76,18 @@ def step(
     rho: float,
     level: Level,
     last: bool,
+    history: History,
 ) -> Estimate:
     """One pass: ask for the moments of the mixture's components, and re-estimate it."""
     if problem.covariance == "tied":
         level = "all"
     plan = _plan(problem, centre, mixture, name, rho, level, last)
     answer = ask(plan, centre.latent)
+    if level == "component" and history.trusted and explainable(mixture):
+        refined = refine(problem, centre, mixture, plan, answer, history, last)
+        means = _inside(problem, centre, refined.mixture.means)
+        held = replace(refined.mixture, means=means)
+        return Estimate(held, refined.errors, refined.keep, refined.expected_kl, refined.bias)
     estimate = _estimate(problem, centre, mixture, answer, level)
     if not plan.soft:
         return estimate

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dpgmm_dist.model import cells, components, tied
 from dpgmm_dist.model.matching import CellMeasure
 from dpgmm_dist.model.moments import find_centre
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
+from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES
 from dpgmm_dist.model.starting import start_mixture
+
+_FEW_DIMENSIONS = 5
+"""Up to here second moments of cells cost so little that cells get a larger share."""
 
 
 def schedule(problem: Problem) -> dict[str, float]:
@@ -17,8 +23,10 @@ def schedule(problem: Problem) -> dict[str, float]:
     p = problem.latent_dimension
     if _is_tied(problem):
         return dict(SHARES)
-    if p <= cells.SECOND_DIMENSION:
+    if p <= _FEW_DIMENSIONS:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
+    elif p <= cells.SECOND_DIMENSION:
+        shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
     else:
         shares = {
             "cells.1": 0.09,
@@ -41,18 +49,24 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
     component_steps = [step for step in budget if step.startswith("components")]
     final_rho = budget[component_steps[-1]]
     measures: list[list[CellMeasure]] = []
+    history = History(centre)
     for step in cell_steps:
         last = step == cell_steps[-1]
-        density, measured = cells.refine(problem, ask, centre, density, step, budget[step], last)
+        density, measured, answer = cells.refine(
+            problem, ask, centre, density, step, budget[step], last
+        )
         measures.append(measured)
-    mixture = start_mixture(problem, centre, density, measures, final_rho)
+        history.note(answer, [None] * problem.labels)
+    mixture, choice = start_mixture(problem, centre, density, measures, history, final_rho)
     chosen = np.bincount(mixture.label_index).tolist()
     level = components.second_level(
         problem, centre.rows, max(chosen), centre.pooled.shape[0], final_rho
     )
     for step in component_steps:
         last = step == component_steps[-1]
-        estimate = components.step(problem, ask, centre, mixture, step, budget[step], level, last)
+        estimate = components.step(
+            problem, ask, centre, mixture, step, budget[step], level, last, history
+        )
         mixture = estimate.mixture
     return Fitted(
         mixture=mixture,
@@ -60,8 +74,31 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
         latent=centre.latent,
         residual_variance=centre.residual_variance,
         rows=centre.total,
-        notes={"second_moments": level, "components_per_label": chosen},
+        notes={
+            "second_moments": level,
+            "components_per_label": chosen,
+            "components_choice": choice,
+            "agrees_with_cells": history.trusted,
+            "expected_kl": estimate.expected_kl,
+            "error_bars": _error_notes(estimate),
+        },
     )
+
+
+_NEARLY_ALL = 0.95
+"""Weight of its own measurement from which a covariance counts as not shrunk."""
+
+
+def _error_notes(estimate: components.Estimate) -> dict[str, Any]:
+    """What standard errors leave out: shrinkage makes them approximate, its bias stands apart."""
+    kept = estimate.keep
+    return {
+        "covariances": "nominal" if float(kept.min()) > _NEARLY_ALL else "approximate",
+        "weight_of_own_covariance": [round(float(one), 6) for one in kept],
+        "relative_shrinkage_bias": None
+        if estimate.bias is None
+        else [round(float(one), 6) for one in estimate.bias],
+    }
 
 
 def _is_tied(problem: Problem) -> bool:

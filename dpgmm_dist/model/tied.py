@@ -118,6 +118,16 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
         notes={
             "second_moments": "component" if budget["components.2"] > 0 else "label",
             "components_per_label": chosen.tolist(),
+            "components_choice": (
+                "as specified"
+                if isinstance(problem.components, int)
+                else "by the noise on their means (docs/method.md)"
+            ),
+            "error_bars": {
+                "weights": "approximate",
+                "means": "approximate",
+                "covariances": "not known: shrunk without a closed form",
+            },
         },
     )
 

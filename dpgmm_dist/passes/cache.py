@@ -74,7 +74,12 @@ def _wide(kept: npt.NDArray[np.int32] | None) -> Ints | None:
 
 def default_cache_bytes() -> int:
     """A share of the memory of this machine or, where it is less, of this container."""
+    return int(memory_bytes() * MEMORY_SHARE)
+
+
+def memory_bytes() -> int:
+    """The memory of this machine or, where it is less, of this container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
         total = min(total, int(_CGROUP_LIMIT.read_text()))
-    return int(total * MEMORY_SHARE)
+    return total

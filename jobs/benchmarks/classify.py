@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.evaluate.classify import classifier_accuracy, majority_accuracy
 from dpgmm_dist.model.plan import Latent, Observed, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.passes.kernel import Kernel
-from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
 from dpgmm_dist.privacy.measure import measure
-from dpgmm_dist.privacy.noise import InsecureTestNoise, NoiseSource, noise_source
+from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
 from dpgmm_dist.privacy.sensitivity import query_cost
 from dpgmm_dist.translate import compile_pass, observe
 
@@ -93,7 +93,7 @@ def release(
     X: np.ndarray, y: np.ndarray, epsilon: float, noise: NoiseSource, args: argparse.Namespace
 ) -> tuple[Fitted, float]:
     """A released mixture and the rho it cost."""
-    rho = args.rho or rho_from_epsilon_delta(epsilon, DELTA)
+    rho = args.rho or budget_rho(epsilon, DELTA, noise.accounting)
     # Shares of a budget add up to it but for rounding.
     spent = rho * (1 - 1e-9)
     rows = Rows(X, y, noise)
@@ -109,6 +109,13 @@ def release(
     if rows.rho > rho:
         raise SystemExit(f"the release cost rho {rows.rho}, more than its budget {rho}")
     return fitted, rows.rho
+
+
+def noise_of(args: argparse.Namespace, seed: int) -> NoiseSource:
+    """The noise that was asked for, repeatable with --insecure-seeds."""
+    if args.insecure_seeds:
+        return insecure_noise(args.noise, seed)
+    return noise_source(args.noise)
 
 
 def run_set(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -137,20 +144,20 @@ def run_set(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
     for epsilon in args.epsilons:
         for seed in range(args.seeds):
-            noise = InsecureTestNoise(seed) if args.insecure_seeds else noise_source("auto")
+            noise = noise_of(args, seed)
             start = time.perf_counter()
             fitted, _ = release(X, y, epsilon, noise, args)
             record("dpgmm", epsilon, seed, network(*sampled(fitted, seed), seed), start)
-            if not args.baselines:
+            if args.no_baselines:
                 continue
-            rho = args.rho or rho_from_epsilon_delta(epsilon, DELTA)
+            rho = args.rho or budget_rho(epsilon, DELTA, noise.accounting)
             problem = baselines.Task(Rows(X, y, noise).ask, X, y, test_X, test_y, rho, seed)
             for method, run in baselines.PRIVATE.items():
                 start = time.perf_counter()
                 outcome = run(problem)
                 scored = outcome if isinstance(outcome, float) else network(*outcome, seed)
                 record(method, epsilon, seed, scored, start)
-    if args.baselines:
+    if not args.no_baselines:
         start = time.perf_counter()
         record("majority", None, 0, majority_accuracy(y, test_y), start)
         record("network on real rows, not private", None, 0, network(X, y, 0), start)
@@ -190,7 +197,10 @@ def main() -> None:
     parser.add_argument("--rho", type=float, default=None, help="zCDP budget in place of epsilon's")
     parser.add_argument("--validation", action="store_true", help="never read the test split")
     parser.add_argument("--insecure-seeds", action="store_true", help="repeatable, NOT PRIVATE")
-    parser.add_argument("--baselines", action="store_true")
+    parser.add_argument("--no-baselines", action="store_true", help="releases alone")
+    parser.add_argument(
+        "--noise", choices=("auto", "gaussian", "discrete_gaussian"), default="auto"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/bench/classify.json"))
     args = parser.parse_args()
     results: list[dict[str, Any]] = []
@@ -198,7 +208,11 @@ def main() -> None:
         for name in args.sets:
             results += run_set(name, args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    shared = {"validation": args.validation, "insecure_seeds": args.insecure_seeds}
+    shared = {
+        "validation": args.validation,
+        "insecure_seeds": args.insecure_seeds,
+        "noise": args.noise,
+    }
     args.output.write_text(json.dumps({**shared, "results": results}, indent=1) + "\n")
     print(table(results))
 

@@ -120,7 +120,7 @@ def released(case: Case, epsilon: float, allocation: str, args: argparse.Namespa
         {
             "dataset": {"path": "memory", "features": "embedding", "width": case.rows.shape[1]},
             "bounds": {"norm": case.norm},
-            "privacy": {"epsilon": epsilon, "delta": DELTA},
+            "privacy": {"epsilon": epsilon, "delta": DELTA, "noise": args.noise},
             "model": {"components": case.components, "allocation": allocation},
         }
     )
@@ -247,6 +247,9 @@ def main() -> None:
     parser.add_argument(
         "--allocation", type=_words(("kl", "even")), default=["kl"], help="kl, even or kl,even"
     )
+    parser.add_argument(
+        "--noise", choices=("auto", "gaussian", "discrete_gaussian"), default="auto"
+    )
     parser.add_argument("--insecure-seeds", action="store_true", help="repeatable, NOT PRIVATE")
     parser.add_argument("--no-baselines", action="store_true", help="releases alone")
     parser.add_argument("--output", type=Path, default=Path("build/bench/density.json"))
@@ -256,7 +259,11 @@ def main() -> None:
         for case in cases(args):
             results += run(case, args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    shared = {"insecure_seeds": args.insecure_seeds, "fresh_rows": FRESH_ROWS}
+    shared = {
+        "insecure_seeds": args.insecure_seeds,
+        "noise": args.noise,
+        "fresh_rows": FRESH_ROWS,
+    }
     args.output.write_text(json.dumps({**shared, "results": results}, indent=1) + "\n")
     print(table(results))
 

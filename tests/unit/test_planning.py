@@ -147,3 +147,13 @@ def test_any_guess_of_the_rows_gives_a_plan(rows):
     planned = plan_of("projected", rows=rows)
     assert all(np.isfinite(block.noise) for block in planned.blocks)
     render_plan(planned)
+
+
+def test_too_few_rows_a_component_are_warned_of():
+    few, many = plan_of("soft", rows=400), plan_of("soft", rows=50_000)
+    assert "Warning: about 200 rows a component" in render_plan(few)
+    assert "Warning" not in render_plan(many)
+    # The rule scales with the noise: ten times less of it, ten times fewer rows.
+    quiet = plan_of("soft", rows=50_000, epsilon=8.0)
+    needed = [one.notes["rows_per_component"]["needed"] for one in (many, quiet)]
+    assert needed[0] > 3 * needed[1]
