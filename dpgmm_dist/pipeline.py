@@ -145,6 +145,7 @@ def release(
 
     _require_window_of_files(spec, source)
     rows = source or ParquetSource.from_spec(spec, engine.gather if engine else None)
+    schema = describe_input(rows)  # now: at the end the input may be gone
     _require_same_labels(spec, rows)
     check_units(spec, rows, engine, scratch)
     features = feature_map(spec, rows.width)
@@ -196,7 +197,7 @@ def release(
         standard_errors=fitted.errors,
         transform=transform_of(features, fitted),
         receipt=receipt,
-        input_schema=describe_input(rows),
+        input_schema=schema,
         storage_options=spec.output.storage_options,
     )
     budget.journal.finish({"output": target})

@@ -78,6 +78,7 @@ class Session:
         exact = self._engine.run(
             PassContext(rows.source, rows.features, query), rows.units, partial(report, query.step)
         )
+        rows.require_unchanged()
         self._budget.charge()
         noisy = measure(exact, query, self._noise)
         return self._budget.journal.put_answer(index, query.step, noisy.to_bytes())

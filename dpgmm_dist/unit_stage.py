@@ -44,6 +44,8 @@ class PassInput:
     source: Source
     features: FeatureMap
     units: Sequence[PlanUnit]
+    require_unchanged: Callable[[], None]
+    """Raises DataError when a pass may have read rows that were moving."""
 
 
 Prepare = Callable[[Report], PassInput]
@@ -74,7 +76,7 @@ def input_of_passes(
     """
     unit = spec.dataset.privacy_unit
     if unit is None:
-        plain = PassInput(rows, features, rows.plan())
+        plain = PassInput(rows, features, rows.plan(), rows.require_unchanged)
         yield lambda _: plain
         return
     from dpgmm_dist.scratch import open_scratch
@@ -152,11 +154,14 @@ def _prepared(
     each = for_each_on(engine)
     width = rows.width
     each(Spread(rows, features, rule, scratch), plan, partial(_part, report, 0))
+    rows.require_unchanged()
     gather = Gather(spread_files(scratch), width, rule, scratch)
     each(gather, range(rule.buckets), partial(_part, report, 1))
     source = KeptSource(scratch, width, rows.labels, kept_files(scratch, width))
     # Its rows are on the lattice: this map leaves them as they are, and checks them again.
-    return PassInput(source, FeatureMap(width, float(FEATURE_RADIUS)), source.plan())
+    # What becomes of the input from now on does not matter.
+    identity = FeatureMap(width, float(FEATURE_RADIUS))
+    return PassInput(source, identity, source.plan(), lambda: None)
 
 
 def _part(report: Report, step: int, fraction: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from dpgmm_dist.data.blocks import (
 )
 from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import list_rows, table_rows
-from dpgmm_dist.data.parquet_files import FoundFile, Place, list_files, opened
+from dpgmm_dist.data.parquet_files import FoundFile, Place, is_local, list_files, opened
 from dpgmm_dist.data.parquet_schema import (
     Footer,
     Gather,
@@ -35,6 +36,7 @@ from dpgmm_dist.data.parquet_schema import (
     resolve_unit_kind,
     resolve_width,
 )
+from dpgmm_dist.data.rereading import read_on
 from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
 from dpgmm_dist.data.windowed import in_directories, inside
 from dpgmm_dist.errors import DataError
@@ -183,9 +185,10 @@ class ParquetSource(Opaque):
                     raise TypeError("this unit was planned by another source")
                 if piece.row_groups:
                     name = self.place.message_path(fs, piece.path)
-                    yield from _without_cause(
-                        self._piece_blocks(fs, piece, max_rows, unit.bytes), f"cannot read {name}"
-                    )
+                    begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes)
+                    # On a local disk what fails once fails again.
+                    blocks = begin() if is_local(fs) else read_on(begin)
+                    yield from _without_cause(blocks, f"cannot read {name}")
         finally:
             pa.default_memory_pool().release_unused()
 
@@ -237,6 +240,27 @@ class ParquetSource(Opaque):
         one = constant_digest(constants[column], self.unit_kind or "text")
         digest = np.frombuffer(one or bytes(DIGEST_BYTES), dtype=np.uint8)
         return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, one is not None)
+
+    def require_unchanged(self) -> None:
+        """Refuse files that came, went or changed since they were planned.
+
+        A row that moved from one file to another meanwhile would have been read twice, or not.
+
+        Raises
+        ------
+        DataError
+            Before anything is drawn for what was read.
+        """
+        fs, _ = self.place.resolve()
+        fs.invalidate_cache()
+        files, _ = _in_window(self.place, self._directories)
+        if {file.path: (file.size, file.stamp) for file in files} != {
+            footer.file.path: (footer.file.size, footer.file.stamp) for footer in self.footers()
+        }:
+            raise DataError(
+                f"the input at {self.place.url} changed while it was read, and nothing was drawn "
+                "for that: put it back and run the same command again, or begin a new release"
+            )
 
     def fingerprint(self) -> dict[str, str]:
         """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""
