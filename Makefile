@@ -49,7 +49,7 @@ test: $(STAMP)
 test-external: $(STAMP)
 	@set -e; for script in tests/external/install_*.sh; do \
 	  PYTHON=$(CURDIR)/$(BIN)/python bash "$$script"; done
-	$(PYTEST) -n $(JOBS) tests/external
+	$(PYTEST) -n $(JOBS) -m "not slow" tests/external
 
 test-all: $(STAMP)
 	$(PYTEST) -n $(JOBS)

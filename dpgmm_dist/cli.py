@@ -142,6 +142,14 @@ def release(
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            "--scratch",
+            metavar="URL",
+            help="Private storage for dataset.privacy_unit that all workers reach.",
+        ),
+    ] = None,
 ) -> None:
     """Release a mixture. Threads of this process unless workers or a scheduler are given."""
     parsed, output, release_id = _dated(spec, set_, date, output, release_id)
@@ -166,6 +174,7 @@ def release(
             engine=engine,
             insecure_test_noise=insecure_test_noise,
             progress=progress,
+            scratch=scratch,
         )
     done = "already released, nothing was spent" if result.already_done else "released"
     answer = {"status": done, "release": result.path, "release_id": result.release_id}

@@ -20,6 +20,7 @@ from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.source import ArraySource, ParquetSource
 from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.engine.memory import memory_plan, require_memory
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.problem import Fitted, Problem
@@ -35,6 +36,8 @@ from dpgmm_dist.progress import Progress
 from dpgmm_dist.session import Session
 from dpgmm_dist.spec import ReleaseSpec
 from dpgmm_dist.spec_windows import account_of, window_of
+from dpgmm_dist.unit_stage import check_units, input_of_passes, share_of
+from dpgmm_dist.unit_words import estimated, unit_words
 
 __all__ = ["Plan", "ReleaseResult", "plan", "release", "render_plan"]
 
@@ -76,6 +79,7 @@ def release(
     insecure_test_noise: int | None = None,
     progress: Progress | None = None,
     source: ParquetSource | ArraySource | None = None,
+    scratch: str | None = None,
 ) -> ReleaseResult:
     """Release a differentially private mixture of the rows a specification names.
 
@@ -89,6 +93,8 @@ def release(
     insecure_test_noise : seed of reproducible noise for tests; the release is NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
     source : rows in memory, in place of ``spec.dataset``
+    scratch : private directory or URL for ``dataset.privacy_unit``, reached by all workers; by
+        default that for temporary files, where all run on this machine
 
     Raises
     ------
@@ -108,6 +114,7 @@ def release(
                 insecure_test_noise=insecure_test_noise,
                 progress=progress,
                 source=source,
+                scratch=scratch,
             )
     target = output or spec.output.path
     if target is None:
@@ -137,12 +144,14 @@ def release(
         return ReleaseResult(target, name, already_done=True)
 
     _require_window_of_files(spec, source)
-    rows = source or ParquetSource.from_spec(spec)
+    rows = source or ParquetSource.from_spec(spec, engine.gather if engine else None)
     _require_same_labels(spec, rows)
+    check_units(spec, rows, engine, scratch)
     features = feature_map(spec, rows.width)
     problem = problem_of(spec, rows.width, budget_rho_of(spec, noise) * _ROUNDING)
     steps = schedule(problem)
-    units = rows.plan()
+    engine = engine or _local_engine(spec)
+    require_memory(engine, memory_plan(problem, rows.plan()))
     charge = Charge.of_release(
         name,
         digest,
@@ -158,18 +167,24 @@ def release(
     budget.begin(spec.public_dict(), _mechanism(noise))
     budget.require_same_input(_fingerprint(rows))
 
-    engine = engine or _local_engine(spec)
     # What follows the gate runs on one BLAS thread: the same answers give the same file. Noise may
     # overflow where nothing is left of the data; a warning would be a line that others do not get.
-    with threadpool_limits(1, "blas"), np.errstate(all="ignore"), _forgotten_rows(engine):
+    with (
+        threadpool_limits(1, "blas"),
+        np.errstate(all="ignore"),
+        _forgotten_rows(engine),
+        input_of_passes(
+            spec, rows, features, engine=engine, release_id=name, scratch=scratch
+        ) as prepared,
+    ):
         session = Session(
             budget=budget,
             rho=_exact_rho(charge),
             noise=noise,
             engine=engine,
-            source=rows,
+            rows=prepared,
             features=features,
-            units=units,
+            unit=share_of(spec),
             passes=len(steps),
             progress=progress or (lambda _: None),
         )
@@ -209,7 +224,8 @@ def problem_of(spec: ReleaseSpec, width: int, rho: float) -> Problem:
     return Problem(
         width=width,
         norm=spec.norm_bound,
-        rho=rho,
+        # The model plans what one row costs; a unit of m rows costs m^2 times that.
+        rho=rho / share_of(spec).rows ** 2,
         label_values=spec.label_values,
         components=model.components,
         covariance=model.covariance,
@@ -242,6 +258,13 @@ def _require_drawable(spec: ReleaseSpec) -> None:
         raise SpecError(
             f"privacy.epsilon is {spec.privacy.epsilon:g}, below {_LEAST_EPSILON:g}: its noise "
             "would exceed any statistic; use at least that"
+        )
+    rows, delta = share_of(spec).rows, spec.privacy.delta
+    one_row = budget_rho(spec.privacy.epsilon, delta, "zcdp") / rows**2
+    if rows > 1 and one_row < budget_rho(_LEAST_EPSILON, delta, "zcdp"):
+        raise SpecError(
+            f"dataset.privacy_unit.max_rows is {rows}, too many for privacy.epsilon "
+            f"{spec.privacy.epsilon:g}: noise grows with it; use fewer, or aggregate: weight"
         )
 
 
@@ -330,6 +353,11 @@ def _receipt(
         queries=session.receipt_queries(),
         private=noise.private,
         privacy_reason=None if noise.private else "made with --insecure-test-noise",
+        unit=unit_words(spec),
         ledger=budget.facts(),
-        more={"plan": fitted.notes, "noisy_rows": fitted.rows},
+        more={
+            "plan": fitted.notes,
+            "noisy_rows": fitted.rows,
+            "estimated": estimated(spec),
+        },
     )

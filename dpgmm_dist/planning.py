@@ -19,10 +19,11 @@ from dpgmm_dist.model.plan import Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.privacy.noise import noise_source
-from dpgmm_dist.privacy.query import PassQuery
+from dpgmm_dist.privacy.query import PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost
 from dpgmm_dist.spec import ReleaseSpec
 from dpgmm_dist.translate import compile_pass
+from dpgmm_dist.unit_stage import share_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -83,7 +84,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     noise = noise_source(spec.privacy.noise)
     rho = budget_rho_of(spec, noise)
     problem = problem_of(spec, width, rho)
-    imagined = _Imagined(problem, rows or _ROWS, feature_map(spec, width).step)
+    imagined = _Imagined(problem, rows or _ROWS, feature_map(spec, width).step, share_of(spec))
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
         fitted = fit(problem, imagined.ask)
     last = imagined.blocks[-1].step
@@ -120,15 +121,16 @@ def _schema_width(spec: ReleaseSpec) -> int:
 class _Imagined:
     """Answers plans as if rows were one round Gaussian per label, and writes down the queries."""
 
-    def __init__(self, problem: Problem, rows: int, step: float) -> None:
+    def __init__(self, problem: Problem, rows: int, step: float, unit: UnitShare) -> None:
         self._problem = problem
         self._rows = rows
         self._step = step
+        self._unit = unit
         self.blocks: list[PlannedBlock] = []
 
     def ask(self, asked: PassPlan, latent: Latent) -> Observed:
         """Note the query and answer it without noise."""
-        query = compile_pass(asked, latent, self._step)
+        query = compile_pass(asked, latent, self._step, self._unit)
         self._note(asked, query)
         cells, p = len(asked.cell_label), query.dimension
         per_label = self._rows / self._problem.labels

@@ -5,13 +5,12 @@ Everything private is behind :meth:`Session.ask`; what comes back is noisy and s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from dpgmm_dist.artifact.receipt import round_up
 from dpgmm_dist.budget.budget import Budget
-from dpgmm_dist.data.blocks import PlanUnit, Source
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import DataError
@@ -19,10 +18,11 @@ from dpgmm_dist.model.plan import Latent, Observed, PassPlan
 from dpgmm_dist.passes.run import PassContext
 from dpgmm_dist.privacy.measure import NoisyStatistic, measure
 from dpgmm_dist.privacy.noise import NoiseSource
-from dpgmm_dist.privacy.query import PassQuery
+from dpgmm_dist.privacy.query import PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost, query_cost
 from dpgmm_dist.progress import PassProgress, Progress
 from dpgmm_dist.translate import compile_pass, observe
+from dpgmm_dist.unit_stage import Prepare
 
 
 class Session:
@@ -35,9 +35,9 @@ class Session:
         rho: Fraction,
         noise: NoiseSource,
         engine: Engine,
-        source: Source,
+        rows: Prepare,
         features: FeatureMap,
-        units: Sequence[PlanUnit],
+        unit: UnitShare,
         passes: int,
         progress: Progress,
     ) -> None:
@@ -45,9 +45,9 @@ class Session:
         self._rho = rho
         self._noise = noise
         self._engine = engine
-        self._source = source
+        self._rows = rows
         self._features = features
-        self._units = units
+        self._unit = unit
         self._passes = passes
         self._progress = progress
         self.queries: list[PassQuery] = []
@@ -60,7 +60,7 @@ class Session:
         """
         index = len(self.queries)
         step = self._features.step
-        planned = compile_pass(plan, latent, step).to_bytes()
+        planned = compile_pass(plan, latent, step, self._unit).to_bytes()
         query = PassQuery.from_bytes(self._budget.journal.put_query(index, plan.step, planned))
         self._require_affordable(plan, query)
         stored = self._budget.journal.answer(index)
@@ -70,19 +70,21 @@ class Session:
         return observe(query, NoisyStatistic.from_bytes(stored), latent, step)
 
     def _measure(self, index: int, query: PassQuery) -> bytes:
-        def report(fraction: float) -> None:
-            self._progress(PassProgress(query.step, index + 1, self._passes, fraction))
+        def report(step: str, fraction: float) -> None:
+            self._progress(PassProgress(step, index + 1, self._passes, fraction))
 
-        report(0.0)
+        rows = self._rows(partial(report, "privacy units"))
+        report(query.step, 0.0)
         exact = self._engine.run(
-            PassContext(self._source, self._features, query), self._units, report
+            PassContext(rows.source, rows.features, query), rows.units, partial(report, query.step)
         )
         self._budget.charge()
         noisy = measure(exact, query, self._noise)
         return self._budget.journal.put_answer(index, query.step, noisy.to_bytes())
 
     def _require_affordable(self, plan: PassPlan, query: PassQuery) -> None:
-        if query.step != plan.step or query.width != self._features.width:
+        same_unit = (query.unit_rows, query.weighted) == (self._unit.rows, self._unit.weighted)
+        if query.step != plan.step or query.width != self._features.width or not same_unit:
             raise DataError(
                 f"the journal holds query {query.step!r} where {plan.step!r} is due: it was "
                 "written by another version; finish the release with that version, or begin a "
@@ -109,6 +111,7 @@ def _receipt_query(query: PassQuery) -> dict[str, Any]:
             "dimension": query.dimension,
             "radius": query.radius,
             "weight_unit": query.weight_unit,
+            "unit_rows": query.unit_rows,
             "sigma": block.sigma,
             "sigma_off": block.sigma_off if query.dimension > 1 else None,
             "rho": round_up(block_cost(query, block)),

@@ -39,13 +39,25 @@ _UNPUBLISHED: dict[str, Any] = {
     "output": {"storage_options"},
     "cluster": True,  # where it runs is no part of what is released
 }
+_MOST_WEIGHTED = 256
 
 
 class PrivacyUnitSpec(_Section):
-    """All rows that share a value of ``column`` are one unit; ``max_rows`` of them are kept."""
+    """All rows that share a value of ``column`` are one unit; ``max_rows`` of them are kept.
+
+    Attributes
+    ----------
+    column : of integers, strings or binary values; a row without one contributes nothing.
+    max_rows : rows kept of a unit.
+    aggregate : "rows": kept rows count whole, and noise grows with ``max_rows``. "weight": the rows
+        of a unit weigh one row together. "mean": a unit is one row, the mean of those kept.
+    """
 
     column: Name
     max_rows: Annotated[int, _Read(fields.whole(1, 2**20))]
+    aggregate: Annotated[
+        Literal["rows", "weight", "mean"], _Read(fields.choice("rows", "weight", "mean"))
+    ] = "rows"
 
 
 class WindowSpec(_Section):
@@ -342,7 +354,7 @@ def _leaf(leaves: Mapping[str, Any], key: str) -> str:
 def _disagreements(spec: ReleaseSpec) -> list[str]:
     """Return what is wrong between keys that are right one by one."""
     return [
-        *_unenforced(spec.dataset),
+        *_unit_problems(spec.dataset, spec.feature_names),
         *_label_problems(spec.dataset, spec.feature_names),
         *(_table_problems(spec) if spec.is_table else _embedding_problems(spec)),
         *_dimension_problems(spec),
@@ -351,13 +363,23 @@ def _disagreements(spec: ReleaseSpec) -> list[str]:
     ]
 
 
-def _unenforced(dataset: DatasetSpec) -> list[str]:
-    if dataset.privacy_unit is None:
+def _unit_problems(dataset: DatasetSpec, names: tuple[str, ...]) -> list[str]:
+    unit = dataset.privacy_unit
+    if unit is None:
         return []
-    return [
-        "dataset.privacy_unit: not enforced by this version; one row is the unit of privacy. "
-        "Remove the key if one row per person is what the data holds"
-    ]
+    problems = []
+    if unit.column in (*names, dataset.label):
+        problems.append(
+            f"dataset.privacy_unit.column: got {fields.show(unit.column)}, which is a feature or "
+            "the label; name the column that says whose row it is"
+        )
+    if unit.aggregate == "weight" and unit.max_rows > _MOST_WEIGHTED:
+        problems.append(
+            f"dataset.privacy_unit.max_rows: got {unit.max_rows}; with aggregate: weight at most "
+            f"{_MOST_WEIGHTED}, as smaller weights would be rounded away (aggregate: mean takes "
+            "more)"
+        )
+    return problems
 
 
 def _label_problems(dataset: DatasetSpec, names: tuple[str, ...]) -> list[str]:

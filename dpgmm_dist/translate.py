@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.privacy.measure import NoisyStatistic
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, Block, IntMap, PassQuery
+from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import (
     check_fits,
     off_diagonal,
@@ -30,6 +30,11 @@ MAP_RADIUS = 1 << 12
 dimensions, and room for soft second moments of 2**17 rows in a block."""
 UNIT_BITS = 12
 """Responsibilities lie on the grid of 2**-12."""
+_WEIGHT_BITS = 18
+"""Weights of rows lie on the grid of 2**-18, or a coarser one where sums or noise need room."""
+_WEIGHTED_ROWS = 128
+"""At least so many weighted rows are summed at once."""
+_ONE_ROW = UnitShare()
 _TABLE = 4096
 _TABLE_TOP = 1 << 20
 _TABLE_NATS = 14.0
@@ -38,7 +43,9 @@ _MAP_BITS = 51
 """Products of mapped rows, and squared distances, stay below 2**52."""
 
 
-def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
+def compile_pass(
+    plan: PassPlan, latent: Latent, step: float, unit: UnitShare = _ONE_ROW
+) -> PassQuery:
     """The integer query of a plan.
 
     Parameters
@@ -46,6 +53,8 @@ def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
     plan : what to ask
     latent : the plan's coordinates
     step : spacing of the feature lattice in feature units
+    unit : how rows of one privacy unit enter; the plan's rho is that of one row, the query's cost
+        that of a unit: with m whole rows m^2 times as much for the same noise
 
     Raises
     ------
@@ -82,14 +91,27 @@ def compile_pass(plan: PassPlan, latent: Latent, step: float) -> PassQuery:
         slopes=slopes,
         offsets=offsets,
         soft=plan.soft,
-        unit_bits=UNIT_BITS if plan.soft else 0,
+        unit_bits=_unit_bits(plan, radius, unit),
         table=table,
         table_shift=shift,
+        unit_rows=unit.rows,
+        weighted=unit.weighted,
         notes={"radius": plan.radius},
     )
     query = _with_noise(bare, plan.blocks)
     check_fits(query)
     return query
+
+
+def _unit_bits(plan: PassPlan, radius: int, unit: UnitShare) -> int:
+    """Grid of responsibilities, and of weights: as fine as exact sums and noise scales allow."""
+    if not unit.weighted:
+        return UNIT_BITS if plan.soft else 0
+    powers = {"count": 0, "sum": 1, "second": 2}
+    widest = max(radius ** powers[b.statistic] / math.sqrt(2 * b.rho) for b in plan.blocks)
+    sums = math.floor(math.log2(EXACT / (_WEIGHTED_ROWS * radius**2)))
+    noise = math.floor(54 - math.log2(max(widest, 1.0)))
+    return max(0, min(_WEIGHT_BITS, sums, noise))
 
 
 def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...]) -> PassQuery:
@@ -98,7 +120,7 @@ def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...]) -> PassQuery:
     blocks = []
     for one in plans:
         block = Block(one.statistic, one.groups.astype(np.int64), 1.0)
-        sigma = sigma_for(sensitivity(bare, block), one.rho)
+        sigma = sigma_for(sensitivity(bare, block), one.rho * bare.unit_rows**2)
         off = off_diagonal(sigma) if one.statistic == "second" else None
         blocks.append(replace(block, sigma=sigma, sigma_off=off))
     return replace(bare, blocks=tuple(blocks))

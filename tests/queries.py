@@ -46,25 +46,34 @@ def integers(exact: ExactStatistic) -> list[Vector]:
     ]
 
 
-def accumulated(query: PassQuery, u: np.ndarray, labels: np.ndarray, *cuts: int) -> ExactStatistic:
+def accumulated(
+    query: PassQuery,
+    u: np.ndarray,
+    labels: np.ndarray,
+    *cuts: int,
+    kept: np.ndarray | None = None,
+) -> ExactStatistic:
     """The kernel's sums over rows, fed in blocks that end at ``cuts``."""
     kernel = Kernel(query)
     total = kernel.start()
     for start, stop in zip([0, *cuts], [*cuts, len(u)], strict=True):
-        kernel.accumulate(total, u[start:stop], labels[start:stop])
+        of = None if kept is None else kept[start:stop]
+        kernel.accumulate(total, u[start:stop], labels[start:stop], of)
     return total.finish()
 
 
 # ---------------------------------------------------------------- the reference
 
 
-def reference(query: PassQuery, rows: list[Vector], labels: list[int]) -> list[Vector]:
+def reference(
+    query: PassQuery, rows: list[Vector], labels: list[int], kept: list[int] | None = None
+) -> list[Vector]:
     """What a query's exact sums are, in Python integers; second moments as upper triangles."""
     p = query.dimension
     sizes = {"count": 1, "sum": p, "second": p * (p + 1) // 2}
     totals = [[[0] * sizes[b.statistic] for _ in range(b.group_count)] for b in query.blocks]
-    for row, label in zip(rows, labels, strict=True):
-        for cell, weight in shares(query, row, label).items():
+    for row, label, of in zip(rows, labels, kept or [1] * len(rows), strict=True):
+        for cell, weight in shares(query, row, label, of).items():
             v = shrunk(saturated(coordinates(query, row, cell)), query.radius)
             parts = {
                 "count": [1],
@@ -78,23 +87,24 @@ def reference(query: PassQuery, rows: list[Vector], labels: list[int]) -> list[V
     return [[value for group in total for value in group] for total in totals]
 
 
-def shares(query: PassQuery, row: Vector, label: int) -> dict[int, int]:
+def shares(query: PassQuery, row: Vector, label: int, kept: int = 1) -> dict[int, int]:
     """Cells of a row and its weight in each, in units of 1/weight_unit of a row."""
     cells = [k for k, of in enumerate(query.cell_label.tolist()) if of == label]
+    weight = query.weight_unit // kept if query.weighted or query.soft else 1
     if label < 0:
         return {}
     if query.rule == "label":
-        return {cells[0]: 1}
+        return {cells[0]: weight}
     distance = {k: squared_distance(query, row, k) for k in cells}
     least = min(distance.values())
     if not query.soft:
-        return {next(k for k in cells if distance[k] == least): 1}
+        return {next(k for k in cells if distance[k] == least): weight}
     table = query.table.tolist()
     share = {
         k: table[min((distance[k] - least) >> query.table_shift, len(table) - 1)] for k in cells
     }
     whole = sum(share.values())
-    return {k: (s << query.unit_bits) // whole for k, s in share.items() if s}
+    return {k: s * weight // whole for k, s in share.items() if s}
 
 
 def squared_distance(query: PassQuery, row: Vector, cell: int) -> int:

@@ -3,7 +3,7 @@
 The id of a release comes from the week of the run's logical date (``output.release_id`` in the
 specification), so a second attempt is the same release: it resumes, and is charged once. Copy this
 file to the DAG folder. DPGMM_COMMAND is the command in its own environment, DPGMM_SPEC the
-specification.
+specification, DPGMM_RETRY_SECONDS how long to wait before another attempt.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from airflow.sdk import dag, task
 
 COMMAND = os.environ.get("DPGMM_COMMAND", "/opt/dpgmm/.venv/bin/dpgmm")
 SPEC = os.environ.get("DPGMM_SPEC", "/opt/dpgmm/jobs/weekly.yaml")
+WAIT = timedelta(seconds=float(os.environ.get("DPGMM_RETRY_SECONDS", "600")))
 NOT_BY_TRYING_AGAIN = {2: "the specification is wrong", 3: "the ledger refuses"}
 
 
@@ -26,7 +27,7 @@ NOT_BY_TRYING_AGAIN = {2: "the specification is wrong", 3: "the ledger refuses"}
     start_date=datetime(2026, 1, 5),
     catchup=False,
     max_active_runs=1,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=10)},
+    default_args={"retries": 3, "retry_delay": WAIT},
 )
 def dpgmm_weekly() -> None:
     """Release the week, then check what was published."""

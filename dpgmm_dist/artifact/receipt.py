@@ -75,7 +75,10 @@ class QueryBlock(_Part):
     dimension: int = Field(ge=1)
     radius: int = Field(ge=1)
     weight_unit: int = Field(ge=1)
-    """What one whole row weighs: 1, or 2^b for soft responsibilities."""
+    """What one whole row (all rows of a unit, where they are weighted) weighs: 1, or 2^b for soft
+    responsibilities and for weights."""
+    unit_rows: int = Field(default=1, ge=1)
+    """The most whole rows of one privacy unit, already in rho."""
     sigma: float = Field(gt=0)
     sigma_off: float | None = Field(default=None, gt=0)
     """Scale of the off-diagonal entries of a second moment."""

@@ -116,9 +116,13 @@ def accounting_problems(receipt: Receipt) -> list[str]:
 
 
 def rows_per_unit(receipt: Receipt) -> int:
-    """The most rows that one privacy unit contributes: 1, or ``privacy_unit.max_rows``."""
+    """The most whole rows that one privacy unit contributes: 1, or ``privacy_unit.max_rows``.
+
+    Weighted rows of a unit count as one together, and a mean is one row.
+    """
     unit = receipt.specification.get("dataset", {}).get("privacy_unit") or {}
-    return int(unit.get("max_rows", 1))
+    whole = unit.get("aggregate", "rows") not in ("weight", "mean")
+    return int(unit.get("max_rows", 1)) if whole else 1
 
 
 def block_cost(block: QueryBlock, unit_rows: int = 1) -> Fraction:

@@ -19,6 +19,7 @@ from dpgmm_dist.data.labels import (
     encode_integers,
     encode_objects,
 )
+from dpgmm_dist.data.unit_values import object_digests
 from dpgmm_dist.errors import DataError, SpecError
 
 TARGET_BYTES = 64 << 20
@@ -34,6 +35,8 @@ class ArraySource(Opaque):
     y : integers or strings of shape (n,), or None when the rows are not labelled.
     labels : the public label set; required with ``y``, and no other label counts.
     chunk_rows : rows of a plan unit; by default as many as take 64 MB.
+    units : integers or strings of shape (n,) that name each row's privacy unit, None for nobody
+        (such a row contributes nothing); required where the specification has privacy units.
 
     Raises
     ------
@@ -47,9 +50,11 @@ class ArraySource(Opaque):
     y: npt.NDArray[Any] | None = None
     labels: Labels = ()
     chunk_rows: int | None = None
+    units: npt.NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         _check_features(self.X)
+        _check_units(self.units, len(self.X))
         if self.chunk_rows is not None and self.chunk_rows < 1:
             raise SpecError(f"chunk_rows must be at least 1, got {self.chunk_rows}")
         if self.y is None:
@@ -96,7 +101,10 @@ class ArraySource(Opaque):
             codes = encode_integers(values.astype(values.dtype.newbyteorder("=")), self.labels)
         else:
             codes = encode_objects(self.y[rows], self.labels)
-        return RawBlock(_plain(x), None, codes)
+        if self.units is None:
+            return RawBlock(_plain(x), None, codes)
+        digests, named = object_digests(self.units[rows].tolist())
+        return RawBlock(_plain(x), named, codes, digests)
 
     def fingerprint(self) -> dict[str, str]:
         """Digest of the content. PRIVATE: for private storage, to see whether it changed."""
@@ -104,6 +112,8 @@ class ArraySource(Opaque):
         for block in (b for unit in self.plan() for b in self.blocks(unit, 1 << 16)):
             digest.update(block.features.data)
             digest.update(block.labels.data)
+            if block.units is not None:
+                digest.update(block.units.data)
         return {"array": digest.hexdigest()}
 
 
@@ -131,6 +141,17 @@ def _check_features(x: object) -> None:
         raise DataError(
             f"X has dtype {x.dtype}: use float16, float32, float64 or integers (X.astype(float))"
         )
+
+
+def _check_units(units: object, rows: int) -> None:
+    if units is None:
+        return
+    if not isinstance(units, np.ndarray) or np.ma.isMaskedArray(units) or units.ndim != 1:
+        raise DataError("units must be a plain numpy array of one dimension")
+    if len(units) != rows:
+        raise DataError("X and units must have the same number of rows")  # how many is private
+    if units.dtype.kind not in "iuUSO":
+        raise DataError(f"units has dtype {units.dtype}: it must hold integers or strings")
 
 
 def _check_y(y: object, rows: int, labels: Labels) -> None:

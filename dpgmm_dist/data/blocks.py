@@ -38,6 +38,11 @@ class RawBlock(Opaque):
     labels: npt.NDArray[np.int64]
     """Shape (n,): index into the public label set, -1 for null and for any other label; all 0
     when the data are not labelled."""
+    units: npt.NDArray[np.uint8] | None = None
+    """Shape (n, 32): digest of the row's privacy unit, where the source has units; a row whose
+    unit is null is not valid."""
+    kept: npt.NDArray[np.int64] | None = None
+    """Shape (n,): how many rows of the row's unit were kept, where that was decided."""
 
     @property
     def rows(self) -> int:
@@ -134,7 +139,13 @@ def _concatenate(blocks: list[RawBlock]) -> RawBlock:
         features=_joined([block.features for block in blocks]),
         valid=valid,
         labels=np.concatenate([block.labels for block in blocks]),
+        units=_all_or_none([block.units for block in blocks]),
+        kept=_all_or_none([block.kept for block in blocks]),
     )
+
+
+def _all_or_none(parts: list[Any]) -> Any:
+    return None if any(part is None for part in parts) else np.concatenate(parts)
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

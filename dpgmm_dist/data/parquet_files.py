@@ -46,6 +46,8 @@ class Place(Opaque):
 
     url: str
     storage_options: Mapping[str, Any]
+    key: str = "dataset.path"
+    """What messages call it."""
 
     def resolve(self) -> tuple[Any, str]:
         """The fsspec file system and the path within it.
@@ -59,7 +61,7 @@ class Place(Opaque):
         """
         import fsspec
 
-        with self.public_errors(f"cannot open dataset.path {self.url}"):
+        with self.public_errors(f"cannot open {self.key} {self.url}"):
             try:
                 fs, path = fsspec.url_to_fs(self.url, **self.storage_options)
             except ImportError:
@@ -67,14 +69,14 @@ class Place(Opaque):
                 extra = _EXTRAS.get(scheme)
                 what = f"pip install 'dpgmm-dist[{extra}]'" if extra else "install its package"
                 raise SpecError(
-                    f"dataset.path {self.url}: {scheme}:// needs a package that is not "
+                    f"{self.key} {self.url}: {scheme}:// needs a package that is not "
                     f"installed: {what}"
                 ) from None
             except ValueError as error:
                 if "rotocol" not in str(error):
                     raise
                 raise SpecError(
-                    f"dataset.path {self.url}: no such protocol; use a local path or a URL "
+                    f"{self.key} {self.url}: no such protocol; use a local path or a URL "
                     "such as s3://, gs:// or abfs://"
                 ) from None
         return fs, str(path)

@@ -8,6 +8,7 @@ and passes: its rows are simply invalid.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
 from dpgmm_dist.data.parquet_files import FoundFile, Place, for_each_file, opened
+from dpgmm_dist.data.unit_values import USABLE, Kind, kind_of
 from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.windows import Window
@@ -39,6 +41,8 @@ class Wanted(Opaque):
     label: str | None
     labels: Labels
     """Public label set; empty without a label column."""
+    unit: str | None = None
+    """The column that names privacy units."""
     window: Window | None = None
     """Rows to keep by a column of times; None for all of them (of the files that are read)."""
 
@@ -53,14 +57,15 @@ class Wanted(Opaque):
                 "columns: leave width out for a table"
             )
         labels: Labels = () if dataset.label is None else check_labels(dataset.labels)
-        return cls(features, table, dataset.label, labels)
+        unit = None if dataset.privacy_unit is None else dataset.privacy_unit.column
+        return cls(features, table, dataset.label, labels, unit)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """All columns to read, each once."""
-        label = () if self.label is None else (self.label,)
-        window = () if self.window is None else (self.window.column,)
-        return tuple(dict.fromkeys((*self.features, *label, *window)))
+        others = (self.label, self.unit, None if self.window is None else self.window.column)
+        named = tuple(name for name in others if name is not None)
+        return tuple(dict.fromkeys((*self.features, *named)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,10 +79,20 @@ class Footer(Opaque):
     """Bytes of one feature (a list) or of the features of one row (a table)."""
     row_groups: tuple[tuple[int, int], ...]
     """(rows, stored bytes of the list column before compression) of each row group."""
+    unit_kind: Kind | None = None
+    """What the column of privacy units holds; None where its type or a directory does not say."""
 
 
-def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> tuple[Footer, ...]:
-    """Read and check the footers of all files.
+Gather = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+"""A function of each of many items, in order, by whoever is free."""
+_MANY_FILES = 1000
+_FILES_PER_TASK = 200
+
+
+def read_footers(
+    place: Place, files: tuple[FoundFile, ...], wanted: Wanted, gather: Gather | None = None
+) -> tuple[Footer, ...]:
+    """Read and check the footers of all files; of many files on the workers behind ``gather``.
 
     Raises
     ------
@@ -86,9 +101,38 @@ def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> 
     SpecError
         If the public labels are not of the label column's kind.
     """
-    fs, _ = place.resolve()
+    reader = _FooterReader(place, wanted)
+    if gather is None or len(files) < _MANY_FILES:
+        footers = reader(files)
+    else:
+        starts = range(0, len(files), _FILES_PER_TASK)
+        parts = gather(reader, [_Files(files[i : i + _FILES_PER_TASK]) for i in starts])
+        footers = tuple(footer for part in parts for footer in part)
+    _check_directory_names(footers, wanted, place)
+    return footers
 
-    def read(file: FoundFile) -> Footer:
+
+@dataclass(frozen=True, repr=False)
+class _Files(Opaque):
+    """Some files; Dask logs the arguments of failed tasks."""
+
+    files: tuple[FoundFile, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class _FooterReader(Opaque):
+    """Reads the footers of some files; travels to workers."""
+
+    place: Place
+    wanted: Wanted
+
+    def __call__(self, some: _Files | tuple[FoundFile, ...]) -> tuple[Footer, ...]:
+        files = some.files if isinstance(some, _Files) else some
+        fs, _ = self.place.resolve()
+        return tuple(for_each_file(lambda file: self._read(fs, file), files))
+
+    def _read(self, fs: Any, file: FoundFile) -> Footer:
+        place, wanted = self.place, self.wanted
         name = place.message_path(fs, file.path)
         footer, problem = None, ""
         try:
@@ -107,10 +151,6 @@ def read_footers(place: Place, files: tuple[FoundFile, ...], wanted: Wanted) -> 
         if footer is None:
             raise DataError(f"cannot read {name}: {problem}")
         return footer
-
-    footers = tuple(for_each_file(read, files))
-    _check_directory_names(footers, wanted, place)
-    return footers
 
 
 def _row_groups(metadata: Any, wanted: Wanted) -> tuple[tuple[int, int], ...]:
@@ -145,7 +185,8 @@ def _footer(
         _check_label(wanted.label, types[wanted.label], wanted.labels, name)
     if wanted.window is not None:
         _check_window(wanted.window.column, types[wanted.window.column], name)
-    return Footer(file, list_size, item_bytes, groups)
+    unit = None if wanted.unit is None else _unit_kind(wanted.unit, types[wanted.unit], name)
+    return Footer(file, list_size, item_bytes, groups, unit)
 
 
 def _type_of(schema: Any, column: str, file: FoundFile, wanted: Wanted, name: str) -> Any:
@@ -213,6 +254,42 @@ def _check_label(column: str, kind: Any, labels: Labels, name: str) -> None:
             f"dataset.labels are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
             f"holds {held}: write the labels {hint}"
         )
+
+
+def _unit_kind(column: str, kind: Any, name: str) -> Kind | None:
+    if kind is None or pa.types.is_null(kind):
+        return None
+    found = kind_of(kind)
+    if found is None:
+        raise DataError(
+            f"{name}: dataset.privacy_unit.column {column!r} is {_shown(kind)}: it must hold "
+            f"{USABLE}; cast the column"
+        )
+    return found
+
+
+def resolve_unit_kind(wanted: Wanted, footers: tuple[Footer, ...], place: Place) -> Kind | None:
+    """Whether privacy units are named by integers or by text: by the same in every file.
+
+    Raises
+    ------
+    DataError
+        If 5 in one file could be "5" in another, which would make one person two.
+    """
+    if wanted.unit is None:
+        return None
+    kinds = {footer.unit_kind for footer in footers} - {None}
+    texts = {dict(f.file.constants).get(wanted.unit) for f in footers if f.unit_kind is None}
+    texts -= {None}
+    integers = all(text is not None and spells_integer(text) for text in texts)
+    if texts and (not kinds or "integer" in kinds):
+        kinds.add("integer" if integers else "text")
+    if len(kinds) > 1:
+        raise DataError(
+            f"dataset.path {place.url}: dataset.privacy_unit.column {wanted.unit!r} holds integers "
+            "in some files and text in others, so one person could count as two: cast the column"
+        )
+    return kinds.pop() if kinds else None
 
 
 def _check_window(column: str, kind: Any, name: str) -> None:

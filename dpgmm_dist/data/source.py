@@ -28,11 +28,14 @@ from dpgmm_dist.data.parquet_columns import list_rows, table_rows
 from dpgmm_dist.data.parquet_files import FoundFile, Place, list_files, opened
 from dpgmm_dist.data.parquet_schema import (
     Footer,
+    Gather,
     Wanted,
     parse_number,
     read_footers,
+    resolve_unit_kind,
     resolve_width,
 )
+from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
 from dpgmm_dist.data.windowed import in_directories, inside
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.spec_windows import window_of
@@ -69,13 +72,17 @@ class ParquetSource(Opaque):
     wanted: Wanted
     width: int
     """Feature dimension d, from the schema or the specification."""
+    unit_kind: Kind | None = None
+    """Whether privacy units are named by integers or by text, where the source has any."""
     _footers: tuple[Footer, ...] | None = None
     _directories: Window | None = None
     """The window that directory names decide on."""
 
     @classmethod
-    def from_spec(cls, spec: ReleaseSpec) -> ParquetSource:
+    def from_spec(cls, spec: ReleaseSpec, gather: Gather | None = None) -> ParquetSource:
         """Find the files and check everything public about them; reads footers, never rows.
+
+        Many footers are read on the workers behind ``gather``, where it is given.
 
         Raises
         ------
@@ -92,9 +99,11 @@ class ParquetSource(Opaque):
         files, by_column = _in_window(place, window)
         if by_column:
             wanted = replace(wanted, window=window)
-        footers = read_footers(place, files, wanted)
+        footers = read_footers(place, files, wanted, gather)
         width = resolve_width(wanted, footers, dataset.width)
-        return cls(place, wanted, width, footers, None if by_column else window)
+        unit_kind = resolve_unit_kind(wanted, footers, place)
+        directories = None if by_column else window
+        return cls(place, wanted, width, unit_kind, footers, directories)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_footers": None}
@@ -216,7 +225,18 @@ class ParquetSource(Opaque):
         if wanted.window is not None:
             within = inside(batch.column(wanted.window.column), wanted.window)
             valid = within if valid is None else valid & within
-        return RawBlock(features, valid, codes)
+        if wanted.unit is None:
+            return RawBlock(features, valid, codes)
+        units, named = self._units(batch, constants, wanted.unit)
+        return RawBlock(features, named if valid is None else valid & named, codes, units)
+
+    def _units(self, batch: Any, constants: dict[str, str | None], column: str) -> tuple[Any, Any]:
+        """Digests (n, 32) of the rows' privacy units, and where there is one (n,)."""
+        if column in batch.schema.names:
+            return digests_of(batch.column(column))
+        one = constant_digest(constants[column], self.unit_kind or "text")
+        digest = np.frombuffer(one or bytes(DIGEST_BYTES), dtype=np.uint8)
+        return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, one is not None)
 
     def fingerprint(self) -> dict[str, str]:
         """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""

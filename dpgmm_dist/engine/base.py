@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.passes.run import PassContext
@@ -25,4 +25,12 @@ class Engine(Protocol):
         ``report`` is called with the fraction of units done. Raises DataError for unreadable
         input and ClusterError for failed workers.
         """
+        ...
+
+    def limits(self) -> Sequence[tuple[int, int]]:
+        """(bytes of memory, threads) of each kind of worker; 0 bytes where nothing is known."""
+        ...
+
+    def gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """``function`` of each item, in order, on the workers."""
         ...

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -42,8 +42,9 @@ class DaskEngine:
 
     name = "dask"
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, same_machine: bool = False) -> None:
         self.client = client
+        self.same_machine = same_machine
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
@@ -66,21 +67,60 @@ class DaskEngine:
         shared = self._share(context)
         size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
         folded: list[Any] = []
+        total: ExactStatistic | None = None
+
+        def fetch() -> ExactStatistic:
+            part: ExactStatistic = folded.pop(0).result()
+            return part if total is None else total.merge(part)
+
+        # The driver adds up one statistic a wave. A chain of sums on the workers would keep every
+        # task of the pass in the scheduler: each could be needed to make the last sum again.
         for start in range(0, len(units), size):
             leaves = [
                 self.client.submit(run_unit, shared, unit, pure=False, retries=_RETRIES)
                 for unit in units[start : start + size]
             ]
-            # One running total: the cluster holds one statistic a wave in flight, not one a wave.
-            folded.append(self._reduce(folded[-1:] + leaves))
+            folded.append(self._reduce(leaves))
             if len(folded) >= _WAVES_AHEAD:
-                folded.pop(0).result()
+                total = fetch()
                 report(start / len(units))
-        total: ExactStatistic = folded[-1].result()
+        while folded:
+            total = fetch()
         report(1.0)
+        assert total is not None  # noqa: S101 - there is at least one unit
         return total
 
-    def _share(self, context: PassContext) -> Any:
+    def limits(self) -> Sequence[tuple[int, int]]:
+        """Memory limit and threads of the workers, each kind once."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return sorted({(int(w.get("memory_limit") or 0), int(w["nthreads"])) for w in workers})
+
+    def gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """``function`` of each item, in order; tasks in waves, so that the graph stays small."""
+        try:
+            return self._gather(function, items)
+        except DpgmmError:
+            raise
+        except Exception as error:  # whatever Dask raises
+            failure = ClusterError(
+                f"the cluster failed before the first pass ({type(error).__name__}): look at the "
+                "workers' and the scheduler's logs, then run the same command again"
+            )
+        raise failure
+
+    def _gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        shared = self._share(function)
+        results: list[Any] = []
+        size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
+        for start in range(0, len(items), size):
+            tasks = [
+                self.client.submit(_call, shared, item, pure=False, retries=_RETRIES)
+                for item in items[start : start + size]
+            ]
+            results += self.client.gather(tasks)
+        return results
+
+    def _share(self, context: Any) -> Any:
         # A task, not scattered data: if the worker that holds it dies, it is made again.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Dask's would tell the size of rows in memory
@@ -95,8 +135,12 @@ class DaskEngine:
         return nodes[0]
 
 
-def _same(context: PassContext) -> PassContext:
+def _same(context: Any) -> Any:
     return context
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
 
 
 def _merge(first: ExactStatistic, *others: ExactStatistic) -> ExactStatistic:
@@ -148,7 +192,7 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
                 "the scheduler is running"
             ) from None
         _check_versions(client)
-        yield DaskEngine(client)
+        yield DaskEngine(client, same_machine=wanted.kind == "local")
 
 
 def _client(stack: ExitStack, wanted: ClusterSpec) -> Any:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -13,7 +14,7 @@ from dpgmm_dist.cores import cores
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.dividing import divided
-from dpgmm_dist.passes.cache import LatticeCache, default_cache_bytes
+from dpgmm_dist.passes.cache import LatticeCache, default_cache_bytes, memory_bytes
 from dpgmm_dist.passes.run import PassContext, PassRun
 from dpgmm_dist.privacy.exact import ExactStatistic
 
@@ -32,6 +33,7 @@ class LocalEngine:
     """
 
     name = "threads"
+    same_machine = True
 
     def __init__(self, threads: int | None = None, cache_bytes: int | None = None) -> None:
         self.threads = threads or cores()
@@ -68,6 +70,15 @@ class LocalEngine:
         for other in others:
             total = total.merge(other)
         return total
+
+    def limits(self) -> Sequence[tuple[int, int]]:
+        """The memory that this process may use, and its threads."""
+        return [(memory_bytes(), self.threads)]
+
+    def gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """``function`` of each item, in order, on this process's threads."""
+        with ThreadPoolExecutor(self.threads) as pool:
+            return list(pool.map(function, items))
 
     def forget(self) -> None:
         """Drop the rows kept between passes: what is in memory may change from now on."""

@@ -15,9 +15,10 @@ from dpgmm_dist.data.blocks import Opaque, PlanUnit
 from dpgmm_dist.data.lattice import Reals
 
 Ints = npt.NDArray[np.int64]
-Lattice = tuple[Reals, Ints]
-"""Rows (n, d), integers of at most FEATURE_RADIUS, and their label indices (n,), -1 for none."""
-_Kept = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+Lattice = tuple[Reals, Ints, Ints | None]
+"""Rows (n, d), integers of at most FEATURE_RADIUS, their label indices (n,), -1 for none, and
+where privacy units have several rows how many of the row's unit were kept (n,)."""
+_Kept = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int32] | None]
 
 MEMORY_SHARE = 0.25
 """What the cache may take of the memory that this process may use."""
@@ -40,19 +41,20 @@ class LatticeCache(Opaque):
         """Blocks of a unit: as kept, or from ``read`` and kept if there is room for all of them."""
         kept = self._units.get(unit)
         if kept is not None:
-            yield from ((u, labels.astype(np.int64)) for u, labels in kept)
+            yield from ((u, labels.astype(np.int64), _wide(of)) for u, labels, of in kept)
             return
         taken = 0
         blocks: list[_Kept] | None = []
         try:
-            for u, labels in read:
-                size = u.size * 4 + labels.size * 4
+            for u, labels, of in read:
+                size = u.size * 4 + labels.size * (4 if of is None else 8)
                 if blocks is not None and self._take(size):
                     taken += size
-                    blocks.append((u.astype(np.float32), labels.astype(np.int32)))
+                    narrow = None if of is None else of.astype(np.int32)
+                    blocks.append((u.astype(np.float32), labels.astype(np.int32), narrow))
                 else:
                     blocks = None
-                yield u, labels
+                yield u, labels, of
             if blocks is not None:
                 self._units[unit], taken = blocks, 0
         finally:
@@ -66,9 +68,18 @@ class LatticeCache(Opaque):
             return True
 
 
+def _wide(kept: npt.NDArray[np.int32] | None) -> Ints | None:
+    return None if kept is None else kept.astype(np.int64)
+
+
 def default_cache_bytes() -> int:
     """A share of the memory of this machine or, where it is less, of this container."""
+    return int(memory_bytes() * MEMORY_SHARE)
+
+
+def memory_bytes() -> int:
+    """The memory of this machine or, where it is less, of this container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
         total = min(total, int(_CGROUP_LIMIT.read_text()))
-    return int(total * MEMORY_SHARE)
+    return total

@@ -92,27 +92,41 @@ class Kernel:
         """An accumulator of zeros for this query."""
         return Accumulator(self.query)
 
-    def accumulate(self, total: Accumulator, u: Reals, labels: Ints) -> None:
-        """Add rows on the feature lattice (n, d) with label indices (n,); -1 adds nothing."""
+    def accumulate(
+        self, total: Accumulator, u: Reals, labels: Ints, kept: Ints | None = None
+    ) -> None:
+        """Add rows on the feature lattice (n, d) with label indices (n,); -1 adds nothing.
+
+        ``kept`` (n,), where rows are weighted: how many rows of the row's privacy unit there are.
+        """
+        weight = self._weights(kept)
         counts = np.bincount(labels + 1, minlength=len(self.cells_of_label) + 1)
-        rows = Rows(u)
+        rows = Rows(u, None, weight)
         if counts.max() < len(labels):
-            rows = Rows(u, stable_order(labels.astype(np.int16)))
+            rows = Rows(u, stable_order(labels.astype(np.int16)), weight)
         stop = int(counts[0])
         for label, count in enumerate(counts[1:].tolist()):
             start, stop = stop, stop + count
             if count:
                 self._one_label(total, rows.between(start, stop), label)
 
+    def _weights(self, kept: Ints | None) -> Ints | None:
+        """What each row weighs (n,): all rows of a unit together at most ``weight_unit``."""
+        if not self.query.weighted:
+            return None
+        if kept is None:
+            raise ValueError(f"query {self.query.step}: weights need the rows kept of each unit")
+        return self.query.weight_unit // kept
+
     def _one_label(self, total: Accumulator, rows: Rows, label: int) -> None:
         first, last = self.cells_of_label[label]
         if self.query.soft:
-            shares = self._responsibilities(self._distances(rows, first, last))
+            shares = self._responsibilities(self._distances(rows, first, last), rows.weights())
             for k, share in enumerate(shares, start=first):
                 some = share.nonzero()[0]
                 self._add(total, k, rows.at(some), share[some].astype(np.float64))
         elif self.query.rule == "label" or last - first == 1:
-            self._add(total, first, rows)
+            self._add_whole(total, first, rows)
         else:
             if self.query.rule == "nearest":
                 parts = rows.parts(self._gathered)
@@ -123,7 +137,12 @@ class Kernel:
             stop = 0
             for k, count in enumerate(np.bincount(cell).tolist(), start=first):
                 start, stop = stop, stop + count
-                self._add(total, k, rows.between(start, stop))
+                self._add_whole(total, k, rows.between(start, stop))
+
+    def _add_whole(self, total: Accumulator, cell: int, rows: Rows) -> None:
+        """Add rows that are in one cell alone."""
+        weight = rows.weights()
+        self._add(total, cell, rows, None if weight is None else weight.astype(np.float64))
 
     def _add(self, total: Accumulator, cell: int, rows: Rows, weight: Floats | None = None) -> None:
         """Map rows to the coordinates of their cell, clip them there, and add them up."""
@@ -185,8 +204,8 @@ class Kernel:
             v[long] = shrink_to_radius(near, self.radius)
         return v
 
-    def _responsibilities(self, distance: Floats) -> Ints:
-        """Shares (cells, n) of each row on the grid of 2**-unit_bits that sum to at most one.
+    def _responsibilities(self, distance: Floats, weight: Ints | None) -> Ints:
+        """Shares (cells, n) of each row on the grid of 2**-unit_bits that sum to at most a weight.
 
         Integer arithmetic only: excess distance indexes the driver's table of exponentials, and
         floor division normalises.
@@ -199,7 +218,10 @@ class Kernel:
         np.minimum(excess, len(table) - 1, out=excess)
         share = table[excess]
         whole = share.sum(axis=0)
-        share <<= self.query.unit_bits
+        if weight is None:
+            share <<= self.query.unit_bits
+        else:
+            share *= weight
         share //= whole
         return np.asarray(share)
 

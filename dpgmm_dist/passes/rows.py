@@ -12,6 +12,7 @@ from dpgmm_dist.data.lattice import Reals
 
 Floats = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
+Ints = npt.NDArray[np.int64]
 
 _SMALL_PRODUCT = 1_000_000
 """Multiplications up to which OpenBLAS takes the factors as they are; it copies larger ones."""
@@ -24,6 +25,8 @@ class Rows:
     u: Reals
     index: Index | None = None
     """Which rows, in which order; None for all as they are."""
+    weight: Ints | None = None
+    """What each row of ``u`` weighs (n,); None where all weigh the same."""
 
     def __len__(self) -> int:
         return len(self.u if self.index is None else self.index)
@@ -31,12 +34,18 @@ class Rows:
     def between(self, start: int, stop: int) -> Rows:
         """The rows from ``start`` to ``stop`` in this order."""
         if self.index is None:
-            return Rows(self.u[start:stop])
-        return Rows(self.u, self.index[start:stop])
+            weight = None if self.weight is None else self.weight[start:stop]
+            return Rows(self.u[start:stop], None, weight)
+        return Rows(self.u, self.index[start:stop], self.weight)
 
     def at(self, positions: Index) -> Rows:
         """The rows at these positions of this order."""
-        return Rows(self.u, positions if self.index is None else self.index[positions])
+        index = positions if self.index is None else self.index[positions]
+        return Rows(self.u, index, self.weight)
+
+    def weights(self) -> Ints | None:
+        """What the rows weigh, in this order."""
+        return self.weight if self.weight is None or self.index is None else self.weight[self.index]
 
     def parts(self, buffer: Floats) -> Iterator[Floats]:
         """The rows, as many at a time as ``buffer`` holds; it may be used again for each part."""

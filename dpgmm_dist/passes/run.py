@@ -60,12 +60,12 @@ class PassRun:
         self._context = context
         self._cache = cache
         _require_exact_products()
-        self._kernel, self._total = _guarded("the query", lambda: _prepared(context.query))
+        self._kernel, self._total = guarded("the query", lambda: _prepared(context.query))
         self._buffer = _block_buffer(context.query)
 
     def add(self, unit: PlanUnit, stopped: Callable[[], bool] = lambda: False) -> None:
         """Add the rows of a unit; ends early, failing, once ``stopped`` says so."""
-        _guarded(f"unit {unit.index}", lambda: self._add(unit, stopped))
+        guarded(f"unit {unit.index}", lambda: self._add(unit, stopped))
 
     def finish(self) -> ExactStatistic:
         """The exact sums over all units added."""
@@ -76,18 +76,19 @@ class PassRun:
         if self._cache is not None:
             blocks = self._cache.rows(unit, blocks)
         known = int(self._context.query.cell_label[-1])
-        for u, labels in blocks:
+        for u, labels, kept in blocks:
             if stopped():
                 raise PassFailed("stopped")
             # A code that the query does not know must not decide whether the pass fails.
-            self._kernel.accumulate(self._total, u, np.where(labels <= known, labels, -1))
+            known_labels = np.where(labels <= known, labels, -1)
+            self._kernel.accumulate(self._total, u, known_labels, kept)
 
     def _read(self, unit: PlanUnit) -> Iterator[Lattice]:
         """Blocks of rows on the lattice; each is overwritten by the next."""
         for block in self._context.source.blocks(unit, len(self._buffer)):
             out = self._buffer[: block.rows]
             u, valid = self._context.features.to_lattice(block.features, block.valid, out)
-            yield u, np.where(valid, block.labels, -1)
+            yield u, np.where(valid, block.labels, -1), block.kept
 
 
 def run_unit(context: PassContext, unit: PlanUnit) -> ExactStatistic:
@@ -134,7 +135,7 @@ def products_are_exact() -> bool:
     return exact and bool((np.ones(terms) @ a == left.sum(axis=0)).all())
 
 
-def _guarded(what: str, work: Callable[[], T]) -> T:
+def guarded(what: str, work: Callable[[], T]) -> T:
     """The result of ``work``; its exceptions become codes, as they or their causes quote rows."""
     try:
         return work()

@@ -60,6 +60,16 @@ class Block:
         return int(self.groups.max()) + 1
 
 
+@dataclass(frozen=True)
+class UnitShare:
+    """How the rows of one privacy unit enter a query; by default the unit is one row."""
+
+    rows: int = 1
+    """The most whole rows m that a unit has in the sums."""
+    weighted: bool = False
+    """Whether rows are weighted so that all rows of a unit together weigh at most one."""
+
+
 @dataclass(frozen=True, eq=False)
 class PassQuery:
     """One map-reduce over the rows. C cells; cells of one label are consecutive.
@@ -93,6 +103,10 @@ class PassQuery:
     table: Ints | None = None
     """Responsibility before normalisation by excess squared distance, in steps of 2**shift."""
     table_shift: int = 0
+    unit_rows: int = 1
+    """The most whole rows that one privacy unit has in the sums."""
+    weighted: bool = False
+    """Whether a row weighs ``floor(2**unit_bits / rows kept of its unit)`` in place of one."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Public remarks for plan and receipt; not part of what is computed."""
 
@@ -106,8 +120,8 @@ class PassQuery:
 
     @property
     def weight_unit(self) -> int:
-        """What a whole row weighs: 1, or 2**unit_bits for soft responsibilities."""
-        return 1 << self.unit_bits if self.soft else 1
+        """What a whole row weighs: 1, or 2**unit_bits for soft or weighted rows."""
+        return 1 << self.unit_bits if self.soft or self.weighted else 1
 
     def to_bytes(self) -> bytes:
         """Serialise without pickles (an uncompressed npz with a JSON header)."""
@@ -122,6 +136,8 @@ class PassQuery:
             "unit_bits": self.unit_bits,
             "table_shift": self.table_shift,
             "map_shifts": [m.shift for m in self.maps],
+            "unit_rows": self.unit_rows,
+            "weighted": self.weighted,
             "notes": self.notes,
             "blocks": [
                 {"statistic": b.statistic, "sigma": b.sigma, "sigma_off": b.sigma_off}
@@ -155,6 +171,9 @@ class PassQuery:
             soft=header["soft"],
             unit_bits=header["unit_bits"],
             table_shift=header["table_shift"],
+            # Queries of versions without privacy units do not have these.
+            unit_rows=header.get("unit_rows", 1),
+            weighted=header.get("weighted", False),
             notes=header["notes"],
             blocks=tuple(
                 Block(b["statistic"], arrays[f"groups_{i}"], b["sigma"], b["sigma_off"])

@@ -1,4 +1,4 @@
-"""What one row can change in each statistic, and what that costs: integers and fractions only.
+"""What one unit can change in each statistic, and what that costs: integers and fractions only.
 
 Proofs are in docs/privacy.md under the names of these functions. For one row with coordinates
 ``v``, ``|v| <= t`` in whole lattice units, and responsibilities ``r_k >= 0`` with
@@ -7,6 +7,9 @@ Proofs are in docs/privacy.md under the names of these functions. For one row wi
 * count: ``sqrt(sum r_k^2) <= w``;
 * sum: ``sqrt(sum |r_k v_k|^2) <= w t``;
 * second moment in svec coordinates: ``sqrt(sum |r_k v_k v_k^T|_F^2) <= w t^2``.
+
+A privacy unit is at most ``unit_rows`` such rows, or weighted rows with ``sum r_k <= w`` over all
+of them together: by the triangle inequality it changes ``unit_rows`` times as much, or as much.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ _POWERS = {"count": 0, "sum": 1, "second": 2}
 
 
 def sensitivity(query: PassQuery, block: Block) -> int:
-    """L2 sensitivity of one block to adding or removing one row, in its integer units."""
-    return query.weight_unit * int(query.radius ** _POWERS[block.statistic])
+    """L2 sensitivity of one block to adding or removing one unit, in its integer units."""
+    return query.unit_rows * query.weight_unit * int(query.radius ** _POWERS[block.statistic])
 
 
 def block_cost(query: PassQuery, block: Block) -> Fraction:
@@ -44,7 +47,7 @@ def block_cost(query: PassQuery, block: Block) -> Fraction:
 
 
 def query_cost(query: PassQuery) -> Fraction:
-    """zCDP cost of one query for one row: the sum over its blocks (one row meets them all)."""
+    """zCDP cost of one query for one unit: the sum over its blocks (one unit meets them all)."""
     return sum((block_cost(query, block) for block in query.blocks), Fraction(0))
 
 
@@ -105,7 +108,9 @@ def check_fits(query: PassQuery) -> None:
     for one in query.maps:
         need("a mapped row", _map_reach(one, reach), EXACT)
     need("the radius", query.radius, limit + 1)
-    need("rows in a block (reciprocal)", 1 / max(block_rows(query), 1), 1 / 1024)
+    # Weights need bits: with them blocks may be short, which costs time alone.
+    least = 127 if query.weighted else 1024
+    need("rows in a block (reciprocal)", 1 / max(block_rows(query), 1), 1 / least)
     largest = 0 if query.offsets is None else int(np.abs(query.offsets).max())
     if query.rule == "nearest" and query.slopes is not None:
         need("a squared distance", FEATURE_RADIUS * _longest(query.slopes) + largest, EXACT)
@@ -148,6 +153,8 @@ def _check_sense(query: PassQuery) -> None:
         and not _integers(query.offsets, cells),
         "radius must be at least 1": query.radius < 1,
         "unit_bits must not be negative": query.unit_bits < 0,
+        "unit_rows must be at least 1": query.unit_rows < 1,
+        "rows that are weighted count as one": query.weighted and query.unit_rows != 1,
         "table_shift must be 0 to 62": not 0 <= query.table_shift <= 62,
         "soft assignment needs rule 'full'": query.soft and query.rule != "full",
         "soft assignment needs a table of shares, none negative, the first positive": query.soft

@@ -6,7 +6,10 @@ Rows are drawn from a mixture and written as Parquet (float32 lists); then every
 again and again, so that all of them meet the same machine. The bare loop reads with pyarrow, finds
 the nearest centre in numpy, sorts stably and takes float64 X^T X per component: the least that
 any such pass can do. Absolute times drift; read the ratios, each taken within one repeat.
-"cpu" is processor time, which other work on the machine disturbs less than it disturbs "wall".
+"cpu" is processor time of this process, which other work disturbs less than it disturbs "wall"
+(that of Dask's workers is not in it). "1->2" is the gain from a second thread or worker, "gain"
+that as a share of the bare loop's own. Whole releases run in processes of their own, start-up
+included; "driver" is what is not inside passes.
 """
 
 from __future__ import annotations
@@ -18,20 +21,18 @@ import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from whole_release import whole_release
 from workload import HARD, SOFT, Ours, Workload, bare_pass, mixture_of, workload
 
+from dpgmm_dist.engine.cluster import open_cluster
 from dpgmm_dist.engine.local import LocalEngine
 
-REFERENCE_ROWS = 100_000
-"""Rows for scikit-learn, whose time is linear in them: all of them would take minutes."""
-
-EM = "scikit-learn EM iteration/2"
+DASK = "hard, Dask workers"
 
 Times = tuple[float, float]
 """Wall and processor seconds."""
@@ -56,42 +57,34 @@ def measure(load: Workload, repeats: int) -> dict[str, list[Times]]:
         for name in (HARD, SOFT):
             cases[f"{name}, rows kept/{threads}"] = lambda n=name, e=keeping: ours.run(n, e)
         ours.run("moments.sum", keeping)
-    found: dict[str, list[Times]] = {name: [] for name in [*cases, EM]}
-    bare_pass(load, 2)
-    for _ in range(repeats):
+    with ExitStack() as stack:
+        for workers in (1, 2):
+            dask = stack.enter_context(open_cluster(workers, None, None))
+            cases[f"{DASK}/{workers}"] = lambda e=dask: ours.run(HARD, e)
+        found: dict[str, list[Times]] = {name: [] for name in cases}
         for name, run in cases.items():
-            found[name].append(timed(run))
-        found[EM].append(em_iteration(load))
+            if name.startswith(("bare", DASK)):
+                run()
+        for _ in range(repeats):
+            for name, run in cases.items():
+                found[name].append(timed(run))
     return found
 
 
-def em_iteration(load: Workload) -> Times:
-    """One full-covariance EM iteration of scikit-learn over all rows: wall and processor seconds.
-
-    The difference between fits of three iterations and of one, over fewer rows.
-    """
-    from sklearn.mixture import GaussianMixture
-
-    rows = min(load.rows, REFERENCE_ROWS)
-    x, _ = load.truth.sample(rows, 1)
-
-    def fit(iterations: int) -> Times:
-        model = GaussianMixture(
-            load.truth.n_components,
-            max_iter=iterations,
-            tol=0.0,
-            weights_init=load.truth.weights,
-            means_init=load.truth.means,
-            precisions_init=np.linalg.inv(load.truth.covariances),
-            init_params="random_from_data",
+def releases(load: Workload, repeats: int) -> dict[str, dict[str, float]]:
+    """Whole releases, each in bare passes on two threads of the same repeat."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in ("hard", "soft"):
+        times = []
+        for _ in range(repeats):
+            bare = timed(lambda: bare_pass(load, 2))[0]
+            one = whole_release(load, kind)
+            times.append((one.whole / bare, one.passes / bare, one.driver / bare))
+        names = ("whole", "passes", "driver")
+        found[kind] = dict(
+            zip(names, map(statistics.median, zip(*times, strict=True)), strict=True)
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged
-            return timed(lambda: model.fit(x))
-
-    one, three = fit(1), fit(3)
-    scale = load.rows / rows / 2
-    return (three[0] - one[0]) * scale, (three[1] - one[1]) * scale
+    return found
 
 
 def noise_seconds(load: Workload) -> dict[str, float]:
@@ -139,8 +132,15 @@ def summary(found: dict[str, list[Times]]) -> list[dict[str, Any]]:
             row[f"{kind}_seconds"] = statistics.median(t[index] for t in times)
             row[f"{kind}_ratio"] = median_ratio(times, bare, index)
         row["speedup"] = median_ratio(one, times, 0) if one and one is not times else None
+        gain = statistics.median(a[0] / b[0] for a, b in zip(*pair(found), strict=True))
+        row["gain"] = row["speedup"] / gain if row["speedup"] else None
         rows.append(row)
     return rows
+
+
+def pair(found: dict[str, list[Times]]) -> tuple[list[Times], list[Times]]:
+    """Times of the bare loop on one thread and on two."""
+    return found["bare/1"], found["bare/2"]
 
 
 def median_ratio(times: list[Times], others: list[Times], index: int) -> float:
@@ -150,15 +150,19 @@ def median_ratio(times: list[Times], others: list[Times], index: int) -> float:
 
 def show(result: dict[str, Any]) -> None:
     """The table."""
-    print(f"{'case / threads':<30}{'wall s':>8}{'cpu s':>8}{'wall x':>8}{'cpu x':>8}{'1->2':>7}")
+    columns = ("wall s", "cpu s", "wall x", "cpu x", "1->2", "gain")
+    print(f"{'case / threads':<30}" + "".join(f"{name:>8}" for name in columns))
     for row in result["cases"]:
-        speedup = "" if row["speedup"] is None else f"{row['speedup']:.2f}"
+        speedup = "" if row["speedup"] is None else f"{row['speedup']:>8.2f}{row['gain']:>8.2f}"
         print(
             f"{row['case']:<30}{row['wall_seconds']:>8.3f}{row['cpu_seconds']:>8.3f}"
-            f"{row['wall_ratio']:>8.2f}{row['cpu_ratio']:>8.2f}{speedup:>7}"
+            f"{row['wall_ratio']:>8.2f}{row['cpu_ratio']:>8.2f}{speedup}"
         )
     noise = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in result["noise_seconds"].items())
     print(f"noise of one components pass: {noise}")
+    for kind, times in result["releases"].items():
+        parts = ", ".join(f"{name} {x:.1f}" for name, x in times.items())
+        print(f"a {kind} release in bare passes on 2 threads: {parts}")
     for rows, megabytes in result["peak_megabytes"].items():
         print(f"peak memory, hard pass, {rows} rows: {megabytes:.0f} MB")
 
@@ -172,6 +176,7 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=64)
     parser.add_argument("--components", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--release-repeats", type=int, default=3)
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[1_000_000, 4_000_000])
     parser.add_argument("--scratch", help="directory for the rows; the system's own by default")
     parser.add_argument("--output", type=Path, default=Path("build/bench/throughput.json"))
@@ -183,6 +188,7 @@ def main() -> None:
     shape = options.rows, options.dimension, options.components
     with workload(*shape, options.scratch) as load:
         cases = summary(measure(load, options.repeats))
+        whole = releases(load, options.release_repeats)
         noise = noise_seconds(load)
     result = {
         "rows": options.rows,
@@ -191,6 +197,7 @@ def main() -> None:
         "repeats": options.repeats,
         "cores": len(os.sched_getaffinity(0)),
         "cases": cases,
+        "releases": whole,
         "noise_seconds": noise,
         "peak_megabytes": {str(n): peak_megabytes(options, n) for n in options.memory_rows},
     }

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 QUICKSTART = ROOT / "docs" / "quickstart.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 TUTORIALS = ROOT / "docs" / "tutorials"
 DATA = Path(os.environ.get("DATA", ROOT / "build" / "data"))
 """Where jobs/data/build.sh has put the public data sets that some pages need."""

@@ -96,9 +96,17 @@ SPECIFICATION = {
     "labels without a label": ({"dataset": {"labels": [1, 2]}}, "dataset.label", "missing"),
     "a label without labels": ({"dataset": {"label": "y"}}, "dataset.labels", "missing"),
     "privacy unit": (
-        {"dataset": {"privacy_unit": {"column": "user", "max_rows": 4}}},
-        "dataset.privacy_unit",
-        "not enforced",
+        {"dataset": {"privacy_unit": {"column": "x", "max_rows": 4}}},
+        "dataset.privacy_unit.column",
+        "'x'",
+    ),
+    "more rows a unit than the budget takes": (
+        {
+            "dataset": {"privacy_unit": {"column": "user", "max_rows": 5000}},
+            "privacy": {"epsilon": 0.5},
+        },
+        "dataset.privacy_unit.max_rows",
+        "5000",
     ),
     "labels of another kind": ({"dataset": labelled(["a", "b"])}, "dataset.labels", "'a'"),
     "width of another size": ({"dataset": {"width": 0}}, "dataset.width", "0"),

@@ -224,7 +224,18 @@ REFUSED = [
     ("dataset.labels=[0.5]", "dataset.labels: item 0 got 0.5;"),
     ("dataset.labels=[9223372036854775808]", "dataset.labels: item 0 got 9223372036854775808;"),
     (r'dataset.labels=["\ud800"]', "UTF-8"),
-    ("dataset.privacy_unit={column: user, max_rows: 4}", "dataset.privacy_unit: not enforced"),
+    (
+        "dataset.privacy_unit={column: user, max_rows: 257, aggregate: weight}",
+        "dataset.privacy_unit.max_rows: got 257; with aggregate: weight at most 256",
+    ),
+    (
+        "dataset.privacy_unit={column: user, max_rows: 4, aggregate: median}",
+        "dataset.privacy_unit.aggregate: got 'median';",
+    ),
+    (
+        "dataset.privacy_unit={column: embedding, max_rows: 4}",
+        "dataset.privacy_unit.column: got 'embedding', which is a feature or the label",
+    ),
     ("dataset.privacy_unit={column: user, max_rows: 0}", "dataset.privacy_unit.max_rows: got 0;"),
     ("model.components=0", "model.components: got 0; must be a whole number from 1 to 1024"),
     ("model.components=1025", "model.components: got 1025;"),

@@ -29,7 +29,7 @@ class Reader:
         buffer = np.empty_like(self.blocks[0])  # each block overwrites the one before
         for block in self.blocks:
             buffer[:] = block
-            yield buffer, np.array([0, -1])
+            yield buffer, np.array([0, -1]), None
 
 
 def blocks_of(count):
@@ -39,7 +39,7 @@ def blocks_of(count):
 def test_a_unit_is_read_once_and_comes_back_the_same():
     cache, reader = LatticeCache(10 * BYTES), Reader(blocks_of(3))
     for _ in range(3):
-        found = [(u.astype(float).tolist(), y.tolist()) for u, y in cache.rows(UNITS[0], reader)]
+        found = [(u.astype(float).tolist(), y.tolist()) for u, y, _ in cache.rows(UNITS[0], reader)]
         assert found == [(block.tolist(), [0, -1]) for block in reader.blocks]
     assert reader.read == 1
 
@@ -50,7 +50,7 @@ def test_units_that_do_not_fit_are_read_again_and_take_no_room(room, kept):
     readers = [Reader(blocks_of(2)), Reader(blocks_of(3)), Reader(blocks_of(4))]
     for _ in range(2):
         for unit, reader in zip(UNITS, readers, strict=False):
-            rows = np.concatenate([u.copy() for u, _ in cache.rows(unit, reader)])
+            rows = np.concatenate([u.copy() for u, *_ in cache.rows(unit, reader)])
             assert rows.tolist() == np.concatenate(reader.blocks).tolist()
     assert [reader.read for reader in readers].count(1) == kept
 

@@ -1,0 +1,86 @@
+"""What a pass needs of a worker's memory, compared with what there is before the first pass.
+
+Upper figures, from public numbers and the sizes in footers; jobs/benchmarks/scale.py measures them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dpgmm_dist.data.blocks import PlanUnit
+from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.errors import ClusterError
+from dpgmm_dist.model.cells import MOST_CELLS
+from dpgmm_dist.model.problem import Problem
+
+_PROCESS = 250 << 20
+"""Python with numpy, pyarrow and Dask, before any row."""
+_BLOCKS = 6 * (32 << 20)
+"""A block of rows, as read, on the lattice, and in the coordinates of its cells."""
+_AT_ONCE = 256 << 20
+"""The most that is read of a unit at once."""
+_RESULTS = 12
+"""Statistics that a worker holds at once: of finished tasks, and those being merged."""
+_LIMBS = 16
+"""Bytes of an exact integer."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes, at most."""
+
+    process: int
+    """Of a worker, whatever its number of threads."""
+    task: int
+    """Of each task that runs in it."""
+    statistic: int
+    """Of one exact statistic: what each task returns, and all that the driver receives."""
+
+    def worker(self, threads: int) -> int:
+        """Bytes of a worker with so many threads."""
+        return self.process + threads * self.task + _RESULTS * self.statistic
+
+
+def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
+    """What the largest pass of a release needs: O(K d^2) for its sums, whatever the rows."""
+    p = problem.latent_dimension
+    cells = problem.labels * _most_components(problem.components)
+    triangle = p * (p + 1) // 2
+    groups = max(problem.labels * MOST_CELLS, cells)
+    statistic = _LIMBS * (groups * (1 + p) + cells * triangle)
+    sums = 8 * (groups * (1 + p) + cells * p * p)
+    maps = 8 * cells * p * p + 8 * problem.width * p
+    largest = max((unit.bytes for unit in units), default=0)
+    task = min(largest, _AT_ONCE) + _BLOCKS + sums + maps + statistic
+    return MemoryPlan(_PROCESS, task, statistic)
+
+
+def require_memory(engine: Engine, plan: MemoryPlan) -> None:
+    """Refuse a cluster whose smallest worker is too small for the largest pass.
+
+    Raises
+    ------
+    ClusterError
+        With the sizes, before anything is read or spent.
+    """
+    for limit, threads in engine.limits():
+        needed = plan.worker(threads)
+        if limit and needed > limit:
+            raise ClusterError(
+                f"a worker has {_size(limit)} of memory for {threads} thread(s), a pass needs up "
+                f"to {_size(needed)}: {_size(plan.process)} for the process, {_size(plan.task)} "
+                f"for each task and {_RESULTS} times {_size(plan.statistic)} for sums. Give "
+                "workers more memory or fewer threads, or lower model.dimension or "
+                "model.components"
+            )
+
+
+def _most_components(components: int | tuple[int, ...] | str) -> int:
+    if isinstance(components, str):
+        return MOST_CELLS
+    return max(components) if isinstance(components, tuple) else components
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 1 << 30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,150 @@
+"""Whole releases beside scikit-learn's fits of the same rows, in one run.
+
+    python jobs/benchmarks/peers.py [--rows 1000000] [--repeats 3] [--output FILE]
+
+Rows are those of throughput.py. Ours is a whole private release in a new process, start-up, reading
+and writing included; scikit-learn's models have their rows in memory already and are not private:
+one EM iteration of GaussianMixture (full covariances) and a whole KMeans fit with one start, on all
+cores. Every repeat runs all of them in turn; read the ratios.
+
+Spark MLlib is not run here. Measured once beside such a run (local[2], no native BLAS, a busy
+machine): GaussianMixture 30 s an iteration, as long as 33 bare passes, in 7.3 GB; KMeans 57 s for
+10 iterations; 19 to 23 s to start its virtual machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from whole_release import whole_release
+from workload import Workload, bare_pass, workload
+
+REFERENCE_ROWS = 100_000
+"""Rows for EM, whose time is linear in them: all of them would take minutes."""
+BARE = "bare pass (reads, nearest centre, X^T X)"
+EM = "scikit-learn GaussianMixture, one EM iteration"
+KMEANS = "scikit-learn KMeans, whole fit"
+OURS = {kind: f"dpgmm release, {kind} assignment, whole" for kind in ("hard", "soft")}
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def em_iteration(load: Workload) -> float:
+    """Wall seconds of one full-covariance EM iteration of scikit-learn over all rows.
+
+    The difference between fits of three iterations and of one, over fewer rows.
+    """
+    from sklearn.mixture import GaussianMixture
+
+    rows = min(load.rows, REFERENCE_ROWS)
+    x, _ = load.truth.sample(rows, 1)
+
+    def fit(iterations: int) -> float:
+        model = GaussianMixture(
+            load.truth.n_components,
+            max_iter=iterations,
+            tol=0.0,
+            weights_init=load.truth.weights,
+            means_init=load.truth.means,
+            precisions_init=np.linalg.inv(load.truth.covariances),
+            init_params="random_from_data",
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged
+            return seconds(lambda: model.fit(x))
+
+    one, three = fit(1), fit(3)
+    return (three - one) * load.rows / rows / 2
+
+
+def kmeans_fit(load: Workload) -> float:
+    """Wall seconds of a whole KMeans fit, one start, over all rows in float32."""
+    from sklearn.cluster import KMeans
+
+    x, _ = load.truth.sample(load.rows, 1)
+    x = x.astype(np.float32)
+    return seconds(lambda: KMeans(load.truth.n_components, n_init=1, random_state=0).fit(x))
+
+
+def measure(load: Workload, repeats: int) -> dict[str, list[float]]:
+    """Wall seconds of every case, interleaved."""
+    cases: dict[str, Callable[[], float]] = {
+        BARE: lambda: seconds(lambda: bare_pass(load, 2)),
+        EM: lambda: em_iteration(load),
+        KMEANS: lambda: kmeans_fit(load),
+        **{OURS[k]: lambda k=k: whole_release(load, k).whole for k in OURS},
+    }
+    bare_pass(load, 2)  # warms up the disk cache
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(repeats):
+        for name, run in cases.items():
+            found[name].append(run())
+    return found
+
+
+def summary(found: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Median seconds of each case, and its median ratios to a bare pass and an EM iteration."""
+
+    def ratio(name: str, to: str) -> float:
+        return statistics.median(a / b for a, b in zip(found[name], found[to], strict=True))
+
+    return [
+        {
+            "case": name,
+            "seconds": statistics.median(times),
+            "bare_passes": ratio(name, BARE),
+            "em_iterations": ratio(name, EM),
+        }
+        for name, times in found.items()
+    ]
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dimension", type=int, default=64)
+    parser.add_argument("--components", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scratch", help="directory for the rows; the system's own by default")
+    parser.add_argument("--output", type=Path, default=Path("build/bench/peers.json"))
+    options = parser.parse_args()
+    with workload(options.rows, options.dimension, options.components, options.scratch) as load:
+        cases = summary(measure(load, options.repeats))
+    print(f"{'case':<50}{'wall s':>9}{'bare x':>8}{'EM x':>8}")
+    for row in cases:
+        print(
+            f"{row['case']:<50}{row['seconds']:>9.2f}{row['bare_passes']:>8.2f}"
+            f"{row['em_iterations']:>8.2f}"
+        )
+    result = {
+        "rows": options.rows,
+        "dimension": options.dimension,
+        "components": options.components,
+        "repeats": options.repeats,
+        "cores": len(os.sched_getaffinity(0)),
+        "cases": cases,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()
