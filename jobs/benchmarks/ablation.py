@@ -36,7 +36,7 @@ WITHOUT = {
 
 def gap(name: str, seed: int, epsilon: float, without: str) -> float:
     """KL divergence of one release."""
-    arguments = argparse.Namespace(rows_scale=1.0, noise="auto", insecure_seeds=True)
+    arguments = argparse.Namespace(rows_scale=1.0, insecure_seeds=True)
     case = density.known_case(name, seed, arguments)
     allocation = "even" if without.startswith("KL") else "kl"
     with ExitStack() as stack:

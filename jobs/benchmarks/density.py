@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -114,13 +115,15 @@ def flights_case(seed: int, args: argparse.Namespace) -> Case:
     )
 
 
-def released(case: Case, epsilon: float, allocation: str, args: argparse.Namespace) -> np.ndarray:
+def released(
+    case: Case, epsilon: float, allocation: str, args: argparse.Namespace, noise: str = "auto"
+) -> np.ndarray:
     """Log density (m,) of the fresh rows under a release, from the written files."""
     spec = ReleaseSpec.from_dict(
         {
             "dataset": {"path": "memory", "features": "embedding", "width": case.rows.shape[1]},
             "bounds": {"norm": case.norm},
-            "privacy": {"epsilon": epsilon, "delta": DELTA, "noise": args.noise},
+            "privacy": {"epsilon": epsilon, "delta": DELTA, "noise": noise},
             "model": {"components": case.components, "allocation": allocation},
         }
     )
@@ -139,8 +142,9 @@ def methods(
     case: Case, epsilon: float, args: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
     """Names and how each gives its log density (m,) of the fresh rows."""
-    for allocation in args.allocation:
-        yield f"dpgmm, {allocation} split", lambda a=allocation: released(case, epsilon, a, args)
+    for allocation, noise in product(args.allocation, args.noise):
+        name = f"dpgmm, {allocation} split" + ("" if noise == "auto" else f", {noise}")
+        yield name, lambda a=allocation, n=noise: released(case, epsilon, a, args, n)
     if args.no_baselines:
         return
     rho = budget_rho(epsilon, DELTA, "gdp")
@@ -248,7 +252,10 @@ def main() -> None:
         "--allocation", type=_words(("kl", "even")), default=["kl"], help="kl, even or kl,even"
     )
     parser.add_argument(
-        "--noise", choices=("auto", "gaussian", "discrete_gaussian"), default="auto"
+        "--noise",
+        type=_words(("auto", "gaussian", "discrete_gaussian")),
+        default=["auto"],
+        help="auto, or gaussian,discrete_gaussian for both side by side",
     )
     parser.add_argument("--insecure-seeds", action="store_true", help="repeatable, NOT PRIVATE")
     parser.add_argument("--no-baselines", action="store_true", help="releases alone")

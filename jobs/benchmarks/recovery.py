@@ -28,7 +28,7 @@ def gaps(rows: int, apart: float, seed: int, epsilon: float) -> tuple[float, flo
     case = density.Case(
         "recovery", seed, X, fresh, known.truth.log_prob(fresh), known.norm, COMPONENTS, fitted, {}
     )
-    arguments = argparse.Namespace(noise="auto", insecure_seeds=True)
+    arguments = argparse.Namespace(insecure_seeds=True)
     released = density.released(case, epsilon, "kl", arguments)
     return case.gap(released)[0], case.gap(fitted.log_prob(fresh))[0]
 
