@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,9 @@ def kmeans_centres(draws: Floats, cells: int, seed: int) -> tuple[Floats, Ints]:
 
     if cells == 1:
         return draws.mean(axis=0, keepdims=True), np.zeros(len(draws), dtype=np.int64)
+    # A centre that lost its draws may stay where it is; to say so would be a line that other noise
+    # does not cause. (Not catch_warnings: several threads run this at once.)
+    warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
     rng = np.random.Generator(np.random.Philox(seed))
     centres, _ = kmeans2(draws, cells, iter=_STEPS, minit="points", missing="warn", rng=rng)
     return centres, nearest(draws, centres)

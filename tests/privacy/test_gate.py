@@ -297,11 +297,11 @@ def test_stored_queries_that_cost_more_than_the_charge_are_refused(tmp_path, mon
     compile_pass = session.compile_pass
     budget = rho_from_epsilon_delta(1.0, 1e-6)
 
-    def dear(plan, latent, step):
+    def dear(plan, latent, step, unit):
         from dataclasses import replace
 
         blocks = tuple(replace(block, rho=block.rho * 40) for block in plan.blocks)
-        return compile_pass(replace(plan, blocks=blocks), latent, step)
+        return compile_pass(replace(plan, blocks=blocks), latent, step, unit)
 
     monkeypatch.setattr(session, "compile_pass", dear)
     opened: list[Fraction] = []
@@ -316,8 +316,8 @@ def test_stored_queries_that_cost_more_than_the_charge_are_refused(tmp_path, mon
 def test_a_query_of_another_width_is_refused(tmp_path, monkeypatch):
     from dpgmm_dist.translate import compile_pass
 
-    def narrower(plan, latent, step):
-        query = compile_pass(plan, latent, step)
+    def narrower(plan, latent, step, unit):
+        query = compile_pass(plan, latent, step, unit)
         object.__setattr__(query, "width", 1)
         return query
 
