@@ -27,6 +27,20 @@ MECHANISMS: Mapping[str, frozenset[str]] = {
 }
 """Private mechanisms, each with the accounting that is proved for it."""
 
+_KEYSTREAM = (
+    "a ChaCha20 keystream under fresh keys of the operating system: the guarantee is "
+    "computational, against whoever cannot tell that keystream from random bits"
+)
+RANDOMNESS: Mapping[str, str] = {
+    "discrete_gaussian": (
+        "the operating system's generator, by way of OpenDP: the guarantee is computational, "
+        "against whoever cannot tell that generator's bits from random ones"
+    ),
+    "gaussian": _KEYSTREAM,
+    "rounded_gaussian": _KEYSTREAM,
+}
+"""Where each mechanism's random bits come from, and what that makes of the guarantee."""
+
 NEIGHBOURS = "data sets that differ by adding or removing one privacy unit"
 CAPACITY_ROWS = 1 << 40
 
@@ -222,6 +236,7 @@ def build_receipt(
         "specification_digest": specification_digest,
         "mechanism": mechanism,
         "accounting": accounting,
+        "randomness": RANDOMNESS.get(mechanism),
         "budget": {
             "epsilon": epsilon,
             "delta": delta,

@@ -165,6 +165,8 @@ def test_the_receipt_says_what_the_draws_cost_and_that_is_the_budget(
     assert 0.99 < receipt["totals"]["epsilon"] <= 1.0
     assert receipt["totals"]["epsilon"] >= epsilon_of(float(cost), 1e-6) * (1 - 1e-12)
     assert verify_release(str(tmp_path)).exit_code == 0
+    assert "the guarantee is computational" in receipt["randomness"]
+    assert ("ChaCha20" in receipt["randomness"]) == (receipt["mechanism"] == "gaussian")
 
 
 def test_what_is_executed_is_what_is_stored_and_what_is_priced(tmp_path, recorder, monkeypatch):
