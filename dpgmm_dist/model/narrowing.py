@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 FEWEST, MOST = 4, 16
 """Directions kept."""
-_DRAWS = 100_000
+_DRAWS = 50_000
 _SEED = 5
 
 

@@ -108,11 +108,12 @@ def _best(
     for components in candidates:
         cost = _noise_cost(problem, components, rows, problem.latent_dimension, rho)
         worse += 1
-        likelihood = -np.inf
-        for fit, score, wrong in _fits(draws, components, measures, seen, label, effort):
-            likelihood = max(likelihood, score)
-            if best is None or score - cost > most:
-                best, most, worse, misfit = fit, score - cost, 0, wrong
+        fits = _fits(draws, components, measures, seen, label, effort)
+        # Of as many components, the one that agrees best with all answers; their likelihood,
+        # which knows counts and means alone, compares numbers of components.
+        fit, likelihood, wrong = min(fits, key=lambda one: (one[2], -one[1]))
+        if best is None or likelihood - cost > most:
+            best, most, worse, misfit = fit, likelihood - cost, 0, wrong
         tried.append(
             {"components": components, "log_likelihood": likelihood, "expected_noise_kl": cost}
         )

@@ -31,11 +31,12 @@ def schedule(problem: Problem) -> dict[str, float]:
         shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
     else:
         shares = {
-            "cells.1": 0.09,
-            "cells.2": 0.15,
-            "components.1": 0.09,
-            "components.2": 0.13,
-            "components.3": 0.44,
+            "cells.1": 0.08,
+            "cells.2": 0.14,
+            "components.1": 0.08,
+            "components.2": 0.11,
+            "components.3": 0.13,
+            "components.4": 0.36,
         }
     return {"moments.sum": 0.03, "moments.second": 0.07, **shares}
 
