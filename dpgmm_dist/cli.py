@@ -107,20 +107,36 @@ def plan(
             "--rows", min=1, metavar="N", help="A public guess of the number of rows; adds the KL."
         ),
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option("--cores", min=1, metavar="C", help="For the time: cluster's or these here."),
+    ] = None,
+    footers: Annotated[
+        bool,
+        typer.Option(
+            "--footers",
+            help="Tasks, bytes and time from the input's footers: output for the trusted side.",
+        ),
+    ] = False,
     set_: Set = None,
     date: Date = None,
     json_: Json = False,
 ) -> None:
-    """Show what would be measured, with how much noise. Reads no row and spends nothing."""
+    """Show what would be measured, with how much noise, and what it takes.
+
+    Reads no row and spends nothing.
+    """
     parsed = _read(spec, set_, date)
     from dpgmm_dist.pipeline import plan as make_plan
     from dpgmm_dist.pipeline import render_plan
+    from dpgmm_dist.planning_work import plan_work, render_work
 
     planned = make_plan(parsed, rows=rows)
+    work = plan_work(parsed, planned, cores=cores, footers=footers)
     if json_:
-        emit(planned.to_dict(), as_json=True)
+        emit({**planned.to_dict(), "work": work.to_dict()}, as_json=True)
     else:
-        typer.echo(render_plan(planned))
+        typer.echo(f"{render_plan(planned)}\n\n{render_work(parsed, work)}")
 
 
 @app.command()
