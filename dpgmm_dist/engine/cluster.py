@@ -16,6 +16,7 @@ from dpgmm_dist import __version__
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.clusters import join_mpi, security_of, start_kubernetes, start_slurm
+from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
@@ -55,10 +56,7 @@ class DaskEngine:
         except DpgmmError:
             raise
         except Exception as error:  # whatever Dask raises
-            failure = ClusterError(
-                f"the cluster failed during pass {context.query.step} ({type(error).__name__}): "
-                "look at the workers' and the scheduler's logs, then run the same command again"
-            )
+            failure = cluster_failure(f"during pass {context.query.step}", error)
         raise failure
 
     def _run(
@@ -70,6 +68,7 @@ class DaskEngine:
         total: ExactStatistic | None = None
 
         def fetch() -> ExactStatistic:
+            wait_for(self.client, folded[:1])
             part: ExactStatistic = folded.pop(0).result()
             return part if total is None else total.merge(part)
 
@@ -102,10 +101,7 @@ class DaskEngine:
         except DpgmmError:
             raise
         except Exception as error:  # whatever Dask raises
-            failure = ClusterError(
-                f"the cluster failed before the first pass ({type(error).__name__}): look at the "
-                "workers' and the scheduler's logs, then run the same command again"
-            )
+            failure = cluster_failure("before the first pass", error)
         raise failure
 
     def _gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -117,6 +113,7 @@ class DaskEngine:
                 self.client.submit(_call, shared, item, pure=False, retries=_RETRIES)
                 for item in items[start : start + size]
             ]
+            wait_for(self.client, tasks)
             results += self.client.gather(tasks)
         return results
 
@@ -166,19 +163,33 @@ def _leave_it_to_the_driver() -> None:
 
 
 @contextmanager
+def _client_is_quiet() -> Iterator[None]:
+    """The driver says in one line what failed; Dask's client would add tracebacks of its own."""
+    import distributed  # noqa: F401 - sets the levels of its loggers when it is first imported
+
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
     """Start the workers asked for, or connect to a running scheduler."""
     import dask
 
     settings = {
         "distributed.comm.retry.count": 5,
-        "distributed.scheduler.no-workers-timeout": "300s",
+        "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS:.0f}s",
         "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
         "distributed.admin.log-length": 0,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
-    with dask.config.set(settings), ExitStack() as stack:
+    with dask.config.set(settings), _client_is_quiet(), ExitStack() as stack:
         try:
             client = _client(stack, wanted)
         except DpgmmError:
@@ -258,7 +269,7 @@ def _start_workers(stack: ExitStack, wanted: ClusterSpec) -> Any:
 
 def _check_versions(client: Any) -> None:
     try:
-        client.wait_for_workers(1, timeout=300)
+        client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)
         versions = client.run(_version)
     except Exception as error:
         raise ClusterError(
