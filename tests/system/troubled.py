@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dpgmm_dist.budget.ledger import Ledger
@@ -24,6 +25,7 @@ from .releases import Rows, digests, environment, labelled, write_spec
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 ID = "week-1"
+ROWS = Rows.make(3000)
 FILES = 12
 SEED = 7
 
@@ -79,7 +81,7 @@ class Job:
 
         ``patch`` is Python that the driver runs first.
         """
-        data = Rows.make(3000).write(folder / "data", files=FILES)
+        data = ROWS.write(folder / "data", files=FILES)
         shutil.copytree(data, folder / "backup")
         Ledger.init(str(folder / "ledger"), 1.0, 1e-6)
         plugin = folder / "plugin"
@@ -161,20 +163,11 @@ class Job:
     def charges(self) -> int:
         return Ledger.open(str(self.folder / "ledger")).verify()
 
-    def calm(self) -> list[str]:
-        """Digests of the release that nothing disturbs: threads, and plain local files."""
-        spec = write_spec(self.folder / "calm.yaml", self.folder / "data", dataset=labelled())
-        out = self.folder / "calm"
-        release(
-            ReleaseSpec.from_yaml(spec), output=str(out), release_id=ID, insecure_test_noise=SEED
-        )
-        return digests(out)
-
     def require_done(self, result: subprocess.CompletedProcess[str]) -> None:
         """The release that nothing disturbs, charged once; nothing strange on stderr."""
         assert result.returncode == 0, result.stderr
         assert strange(result.stderr) == []
-        assert digests(self.out) == self.calm()
+        assert digests(self.out) == calm()
         assert self.charges() == 1
 
     def require_failed(
@@ -201,6 +194,20 @@ class Job:
         self.order()
         self.require_done(self.run(*resume))
         assert {name: self.answers()[name] for name in before} == before
+
+
+@cache
+def calm() -> list[str]:
+    """Digests of the release that nothing disturbs: on threads, from plain local files."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        data = ROWS.write(folder / "data", files=FILES)
+        spec = write_spec(folder / "spec.yaml", data, dataset=labelled())
+        out = folder / "out"
+        release(
+            ReleaseSpec.from_yaml(spec), output=str(out), release_id=ID, insecure_test_noise=SEED
+        )
+        return digests(out)
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
