@@ -16,6 +16,7 @@ import numpy as np
 
 from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.blocks import (
+    ChunkRange,
     FilePiece,
     Opaque,
     PlanUnit,
@@ -24,6 +25,7 @@ from dpgmm_dist.data.blocks import (
     Source,
     join_small,
 )
+from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import list_rows, table_rows
 from dpgmm_dist.data.parquet_files import FoundFile, Place, is_local, list_files, opened
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
     from dpgmm_dist.spec import ReleaseSpec
 
 __all__ = [
+    "AnySource",
     "ArraySource",
+    "ChunkRange",
+    "DaskArraySource",
     "FilePiece",
     "ParquetSource",
     "PlanUnit",
@@ -266,6 +271,10 @@ class ParquetSource(Opaque):
         """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""
         files = (footer.file for footer in self.footers())
         return {file.path: f"{file.size} {file.stamp}" for file in files}
+
+
+AnySource = ParquetSource | ArraySource | DaskArraySource
+"""What a release can be made of."""
 
 
 def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:

@@ -14,8 +14,18 @@ from typing import Any
 
 from dpgmm_dist import __version__
 from dpgmm_dist.data.blocks import PlanUnit
+from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.clusters import join_mpi, security_of, start_kubernetes, start_slurm
+from dpgmm_dist.engine.dask_arrays import (
+    Summed,
+    arrays_of,
+    computed,
+    leaves,
+    noted,
+    require_array_source,
+    scattered,
+)
 from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
@@ -46,6 +56,7 @@ class DaskEngine:
     def __init__(self, client: Any, same_machine: bool = False) -> None:
         self.client = client
         self.same_machine = same_machine
+        self._placed: tuple[Any, list[Any]] = (None, [])
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
@@ -62,6 +73,8 @@ class DaskEngine:
     def _run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> ExactStatistic:
+        if isinstance(context.source, DaskArraySource):
+            return noted(context, computed(lambda: self._run_array(context, units, report)))
         shared = self._share(context)
         size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
         folded: list[Any] = []
@@ -87,6 +100,29 @@ class DaskEngine:
             total = fetch()
         report(1.0)
         assert total is not None  # noqa: S101 - there is at least one unit
+        return total
+
+    def _run_array(
+        self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
+    ) -> Summed:
+        """All at once: what several chunks are computed from is then computed once."""
+        source = require_array_source(context)
+        if self._placed[0] is not source:
+            self._placed = (source, [scattered(self.client, one) for one in arrays_of(source)])
+        parts = self.client.compute(
+            leaves(context, units, self._placed[1]), retries=_RETRIES, optimize_graph=False
+        )
+        size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
+        folded = [self._reduce(parts[start : start + size]) for start in range(0, len(units), size)]
+        del parts  # sums of units are freed as they are added up
+        wait_for(self.client, folded[:1])
+        total: Summed = folded[0].result()
+        for index in range(1, len(folded)):
+            report(index / len(folded))
+            wait_for(self.client, folded[index : index + 1])
+            total = total.merge(folded[index].result())
+            folded[index - 1] = None
+        report(1.0)
         return total
 
     def limits(self) -> Sequence[tuple[int, int]]:
@@ -204,6 +240,19 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
             ) from None
         _check_versions(client)
         yield DaskEngine(client, same_machine=wanted.kind == "local")
+
+
+def current_cluster() -> DaskEngine | None:
+    """The cluster of the client that Dask itself would use now."""
+    import distributed
+
+    find: Any = distributed
+    try:
+        client = find.get_client()
+    except ValueError:  # there is none
+        return None
+    _check_versions(client)
+    return DaskEngine(client)
 
 
 def _client(stack: ExitStack, wanted: ClusterSpec) -> Any:

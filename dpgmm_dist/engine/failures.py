@@ -17,8 +17,8 @@ NO_WORKERS_SECONDS = 300.0
 _LOOK_SECONDS = 5.0
 
 _LOST = (
-    "the connection to the scheduler was lost: see that it runs and can be reached, or start "
-    "another"
+    "the scheduler was lost, or what only lost workers held: see that it runs and can be reached, "
+    "or start another"
 )
 _NOBODY = f"there was no worker for {NO_WORKERS_SECONDS:.0f} s: start workers"
 _WHAT_TO_DO = {

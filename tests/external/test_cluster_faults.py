@@ -43,7 +43,7 @@ def test_a_lost_scheduler_is_exit_code_5_and_another_finishes(tmp_path: Path) ->
         result = job.run("--scheduler", cluster.address)
     assert len(job.answers()) == 2
     with dask_cluster(tmp_path / "second", job.env) as cluster:
-        words = ("pass cells.1", "the connection to the scheduler was lost", "same command again")
+        words = ("pass cells.1", "the scheduler was lost", "run the same command again")
         job.require_failed(result, 5, *words, resume=("--scheduler", cluster.address))
 
 

@@ -36,7 +36,7 @@ def cluster() -> Iterator[Any]:
         (KilledWorker(SECRET, None, 3), "(KilledWorker): one task ended several workers"),
         (distributed.client.FutureCancelledError(SECRET, SECRET), "the scheduler was lost"),
         (distributed.client.FuturesCancelledError([]), "the scheduler was lost"),
-        (CommClosedError(SECRET), "(CommClosedError): the connection"),
+        (CommClosedError(SECRET), "(CommClosedError): the scheduler was lost"),
         (DasksNoWorkerError(SECRET, 300), "there was no worker for 300 s"),
         (NoWorkerError(), "there was no worker for 300 s"),
         (ValueError(SECRET), "(ValueError): look at the workers' and the scheduler's logs"),
