@@ -37,6 +37,10 @@ _RETRIES = 2
 _WAVE_PER_THREAD = 4
 _WAVES_AHEAD = 2
 _CONNECT_SECONDS = 30
+_QUIET_IN_DRIVER = (
+    *("distributed.client", "distributed.scheduler", "distributed.core", "distributed.batched"),
+    "tornado.application",
+)
 # Dask's nanny sets MALLOC_TRIM_THRESHOLD_ so low that every block's buffers are returned to the
 # system and faulted in again; these keep them, at the price of some idle memory.
 _SPAWN_ENVIRONMENT = {
@@ -199,17 +203,22 @@ def _leave_it_to_the_driver() -> None:
 
 
 @contextmanager
-def _client_is_quiet() -> Iterator[None]:
-    """The driver says in one line what failed; Dask's client would add tracebacks of its own."""
+def _dask_is_quiet() -> Iterator[None]:
+    """The driver says in one line what failed; Dask's parts in this process would add tracebacks.
+
+    They would also tell of what they then mended. That a worker ended, its nanny still says.
+    """
     import distributed  # noqa: F401 - sets the levels of its loggers when it is first imported
 
-    logger = logging.getLogger("distributed.client")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in _QUIET_IN_DRIVER]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -218,14 +227,19 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
     import dask
 
     settings = {
-        "distributed.comm.retry.count": 5,
+        # None: what was asked of a worker that has died would be asked again for minutes, and Dask
+        # makes its results again anyway.
+        "distributed.comm.retry.count": 0,
         "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS:.0f}s",
+        # Dask's 15 s are too few on a busy machine: a worker that was being started again would be
+        # closed for good.
+        "distributed.deploy.lost-worker-timeout": f"{NO_WORKERS_SECONDS:.0f}s",
         "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
         "distributed.admin.log-length": 0,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
-    with dask.config.set(settings), _client_is_quiet(), ExitStack() as stack:
+    with dask.config.set(settings), _dask_is_quiet(), ExitStack() as stack:
         try:
             client = _client(stack, wanted)
         except DpgmmError:
