@@ -41,6 +41,8 @@ _QUIET_IN_DRIVER = (
     *("distributed.client", "distributed.scheduler", "distributed.core", "distributed.batched"),
     "tornado.application",
 )
+_WITH_DASHBOARD = ("scheduler", "kubernetes")
+"""Kinds of clusters that are not started by this process, which would switch it off."""
 # Dask's nanny sets MALLOC_TRIM_THRESHOLD_ so low that every block's buffers are returned to the
 # system and faulted in again; these keep them, at the price of some idle memory.
 _SPAWN_ENVIRONMENT = {
@@ -57,9 +59,13 @@ class DaskEngine:
 
     name = "dask"
 
-    def __init__(self, client: Any, same_machine: bool = False) -> None:
+    def __init__(
+        self, client: Any, same_machine: bool = False, dashboard: str | None = None
+    ) -> None:
         self.client = client
         self.same_machine = same_machine
+        self.dashboard = dashboard
+        """Link to the cluster's own dashboard, where it was not started here without one."""
         self._placed: tuple[Any, list[Any]] = (None, [])
 
     def run(
@@ -253,7 +259,18 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
                 "the scheduler is running"
             ) from None
         _check_versions(client)
-        yield DaskEngine(client, same_machine=wanted.kind == "local")
+        yield DaskEngine(
+            client,
+            same_machine=wanted.kind == "local",
+            dashboard=_dashboard(client) if wanted.kind in _WITH_DASHBOARD else None,
+        )
+
+
+def _dashboard(client: Any) -> str | None:
+    if "dashboard" not in client.scheduler_info(n_workers=0).get("services", {}):
+        return None
+    link: str | None = client.dashboard_link
+    return link
 
 
 def current_cluster() -> DaskEngine | None:
