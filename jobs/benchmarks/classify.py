@@ -50,8 +50,10 @@ SPLIT_SEED = 0
 class Rows:
     """Rows in memory that answer plans as a session would, and count what that costs."""
 
-    def __init__(self, X: np.ndarray, y: np.ndarray, noise: NoiseSource) -> None:
-        self.features = FeatureMap(X.shape[1], NORM)
+    def __init__(
+        self, X: np.ndarray, y: np.ndarray, noise: NoiseSource, features: FeatureMap | None = None
+    ) -> None:
+        self.features = features or FeatureMap(X.shape[1], NORM)
         self.u, _ = self.features.to_lattice(X)
         self.y, self.noise, self.rho = y, noise, 0.0
 
