@@ -13,12 +13,23 @@ import typer
 
 from dpgmm_dist import cli_synthetic
 from dpgmm_dist.cli_ledger import app as ledger_app
-from dpgmm_dist.cli_options import Date, Json, ReleaseUrl, Scheduler, SchedulerFile, Workers
+from dpgmm_dist.cli_log import LogFormat, open_log, take_over_dask
+from dpgmm_dist.cli_options import (
+    Date,
+    Json,
+    Log,
+    MetricsFile,
+    ReleaseUrl,
+    Scheduler,
+    SchedulerFile,
+    Workers,
+)
 from dpgmm_dist.cli_output import emit, fail, guarded, warn
 from dpgmm_dist.cli_storage import StorageOptions, read_options
 
 if TYPE_CHECKING:
     from dpgmm_dist.dates import RunDate
+    from dpgmm_dist.progress import PassProgress
     from dpgmm_dist.spec import ReleaseSpec
 
 app = typer.Typer(
@@ -96,20 +107,36 @@ def plan(
             "--rows", min=1, metavar="N", help="A public guess of the number of rows; adds the KL."
         ),
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option("--cores", min=1, metavar="C", help="For the time: cluster's or these here."),
+    ] = None,
+    footers: Annotated[
+        bool,
+        typer.Option(
+            "--footers",
+            help="Tasks, bytes and time from the input's footers: output for the trusted side.",
+        ),
+    ] = False,
     set_: Set = None,
     date: Date = None,
     json_: Json = False,
 ) -> None:
-    """Show what would be measured, with how much noise. Reads no row and spends nothing."""
+    """Show what would be measured, with how much noise, and what it takes.
+
+    Reads no row and spends nothing.
+    """
     parsed = _read(spec, set_, date)
     from dpgmm_dist.pipeline import plan as make_plan
     from dpgmm_dist.pipeline import render_plan
+    from dpgmm_dist.planning_work import plan_work, render_work
 
     planned = make_plan(parsed, rows=rows)
+    work = plan_work(parsed, planned, cores=cores, footers=footers)
     if json_:
-        emit(planned.to_dict(), as_json=True)
+        emit({**planned.to_dict(), "work": work.to_dict()}, as_json=True)
     else:
-        typer.echo(render_plan(planned))
+        typer.echo(f"{render_plan(planned)}\n\n{render_work(parsed, work)}")
 
 
 @app.command()
@@ -150,9 +177,13 @@ def release(
             help="Private storage for dataset.privacy_unit that all workers reach.",
         ),
     ] = None,
+    log_format: Log = LogFormat.text,
+    metrics_file: MetricsFile = None,
 ) -> None:
     """Release a mixture. Threads of this process unless workers or a scheduler are given."""
+    log = open_log(log_format)
     parsed, output, release_id = _dated(spec, set_, date, output, release_id)
+    from dpgmm_dist.cli_metrics import metrics_of_run
     from dpgmm_dist.cli_progress import show_progress
     from dpgmm_dist.engine import open_engine
     from dpgmm_dist.pipeline import release as run
@@ -162,11 +193,23 @@ def release(
     if release_id is None:
         # Said before anything is charged: a killed job can resume only under its id.
         release_id = _new_release_id()
-        typer.echo(f"dpgmm: release id {release_id} (to resume: --release-id)", err=True)
+        log.say(f"release id {release_id} (to resume: --release-id)", event="release_id")
+    log.release_id = release_id
+    if workers or scheduler or scheduler_file or parsed.cluster.kind != "threads":
+        take_over_dask()
     with (
+        metrics_of_run(metrics_file, log.run, release_id) as metrics,
         open_engine(workers, scheduler, scheduler_file, parsed.cluster) as engine,
-        show_progress() as progress,
+        show_progress() as shown,
     ):
+        if dashboard := getattr(engine, "dashboard", None):
+            log.say(f"Dask dashboard, for the trusted side: {dashboard}", event="dashboard")
+
+        def progress(event: PassProgress) -> None:
+            shown(event)
+            if metrics is not None:
+                metrics.progress(event)
+
         result = run(
             parsed,
             output=output,
@@ -176,6 +219,8 @@ def release(
             progress=progress,
             scratch=scratch,
         )
+    if log.structured:
+        log.say("done", event="done", already_done=result.already_done, exit_code=0)
     done = "already released, nothing was spent" if result.already_done else "released"
     answer = {"status": done, "release": result.path, "release_id": result.release_id}
     if json_:

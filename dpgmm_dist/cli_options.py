@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dpgmm_dist.cli_log import LogFormat
 
 ReleaseUrl = Annotated[
     str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
@@ -27,5 +30,21 @@ Date = Annotated[
         "--date",
         metavar="DATE",
         help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
+    ),
+]
+Log = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="DPGMM_LOG_FORMAT",
+        help="stderr as lines, or as JSON objects that each name the run.",
+    ),
+]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-file",
+        metavar="FILE",
+        help="Keep progress there in Prometheus' text format, such as .../dpgmm.prom.",
     ),
 ]

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
+from dpgmm_dist.cli_log import close_log, log
 from dpgmm_dist.errors import DpgmmError
 
 P = ParamSpec("P")
@@ -34,33 +35,37 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise  # typer's own, and a reader that went away
         except KeyboardInterrupt:
-            typer.echo("dpgmm: interrupted; a release resumes under its release id", err=True)
+            log().say("interrupted; a release resumes under its release id", event="interrupted")
             raise typer.Exit(INTERRUPTED) from None
         except DpgmmError as error:
             _trace_if_asked()
             fail(error)
         except Exception as error:
             _trace_if_asked()
-            typer.echo(
-                f"dpgmm: error: unexpected {type(error).__name__}; set {DEBUG}=1 to see the "
+            log().say(
+                f"unexpected {type(error).__name__}; set {DEBUG}=1 to see the "
                 "traceback (it may show private values)",
-                err=True,
+                level="error",
+                event="failed",
+                exit_code=1,
             )
             raise typer.Exit(1) from None
+        finally:
+            close_log()
 
     return run
 
 
 def fail(error: DpgmmError) -> NoReturn:
     """Print ``error``, a line for each of its lines, and exit with its code."""
-    for line in str(error).splitlines() or [type(error).__name__]:
-        typer.echo(f"dpgmm: error: {line}", err=True)
+    message = str(error) or type(error).__name__
+    log().say(message, level="error", event="failed", exit_code=error.exit_code)
     raise typer.Exit(error.exit_code) from None
 
 
 def warn(message: str) -> None:
     """Print a warning."""
-    typer.echo(f"dpgmm: warning: {message}", err=True)
+    log().say(message, level="warning", event="warning")
 
 
 def _trace_if_asked() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from dpgmm_dist.cli_log import log
 from dpgmm_dist.progress import PassProgress, Progress
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ _STEPS = 4  # a log gets a line for each quarter of a pass
 def show_progress(stream: TextIO | None = None) -> Iterator[Progress]:
     """Yield the callable that shows progress on ``stream`` (stderr)."""
     stream = sys.stderr if stream is None else stream
-    if stream.isatty():
+    if log().structured:
+        yield _quarters(_structured)
+    elif stream.isatty():
         with _bar(stream) as progress:
             yield progress
     else:
-        yield _plain(stream)
+        yield _quarters(lambda event, percent: _line(stream, event, percent))
 
 
 @contextmanager
@@ -45,7 +48,8 @@ def describe(event: PassProgress) -> str:
     return f"pass {event.index} of {event.passes}, {event.step}"
 
 
-def _plain(stream: TextIO) -> Progress:
+def _quarters(tell: Callable[[PassProgress, int], None]) -> Progress:
+    """Tell the event and its percents once for each quarter of a pass."""
     shown: tuple[int, str, int] | None = None
 
     def progress(event: PassProgress) -> None:
@@ -53,9 +57,24 @@ def _plain(stream: TextIO) -> Progress:
         now = (event.index, event.step, int(event.fraction * _STEPS))
         if now != shown:
             shown = now
-            print(f"dpgmm: {describe(event)}: {100 * now[2] // _STEPS}%", file=stream, flush=True)
+            tell(event, 100 * now[2] // _STEPS)
 
     return progress
+
+
+def _line(stream: TextIO, event: PassProgress, percent: int) -> None:
+    print(f"dpgmm: {describe(event)}: {percent}%", file=stream, flush=True)
+
+
+def _structured(event: PassProgress, percent: int) -> None:
+    log().say(
+        f"{describe(event)}: {percent}%",
+        event="progress",
+        step=event.step,
+        index=event.index,
+        passes=event.passes,
+        percent=percent,
+    )
 
 
 @contextmanager

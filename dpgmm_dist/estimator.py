@@ -84,8 +84,10 @@ class DPGaussianMixture:
 
         Parameters
         ----------
-        X : numpy array (n, d), or the path or URL of a Parquet dataset
-        y : labels (n,), required with ``labels`` when ``X`` is an array
+        X : numpy array (n, d); dask array (n, d), whose rows stay on the workers of the Dask
+            client in use, or are computed by threads of this process where there is none; or the
+            path or URL of a Parquet dataset
+        y : labels (n,), an array of the kind of ``X``, required with ``labels``
 
         Raises
         ------
@@ -93,10 +95,11 @@ class DPGaussianMixture:
             For impossible parameters; nothing is spent.
         """
         from dpgmm_dist.artifact.load import load_release
-        from dpgmm_dist.data.source import ArraySource
+        from dpgmm_dist.data.dask_arrays import is_dask_array
+        from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
         from dpgmm_dist.pipeline import release
 
-        source = None
+        source: AnySource | None = None
         path = "memory"
         if isinstance(X, (str, Path)):
             path = str(X)
@@ -104,9 +107,12 @@ class DPGaussianMixture:
                 raise SpecError("y is for arrays: a dataset has its labels in the label column")
         else:
             labels: Any = tuple(self.labels)
-            source = ArraySource(np.asarray(X), None if y is None else np.asarray(y), labels)
             if labels and y is None:
                 raise SpecError("labels are given but y is not: pass y to fit")
+            if is_dask_array(X) or is_dask_array(y):
+                source = DaskArraySource(X, y, labels)
+            else:
+                source = ArraySource(np.asarray(X), None if y is None else np.asarray(y), labels)
         spec = self._spec(path)
         with tempfile.TemporaryDirectory() as folder:
             target = str(Path(folder) / "release")

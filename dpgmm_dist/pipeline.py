@@ -18,7 +18,7 @@ from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.source import ArraySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, DaskArraySource, ParquetSource
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.memory import memory_plan, require_memory
 from dpgmm_dist.errors import SpecError
@@ -78,7 +78,7 @@ def release(
     engine: Engine | None = None,
     insecure_test_noise: int | None = None,
     progress: Progress | None = None,
-    source: ParquetSource | ArraySource | None = None,
+    source: AnySource | None = None,
     scratch: str | None = None,
 ) -> ReleaseResult:
     """Release a differentially private mixture of the rows a specification names.
@@ -92,7 +92,8 @@ def release(
     engine : where passes run; what ``spec.cluster`` says by default
     insecure_test_noise : seed of reproducible noise for tests; the release is NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
-    source : rows in memory, in place of ``spec.dataset``
+    source : rows in memory or of a dask array, in place of ``spec.dataset``; a dask array is
+        computed by the Dask client in use, where there is one and no other engine is named
     scratch : private directory or URL for ``dataset.privacy_unit``, reached by all workers; by
         default that for temporary files, where all run on this machine
 
@@ -151,7 +152,7 @@ def release(
     features = feature_map(spec, rows.width)
     problem = problem_of(spec, rows.width, budget_rho_of(spec, noise) * _ROUNDING)
     steps = schedule(problem)
-    engine = engine or _local_engine(spec)
+    engine = engine or _engine_here(spec, rows)
     require_memory(engine, memory_plan(problem, rows.plan()))
     charge = Charge.of_release(
         name,
@@ -269,7 +270,7 @@ def _require_drawable(spec: ReleaseSpec) -> None:
         )
 
 
-def _require_same_labels(spec: ReleaseSpec, rows: ParquetSource | ArraySource) -> None:
+def _require_same_labels(spec: ReleaseSpec, rows: AnySource) -> None:
     """Refuse rows whose label codes would count for other labels than the specification's."""
     named = tuple(spec.label_values or ())
     if tuple(rows.labels) != named:
@@ -279,9 +280,9 @@ def _require_same_labels(spec: ReleaseSpec, rows: ParquetSource | ArraySource) -
         )
 
 
-def _require_window_of_files(spec: ReleaseSpec, source: ParquetSource | ArraySource | None) -> None:
+def _require_window_of_files(spec: ReleaseSpec, source: AnySource | None) -> None:
     """Refuse a window over rows in memory: they have no column it could be about."""
-    if spec.dataset.window is not None and isinstance(source, ArraySource):
+    if spec.dataset.window is not None and not isinstance(source, ParquetSource | None):
         raise SpecError(
             "dataset.window selects rows of files, and these rows are an array: select them "
             "before, and remove dataset.window"
@@ -310,9 +311,15 @@ def _exact_rho(charge: Charge) -> Fraction:
     return Fraction(charge.rho) if charge.mu is None else rho_of_mu_exact(charge.mu)
 
 
-def _local_engine(spec: ReleaseSpec) -> Engine:
+def _engine_here(spec: ReleaseSpec, rows: AnySource) -> Engine:
+    """Threads of this process; for a dask array the client in use, where there is one."""
     from dpgmm_dist.engine.local import LocalEngine
 
+    if isinstance(rows, DaskArraySource):
+        from dpgmm_dist.engine import engine_in_use
+
+        if (engine := engine_in_use()) is not None:
+            return engine
     return LocalEngine(spec.cluster.threads)
 
 
@@ -328,7 +335,7 @@ def _forgotten_rows(engine: Engine) -> Iterator[None]:
             engine.forget()
 
 
-def _fingerprint(rows: ParquetSource | ArraySource) -> bytes:
+def _fingerprint(rows: AnySource) -> bytes:
     import json
 
     return json.dumps(rows.fingerprint(), sort_keys=True).encode()

@@ -6,6 +6,7 @@ on it (how many cells, at which level second moments are worth their noise).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +28,14 @@ from dpgmm_dist.unit_stage import share_of
 
 Floats = npt.NDArray[np.float64]
 
-_ROWS = 100_000
+ASSUMED_ROWS = 100_000
+"""Where no guess is given."""
 _ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
 _SPREAD = 3.0
 """Imagined rows have their standard deviation at this share of the norm bound."""
+
+
+_OF_THE_WORK = ("width", "queries", "driver_seconds")
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,19 @@ class Plan:
     accounting: str
     """The currency of the noise: "gdp", where rho is mu^2/2, or "zcdp"."""
     notes: dict[str, Any] = field(default_factory=dict)
+    width: int = field(default=0, repr=False, compare=False)
+    """Number of features."""
+    queries: tuple[PassQuery, ...] = field(default=(), repr=False, compare=False)
+    """What passes would ask, on imagined answers."""
+    driver_seconds: float = field(default=0.0, repr=False, compare=False)
+    """What the driver took for its own work between the passes, here."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        from dataclasses import asdict
+        """JSON values of what would be measured, and what it costs."""
+        from dataclasses import asdict, replace
 
-        return asdict(self)
+        known = asdict(replace(self, queries=()))
+        return {key: known[key] for key in known if key not in _OF_THE_WORK}
 
 
 def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
@@ -84,9 +96,13 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     noise = noise_source(spec.privacy.noise)
     rho = budget_rho_of(spec, noise)
     problem = problem_of(spec, width, rho)
-    imagined = _Imagined(problem, rows or _ROWS, feature_map(spec, width).step, share_of(spec))
+    imagined = _Imagined(
+        problem, rows or ASSUMED_ROWS, feature_map(spec, width).step, share_of(spec)
+    )
+    start = time.perf_counter()
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
         fitted = fit(problem, imagined.ask)
+    taken = time.perf_counter() - start
     last = imagined.blocks[-1].step
     blocks = tuple(
         _with_kl(b, last, problem, rows, fitted.mixture.weights) for b in imagined.blocks
@@ -94,7 +110,18 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     privacy = spec.privacy
     if rows is not None:
         fitted.notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
-    return Plan(privacy.epsilon, privacy.delta, rho, rows, blocks, noise.accounting, fitted.notes)
+    return Plan(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        rho=rho,
+        rows=rows,
+        blocks=blocks,
+        accounting=noise.accounting,
+        notes=fitted.notes,
+        width=width,
+        queries=tuple(imagined.queries),
+        driver_seconds=taken,
+    )
 
 
 def _rows_rule(
@@ -127,10 +154,12 @@ class _Imagined:
         self._step = step
         self._unit = unit
         self.blocks: list[PlannedBlock] = []
+        self.queries: list[PassQuery] = []
 
     def ask(self, asked: PassPlan, latent: Latent) -> Observed:
         """Note the query and answer it without noise."""
         query = compile_pass(asked, latent, self._step, self._unit)
+        self.queries.append(query)
         self._note(asked, query)
         cells, p = len(asked.cell_label), query.dimension
         per_label = self._rows / self._problem.labels
@@ -210,7 +239,9 @@ def render_plan(planned: Plan) -> str:
     total = sum(b.expected_kl or 0.0 for b in planned.blocks)
     lines.append("")
     if planned.rows is None:
-        lines.append(f"Choices assume {_ROWS:,} rows; give --rows N for your own guess and the KL.")
+        lines.append(
+            f"Choices assume {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
+        )
     else:
         lines.append(
             f"For {planned.rows:,} rows: expected KL of the noise {total:.3g} nats; "

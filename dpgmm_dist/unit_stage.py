@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from dpgmm_dist.data.blocks import PlanUnit, Source
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.parquet_files import Place
-from dpgmm_dist.data.source import ArraySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource, ParquetSource
 from dpgmm_dist.data.unit_files import kept_files, spread_files
 from dpgmm_dist.data.unit_values import DIGEST_BYTES
 from dpgmm_dist.engine.base import Engine
@@ -63,7 +63,7 @@ def share_of(spec: ReleaseSpec) -> UnitShare:
 @contextmanager
 def input_of_passes(
     spec: ReleaseSpec,
-    rows: ParquetSource | ArraySource,
+    rows: AnySource,
     features: FeatureMap,
     *,
     engine: Engine,
@@ -97,13 +97,18 @@ def input_of_passes(
 
 def check_units(
     spec: ReleaseSpec,
-    rows: ParquetSource | ArraySource,
+    rows: AnySource,
     engine: Engine | None,
     scratch: str | None,
 ) -> None:
     """Refuse privacy units that could not be enforced, before anything is spent."""
     unit = spec.dataset.privacy_unit
-    named = isinstance(rows, ParquetSource) or rows.units is not None
+    if unit is not None and isinstance(rows, DaskArraySource):
+        raise SpecError(
+            "dataset.privacy_unit: a dask array has no column of privacy units; write the rows as "
+            "Parquet with one, or remove the key where one row is the unit"
+        )
+    named = isinstance(rows, ParquetSource) or getattr(rows, "units", None) is not None
     if unit is None:
         if isinstance(rows, ArraySource) and rows.units is not None:
             raise SpecError(
@@ -143,7 +148,7 @@ def _rule(unit: PrivacyUnitSpec, plan: Sequence[PlanUnit]) -> UnitRule:
 
 
 def _prepared(
-    rows: ParquetSource | ArraySource,
+    rows: AnySource,
     features: FeatureMap,
     plan: Sequence[PlanUnit],
     rule: UnitRule,

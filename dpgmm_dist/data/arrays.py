@@ -140,9 +140,19 @@ def _check_features(x: object) -> None:
         raise DataError(f"X must have two dimensions (rows, features), got {x.ndim}")
     if x.shape[1] < 1:
         raise DataError("X has no features: its second dimension is 0")
-    if x.dtype.kind not in "fiu" or x.dtype.itemsize > 8:
+    check_dtype(x.dtype)
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Refuse features of a type that is not numeric.
+
+    Raises
+    ------
+    DataError
+    """
+    if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise DataError(
-            f"X has dtype {x.dtype}: use float16, float32, float64 or integers (X.astype(float))"
+            f"X has dtype {dtype}: use float16, float32, float64 or integers (X.astype(float))"
         )
 
 
@@ -164,11 +174,21 @@ def _check_y(y: object, rows: int, labels: Labels) -> None:
         raise DataError(f"y must have one dimension, got {y.ndim}")
     if len(y) != rows:
         raise DataError("X and y must have the same number of rows")  # how many is private
-    if y.dtype.kind not in "iuUO":
-        raise DataError(f"y has dtype {y.dtype}: labels must be integers or strings")
-    if y.dtype.kind != "O" and are_strings(labels) != (y.dtype.kind == "U"):
+    check_label_dtype(y.dtype, labels)
+
+
+def check_label_dtype(dtype: np.dtype[Any], labels: Labels) -> None:
+    """Refuse labels of another kind than the public ones.
+
+    Raises
+    ------
+    SpecError, DataError
+    """
+    if dtype.kind not in "iuUO":
+        raise DataError(f"y has dtype {dtype}: labels must be integers or strings")
+    if dtype.kind != "O" and are_strings(labels) != (dtype.kind == "U"):
         kinds = ("integers", "strings")
         raise SpecError(
             f"labels are {kinds[are_strings(labels)]} (such as {labels[0]!r}) but y holds "
-            f"{kinds[y.dtype.kind == 'U']}: make them alike"
+            f"{kinds[dtype.kind == 'U']}: make them alike"
         )

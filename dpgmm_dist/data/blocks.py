@@ -69,12 +69,20 @@ class RowRange(Opaque):
     stop: int
 
 
+@dataclass(frozen=True, repr=False)
+class ChunkRange(Opaque):
+    """Consecutive chunks, along the rows, of a dask array."""
+
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class PlanUnit:
     """What one task reads. Frozen, picklable, and needs no other file's footer."""
 
     index: int
-    pieces: tuple[FilePiece | RowRange, ...]
+    pieces: tuple[FilePiece | RowRange | ChunkRange, ...]
     bytes: int
     """Size of the unit's feature values in memory, before any conversion."""
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.parquet_files import opened
-from dpgmm_dist.data.source import ParquetSource
+from dpgmm_dist.data.source import AnySource, ParquetSource
 from dpgmm_dist.provenance import from_metadata
 
 
-def describe_input(source: ParquetSource | ArraySource) -> dict[str, Any]:
+def describe_input(source: AnySource) -> dict[str, Any]:
     """Names and types of the feature and label columns (``receipt.InputSchema``)."""
-    if isinstance(source, ArraySource):
-        item = source.X.dtype.name if source.X.dtype.name in _FLOATS else "double"
+    if not isinstance(source, ParquetSource):
+        item = source.X.dtype.name
         label = None
         if source.labels:
             kind = "string" if isinstance(source.labels[0], str) else "int64"

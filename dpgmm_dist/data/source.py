@@ -16,6 +16,7 @@ import numpy as np
 
 from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.blocks import (
+    ChunkRange,
     FilePiece,
     Opaque,
     PlanUnit,
@@ -24,6 +25,7 @@ from dpgmm_dist.data.blocks import (
     Source,
     join_small,
 )
+from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import list_rows, table_rows
 from dpgmm_dist.data.parquet_files import FoundFile, Place, is_local, list_files, opened
@@ -47,7 +49,10 @@ if TYPE_CHECKING:
     from dpgmm_dist.spec import ReleaseSpec
 
 __all__ = [
+    "AnySource",
     "ArraySource",
+    "ChunkRange",
+    "DaskArraySource",
     "FilePiece",
     "ParquetSource",
     "PlanUnit",
@@ -268,6 +273,10 @@ class ParquetSource(Opaque):
         return {file.path: f"{file.size} {file.stamp}" for file in files}
 
 
+AnySource = ParquetSource | ArraySource | DaskArraySource
+"""What a release can be made of."""
+
+
 def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:
     """The files to read, and whether the window is left for a column to decide, row by row."""
     files = list_files(place)
@@ -286,10 +295,16 @@ def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
         except StopIteration:
             return
         except MemoryError:
-            problem = "the process ran out of memory"
+            problem = "the process ran out of memory; give workers more, or fewer threads"
+        except FileNotFoundError:
+            problem = "it went away after the plan was made; put it back"
+        except PermissionError:
+            problem = "its store refuses; see to the permission to read it"
         except Exception:
-            problem = "it is damaged, or it changed or went away after the plan was made"
+            problem = (
+                "it is damaged, it changed after the plan was made, or its store fails; mend that"
+            )
         if problem:
             # Raised outside the handler, so that not even __context__ holds the original.
-            raise DataError(f"{message}: {problem}")
+            raise DataError(f"{message}: {problem}, then run the same command again")
         yield item

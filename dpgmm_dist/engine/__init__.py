@@ -9,7 +9,7 @@ from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.spec_cluster import ClusterSpec
 
-__all__ = ["Engine", "open_engine"]
+__all__ = ["Engine", "engine_in_use", "open_engine"]
 
 
 @contextmanager
@@ -58,3 +58,20 @@ def _wanted(workers: int | None, scheduler: str | None, scheduler_file: str | No
     if workers is not None:
         return ClusterSpec(kind="local", workers=workers)
     return ClusterSpec(kind="scheduler", address=scheduler, scheduler_file=scheduler_file)
+
+
+def engine_in_use() -> Engine | None:
+    """The cluster of Dask's current client in this process, if there is one.
+
+    Raises
+    ------
+    ClusterError
+        When its workers have another version, or do not answer.
+    """
+    import sys
+
+    if "distributed" not in sys.modules:  # then nobody has made a client
+        return None
+    from dpgmm_dist.engine.cluster import current_cluster
+
+    return current_cluster()

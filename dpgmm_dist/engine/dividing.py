@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from dpgmm_dist.data.blocks import FilePiece, PlanUnit, RowRange
+from dpgmm_dist.data.blocks import ChunkRange, FilePiece, PlanUnit, RowRange
 
-Piece = FilePiece | RowRange
+Piece = FilePiece | RowRange | ChunkRange
 
 
 def divided(units: Sequence[PlanUnit], wanted: int) -> list[PlanUnit]:
@@ -29,10 +29,10 @@ def _divided(unit: PlanUnit, count: int) -> list[PlanUnit]:
 
 
 def _atoms(piece: Piece, count: int) -> list[Piece]:
-    if isinstance(piece, RowRange):
+    if not isinstance(piece, FilePiece):
         step = max(1, -(-(piece.stop - piece.start) // count))
         starts = range(piece.start, max(piece.stop, piece.start + 1), step)
-        return [RowRange(start, min(start + step, piece.stop)) for start in starts]
+        return [replace(piece, start=at, stop=min(at + step, piece.stop)) for at in starts]
     if len(piece.row_groups) < 2:
         return [piece]
     return [replace(piece, row_groups=(group,)) for group in piece.row_groups]

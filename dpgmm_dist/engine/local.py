@@ -12,7 +12,9 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.cores import cores
 from dpgmm_dist.data.blocks import PlanUnit
+from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.engine.base import Fraction
+from dpgmm_dist.engine.dask_arrays import run_on_threads
 from dpgmm_dist.engine.dividing import divided
 from dpgmm_dist.passes.cache import LatticeCache, default_cache_bytes, memory_bytes
 from dpgmm_dist.passes.run import PassContext, PassRun
@@ -46,6 +48,9 @@ class LocalEngine:
     ) -> ExactStatistic:
         """Sum over ``units``; which thread takes which, and when, does not matter to the bit."""
         units = divided(units, self.threads * _UNITS_PER_THREAD)
+        if isinstance(context.source, DaskArraySource):
+            with threadpool_limits(1, "blas"):
+                return run_on_threads(context, units, self.threads, report)
         waiting: SimpleQueue[PlanUnit] = SimpleQueue()
         for unit in units:
             waiting.put(unit)

@@ -6,7 +6,10 @@ runs on those. Everything is deterministic given the public seed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,10 @@ _POLISH_STEPS = 120
 _TOLERANCE = 1e-5
 _WEIGHT_FLOOR = 1e-4
 _KMEANS_DRAWS = 10_000
+_TOGETHER = 300_000
+"""Responsibilities held at once: restarts up to so many make a step together."""
+_CHUNK = 4096
+_LOG_2_PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,26 +62,16 @@ def fits_of_draws(
         4 * effort * _OPERATIONS, components, p, keep * _POLISH_STEPS, len(draws), few
     )
     keep = max(1, min(keep, keep * many // len(draws) + 1))
-    draws = draws[:many]
+    points = Points.of(draws[:many])
+    part = points.first(few)
     rng = np.random.Generator(np.random.Philox(seed))
-    spread = np.cov(draws, rowvar=False).reshape(draws.shape[1], -1)
-    ridge = 1e-3 * spread + 1e-6 * np.trace(spread) / len(spread) * np.eye(len(spread))
-    part = draws[:few]
+    spread = np.atleast_2d(np.cov(part.rows, rowvar=False))
     starts = [
-        _start(part, components, spread, rng) for _ in range(restarts if components > 1 else 1)
+        _start(part.rows, components, spread, rng) for _ in range(restarts if components > 1 else 1)
     ]
-    tries = in_order(
-        lambda start: expectation_maximisation(part, start, ridge, _SCREEN_STEPS), starts
-    )
+    tries = expectation_maximisation(part, starts, _SCREEN_STEPS)
     tries.sort(key=lambda fit: -fit.score)
-    polished = in_order(
-        lambda one: expectation_maximisation(draws, one, ridge, _POLISH_STEPS), tries[:keep]
-    )
-    fits: list[Fit] = []
-    for fit in polished:
-        if all(abs(fit.score - other.score) > _SAME_OPTIMUM for other in fits):
-            fits.append(fit)
-    return sorted(fits, key=lambda fit: -fit.score)
+    return _distinct(expectation_maximisation(points, tries[:keep], _POLISH_STEPS), points)
 
 
 def clustered_fits(
@@ -89,70 +86,164 @@ def clustered_fits(
     most = affordable(
         effort * _OPERATIONS, components, p, restarts * steps, len(draws), 4 * components * (p + 2)
     )
-    draws = draws[:most]
-    spread = np.atleast_2d(np.cov(draws, rowvar=False))
-    ridge = 1e-3 * spread + 1e-6 * np.trace(spread) / len(spread) * np.eye(len(spread))
+    points = Points.of(draws[:most])
 
     def one(start: int) -> Fit:
-        centres, _ = kmeans_centres(draws[:_KMEANS_DRAWS], components, seed + start)
-        share = np.zeros((len(draws), components))
-        share[np.arange(len(draws)), nearest(draws, centres)] = 1 / len(draws)
-        first = _maximise(draws, share, ridge, -np.inf)
-        return expectation_maximisation(draws, first, ridge, steps)
+        rows = points.rows
+        centres, _ = kmeans_centres(rows[:_KMEANS_DRAWS], components, seed + start)
+        share = np.zeros((components, len(rows)))
+        share[nearest(rows, centres), np.arange(len(rows))] = 1 / len(rows)
+        weights, means, covariances = _maximise(points, share)
+        return Fit(weights, means, covariances, -np.inf)
 
-    fits: list[Fit] = []
-    for fit in in_order(one, range(restarts if components > 1 else 1)):
-        if all(abs(fit.score - other.score) > _SAME_OPTIMUM for other in fits):
-            fits.append(fit)
-    return sorted(fits, key=lambda fit: -fit.score)
+    starts = in_order(one, range(restarts if components > 1 else 1))
+    return _distinct(expectation_maximisation(points, starts, steps), points)
 
 
-def expectation_maximisation(
-    draws: Floats, start: Fit, ridge: Floats, steps: int, mass: Floats | None = None
-) -> Fit:
-    """At most ``steps`` EM steps from ``start`` on draws (n, p), weighted by ``mass`` (n,).
+def _distinct(fits: list[Fit], points: Points) -> list[Fit]:
+    """Fits in the draws' own coordinates, the best first, each optimum once."""
+    out: list[Fit] = []
+    for fit in fits:
+        if all(abs(fit.score - other.score) > _SAME_OPTIMUM for other in out):
+            out.append(fit)
+    out.sort(key=lambda fit: -fit.score)
+    return [replace(fit, means=fit.means + points.middle) for fit in out]
 
-    ``ridge`` (p, p) is added to covariances.
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Draws about their mean, and what an EM step needs of them.
+
+    A Gaussian's log density is linear in the coordinates and their products, and so are a
+    component's moments: with these written out once, either half of a step, of all restarts
+    together, is one product of matrices.
     """
-    mass = np.full(len(draws), 1 / len(draws)) if mass is None else mass / mass.sum()
-    fit = start
+
+    middle: Floats
+    """(p,)"""
+    features: Floats
+    """(n, 1 + p + p (p + 1) / 2): one, coordinates less ``middle``, their products."""
+    ridge: Floats
+    """(p, p) added to covariances."""
+
+    @classmethod
+    def of(cls, draws: Floats) -> Points:
+        """Of draws (n, p)."""
+        middle = draws.mean(axis=0)
+        rows = draws - middle
+        p = rows.shape[1]
+        features = np.empty((len(rows), 1 + p + p * (p + 1) // 2))
+        features[:, 0], features[:, 1 : 1 + p] = 1.0, rows
+        pairs(rows, features[:, 1 + p :])
+        spread = rows.T @ rows / len(rows)
+        ridge = 1e-3 * spread + 1e-6 * np.trace(spread) / len(spread) * np.eye(len(spread))
+        return cls(middle, features, ridge)
+
+    @property
+    def rows(self) -> Floats:
+        """(n, p) less ``middle``."""
+        return self.features[:, 1 : 1 + len(self.middle)]
+
+    def first(self, n: int) -> Points:
+        """The first n of them."""
+        return replace(self, features=self.features[:n])
+
+
+def expectation_maximisation(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]:
+    """At most ``steps`` EM steps from each start, about ``points.middle``."""
+    if not starts:
+        return []
+    each = max(1, _TOGETHER // (len(points.features) * len(starts[0].weights)))
+    groups = [starts[i : i + each] for i in range(0, len(starts), each)]
+    return [
+        fit for group in in_order(lambda g: _together(points, g, steps), groups) for fit in group
+    ]
+
+
+def _together(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]:
+    """EM of several starts at once; those that have converged are left out of further steps."""
+    weights = np.stack([fit.weights for fit in starts])
+    means = np.stack([fit.means for fit in starts])
+    covariances = np.stack([fit.covariances for fit in starts])
+    scores = np.array([fit.score for fit in starts])
+    going = np.arange(len(starts))
+    n, components = len(points.features), weights.shape[1]
     for _ in range(steps):
-        log_joint = log_components(draws, fit.means, fit.covariances) + np.log(fit.weights)
-        top = log_joint.max(axis=1, keepdims=True)
-        share = np.exp(log_joint - top)
+        line = _coefficients(weights[going], means[going], covariances[going])
+        share = (line @ points.features.T).reshape(len(going), components, n)
+        top = share.max(axis=1, keepdims=True)
+        share -= top
+        np.exp(share, out=share)
         total = share.sum(axis=1, keepdims=True)
-        score = float(((top + np.log(total))[:, 0] * mass).sum())
-        share *= mass[:, None] / total
-        step = _maximise(draws, share, ridge, score)
-        if abs(score - fit.score) < _TOLERANCE:
-            return step
-        fit = step
-    return fit
+        score = (top + np.log(total)).mean(axis=(1, 2))
+        share /= total * n
+        moved = _maximise(points, share.reshape(-1, n))
+        shape = len(going), components
+        for whole, part in zip((weights, means, covariances), moved, strict=True):
+            whole[going] = part.reshape(*shape, *part.shape[1:])
+        weights[going] /= weights[going].sum(axis=1, keepdims=True)
+        still = np.abs(score - scores[going]) >= _TOLERANCE
+        scores[going] = score
+        going = going[still]
+        if not len(going):
+            break
+    return [Fit(*parts) for parts in zip(weights, means, covariances, scores.tolist(), strict=True)]
 
 
-def _maximise(draws: Floats, share: Floats, ridge: Floats, score: float) -> Fit:
-    mass = share.sum(axis=0) + 1e-12
-    means = share.T @ draws / mass[:, None]
-    covariances = np.empty((len(mass), draws.shape[1], draws.shape[1]))
-    for k, mean in enumerate(means):
-        centred = draws - mean
-        covariances[k] = (centred * share[:, k, None]).T @ centred / mass[k] + ridge
-    weights = np.maximum(mass, _WEIGHT_FLOOR)
-    return Fit(weights / weights.sum(), means, covariances, score)
+def _coefficients(weights: Floats, means: Floats, covariances: Floats) -> Floats:
+    """(R K, M) what a row's features are multiplied with to give its log joint density."""
+    p = means.shape[-1]
+    rows, columns = np.triu_indices(p)
+    factor = np.linalg.cholesky(covariances)
+    inverse = np.linalg.inv(factor)
+    precision = np.swapaxes(inverse, -1, -2) @ inverse
+    log_det = 2 * np.log(np.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
+    pull = (precision @ means[..., None])[..., 0]
+    level = np.log(weights) - 0.5 * (log_det + (pull * means).sum(axis=-1) + p * _LOG_2_PI)
+    bend = -precision[..., rows, columns] * np.where(rows == columns, 0.5, 1.0)
+    line = np.concatenate([level[..., None], pull, bend], axis=-1)
+    return line.reshape(-1, line.shape[-1])
+
+
+def _maximise(points: Points, share: Floats) -> tuple[Floats, Floats, Floats]:
+    """Weights (C,), means (C, p) and covariances (C, p, p) of shares (C, n)."""
+    p = len(points.middle)
+    rows, columns = np.triu_indices(p)
+    total = share @ points.features
+    mass = total[:, 0] + 1e-12
+    means = total[:, 1 : 1 + p] / mass[:, None]
+    covariances = np.empty((len(mass), p, p))
+    second = total[:, 1 + p :] / mass[:, None]
+    covariances[:, rows, columns] = covariances[:, columns, rows] = second
+    covariances -= means[:, :, None] * means[:, None, :]
+    return np.maximum(mass, _WEIGHT_FLOOR), means, covariances + points.ridge
 
 
 def log_components(rows: Floats, means: Floats, covariances: Floats) -> Floats:
     """Log density (n, K) of rows (n, p) under each Gaussian."""
-    out = np.empty((len(rows), len(means)))
-    for k, (mean, covariance) in enumerate(zip(means, covariances, strict=True)):
-        factor = np.linalg.cholesky(covariance)
-        inverse = np.linalg.inv(factor)
-        white = (rows - mean) @ inverse.T
-        log_det = 2 * np.log(np.diagonal(factor)).sum()
-        out[:, k] = -0.5 * (
-            np.einsum("ij,ij->i", white, white) + log_det + len(mean) * np.log(2 * np.pi)
-        )
+    components, p = means.shape
+    factor = np.linalg.cholesky(covariances)
+    inverse = np.linalg.inv(factor)
+    log_det = 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    maps = inverse.transpose(2, 0, 1).reshape(p, components * p)
+    shift = (inverse @ means[:, :, None]).reshape(components * p)
+    out = np.empty((len(rows), components))
+    for first in range(0, len(rows), _CHUNK):
+        white = rows[first : first + _CHUNK] @ maps
+        white -= shift
+        white = white.reshape(-1, components, p)
+        out[first : first + _CHUNK] = np.einsum("nkp,nkp->nk", white, white)
+    out += log_det + p * _LOG_2_PI
+    out *= -0.5
     return out
+
+
+def pairs(v: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+    """Write the (n, p (p + 1) / 2) products of coordinates in the upper triangle's order."""
+    start, p = 0, v.shape[1]
+    for i in range(p):
+        np.multiply(v[:, i:], v[:, i, None], out=out[:, start : start + p - i])
+        start += p - i
 
 
 def _start(draws: Floats, components: int, spread: Floats, rng: np.random.Generator) -> Fit:

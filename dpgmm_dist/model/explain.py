@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.em import Fit
-from dpgmm_dist.model.seen import Seen, cells_of, own_answers, pairs, responsibilities, statistics
+from dpgmm_dist.model.em import Fit, pairs
+from dpgmm_dist.model.seen import Seen, cells_of, own_answers, responsibilities, statistics
 from dpgmm_dist.model.shrinkage import whitener
 
 Floats = npt.NDArray[np.float64]
@@ -29,9 +29,8 @@ Singles = npt.NDArray[np.float32]
 
 MOST_PARAMETERS = 1500
 """Of a label's mixture, up to which the normal equations are solved: K (1 + p + p (p + 1) / 2)."""
-_CHORDS = 2
-"""Steps taken with one derivative."""
-_TOLERANCE = 1e-3
+_CHORDS = 3
+"""Steps taken with one derivative, at the most."""
 _PRIOR = (1.0, 1.0, 0.5)
 """Standard deviations that log weights, means and covariances may move from where a fit starts, in
 units of the component's own: a weak prior, for directions that are noise only."""
@@ -62,14 +61,17 @@ class Effort:
     """How much work a fit may be."""
 
     steps: int = 6
+    """Derivatives taken, at the most."""
+    tolerance: float = 2e-3
+    """Relative gain of a step below which the fit ends."""
     draws: int = 60_000
-    slope_draws: int = 30_000
+    slope_draws: int = 15_000
 
     def shared(self, labels: int, parameters: int) -> Effort:
         """The effort for one of several labels, still enough for its number of parameters."""
         draws = max(self.draws // labels, 30 * parameters, 10_000)
-        slope = max(self.slope_draws // labels, 12 * parameters, 5_000)
-        return Effort(self.steps, min(draws, self.draws), min(slope, self.slope_draws))
+        slope = max(self.slope_draws // labels, 24 * parameters, 5_000)
+        return replace(self, draws=min(draws, self.draws), slope_draws=min(slope, self.draws // 2))
 
 
 def explain(
@@ -85,8 +87,8 @@ def explain(
     fit, moved = start, np.zeros(len(prior))
     residual = problem.residual(fit)
     least = float(residual @ residual)
-    damping, steps = 1e-3, effort.steps
-    while steps > 0:
+    damping = 1e-3
+    for _ in range(effort.steps):
         slope, before = problem.slope(fit), least
         normal = _normal(slope, prior)
         for _ in range(_CHORDS):
@@ -96,14 +98,15 @@ def explain(
             tried = moved_by(fit, step)
             after = problem.residual(tried)
             gained = least - float(after @ after)
-            if not gained > 0:  # neither is nothing where noise has left no number
-                damping = min(damping * 10, 1e2)
-                continue
-            fit, residual, moved = tried, after, moved + step
-            least -= gained
-            damping = max(damping / 5, 1e-4)
-        steps -= 1
-        if before - least < _TOLERANCE * before and damping < 1:
+            if gained > 0:  # not so where noise has left no number, either
+                fit, residual, moved = tried, after, moved + step
+                least -= gained
+                damping = max(damping / 5, 1e-4)
+            else:
+                damping *= 10
+            if least < before and not gained > effort.tolerance * least:
+                break  # what is left wants another derivative, if anything does
+        if not before - least > effort.tolerance * before:
             break
     total = float(fit.weights.sum())
     released = replace(fit, weights=fit.weights / total)
@@ -152,16 +155,17 @@ class _Problem:
         start = 0
         for one in self.answers:
             for some, weight, cell in cells_of(one, x):
-                features = one.features(x[some], cell)
-                features *= weight[:, None]
+                features = one.features(x[some], cell, np.float32)
                 own = slice(start, start + features.shape[1])
                 start = own.stop
                 place = np.full(len(x), -1)
                 place[some] = np.arange(len(some))
                 for k, rows in enumerate(members):
                     both = np.flatnonzero(place[rows] >= 0)
-                    left = features[place[rows[both]]].astype(np.float32)
-                    left *= share[rows[both], k, None]
+                    here = place[rows[both]]
+                    part = share[rows[both], k] * weight[here].astype(np.float32)
+                    left = features[here]
+                    left *= part[:, None]
                     out[own, k * size : (k + 1) * size] = left.T @ scores[k][both]
         out /= self.scale[:, None].astype(np.float32)
         return out
@@ -221,10 +225,11 @@ def _score(fit: Fit, x: Floats, k: int) -> Singles:
     p = x.shape[1]
     rows, columns = np.triu_indices(p)
     w = (x - fit.means[k]) @ whitener(fit.covariances[k])
+    w = w.astype(np.float32)
     out = np.empty((len(x), 1 + p + len(rows)), dtype=np.float32)
     out[:, 0], out[:, 1 : 1 + p] = 1.0, w
     # By E this is (w w^T - I) / 2; a parameter off the diagonal stands for two entries.
-    out[:, 1 + p :] = pairs(w)
+    pairs(w, out[:, 1 + p :])
     diagonal = 1 + p + np.flatnonzero(rows == columns)
     out[:, diagonal] = (out[:, diagonal] - 1) / 2
     return out

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from dpgmm_dist.cores import cores
 
 T = TypeVar("T")
@@ -21,7 +23,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
     Each piece must be a function of its item alone. Pieces that call this again do so in their own
     thread, so that cores are never asked for more than once. They see the caller's context
-    (numpy's error state is part of it).
+    (numpy's error state is part of it). BLAS is held to one thread meanwhile: two in each piece
+    wait for each other more than they work.
     """
     pieces = list(items)
     threads = min(len(pieces), cores())
@@ -32,5 +35,5 @@ def in_order(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         _inside.piece = True
         return work(item)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         return [f.result() for f in [pool.submit(copy_context().run, one, p) for p in pieces]]

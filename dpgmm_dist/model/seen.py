@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.allocation import clipped_share
-from dpgmm_dist.model.em import Fit, log_components
+from dpgmm_dist.model.em import Fit, log_components, pairs
 from dpgmm_dist.model.plan import Observed
 from dpgmm_dist.model.seeding import nearest
 
@@ -60,12 +61,15 @@ class Seen:
         v *= np.minimum(1.0, self.radius / np.maximum(length, 1e-300))[:, None]
         return np.asarray(v)
 
-    def features(self, x: Floats, cell: int) -> Floats:
-        """What rows (n, p) add to a cell's statistics (n, M)."""
-        v = self.inside(x, cell)
-        if not self.second:
-            return np.hstack([np.ones((len(v), 1)), v])
-        return np.hstack([np.ones((len(v), 1)), v, pairs(v)])
+    def features(self, x: Floats, cell: int, kind: npt.DTypeLike = np.float64) -> Any:
+        """What rows (n, p) add to a cell's statistics (n, M), as floats of a kind."""
+        v = self.inside(x, cell).astype(kind, copy=False)
+        p = v.shape[1]
+        out = np.empty((len(v), self.values.shape[1]), dtype=kind)
+        out[:, 0], out[:, 1 : 1 + p] = 1.0, v
+        if self.second:
+            pairs(v, out[:, 1 + p :])
+        return out
 
     def total(self, x: Floats, weight: Floats, cell: int) -> Floats:
         """(M,) weighted sum of :meth:`features`."""
@@ -161,14 +165,3 @@ def cells_of(one: Seen, x: Floats) -> Iterator[tuple[Ints, Floats, int]]:
     for cell in range(len(one.centres)):
         some = np.flatnonzero(share[:, cell] > _LEAST_SHARE)
         yield some, np.asarray(share[some, cell], dtype=np.float64), cell
-
-
-def pairs(v: Floats) -> Floats:
-    """(n, p (p + 1) / 2) products of coordinates, in the order of the upper triangle."""
-    p = v.shape[1]
-    out = np.empty((len(v), p * (p + 1) // 2))
-    start = 0
-    for i in range(p):
-        np.multiply(v[:, i:], v[:, i, None], out=out[:, start : start + p - i])
-        start += p - i
-    return out

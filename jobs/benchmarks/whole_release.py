@@ -13,13 +13,20 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from workload import Workload
+
+from dpgmm_dist.data.blocks import PlanUnit
+from dpgmm_dist.engine.base import Fraction
+from dpgmm_dist.engine.local import LocalEngine
+from dpgmm_dist.passes.run import PassContext
+from dpgmm_dist.pipeline import release
+from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.spec import ReleaseSpec
 
 
 @dataclass(frozen=True)
@@ -47,22 +54,20 @@ def whole_release(load: Workload, assignment: str) -> WholeRelease:
     return WholeRelease(whole, json.loads(done.stdout)["passes"])
 
 
-class TimedEngine:
+class TimedEngine(LocalEngine):
     """The default engine, with a clock around its passes."""
 
-    name = "timed"
-
     def __init__(self) -> None:
-        from dpgmm_dist.engine.local import LocalEngine
-
-        self._engine = LocalEngine()
+        super().__init__()
         self.seconds = 0.0
 
-    def run(self, context: Any, units: Sequence[Any], report: Callable[[float], None]) -> Any:
+    def run(
+        self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
+    ) -> ExactStatistic:
         """One pass."""
         start = time.perf_counter()
         try:
-            return self._engine.run(context, units, report)
+            return super().run(context, units, report)
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -78,9 +83,6 @@ def main() -> None:
     parser.add_argument("components", type=int)
     parser.add_argument("assignment", choices=["hard", "soft"])
     options = parser.parse_args()
-
-    from dpgmm_dist.pipeline import release
-    from dpgmm_dist.spec import ReleaseSpec
 
     spec = ReleaseSpec.from_dict(
         {

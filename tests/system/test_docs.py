@@ -103,6 +103,7 @@ def slow_page(name: str, data: str) -> Any:
     "page",
     [
         QUICKSTART,
+        OPERATIONS,
         TUTORIALS / "table.md",
         slow_page("images.md", "fashion_mnist_raw"),
         slow_page("text.md", "spamassassin_minilm384"),

@@ -194,9 +194,18 @@ class TestFailures:
 class TestOtherCommands:
     def test_plan(self, run: Run) -> None:
         run.pipeline(SimpleNamespace(to_dict=lambda: {"rho": np.float32(0.5), "kl": float("inf")}))
-        assert run("plan", run.spec, "--rows", "1000") == (0, "the plan\n", "")
+        work = SimpleNamespace(to_dict=lambda: {"tasks": 3})
+        run.module(
+            "dpgmm_dist.planning_work",
+            plan_work=run.answers(work),
+            render_work=lambda s, w: "the work",
+        )
+        assert run("plan", run.spec, "--rows", "1000") == (0, "the plan\n\nthe work\n", "")
         assert run.calls[0][1] == {"rows": 1000}
-        assert json.loads(run("plan", run.spec, "--json")[1]) == {"rho": 0.5, "kl": None}
+        assert run.calls[1][1] == {"cores": None, "footers": False}
+        told = json.loads(run("plan", run.spec, "--json", "--footers", "--cores", "9")[1])
+        assert told == {"rho": 0.5, "kl": None, "work": {"tasks": 3}}
+        assert run.calls[3][1] == {"cores": 9, "footers": True}
 
     def test_sample(self, run: Run) -> None:
         run.module("dpgmm_dist.artifact.sample", write_samples=run.answers({"rows": 5}))
