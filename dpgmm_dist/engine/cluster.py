@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -96,7 +98,7 @@ class DaskEngine:
         # task of the pass in the scheduler: each could be needed to make the last sum again.
         for start in range(0, len(units), size):
             leaves = [
-                self.client.submit(run_unit, shared, unit, pure=False, retries=_RETRIES)
+                self.client.submit(_run_packed, shared, packed(unit), pure=False, retries=_RETRIES)
                 for unit in units[start : start + size]
             ]
             folded.append(self._reduce(leaves))
@@ -154,7 +156,7 @@ class DaskEngine:
         size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
         for start in range(0, len(items), size):
             tasks = [
-                self.client.submit(_call, shared, item, pure=False, retries=_RETRIES)
+                self.client.submit(_call_packed, shared, packed(item), pure=False, retries=_RETRIES)
                 for item in items[start : start + size]
             ]
             results += self.client.gather(tasks)
@@ -179,8 +181,24 @@ def _same(context: Any) -> Any:
     return context
 
 
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+def packed(argument: Any) -> bytes:
+    """An argument of a task, small and in one piece.
+
+    The scheduler takes graphs apart, and keeps the last messages to every worker for developers.
+    """
+    return zlib.compress(pickle.dumps(argument, protocol=5), level=1)
+
+
+def _unpacked(data: bytes) -> Any:
+    return pickle.loads(zlib.decompress(data))  # noqa: S301 - the driver's own, of this task
+
+
+def _run_packed(context: PassContext, unit: bytes) -> ExactStatistic:
+    return run_unit(context, _unpacked(unit))
+
+
+def _call_packed(function: Callable[[Any], Any], item: bytes) -> Any:
+    return function(_unpacked(item))
 
 
 def _merge(first: ExactStatistic, *others: ExactStatistic) -> ExactStatistic:
@@ -215,6 +233,7 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
         "distributed.scheduler.no-workers-timeout": "300s",
         "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
         "distributed.admin.log-length": 0,
+        "distributed.admin.low-level-log-length": 0,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
