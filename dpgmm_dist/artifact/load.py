@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dpgmm_dist.artifact.error_marks import ErrorMarks
 from dpgmm_dist.artifact.manifest import FileDigest, Manifest
 from dpgmm_dist.artifact.schema import (
     MANIFEST,
     MIXTURE,
     RECEIPT,
     TRANSFORM,
+    decode_marks,
     decode_mixture,
     decode_transform,
     parse_json,
@@ -42,6 +44,8 @@ class Release:
     receipt: Mapping[str, Any]
     """receipt.json: specification, queries, guarantee, input columns."""
     manifest: Manifest
+    error_marks: ErrorMarks | None = None
+    """Which standard errors are approximate; None where the release does not say."""
 
     def __repr__(self) -> str:
         return (
@@ -176,7 +180,8 @@ def decode_release(manifest: Manifest, files: Mapping[str, bytes]) -> Release:
             f"{TRANSFORM} has {transform.latent_dimension} latent dimensions and {MIXTURE} "
             f"{mixture.dimension}: the release is not intact"
         )
-    return Release(mixture, errors, transform, parse_json(RECEIPT, files[RECEIPT]), manifest)
+    receipt, marks = parse_json(RECEIPT, files[RECEIPT]), decode_marks(files[MIXTURE])
+    return Release(mixture, errors, transform, receipt, manifest, marks)
 
 
 def read_manifest(store: Store) -> Manifest:

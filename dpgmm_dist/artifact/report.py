@@ -31,6 +31,12 @@ svg .whisker { stroke: var(--ink); stroke-width: 1.5; } svg .grid { stroke: var(
 svg .text { fill: var(--soft); font-size: 12px; }
 """
 
+_APPROXIMATE = (
+    "Approximate: the number was moved after it was measured (shrunk toward another, or matched "
+    "to the components beside it); its error is the measurement's. Covariance kept: the weight "
+    "of its own measurement, 1 where nothing was shrunk."
+)
+
 
 def render_report(release: Release) -> bytes:
     """The report of a release as one HTML document, the same bytes for the same release."""
@@ -56,6 +62,7 @@ def render_report(release: Release) -> bytes:
         "</div>",
         f'<p class="note">Whiskers: {escape(guarantee["error_bars"])}.</p>',
         _component_table(components),
+        f'<p class="note">{escape(_APPROXIMATE)}</p>',
         "<h2>Input</h2>",
         _pre(shown["input"]),
         "<h2>Specification</h2>",
@@ -140,7 +147,10 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 
 def _component_table(components: Sequence[Mapping[str, Any]]) -> str:
-    columns = ("component", "weight", "± of weight", "spread", "± of mean")
+    columns = (
+        "component", "weight", "± of weight", "spread", "± of mean", "± of mean is",
+        "± of covariance is", "covariance kept",
+    )  # fmt: skip
     return _table(
         columns,
         (
@@ -150,6 +160,9 @@ def _component_table(components: Sequence[Mapping[str, Any]]) -> str:
                 _number(entry["weight_error"]),
                 _number(entry["spread"]),
                 _number(entry["mean_error"]),
+                entry["mean_error_is"] or "-",
+                entry["covariance_error_is"] or "-",
+                _number(entry["covariance_kept"], missing="-"),
             )
             for entry in components
         ),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpgmm_dist.artifact.error_marks import ErrorMarks, columns_of, marks_of, read_marks
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import LabelValue, Mixture, StandardErrors
@@ -59,8 +60,12 @@ def parse_json(name: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def encode_mixture(mixture: Mixture, errors: StandardErrors) -> bytes:
+def encode_mixture(
+    mixture: Mixture, errors: StandardErrors, plan: Mapping[str, Any] | None = None
+) -> bytes:
     """mixture.parquet: one row a component, sorted by (label, component).
+
+    The realised ``plan`` of the receipt says which standard errors are approximate.
 
     Raises
     ------
@@ -85,8 +90,14 @@ def encode_mixture(mixture: Mixture, errors: StandardErrors) -> bytes:
         "weight_se": pa.array(errors.weights[order]),
         "mean_se": _lists(errors.means[order]),
         "covariance_se": _lists(_lower(errors.covariances[order])),
+        **columns_of(marks_of(plan, mixture.n_components).ordered(order.tolist())),
     }
     return _parquet(pa.table(columns))
+
+
+def decode_marks(data: bytes) -> ErrorMarks | None:
+    """Which standard errors in mixture.parquet are approximate; None before that was written."""
+    return read_marks(read_table(MIXTURE, data))
 
 
 def decode_mixture(data: bytes) -> tuple[Mixture, StandardErrors]:

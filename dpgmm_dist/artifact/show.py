@@ -85,8 +85,11 @@ def _model(release: Release) -> dict[str, Any]:
 
 
 def _components(release: Release) -> list[dict[str, Any]]:
-    """Weight with its error, spread, and the error of the mean, in latent units."""
-    mixture, errors = release.mixture, release.standard_errors
+    """Weight with its error, spread, and the error of the mean, in latent units.
+
+    Also which of the errors are approximate, and what the covariance kept of its own measurement.
+    """
+    mixture, errors, marks = release.mixture, release.standard_errors, release.error_marks
     spread = np.sqrt(np.trace(mixture.covariances, axis1=1, axis2=2) / mixture.dimension)
     mean_error = np.sqrt((errors.means**2).mean(axis=1))
     entries = []
@@ -100,6 +103,9 @@ def _components(release: Release) -> list[dict[str, Any]]:
                 "weight_error": _finite(errors.weights[k]),
                 "spread": float(spread[k]),
                 "mean_error": _finite(mean_error[k]),
+                "mean_error_is": marks.means[k] if marks else None,
+                "covariance_error_is": marks.covariances[k] if marks else None,
+                "covariance_kept": marks.kept[k] if marks else None,
             }
         )
     return entries

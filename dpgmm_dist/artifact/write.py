@@ -160,7 +160,7 @@ def write_release(
         return finished
     store = open_store(output_url, storage_options)
     files = {
-        MIXTURE: encode_mixture(mixture, standard_errors),
+        MIXTURE: encode_mixture(mixture, standard_errors, document.get("plan")),
         TRANSFORM: encode_transform(transform),
         RECEIPT: canonical_json(document),
     }

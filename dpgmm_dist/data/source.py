@@ -295,10 +295,16 @@ def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
         except StopIteration:
             return
         except MemoryError:
-            problem = "the process ran out of memory"
+            problem = "the process ran out of memory; give workers more, or fewer threads"
+        except FileNotFoundError:
+            problem = "it went away after the plan was made; put it back"
+        except PermissionError:
+            problem = "its store refuses; see to the permission to read it"
         except Exception:
-            problem = "it is damaged, or it changed or went away after the plan was made"
+            problem = (
+                "it is damaged, it changed after the plan was made, or its store fails; mend that"
+            )
         if problem:
             # Raised outside the handler, so that not even __context__ holds the original.
-            raise DataError(f"{message}: {problem}")
+            raise DataError(f"{message}: {problem}, then run the same command again")
         yield item

@@ -28,6 +28,7 @@ from dpgmm_dist.engine.dask_arrays import (
     require_array_source,
     scattered,
 )
+from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
@@ -38,6 +39,10 @@ _RETRIES = 2
 _WAVE_PER_THREAD = 4
 _WAVES_AHEAD = 2
 _CONNECT_SECONDS = 30
+_QUIET_IN_DRIVER = (
+    *("distributed.client", "distributed.scheduler", "distributed.core", "distributed.batched"),
+    "tornado.application",
+)
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
 """Kinds of clusters that are not started by this process, which would switch it off."""
 # Dask's nanny sets MALLOC_TRIM_THRESHOLD_ so low that every block's buffers are returned to the
@@ -74,10 +79,7 @@ class DaskEngine:
         except DpgmmError:
             raise
         except Exception as error:  # whatever Dask raises
-            failure = ClusterError(
-                f"the cluster failed during pass {context.query.step} ({type(error).__name__}): "
-                "look at the workers' and the scheduler's logs, then run the same command again"
-            )
+            failure = cluster_failure(f"during pass {context.query.step}", error)
         raise failure
 
     def _run(
@@ -91,6 +93,7 @@ class DaskEngine:
         total: ExactStatistic | None = None
 
         def fetch() -> ExactStatistic:
+            wait_for(self.client, folded[:1])
             part: ExactStatistic = folded.pop(0).result()
             return part if total is None else total.merge(part)
 
@@ -124,9 +127,11 @@ class DaskEngine:
         size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
         folded = [self._reduce(parts[start : start + size]) for start in range(0, len(units), size)]
         del parts  # sums of units are freed as they are added up
+        wait_for(self.client, folded[:1])
         total: Summed = folded[0].result()
         for index in range(1, len(folded)):
             report(index / len(folded))
+            wait_for(self.client, folded[index : index + 1])
             total = total.merge(folded[index].result())
             folded[index - 1] = None
         report(1.0)
@@ -144,10 +149,7 @@ class DaskEngine:
         except DpgmmError:
             raise
         except Exception as error:  # whatever Dask raises
-            failure = ClusterError(
-                f"the cluster failed before the first pass ({type(error).__name__}): look at the "
-                "workers' and the scheduler's logs, then run the same command again"
-            )
+            failure = cluster_failure("before the first pass", error)
         raise failure
 
     def _gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -159,6 +161,7 @@ class DaskEngine:
                 self.client.submit(_call_packed, shared, packed(item), pure=False, retries=_RETRIES)
                 for item in items[start : start + size]
             ]
+            wait_for(self.client, tasks)
             results += self.client.gather(tasks)
         return results
 
@@ -224,20 +227,44 @@ def _leave_it_to_the_driver() -> None:
 
 
 @contextmanager
+def _dask_is_quiet() -> Iterator[None]:
+    """The driver says in one line what failed; Dask's parts in this process would add tracebacks.
+
+    They would also tell of what they then mended. That a worker ended, its nanny still says.
+    """
+    import distributed  # noqa: F401 - sets the levels of its loggers when it is first imported
+
+    loggers = [logging.getLogger(name) for name in _QUIET_IN_DRIVER]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
 def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
     """Start the workers asked for, or connect to a running scheduler."""
     import dask
 
     settings = {
-        "distributed.comm.retry.count": 5,
-        "distributed.scheduler.no-workers-timeout": "300s",
+        # None: what was asked of a worker that has died would be asked again for minutes, and Dask
+        # makes its results again anyway.
+        "distributed.comm.retry.count": 0,
+        "distributed.scheduler.no-workers-timeout": f"{NO_WORKERS_SECONDS:.0f}s",
+        # Dask's 15 s are too few on a busy machine: a worker that was being started again would be
+        # closed for good.
+        "distributed.deploy.lost-worker-timeout": f"{NO_WORKERS_SECONDS:.0f}s",
         "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
         "distributed.admin.log-length": 0,
         "distributed.admin.low-level-log-length": 0,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
-    with dask.config.set(settings), ExitStack() as stack:
+    with dask.config.set(settings), _dask_is_quiet(), ExitStack() as stack:
         try:
             client = _client(stack, wanted)
         except DpgmmError:
@@ -341,7 +368,7 @@ def _start_workers(stack: ExitStack, wanted: ClusterSpec) -> Any:
 
 def _check_versions(client: Any) -> None:
     try:
-        client.wait_for_workers(1, timeout=300)
+        client.wait_for_workers(1, timeout=NO_WORKERS_SECONDS)
         versions = client.run(_version)
     except Exception as error:
         raise ClusterError(

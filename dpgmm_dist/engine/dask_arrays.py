@@ -14,7 +14,8 @@ from typing import Any
 from dpgmm_dist.data.blocks import ChunkRange, Opaque, PlanUnit
 from dpgmm_dist.data.dask_arrays import ChunkSource, DaskArraySource
 from dpgmm_dist.engine.base import Fraction
-from dpgmm_dist.errors import ClusterError, DataError, DpgmmError
+from dpgmm_dist.engine.failures import NoWorkerError, cluster_failure
+from dpgmm_dist.errors import DataError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, guarded, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
 
@@ -135,11 +136,9 @@ def computed(work: Callable[[], Summed]) -> Summed:
 def failure_of(error: Exception) -> DpgmmError:
     """What to say of an exception, without its message: that could quote rows."""
     kind = type(error)
-    if kind.__module__.partition(".")[0] in ("distributed", "concurrent", "asyncio"):
-        return ClusterError(
-            f"the cluster failed while the dask array was computed ({kind.__name__}): look at the "
-            "workers' and the scheduler's logs, then run it again"
-        )
+    of_cluster = kind.__module__.partition(".")[0] in ("distributed", "concurrent", "asyncio")
+    if of_cluster or isinstance(error, NoWorkerError):
+        return cluster_failure("while the dask array was computed", error)
     return DataError(
         f"the dask array cannot be computed ({kind.__name__}): see whether X.compute() works where "
         "its errors may be seen"

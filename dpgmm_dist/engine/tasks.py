@@ -12,7 +12,8 @@ from typing import Any
 
 from dpgmm_dist.artifact.part_files import ForEach, Report
 from dpgmm_dist.engine.base import Engine
-from dpgmm_dist.errors import ClusterError, DpgmmError
+from dpgmm_dist.engine.failures import cluster_failure, wait_for
+from dpgmm_dist.errors import DpgmmError
 
 _RETRIES = 2
 _WAVE_PER_THREAD = 4
@@ -72,16 +73,14 @@ def _on_cluster(
                 client.submit(_call, shared, item, pure=False, retries=_RETRIES)
                 for item in items[start : start + size]
             ]
+            wait_for(client, tasks)
             client.gather(tasks)
             report((start + len(tasks)) / len(items))
         return
     except DpgmmError:
         raise
     except Exception as error:  # whatever Dask raises
-        failure = ClusterError(
-            f"the cluster failed while files were written ({type(error).__name__}): look at the "
-            "workers' and the scheduler's logs, then run the same command again"
-        )
+        failure = cluster_failure("while files were written", error)
     raise failure
 
 

@@ -13,21 +13,34 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 from unittest.mock import patch
 
 import density
 import numpy as np
+from mixtures import RECIPES
 from threadpoolctl import threadpool_limits
+
+from dpgmm_dist.model import cells
+from dpgmm_dist.model.plan import PassPlan
 
 FIRST_SEED = 100
 PREFIX = "dpgmm_dist.model."
-WITHOUT = {
+_PLAN = cells._plan
+
+
+def _without_second(*arguments: Any) -> PassPlan:
+    """A cells pass that never asks for second moments; its budget goes to counts and sums."""
+    return _PLAN(*arguments[:-1], False)
+
+
+WITHOUT: dict[str, dict[str, Any]] = {
     "all of it": {},
     "joint fit (each pass alone, matched)": {
         "refining.MOST_PARAMETERS": 0,
         "starting.MOST_PARAMETERS": 0,
     },
-    "second moments of cells": {"cells.SECOND_DIMENSION": 0},
+    "second moments of cells": {"cells._plan": _without_second},
     "over-seeding (8 cells)": {"cells.cells_affordable.__defaults__": (8,)},
     "many starts": {"starting._RESTARTS": 1, "starting._CLUSTERINGS": 1, "starting._EXPLAINED": 1},
     "KL split (even)": {},
@@ -36,8 +49,8 @@ WITHOUT = {
 
 def gap(name: str, seed: int, epsilon: float, without: str) -> float:
     """KL divergence of one release."""
-    arguments = argparse.Namespace(rows_scale=1.0, insecure_seeds=True)
-    case = density.known_case(name, seed, arguments)
+    arguments = argparse.Namespace(insecure_seeds=True)
+    case = density.known_case(RECIPES[name], seed)
     allocation = "even" if without.startswith("KL") else "kl"
     with ExitStack() as stack:
         for path, value in WITHOUT[without].items():

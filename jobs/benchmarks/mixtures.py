@@ -64,11 +64,19 @@ class Known:
 
     def rows(self) -> Floats:
         """The rows (n, d) to release from."""
-        return self._draw(self.recipe.rows, _DATA)[0]
+        return self.labelled_rows()[0]
+
+    def labelled_rows(self) -> tuple[Floats, Floats]:
+        """The same and the component (n,) of each."""
+        return self._draw(self.recipe.rows, _DATA)
 
     def fresh(self, n: int) -> Floats:
         """Rows (n, d) that no release has seen."""
-        return self._draw(n, _FRESH)[0]
+        return self.labelled_fresh(n)[0]
+
+    def labelled_fresh(self, n: int) -> tuple[Floats, Floats]:
+        """The same and the component (n,) of each."""
+        return self._draw(n, _FRESH)
 
     def misassigned(self, n: int = 100_000) -> float:
         """Share of fresh rows that the true posterior gives to another component than theirs."""

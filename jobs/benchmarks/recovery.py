@@ -12,9 +12,8 @@ from __future__ import annotations
 import argparse
 
 import density
-import density_baselines as baselines
 import numpy as np
-from mixtures import Recipe, known_mixture
+from mixtures import Recipe
 from threadpoolctl import threadpool_limits
 
 WIDTH, COMPONENTS = 4, 3
@@ -22,15 +21,10 @@ WIDTH, COMPONENTS = 4, 3
 
 def gaps(rows: int, apart: float, seed: int, epsilon: float) -> tuple[float, float]:
     """KL divergence of a release, and of a fit without noise."""
-    known = known_mixture(Recipe("recovery", rows, WIDTH, COMPONENTS, apart=apart), seed)
-    X, fresh = known.rows(), known.fresh(density.FRESH_ROWS)
-    fitted = baselines.fitted_from(known.truth, X)
-    case = density.Case(
-        "recovery", seed, X, fresh, known.truth.log_prob(fresh), known.norm, COMPONENTS, fitted, {}
-    )
+    case = density.known_case(Recipe("recovery", rows, WIDTH, COMPONENTS, apart=apart), seed)
     arguments = argparse.Namespace(insecure_seeds=True)
     released = density.released(case, epsilon, "kl", arguments)
-    return case.gap(released)[0], case.gap(fitted.log_prob(fresh))[0]
+    return case.gap(released)[0], case.gap(case.fitted.log_prob(case.fresh))[0]
 
 
 def main() -> None:

@@ -1,4 +1,7 @@
-"""Killed and interrupted releases: charged once, resumed under their id, never half there."""
+"""Killed and interrupted releases: charged once, resumed under their id, never half there.
+
+Workers that die: test_cluster_faults.py.
+"""
 
 from __future__ import annotations
 
@@ -259,33 +262,6 @@ def runs(pid: int, group: int) -> bool:
     except (ProcessLookupError, FileNotFoundError):
         return False
     return state != "Z"
-
-
-def test_a_worker_that_dies_is_not_the_end(spec, ledger):
-    """Killed workers are started again and their tasks run again: the release goes on."""
-    process = start(spec, "--workers", 2)
-    assert when(lambda: (ledger / "journal/week-1/query-0000.bin").exists(), process)
-    for worker in workers_of(process.pid)[:1]:
-        os.kill(worker, signal.SIGKILL)
-    stdout, stderr = process.communicate(timeout=200)
-    assert process.returncode == 0, stderr
-    assert "released" in stdout
-    assert charges(ledger) == 1
-    assert verify_release(str(spec.parent / "out")).exit_code == 0
-
-
-def workers_of(driver: int) -> list[int]:
-    """Dask's worker processes below a driver, by their command line."""
-    found = []
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except (ProcessLookupError, FileNotFoundError):
-            continue
-        if b"spawn_main" in words and parent == driver:
-            found.append(pid)
-    return found
 
 
 def test_a_ledger_admits_exactly_one_release_of_all_it_has(spec, ledger):

@@ -68,6 +68,8 @@ def test_mixture_parquet_is_the_documented_table(tmp_path: Path) -> None:
     assert table.column_names == [
         "label", "component", "weight", "mean", "covariance",
         "weight_se", "mean_se", "covariance_se",
+        "weight_se_kind", "mean_se_kind", "covariance_se_kind",
+        "covariance_kept", "covariance_shrinkage",
     ]  # fmt: skip
     # Labels in the specification's order, not sorted by value.
     assert table["label"].to_pylist() == [7, 7, 3, 3]

@@ -1,0 +1,92 @@
+"""How far the standard errors of each component can be believed, as columns of mixture.parquet.
+
+``nominal``: the noise makes errors of that size in what was measured. ``approximate``: the number
+was moved afterwards - shrunk toward another, or matched to the components beside it - and its
+standard error is of the measurement. ``unknown``: no standard error is stated (it is infinite).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NOMINAL, APPROXIMATE, UNKNOWN = "nominal", "approximate", "unknown"
+NEARLY_ALL = 0.95
+"""Weight of its own measurement from which a covariance counts as not shrunk."""
+_KINDS = ("weight_se_kind", "mean_se_kind", "covariance_se_kind")
+_KEPT, _BIAS = "covariance_kept", "covariance_shrinkage"
+
+
+@dataclass(frozen=True)
+class ErrorMarks:
+    """What the columns say, one entry a component; None where the release does not know."""
+
+    weights: tuple[str | None, ...]
+    means: tuple[str | None, ...]
+    covariances: tuple[str | None, ...]
+    kept: tuple[float | None, ...]
+    """Weight each covariance kept of its own measurement, 0 to 1."""
+    shrinkage: tuple[float | None, ...]
+    """How far shrinkage moved it, relative to its size: a bias that the error does not include."""
+
+    def ordered(self, order: Sequence[int]) -> ErrorMarks:
+        """The same for components in another order."""
+        return ErrorMarks(*(tuple(column[k] for k in order) for column in vars(self).values()))
+
+
+def marks_of(plan: Mapping[str, Any] | None, components: int) -> ErrorMarks:
+    """From the realised plan in a receipt, which has the same facts for the whole release."""
+    nothing = (None,) * components
+    notes = (plan or {}).get("error_bars")
+    if plan is None or notes is None:
+        return ErrorMarks(nothing, nothing, nothing, nothing, nothing)
+    # Without the joint fit moments are matched to each other where a label has several.
+    matched = plan.get("expected_kl") is None and max(plan["components_per_label"]) > 1
+    usual = APPROXIMATE if matched else NOMINAL
+    kept = _column(notes.get("weight_of_own_covariance"), components)
+    if str(notes["covariances"]) not in (NOMINAL, APPROXIMATE):
+        covariances: tuple[str | None, ...] = (UNKNOWN,) * components
+    else:
+        covariances = tuple(
+            usual if one is None or one > NEARLY_ALL else APPROXIMATE for one in kept
+        )
+    return ErrorMarks(
+        weights=(notes.get("weights", usual),) * components,
+        means=(notes.get("means", usual),) * components,
+        covariances=covariances,
+        kept=kept,
+        shrinkage=_column(notes.get("relative_shrinkage_bias"), components),
+    )
+
+
+def columns_of(marks: ErrorMarks) -> dict[str, pa.Array]:
+    """The columns of mixture.parquet, in the order of the marks."""
+    import pyarrow as pa
+
+    kinds = (marks.weights, marks.means, marks.covariances)
+    columns = {name: pa.array(kind, pa.string()) for name, kind in zip(_KINDS, kinds, strict=True)}
+    columns[_KEPT] = pa.array(marks.kept, pa.float64())
+    columns[_BIAS] = pa.array(marks.shrinkage, pa.float64())
+    return columns
+
+
+def read_marks(table: pa.Table) -> ErrorMarks | None:
+    """The marks in mixture.parquet; None in a release of a version that did not write them."""
+    names = (*_KINDS, _KEPT, _BIAS)
+    if not set(names) <= set(table.column_names):
+        return None
+    return ErrorMarks(*(tuple(table[name].to_pylist()) for name in names))
+
+
+def _column(values: Sequence[float] | None, components: int) -> tuple[float | None, ...]:
+    if values is None:
+        return (None,) * components
+    if len(values) != components:
+        raise ValueError(
+            f"the plan lists {len(values)} components under error_bars, not {components}"
+        )
+    return tuple(float(one) for one in values)

@@ -1,0 +1,75 @@
+"""Clusters that fail: how long a driver waits for them, and what it then says.
+
+A message names the kind of failure and what to do, and quotes nothing: what Dask raises may hold
+the arguments of a task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dpgmm_dist.errors import ClusterError
+
+NO_WORKERS_SECONDS = 300.0
+"""A cluster without any worker for so long is given up: a batch job must not wait for ever."""
+_LOOK_SECONDS = 5.0
+
+_LOST = (
+    "the scheduler was lost, or what only lost workers held: see that it runs and can be reached, "
+    "or start another"
+)
+_NOBODY = f"there was no worker for {NO_WORKERS_SECONDS:.0f} s: start workers"
+_WHAT_TO_DO = {
+    "KilledWorker": (
+        "one task ended several workers in a row, most often because they ran out of memory: give "
+        "workers more memory or fewer threads"
+    ),
+    "FutureCancelledError": _LOST,
+    "FuturesCancelledError": _LOST,
+    "CancelledError": _LOST,
+    "ClosedClientError": _LOST,
+    "CommClosedError": _LOST,
+    "NoWorkerError": _NOBODY,
+    "NoValidWorkerError": _NOBODY,
+}
+_OTHERWISE = "look at the workers' and the scheduler's logs"
+
+
+class NoWorkerError(Exception):
+    """No worker for too long (Dask's own is raised by schedulers that are set up for it)."""
+
+
+def cluster_failure(when: str, error: Exception) -> ClusterError:
+    """The error for people in place of what Dask raised; ``when`` is a public text."""
+    kind = type(error).__name__
+    advice = _WHAT_TO_DO.get(kind, _OTHERWISE)
+    return ClusterError(
+        f"the cluster failed {when} ({kind}): {advice}; then run the same command again"
+    )
+
+
+def wait_for(client: Any, futures: Sequence[Any]) -> None:
+    """Wait until all futures are done, or one has failed.
+
+    Raises
+    ------
+    NoWorkerError
+        When the cluster has had no worker for :data:`NO_WORKERS_SECONDS`.
+    """
+    import distributed  # untyped
+
+    wait: Any = distributed.wait
+    alone_since: float | None = None
+    while True:
+        try:
+            wait(list(futures), timeout=_LOOK_SECONDS)
+            return
+        except TimeoutError:
+            if any(future.status in ("error", "cancelled", "lost") for future in futures):
+                return
+        now = time.monotonic()
+        alone_since = None if client.nthreads() else alone_since or now
+        if alone_since is not None and now - alone_since >= NO_WORKERS_SECONDS:
+            raise NoWorkerError

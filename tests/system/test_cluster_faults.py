@@ -1,0 +1,43 @@
+"""A worker killed in the middle of every pass of a release on a cluster.
+
+Everything else that may befall a cluster: tests/external/test_cluster_faults.py.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import dask
+import pytest
+
+from dpgmm_dist.engine import open_engine
+from dpgmm_dist.engine.cluster import DaskEngine
+
+from .troubled import Job, trouble
+
+
+def test_a_worker_killed_in_every_pass_changes_nothing(tmp_path: Path) -> None:
+    """In the first wave of tasks, and in the second, when it holds sums of the first."""
+    job = Job.make(tmp_path)
+    job.order(
+        trouble("kill", passes=(0, 2, 4), file="part-001.parquet"),
+        trouble("kill", passes=(1, 3, 5), file="part-010.parquet"),
+    )
+    job.require_done(job.run())
+    passes = list(range(len(job.answers())))
+    assert [now for now, _ in job.happened()] == passes == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.timeout(150)
+def test_a_result_whose_worker_has_just_died_is_made_again() -> None:
+    """With Dask's settings it would be asked of the dead worker for minutes, and the worker would
+    not be started again where that takes longer than something is waited for."""
+    short = {"distributed.comm.retry.count": 5, "distributed.deploy.lost-worker-timeout": "1ms"}
+    with dask.config.set(short), open_engine(workers=1) as engine:
+        assert isinstance(engine, DaskEngine)
+        future = engine.client.submit(os.getpid, pure=False)
+        first = future.result()
+        os.kill(first, signal.SIGKILL)
+        assert future.result() not in (first, os.getpid())

@@ -1,0 +1,291 @@
+"""Releases on clusters whose workers, scheduler or store meet trouble in the middle of a pass."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.pipeline import release
+from dpgmm_dist.spec import ReleaseSpec
+
+from .releases import Rows, digests, environment, labelled, write_spec
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+ID = "week-1"
+ROWS = Rows.make(3000)
+FILES = 12
+SEED = 7
+
+THREADS = tuple(
+    word
+    for key in ("kind=threads", "workers=null", "memory=null")
+    for word in ("--set", f"cluster.{key}")
+)
+"""A job may be finished elsewhere than where it was begun."""
+
+# The command, with test noise and a ledger nevertheless, which refuses it otherwise: so one run
+# shows what was charged and the bytes that were released. Each small file is a task, as if large.
+_DRIVER = f"""\
+if __name__ == "__main__":
+    from dpgmm_dist import pipeline
+    from dpgmm_dist.cli import main
+    from dpgmm_dist.data.source import ParquetSource
+    from dpgmm_dist.privacy.noise import insecure_noise
+
+    ParquetSource.plan.__defaults__ = (1,)
+    pipeline._noise = lambda spec, _: insecure_noise(spec.privacy.noise, {SEED})
+"""
+
+_PLUGIN = "[fsspec.specs]\ntroubled = troubled_store:TroubledStore\n"
+
+# What Dask says on stderr when a worker ends: true, and no value in it. Nothing else may be there.
+_WORKER_ENDS = re.compile(
+    r"\S+ \S+ - distributed\.nanny(\.memory)? - WARNING - (Restarting worker "
+    r"|Worker tcp\S+ \(pid=\d+\) exceeded 95% memory budget\. Restarting)"
+)
+
+
+def trouble(
+    kind: str, passes: Sequence[int] | None = None, file: str | None = None, times: int = 1
+) -> dict[str, Any]:
+    """Trouble at a read of ``file`` (any) in each of ``passes`` (all), from 0, so many times."""
+    return {"trouble": kind, "passes": passes, "file": file, "times": times}
+
+
+@dataclass
+class Job:
+    """A release of some thousand rows in several files, on a store that makes trouble."""
+
+    folder: Path
+    env: dict[str, str]
+    spec: Path
+
+    @classmethod
+    def make(cls, folder: Path, patch: str = "", **cluster: Any) -> Job:
+        """With the keys of ``cluster`` given, on two local workers by default.
+
+        ``patch`` is Python that the driver runs first.
+        """
+        data = ROWS.write(folder / "data", files=FILES)
+        shutil.copytree(data, folder / "backup")
+        Ledger.init(str(folder / "ledger"), 1.0, 1e-6)
+        plugin = folder / "plugin"
+        about = plugin / "troubled_store-0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: troubled-store\nVersion: 0\n")
+        (about / "entry_points.txt").write_text(_PLUGIN)
+        shutil.copy(HERE / "troubled_store.py", plugin)
+        (plugin / "driver.py").write_text(f"{_DRIVER}    {patch}\n    main()\n")
+        options = {"storage_options": {"orders": str(folder / "orders")}}
+        spec = write_spec(
+            folder / "spec.yaml",
+            data,
+            dataset={**labelled(), "path": f"troubled://{data}", **options},
+            privacy={"ledger": str(folder / "ledger")},
+            cluster={"kind": "local", "workers": 2, **cluster},
+        )
+        job = cls(folder, environment({"PYTHONPATH": f"{plugin}:{ROOT}"}), spec)
+        job.order()
+        return job
+
+    @property
+    def orders(self) -> Path:
+        return self.folder / "orders"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "ledger" / "journal" / ID
+
+    def order(self, *troubles: dict[str, Any]) -> None:
+        """What happens from now on; what happened is forgotten."""
+        shutil.rmtree(self.orders, ignore_errors=True)
+        self.orders.mkdir()
+        document = {"journal": str(self.journal), "troubles": troubles}
+        (self.orders / "orders.json").write_text(json.dumps(document))
+
+    def put_back(self) -> None:
+        """The very input files, with their times."""
+        shutil.rmtree(self.folder / "data")
+        shutil.copytree(self.folder / "backup", self.folder / "data")
+
+    def reads(self) -> list[tuple[int, str, int]]:
+        """Pass, file and process of each read."""
+        log = self.orders / "reads"
+        lines = log.read_text().splitlines() if log.exists() else []
+        found = [line.split() for line in lines]
+        return [(int(now), file, int(process)) for now, file, process in found]
+
+    def happened(self) -> list[tuple[int, int]]:
+        """Pass and process of each trouble that came, in order of passes."""
+        notes = [(note.name.split("-")[2], note.read_text()) for note in self.orders.glob("done-*")]
+        return sorted((int(now), int(process)) for now, process in notes if process)
+
+    @contextmanager
+    def running(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+        """The release as a process; ended if the test ends first."""
+        driver = self.folder / "plugin" / "driver.py"
+        words = ("release", self.spec, "--output", self.out, "--release-id", ID, *arguments)
+        command = [sys.executable, *map(str, (driver, *words))]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, env=self.env, **pipes) as one:
+            try:
+                yield one
+            finally:
+                if one.poll() is None:
+                    one.kill()
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        with self.running(*arguments) as process:
+            return ended(process)
+
+    def answers(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.journal.glob("answer-*.bin")}
+
+    def charges(self) -> int:
+        return Ledger.open(str(self.folder / "ledger")).verify()
+
+    def require_done(self, result: subprocess.CompletedProcess[str]) -> None:
+        """The release that nothing disturbs, charged once; nothing strange on stderr."""
+        assert result.returncode == 0, result.stderr
+        assert strange(result.stderr) == []
+        assert digests(self.out) == calm()
+        assert self.charges() == 1
+
+    def require_failed(
+        self,
+        result: subprocess.CompletedProcess[str],
+        code: int,
+        *words: str,
+        resume: Sequence[object] = THREADS,
+    ) -> None:
+        """The code, one error that says ``words``, nothing released, nothing spent twice.
+
+        And the same command then ends in the release that nothing disturbs, by the same answers: on
+        threads of one process, unless ``resume`` says where.
+        """
+        assert result.returncode == code, result.stderr
+        assert strange(result.stderr) == []
+        errors = [line for line in result.stderr.splitlines() if line.startswith("dpgmm: error")]
+        assert len(errors) == 1, result.stderr
+        for word in words:
+            assert word in errors[0]
+        assert not (self.out / "release.json").exists()
+        before = self.answers()
+        assert self.charges() == (1 if before else 0)
+        self.order()
+        self.require_done(self.run(*resume))
+        assert {name: self.answers()[name] for name in before} == before
+
+
+@cache
+def calm() -> list[str]:
+    """Digests of the release that nothing disturbs: on threads, from plain local files."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        data = ROWS.write(folder / "data", files=FILES)
+        spec = write_spec(folder / "spec.yaml", data, dataset=labelled())
+        out = folder / "out"
+        release(
+            ReleaseSpec.from_yaml(spec), output=str(out), release_id=ID, insecure_test_noise=SEED
+        )
+        return digests(out)
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def strange(stderr: str) -> list[str]:
+    """Lines that are neither the command's own nor about the end of a worker."""
+    return [
+        line
+        for line in stderr.splitlines()
+        if not (line.startswith("dpgmm: ") or _WORKER_ENDS.match(line))
+    ]
+
+
+# ---------------------------------------------------------------- a cluster of other processes
+
+
+@contextmanager
+def dask_process(
+    *arguments: object, log: Path, env: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A ``dask`` process, ended afterwards."""
+    with log.open("wb") as out:
+        command = [sys.executable, "-m", "dask", *map(str, arguments)]
+        one = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=log.parent)
+    try:
+        yield one
+    finally:
+        one.terminate()
+        try:
+            one.wait(15)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            one.wait()
+
+
+@dataclass
+class Cluster:
+    """A scheduler on TCP and its workers, each a process."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+    workers: list[subprocess.Popen[bytes]]
+    log: Path
+    """The scheduler's."""
+
+
+@contextmanager
+def dask_cluster(folder: Path, env: dict[str, str], workers: int = 2) -> Iterator[Cluster]:
+    """Workers without a nanny: what ends stays ended, what is stopped may come back."""
+    folder.mkdir()
+    file, log = folder / "scheduler.json", folder / "scheduler.log"
+    start = partial(dask_process, env=env)
+    loopback = ("--host", "tcp://127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    join = ("--scheduler-file", file, "--nthreads", 1, "--no-nanny", "--local-directory", folder)
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(
+            start("scheduler", *loopback, "--port", 0, "--scheduler-file", file, log=log)
+        )
+        found = [
+            stack.enter_context(
+                start("worker", *loopback, *join, log=folder / f"worker-{number}.log")
+            )
+            for number in range(workers)
+        ]
+        registered = "Register worker addr"
+        until(lambda: log.read_text(errors="replace").count(registered) == workers, "workers")
+        yield Cluster(json.loads(file.read_text())["address"], scheduler, found, log)
+
+
+def stopped(process: int) -> bool:
+    """Whether a process has been stopped, and may be continued."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def until(happens: Callable[[], bool], what: str, patience: float = 120) -> None:
+    """Wait for something that comes; the time is only for when it never does."""
+    deadline = time.monotonic() + patience
+    while not happens():
+        assert time.monotonic() < deadline, f"waited {patience:g} s for {what}"
+        time.sleep(0.02)
