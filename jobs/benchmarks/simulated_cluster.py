@@ -113,6 +113,7 @@ def processes(workers: int) -> Iterator[tuple[Any, Watch, subprocess.Popen[str]]
                 )
                 try:
                     yield client, watch, light
+                    client.close()  # before its workers go, which it would be told of
                 finally:
                     light.terminate()
                     light.wait()
