@@ -52,7 +52,7 @@ def find_centre(problem: Problem, ask: Ask, budget: dict[str, float]) -> Centre:
         means = latent.to_latent(means)
         pooled = latent.basis.T @ pooled @ latent.basis
     covariances = scales[:, None, None] * pooled
-    if "moments.label" in budget:
+    if budget.get("moments.label", 0.0) > 0:
         plan = _label_seconds(problem, means, pooled, scales, budget["moments.label"])
         third = ask(plan, latent)
         pooled, covariances = _label_covariances(third, rows, scales)

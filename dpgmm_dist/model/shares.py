@@ -36,6 +36,18 @@ CELLWISE = {
     "components.2": 0.30,
 }
 """Where rows allow a covariance of its own to each of several components."""
+DROWNED = {
+    "moments.sum": 0.04,
+    "moments.second": 0.01,
+    "moments.label": 0.0,
+    "cells.1": 0.55,
+    "components.1": 0.34,
+    "subspace.1": 0.06,
+    "components.2": 0.0,
+}
+DROWNED_LESS = {**DROWNED, "cells.1": 0.44, "components.1": 0.25, "components.2": 0.20}
+"""The same with a second product, where the first is not mostly noise."""
+_TWO_PRODUCTS = 20.0
 _CELL_EDGE = 6.0
 LEAST_CELLS = 6
 _LEAST = 2
@@ -44,9 +56,10 @@ _NOISE_PER_MEAN = 0.2
 """Norm of the noise on a cell's mean that is affordable, over the root mean squared distance."""
 _POOLED_EDGE = 20.0
 _LABEL_EDGE = 25.0
-_DROWNED = 15.0
-"""Noise on the eigenvalues of a second moment, in units of a mean eigenvalue, up to which it is
-worth its whole share. Strong directions stand out of several times their mean."""
+_DROWNED = 2.0
+"""Noise on the eigenvalues of a label's second moment, in mean eigenvalues and for each label, from
+which it is not asked for. Two labels differ along one direction, which sums find at the noise of
+one vector; more labels differ along more of them."""
 _LEAST_KEPT = 1e-4
 """Below this the noise scale would leave the range that can be drawn."""
 _TO_CELLS = 0.35
@@ -65,6 +78,11 @@ def adapted(problem: Problem, budget: dict[str, float], rows: Floats) -> dict[st
         # The first pass is spent: what it had less or more than here is no more to be had.
         scale = (sum(budget.values()) - budget["moments.sum"]) / (1 - CELLWISE["moments.sum"])
         later = {name: share * scale for name, share in CELLWISE.items()}
+        return {**later, "moments.sum": budget["moments.sum"]}
+    if is_drowned(problem, rows):
+        shares = DROWNED if label_edge(problem, rows) > _TWO_PRODUCTS else DROWNED_LESS
+        scale = (sum(budget.values()) - budget["moments.sum"]) / (1 - shares["moments.sum"])
+        later = {name: share * scale for name, share in shares.items()}
         return {**later, "moments.sum": budget["moments.sum"]}
     p, total = problem.latent_dimension, max(float(rows.sum()), 1.0)
     radius = whitened_radius(p) ** 2
@@ -103,18 +121,24 @@ def components_per_label(problem: Problem, rows: Floats, p: int, rho: float) -> 
         several = cells_with_covariance(problem, rows)
         if several >= LEAST_CELLS:
             affordable, most = np.floor(several * rows / rows.mean()), np.full(len(rows), _MOST)
-        elif is_drowned(problem, rows):
-            most = np.full(len(rows), _LEAST)
         return np.asarray(np.clip(affordable, _LEAST, most), dtype=np.int64)
     wanted = np.sort(np.asarray(problem.components, dtype=np.int64))
     return wanted[np.maximum(np.searchsorted(wanted, affordable, side="right") - 1, 0)]
 
 
 def is_drowned(problem: Problem, rows: Floats) -> bool:
-    """Whether label second moments say nothing, so that sums over half-spaces must do."""
+    """Whether label second moments say too little, so that sums over half-spaces must do."""
+    wanted = problem.components
+    if wanted not in ("auto", 1) and not (isinstance(wanted, tuple) and 1 in wanted):
+        return False
+    return label_edge(problem, rows) > _DROWNED * problem.labels
+
+
+def label_edge(problem: Problem, rows: Floats) -> float:
+    """Noise on the eigenvalues of a label's second moment at its share, in mean eigenvalues."""
     label = SHARES["moments.label"] * problem.rho
     p = problem.latent_dimension
-    return _edge(p, whitened_radius(p) ** 2, label, float(rows.sum()) / problem.labels) > _DROWNED
+    return _edge(p, whitened_radius(p) ** 2, label, float(rows.sum()) / problem.labels)
 
 
 def _edge(p: int, sensitivity: float, rho: float, rows: float) -> float:

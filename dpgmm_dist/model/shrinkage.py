@@ -39,6 +39,13 @@ def isotropic(covariance: Floats) -> Floats:
     return np.eye(p) * max(float(np.trace(covariance)) / p, 0.0)
 
 
+def structured(kind: str, covariance: Floats) -> Floats:
+    """What a covariance of the asked kind keeps of one: its diagonal, its size, or all of it."""
+    if kind == "diag":
+        return np.diag(np.diagonal(covariance))
+    return isotropic(covariance) if kind == "spherical" else covariance
+
+
 def floor_eigenvalues(covariance: Floats, floor: float, ceiling: float = np.inf) -> Floats:
     """The symmetric part with eigenvalues held between floor and ceiling."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
@@ -94,20 +101,3 @@ def kept_signal(values: Floats, noise: Floats) -> float:
     weight = 1.0 / (noise**2 + float((noise**2).mean()) + 1e-300)
     excess = (values**2).mean(axis=1) - noise**2
     return max(float((excess * weight).sum() / weight.sum()), 0.0)
-
-
-def low_rank(means: Floats, mass: Floats, noise: Floats, label: npt.NDArray[np.int64]) -> Floats:
-    """Noisy means (C, p), what sets them apart from their label's mean freed of noise.
-
-    Singular values of the departures, in units of their noise, are shrunk to those of least
-    squared error (Gavish and Donoho, "Optimal shrinkage of singular values", 2017): labels whose
-    cells were split alike say together what neither says alone.
-    """
-    middle = np.stack(
-        [np.average(means[label == one], axis=0, weights=mass[label == one]) for one in label]
-    )
-    left, values, right = np.linalg.svd((means - middle) / noise[:, None], full_matrices=False)
-    m, n = max(len(means) - len(np.unique(label)), 1), means.shape[1]
-    inside = np.maximum((values**2 - m - n) ** 2 - 4.0 * m * n, 0.0)
-    kept = np.where(values > math.sqrt(m) + math.sqrt(n), np.sqrt(inside) / values, 0.0)
-    return np.asarray(middle + noise[:, None] * ((left * kept) @ right))

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dpgmm_dist.model import cells, components, tied
+from dpgmm_dist.model import cells, components, krylov, tied
 from dpgmm_dist.model.matching import CellMeasure
 from dpgmm_dist.model.moments import find_centre
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
 from dpgmm_dist.model.refining import History
-from dpgmm_dist.model.shares import SHARES
+from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
 from dpgmm_dist.model.starting import start_mixture
 
 _FEW_DIMENSIONS = 5
@@ -42,6 +42,8 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
     """Release a mixture: every number used here is public or the answer to a charged query."""
     budget = {step: share * problem.rho for step, share in schedule(problem).items()}
     centre = find_centre(problem, ask, budget)
+    if _is_tied(problem) and is_drowned(problem, centre.rows):
+        return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))
     if _is_tied(problem):
         return tied.fit(problem, ask, centre, budget)
     density = cells.initial_density(problem, centre)

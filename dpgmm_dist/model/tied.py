@@ -20,8 +20,12 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.seeding import kmeans_centres
-from dpgmm_dist.model.shares import adapted, components_per_label, is_drowned
-from dpgmm_dist.model.shrinkage import floor_eigenvalues, isotropic, kept_signal, low_rank
+from dpgmm_dist.model.shares import adapted, components_per_label
+from dpgmm_dist.model.shrinkage import (
+    floor_eigenvalues,
+    kept_signal,
+    structured,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -88,22 +92,14 @@ class _Cells:
 def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) -> Fitted:
     """Two rounds of noisy k-means in each label, then a mixture with one covariance a label."""
     budget = adapted(problem, budget, centre.rows)
-    drowned = is_drowned(problem, centre.rows)
     axes = _Axes.of(centre.pooled)
     metric = axes.metric
     chosen = components_per_label(problem, centre.rows, len(metric), budget["components.1"])
-    cells, radius = _seed(centre, metric, chosen, drowned)
-    doubt = np.full(problem.labels, np.inf)
+    cells, radius = _seed(centre, metric, chosen)
     for step in ("cells.1", "components.1"):
-        if drowned and step == "components.1":
-            # Sums over halves along a better direction say more than a second step of k-means.
-            centre = _with_means(problem, centre, cells)
-            cells, radius = _seed(centre, metric, chosen, drowned)
         answer = ask(_plan(cells, metric, radius, step, budget[step]), centre.latent)
-        cells = _moved(problem, centre, axes, cells, answer, drowned)
-        if drowned:
-            cells, doubt = _recentred(problem, centre, cells, doubt)
-    centre = _refined(problem, ask, centre, cells, axes, budget["subspace.1"], drowned)
+        cells = _moved(problem, centre, axes, cells, answer)
+    centre = _refined(problem, ask, centre, cells, axes, budget["subspace.1"])
     covariances = _within(problem, centre, axes, cells)
     each = covariances[cells.label]
     if budget["components.2"] > 0:
@@ -139,12 +135,11 @@ def _refined(
     cells: _Cells,
     axes: _Axes,
     rho: float,
-    drowned: bool,
 ) -> Centre:
     """Better label means from the cells, and label covariances where cells differ most."""
     weights = cells.mass / cells.mass.sum()
     noise = cells.mean_noise * math.sqrt(float(np.diagonal(axes.unmetric_squared).mean()))
-    found = subspace.directions(cells.centres, weights, 0 * noise if drowned else noise)
+    found = subspace.directions(cells.centres, weights, noise)
     better = _with_means(problem, centre, cells)
     # What the cells' spread already shows of each label's covariance.
     guess = centre.covariances.copy()
@@ -159,22 +154,6 @@ def _with_means(problem: Problem, centre: Centre, cells: _Cells) -> Centre:
     return replace(centre, means=np.stack(means))
 
 
-def _recentred(
-    problem: Problem, centre: Centre, cells: _Cells, doubt: Floats
-) -> tuple[_Cells, Floats]:
-    """Cells moved so that each label's mean combines this pass and those before by precision.
-
-    ``doubt`` (L,) is the standard deviation of the noise on the centre's means; also returned
-    for the new ones.
-    """
-    each = np.bincount(cells.label, (cells.mass * cells.mean_noise) ** 2, problem.labels)
-    noise = np.sqrt(each) / np.bincount(cells.label, cells.mass, problem.labels)
-    trust = 1 / (1 + (noise / doubt) ** 2)
-    back = (1 - trust)[:, None] * (centre.means - _with_means(problem, centre, cells).means)
-    moved = _inside(problem, centre, cells.centres + back[cells.label])
-    return replace(cells, centres=moved), noise * np.sqrt(trust)
-
-
 def _bands(p: int) -> Ints:
     """Axes 0-3, 4-7, then bands half as long as all before them."""
     out = np.zeros(p, dtype=np.int64)
@@ -186,17 +165,14 @@ def _bands(p: int) -> Ints:
     return out
 
 
-def _seed(centre: Centre, metric: Floats, chosen: Ints, drowned: bool) -> tuple[_Cells, float]:
+def _seed(centre: Centre, metric: Floats, chosen: Ints) -> tuple[_Cells, float]:
     """k-means centres of draws from each label's Gaussian; a radius most draws are within."""
     inverse = np.linalg.inv(metric)
     rng = np.random.Generator(np.random.Philox(5))
-    share = centre.rows / centre.rows.sum()
-    apart = centre.means - share @ centre.means
-    between = apart.T @ (apart * share[:, None]) if drowned else np.zeros_like(metric)
     centres: list[Floats] = []
     lengths: list[Floats] = []
     for label, count in enumerate(chosen.tolist()):
-        factor = np.linalg.cholesky(centre.covariances[label] + between)
+        factor = np.linalg.cholesky(centre.covariances[label])
         draws = centre.means[label] + rng.standard_normal((_DRAWS, len(metric))) @ factor.T
         draws = draws @ metric
         found, index = kmeans_centres(draws, count, 3 + label)
@@ -232,7 +208,7 @@ def _plan(cells: _Cells, metric: Floats, radius: float, step: str, rho: float) -
 
 
 def _moved(
-    problem: Problem, centre: Centre, axes: _Axes, cells: _Cells, answer: Observed, drowned: bool
+    problem: Problem, centre: Centre, axes: _Axes, cells: _Cells, answer: Observed
 ) -> _Cells:
     """Cells at their rows' noisy means; each band of axes moves as far as the noise allows.
 
@@ -243,17 +219,13 @@ def _moved(
     mass = np.maximum(counts.values, max(counts.sigma, 1.0))
     shift = sums.values / mass[:, None] @ axes.vectors
     noise = sums.sigma / mass
-    for band in range(int(axes.bands.max()) + 1 if not drowned else 0):
+    for band in range(int(axes.bands.max()) + 1):
         here = axes.bands == band
         signal = kept_signal(shift[:, here], noise)
         shift[:, here] *= (signal / (signal + noise**2 + 1e-300))[:, None]
-    if not drowned:
-        length = np.linalg.norm(shift, axis=1)
-        shift *= np.minimum(1.0, answer.radius / np.maximum(length, 1e-300))[:, None]
+    length = np.linalg.norm(shift, axis=1)
+    shift *= np.minimum(1.0, answer.radius / np.maximum(length, 1e-300))[:, None]
     means = answer.centres + shift @ axes.vectors.T @ answer.unwhiten[0].T
-    if drowned:
-        scale = noise * math.sqrt(float(np.diagonal(axes.unmetric_squared).mean()))
-        means = low_rank(means, mass, scale, cells.label)
     return _Cells(
         label=cells.label,
         centres=_inside(problem, centre, means),
@@ -288,12 +260,6 @@ def _within(problem: Problem, centre: Centre, axes: _Axes, cells: _Cells) -> Flo
     return out
 
 
-def _structured(kind: str, covariance: Floats) -> Floats:
-    if kind == "diag":
-        return np.diag(np.diagonal(covariance))
-    return isotropic(covariance) if kind == "spherical" else covariance
-
-
 def _mixture(problem: Problem, centre: Centre, cells: _Cells, covariances: Floats) -> Mixture:
     """Cells as components; each label has the share of the rows the first pass counted."""
     inside = np.bincount(cells.label, cells.mass, minlength=problem.labels)
@@ -301,7 +267,7 @@ def _mixture(problem: Problem, centre: Centre, cells: _Cells, covariances: Float
     return Mixture(
         weights=cells.mass / inside[cells.label] * share[cells.label],
         means=cells.centres,
-        covariances=np.stack([_structured(problem.covariance, one) for one in covariances]),
+        covariances=np.stack([structured(problem.covariance, one) for one in covariances]),
         labels=cells.label,
         label_values=problem.label_values,
     )

@@ -18,6 +18,7 @@ import pytest
 from dpgmm_dist.budget.ledger import Ledger
 
 from ..system.releases import Rows, digests, done, environment, labelled, write_spec
+from ..system.troubled import Job, trouble
 from .emulators import ROOT, free_port
 
 SUBMIT = ROOT / "deploy" / "slurm" / "submit.sh"
@@ -159,6 +160,22 @@ def test_workers_are_jobs_and_the_release_is_that_of_the_threads(
     job.communicate(timeout=240)
     assert job.returncode == 0, _logs(tmp_path)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")
+
+
+def test_a_worker_job_cancelled_in_the_middle_of_a_pass_is_done_without(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
+    job = Job.make(tmp_path, **_cluster(tmp_path))
+    job.env |= slurm | {"PYTHONPATH": job.env["PYTHONPATH"]}
+    job.order(trouble("scancel", passes=(2,), file="part-004.parquet"))
+    result = job.run()
+    ((_, cancelled),) = job.happened()
+    job.require_done(result)
+    file = "part-004.parquet"
+    assert {process for now, name, process in job.reads() if (now, name) == (2, file)} > {cancelled}
+    after = {process for now, _, process in job.reads() if now > 2}
+    assert after and cancelled not in after
+    _until(lambda: not _slurm(slurm, "squeue", "-h"), "the workers' jobs to end", 60)
 
 
 def test_the_exit_code_is_that_of_the_command(slurm: dict[str, str], tmp_path: Path) -> None:

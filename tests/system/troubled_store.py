@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ class TroubledFile(AbstractBufferedFile):
             _fill_memory()
         if trouble == "kill another":
             os.kill(int((self.fs.orders / "victim").read_text()), signal.SIGKILL)
+        if trouble == "scancel":
+            subprocess.run(["scancel", os.environ["SLURM_JOB_ID"]], check=True)
+            signal.pause()  # until Slurm ends this process
         if trouble == "503":
             raise OSError("503 Slow Down: row 123.4")
         if trouble == "touch":
