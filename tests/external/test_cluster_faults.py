@@ -35,6 +35,18 @@ def test_one_worker_out_of_memory_is_done_without(tmp_path: Path) -> None:
     job.require_done(result)
 
 
+def test_a_worker_killed_while_privacy_units_are_brought_together_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    """What it had written to scratch storage is written again, under the same names."""
+    job = Job.make(tmp_path, unit="{column: who, max_rows: 20, aggregate: weight}")
+    files = [f"part-{number:03d}.parquet" for number in (1, 6, 10)]
+    job.order(*(trouble("kill", file=file) for file in files))
+    result = job.run()
+    assert [now for now, _ in job.happened()] == [0, 0, 0]  # later passes read scratch storage
+    job.require_done(result)
+
+
 def test_a_lost_scheduler_is_exit_code_5_and_another_finishes(tmp_path: Path) -> None:
     job = Job.make(tmp_path)
     with dask_cluster(tmp_path / "first", job.env) as cluster:

@@ -178,6 +178,17 @@ def test_names_in_code_exist(page: Path) -> None:
     assert not wrong
 
 
+def test_messages_in_the_tables_of_operations_are_those_of_the_code() -> None:
+    """What is in italics in their first columns; ``...`` stands for what differs."""
+    files = sorted((ROOT / "dpgmm_dist").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(file.read_text() for file in files))
+    rows = re.findall(r"^\| (\*.*?) \|", OPERATIONS.read_text(), re.MULTILINE)
+    phrases = [phrase for row in rows for phrase in re.findall(r"\*([^*]+)\*", row)]
+    parts = [part.strip() for phrase in phrases for part in phrase.split("...") if part.strip()]
+    assert len(parts) > 30
+    assert not [part for part in parts if part not in code]
+
+
 def defines(file: str, test: str) -> bool:
     return re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE) is not None
 

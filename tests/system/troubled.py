@@ -16,6 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.pipeline import release
 from dpgmm_dist.spec import ReleaseSpec
@@ -72,14 +76,15 @@ class Job:
     folder: Path
     env: dict[str, str]
     spec: Path
+    unit: str
 
     @classmethod
-    def make(cls, folder: Path, patch: str = "", **cluster: Any) -> Job:
+    def make(cls, folder: Path, patch: str = "", unit: str = "null", **cluster: Any) -> Job:
         """With the keys of ``cluster`` given, on two local workers by default.
 
-        ``patch`` is Python that the driver runs first.
+        ``patch`` is Python that the driver runs first, ``unit`` the privacy unit in YAML.
         """
-        data = ROWS.write(folder / "data", files=FILES)
+        data = _write_rows(folder / "data")
         shutil.copytree(data, folder / "backup")
         Ledger.init(str(folder / "ledger"), 1.0, 1e-6)
         plugin = folder / "plugin"
@@ -93,11 +98,11 @@ class Job:
         spec = write_spec(
             folder / "spec.yaml",
             data,
-            dataset={**labelled(), "path": f"troubled://{data}", **options},
+            dataset={**_dataset(unit), "path": f"troubled://{data}", **options},
             privacy={"ledger": str(folder / "ledger")},
             cluster={"kind": "local", "workers": 2, **cluster},
         )
-        job = cls(folder, environment({"PYTHONPATH": f"{plugin}:{ROOT}"}), spec)
+        job = cls(folder, environment({"PYTHONPATH": f"{plugin}:{ROOT}"}), spec, unit)
         job.order()
         return job
 
@@ -165,7 +170,7 @@ class Job:
         """The release that nothing disturbs, charged once; nothing strange on stderr."""
         assert result.returncode == 0, result.stderr
         assert strange(result.stderr) == []
-        assert digests(self.out) == calm()
+        assert digests(self.out) == calm(self.unit)
         assert self.charges() == 1
 
     def require_failed(
@@ -194,13 +199,26 @@ class Job:
         assert {name: self.answers()[name] for name in before} == before
 
 
+def _write_rows(folder: Path) -> Path:
+    """The rows, in files, each row of one of fifty people."""
+    for file in sorted(ROWS.write(folder, files=FILES).iterdir()):
+        table = pq.read_table(file)
+        who = pa.array([row % 50 for row in range(len(table))])
+        pq.write_table(table.append_column("who", who), file)
+    return folder
+
+
+def _dataset(unit: str) -> dict[str, Any]:
+    return {**labelled(), "privacy_unit": yaml.safe_load(unit)}
+
+
 @cache
-def calm() -> list[str]:
+def calm(unit: str) -> list[str]:
     """Digests of the release that nothing disturbs: on threads, from plain local files."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        data = ROWS.write(folder / "data", files=FILES)
-        spec = write_spec(folder / "spec.yaml", data, dataset=labelled())
+        data = _write_rows(folder / "data")
+        spec = write_spec(folder / "spec.yaml", data, dataset=_dataset(unit))
         out = folder / "out"
         release(
             ReleaseSpec.from_yaml(spec), output=str(out), release_id=ID, insecure_test_noise=SEED
