@@ -291,14 +291,15 @@ def run(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:
     """Every data set and seed; flights are the same rows for every seed, with other noise."""
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     for name in args.sets:
         if name != FLIGHTS:
             recipe = RECIPES[name].scaled(args.rows_scale)
-            yield from (known_case(recipe, seed) for seed in range(args.seeds))
+            yield from (known_case(recipe, seed) for seed in seeds)
             continue
         first = flights_case(0, args)
         first.reference  # noqa: B018 - fitted once, for every seed
-        yield from (first.reseeded(seed) for seed in range(args.seeds))
+        yield from (first.reseeded(seed) for seed in seeds)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -351,6 +352,7 @@ def main() -> None:
         "--epsilons", type=lambda s: [float(e) for e in s.split(",")], default=[0.5, 1.0, 2.0]
     )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="to run seeds in parts")
     parser.add_argument("--rows-scale", type=float, default=1.0, help="share of the rows to use")
     parser.add_argument(
         "--allocation", type=_words(("kl", "even")), default=["kl"], help="kl, even or kl,even"
