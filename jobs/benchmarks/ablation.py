@@ -21,7 +21,7 @@ import numpy as np
 from mixtures import RECIPES
 from threadpoolctl import threadpool_limits
 
-from dpgmm_dist.model import cells
+from dpgmm_dist.model import allocation, cells
 from dpgmm_dist.model.plan import PassPlan
 
 FIRST_SEED = 100
@@ -43,6 +43,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "second moments of cells": {"cells._plan": _without_second},
     "over-seeding (8 cells)": {"cells.cells_affordable.__defaults__": (8,)},
     "many starts": {"starting._RESTARTS": 1, "starting._CLUSTERINGS": 1, "starting._EXPLAINED": 1},
+    "clipping (sqrt(p) + 2)": {"components.component_radius": allocation.whitened_radius},
+    "mild clipping (a fifth of the rows)": {"allocation.CLIPPED": 0.2},
     "KL split (even)": {},
 }
 
@@ -51,11 +53,11 @@ def gap(name: str, seed: int, epsilon: float, without: str) -> float:
     """KL divergence of one release."""
     arguments = argparse.Namespace(insecure_seeds=True)
     case = density.known_case(RECIPES[name], seed)
-    allocation = "even" if without.startswith("KL") else "kl"
+    split = "even" if without.startswith("KL") else "kl"
     with ExitStack() as stack:
         for path, value in WITHOUT[without].items():
             stack.enter_context(patch(PREFIX + path, value))
-        return case.gap(density.released(case, epsilon, allocation, arguments))[0]
+        return case.gap(density.released(case, epsilon, split, arguments))[0]
 
 
 def lines(args: argparse.Namespace) -> Iterator[str]:
