@@ -30,7 +30,7 @@ def pictures(path: Path, column: str) -> tuple[np.ndarray, np.ndarray]:
     return pixels, table["label"].to_numpy()
 
 
-def main(synthetic: str, real: str, epochs: int = 15) -> None:
+def main(synthetic: str, real: str, epochs: int = 5) -> None:
     """Print the accuracy of the network and of two linear classifiers."""
     train_x, train_y = pictures(Path(synthetic), "image")
     test_x, test_y = pictures(Path(real), "pixels")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -98,10 +100,7 @@ class DaskEngine:
         # The driver adds up one statistic a wave. A chain of sums on the workers would keep every
         # task of the pass in the scheduler: each could be needed to make the last sum again.
         for start in range(0, len(units), size):
-            leaves = [
-                self.client.submit(run_unit, shared, unit, pure=False, retries=_RETRIES)
-                for unit in units[start : start + size]
-            ]
+            leaves = self._each(_run_packed, shared, units[start : start + size])
             folded.append(self._reduce(leaves))
             if len(folded) >= _WAVES_AHEAD:
                 total = fetch()
@@ -155,10 +154,7 @@ class DaskEngine:
         results: list[Any] = []
         size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
         for start in range(0, len(items), size):
-            tasks = [
-                self.client.submit(_call, shared, item, pure=False, retries=_RETRIES)
-                for item in items[start : start + size]
-            ]
+            tasks = self._each(_call_packed, shared, items[start : start + size])
             wait_for(self.client, tasks)
             results += self.client.gather(tasks)
         return results
@@ -169,12 +165,20 @@ class DaskEngine:
             warnings.simplefilter("ignore")  # Dask's would tell the size of rows in memory
             return self.client.submit(_same, context, pure=False, retries=_RETRIES)
 
+    def _each(self, function: Callable[..., Any], shared: Any, items: Sequence[Any]) -> list[Any]:
+        """A task for each item, as one graph: every graph costs the scheduler milliseconds."""
+        arguments = [packed(item) for item in items]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a graph of some MB
+            tasks: list[Any] = self.client.map(
+                function, [shared] * len(items), arguments, pure=False, retries=_RETRIES
+            )
+        return tasks
+
     def _reduce(self, nodes: list[Any]) -> Any:
         while len(nodes) > 1:
-            nodes = [
-                self.client.submit(_merge, *nodes[i : i + _FAN_IN], pure=False, retries=_RETRIES)
-                for i in range(0, len(nodes), _FAN_IN)
-            ]
+            groups = [nodes[i : i + _FAN_IN] for i in range(0, len(nodes), _FAN_IN)]
+            nodes = self.client.map(_merge, groups, pure=False, retries=_RETRIES)
         return nodes[0]
 
 
@@ -182,11 +186,28 @@ def _same(context: Any) -> Any:
     return context
 
 
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+def packed(argument: Any) -> bytes:
+    """An argument of a task, small and in one piece.
+
+    The scheduler takes graphs apart, and keeps the last messages to every worker for developers.
+    """
+    return zlib.compress(pickle.dumps(argument, protocol=5), level=1)
 
 
-def _merge(first: ExactStatistic, *others: ExactStatistic) -> ExactStatistic:
+def _unpacked(data: bytes) -> Any:
+    return pickle.loads(zlib.decompress(data))  # noqa: S301 - the driver's own, of this task
+
+
+def _run_packed(context: PassContext, unit: bytes) -> ExactStatistic:
+    return run_unit(context, _unpacked(unit))
+
+
+def _call_packed(function: Callable[[Any], Any], item: bytes) -> Any:
+    return function(_unpacked(item))
+
+
+def _merge(parts: Sequence[ExactStatistic]) -> ExactStatistic:
+    first, *others = parts
     for other in others:
         first = first.merge(other)
     return first
@@ -242,6 +263,7 @@ def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
         "distributed.deploy.lost-worker-timeout": f"{NO_WORKERS_SECONDS:.0f}s",
         "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
         "distributed.admin.log-length": 0,
+        "distributed.admin.low-level-log-length": 0,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }

@@ -60,6 +60,24 @@ def whitened_radius(p: int) -> float:
     return math.sqrt(p) + 2.0
 
 
+CLIPPED = 0.05
+"""Share of a component's rows that may be clipped where the fit knows what clipping leaves."""
+
+
+def component_radius(p: int) -> float:
+    """Clipping radius where answers are explained by a mixture's own clipped moments.
+
+    Noise grows with the radius (squared, for second moments), and what clipping removes is known
+    under the component's own model: the expected KL of the noise is least at about ``sqrt(p)``,
+    where it clips half of the rows, and is there a third or a quarter of what it is at
+    :func:`whitened_radius`. But rows that are no Gaussian are then judged by their middle alone. So
+    no more than :data:`CLIPPED` of a Gaussian's rows are clipped: docs/method.md, section 4.
+    """
+    from scipy.special import gammainccinv
+
+    return math.sqrt(2 * float(gammainccinv(p / 2, CLIPPED)))
+
+
 def clipped_share(p: int, radius: float) -> float:
     """``E min(|w|, t)^2 / p`` for white Gaussian rows: what clipping leaves of the variance."""
     from scipy.special import gammainc, gammaincc

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.allocation import (
     clipped_share,
+    component_radius,
     kl_curvatures,
     rows_per_component,
     split,
@@ -81,9 +82,11 @@ def step(
     """One pass: ask for the moments of the mixture's components, and re-estimate it."""
     if problem.covariance == "tied":
         level = "all"
-    plan = _plan(problem, centre, mixture, name, rho, level, last)
+    joint = level == "component" and history.trusted and explainable(mixture)
+    radius = (component_radius if joint else whitened_radius)(mixture.dimension)
+    plan = _plan(problem, mixture, name, rho, level, last, radius)
     answer = ask(plan, centre.latent)
-    if level == "component" and history.trusted and explainable(mixture):
+    if joint:
         refined = refine(problem, centre, mixture, plan, answer, history, last)
         means = _inside(problem, centre, refined.mixture.means)
         held = replace(refined.mixture, means=means)
@@ -136,16 +139,15 @@ def _matched(asked: Mixture, measured: Mixture, answer: Observed) -> Mixture:
 
 def _plan(
     problem: Problem,
-    centre: Centre,
     mixture: Mixture,
     name: str,
     rho: float,
     level: Level,
     last: bool,
+    radius: float,
 ) -> PassPlan:
     p = mixture.dimension
     cells = np.arange(mixture.n_components)
-    radius = whitened_radius(p)
     # Before the last pass counts and means decide where components go: the KL of noise alone
     # would starve them.
     allocation = problem.allocation if last else "even"

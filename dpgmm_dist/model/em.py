@@ -6,6 +6,7 @@ runs on those. Everything is deterministic given the public seed.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ _SCREEN_DRAWS = 6000
 _SCREEN_STEPS = 25
 _SAME_OPTIMUM = 1e-3
 _OPERATIONS = 8e9
-_POLISH_STEPS = 120
+_POLISH_STEPS = 50
+_POLISH_DRAWS = 20_000
 _TOLERANCE = 1e-5
 _WEIGHT_FLOOR = 1e-4
 _KMEANS_DRAWS = 10_000
@@ -59,9 +61,9 @@ def fits_of_draws(
     )
     restarts = max(3, min(restarts, restarts * few // _SCREEN_DRAWS + 1))
     many = affordable(
-        4 * effort * _OPERATIONS, components, p, keep * _POLISH_STEPS, len(draws), few
+        4 * effort * _OPERATIONS, components, p, keep * _POLISH_STEPS, _POLISH_DRAWS, few
     )
-    keep = max(1, min(keep, keep * many // len(draws) + 1))
+    keep = max(1, min(keep, keep * many // _POLISH_DRAWS + 1))
     points = Points.of(draws[:many])
     part = points.first(few)
     rng = np.random.Generator(np.random.Philox(seed))
@@ -86,7 +88,7 @@ def clustered_fits(
     most = affordable(
         effort * _OPERATIONS, components, p, restarts * steps, len(draws), 4 * components * (p + 2)
     )
-    points = Points.of(draws[:most])
+    points = Points.of(draws[: min(most, _POLISH_DRAWS)])
 
     def one(start: int) -> Fit:
         rows = points.rows
@@ -193,7 +195,7 @@ def _together(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]:
 def _coefficients(weights: Floats, means: Floats, covariances: Floats) -> Floats:
     """(R K, M) what a row's features are multiplied with to give its log joint density."""
     p = means.shape[-1]
-    rows, columns = np.triu_indices(p)
+    rows, columns = triangle(p)
     factor = np.linalg.cholesky(covariances)
     inverse = np.linalg.inv(factor)
     precision = np.swapaxes(inverse, -1, -2) @ inverse
@@ -208,7 +210,7 @@ def _coefficients(weights: Floats, means: Floats, covariances: Floats) -> Floats
 def _maximise(points: Points, share: Floats) -> tuple[Floats, Floats, Floats]:
     """Weights (C,), means (C, p) and covariances (C, p, p) of shares (C, n)."""
     p = len(points.middle)
-    rows, columns = np.triu_indices(p)
+    rows, columns = triangle(p)
     total = share @ points.features
     mass = total[:, 0] + 1e-12
     means = total[:, 1 : 1 + p] / mass[:, None]
@@ -236,6 +238,12 @@ def log_components(rows: Floats, means: Floats, covariances: Floats) -> Floats:
     out += log_det + p * _LOG_2_PI
     out *= -0.5
     return out
+
+
+@functools.cache
+def triangle(p: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows and columns of the upper triangle of a (p, p) matrix."""
+    return np.triu_indices(p)
 
 
 def pairs(v: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:

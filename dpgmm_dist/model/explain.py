@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.em import Fit, pairs
+from dpgmm_dist.model.em import Fit, pairs, triangle
 from dpgmm_dist.model.seen import Seen, cells_of, own_answers, responsibilities, statistics
 from dpgmm_dist.model.shrinkage import whitener
 
@@ -223,7 +223,7 @@ class _Problem:
 def _score(fit: Fit, x: Floats, k: int) -> Singles:
     """(n, P / K) derivative of component k's log density by its own parameters."""
     p = x.shape[1]
-    rows, columns = np.triu_indices(p)
+    rows, columns = triangle(p)
     w = (x - fit.means[k]) @ whitener(fit.covariances[k])
     w = w.astype(np.float32)
     out = np.empty((len(x), 1 + p + len(rows)), dtype=np.float32)
@@ -246,7 +246,7 @@ def moved_by(fit: Fit, step: Floats) -> Fit:
     ``C -> B (I + E / 2)^2 B`` stays positive definite, and is ``B (I + E) B`` to first order.
     """
     components, p = fit.means.shape
-    rows, columns = np.triu_indices(p)
+    rows, columns = triangle(p)
     each = step.reshape(components, -1)
     weights = fit.weights * np.exp(each[:, 0])
     means, covariances = fit.means.copy(), np.empty_like(fit.covariances)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.allocation import clipped_share
-from dpgmm_dist.model.em import Fit, log_components, pairs
+from dpgmm_dist.model.em import Fit, log_components, pairs, triangle
 from dpgmm_dist.model.plan import Observed
 from dpgmm_dist.model.seeding import nearest
 
@@ -76,7 +76,7 @@ class Seen:
         v = self.inside(x, cell)
         parts = [np.atleast_1d(weight.sum()), weight @ v]
         if self.second:
-            parts.append(((v * weight[:, None]).T @ v)[np.triu_indices(v.shape[1])])
+            parts.append(((v * weight[:, None]).T @ v)[triangle(v.shape[1])])
         return np.concatenate(parts)
 
 
@@ -99,15 +99,15 @@ def seen_of(
     own = np.flatnonzero(answer.cell_label == label)
     p = answer.centres.shape[1]
     names: tuple[tuple[str, int], ...] = (("count", 1), ("sum", p), ("second", p * (p + 1) // 2))
-    triangle = np.triu_indices(p)
+    rows_of, columns_of = triangle(p)
     values, sigmas = [], []
     for block in answer.blocks:
         width = dict(names)[block.statistic]
         measured = block.values[own]
         sigma = np.full(width, block.sigma)
         if block.statistic == "second":
-            measured = measured[:, triangle[0], triangle[1]]
-            sigma[triangle[0] != triangle[1]] /= np.sqrt(2)
+            measured = measured[:, rows_of, columns_of]
+            sigma[rows_of != columns_of] /= np.sqrt(2)
         values.append(measured.reshape(len(own), width))
         sigmas.append(np.broadcast_to(sigma, (len(own), width)))
     back = np.linalg.inv(white)
@@ -138,7 +138,7 @@ def own_answers(one: Seen) -> Floats:
     out = np.zeros(one.values.shape)
     out[:, 0] = one.asked.weights
     if one.second:
-        rows, columns = np.triu_indices(p)
+        rows, columns = triangle(p)
         diagonal = 1 + p + np.flatnonzero(rows == columns)
         out[:, diagonal] = one.asked.weights[:, None] * clipped_share(p, one.radius)
     return out

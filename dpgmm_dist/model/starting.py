@@ -24,9 +24,8 @@ from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.refining import History, parameters
-from dpgmm_dist.model.seen import Seen, responsibilities
+from dpgmm_dist.model.seen import Seen
 from dpgmm_dist.model.shrinkage import floor_eigenvalues
-from dpgmm_dist.model.subspace import directions
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,9 +36,6 @@ _PATIENCE = 2
 _CLUSTERINGS = 2
 _EXPLAINED = 2
 """Fits from k-means starts that are made, and those of the best likelihood that are explained."""
-_AXES = 16
-"""Dimensions in which fits are sought where there are many."""
-_LIFTED = 10_000
 _STEPS = 4
 WRONG_MODEL = 1.5
 """Squared residuals a number, 1 where the model is right, from which the data are no such mixture.
@@ -110,13 +106,14 @@ def _best(
     effort = 1 / problem.labels / len(candidates)
     tried: list[dict[str, Any]] = []
     for components in candidates:
-        cost = _noise_cost(problem, components, rows, draws.shape[1], rho)
+        cost = _noise_cost(problem, components, rows, problem.latent_dimension, rho)
         worse += 1
-        likelihood = -np.inf
-        for fit, score, wrong in _fits(draws, components, measures, seen, label, effort):
-            likelihood = max(likelihood, score)
-            if best is None or score - cost > most:
-                best, most, worse, misfit = fit, score - cost, 0, wrong
+        fits = _fits(draws, components, measures, seen, label, effort)
+        # Of as many components, the one that agrees best with all answers; their likelihood,
+        # which knows counts and means alone, compares numbers of components.
+        fit, likelihood, wrong = min(fits, key=lambda one: (one[2], -one[1]))
+        if best is None or likelihood - cost > most:
+            best, most, worse, misfit = fit, likelihood - cost, 0, wrong
         tried.append(
             {"components": components, "log_likelihood": likelihood, "expected_noise_kl": cost}
         )
@@ -141,7 +138,9 @@ def _fits(
     fitted to them).
     """
     size = parameters(components, draws.shape[1])
-    fits = _of_draws(draws, components, measures[-1], label, effort)
+    fits = fits_of_draws(draws, components, _RESTARTS, _DIFFERENT, 11 + label, effort)
+    fits += clustered_fits(draws, components, _CLUSTERINGS, 11 + label, effort=effort)
+    fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
         return score_cells(fit, measures, _DRAWS, 13 + label)
@@ -164,42 +163,6 @@ def _fits(
     # No mixture of so many agrees with the cells: what is likeliest for their draws is safer than
     # what agrees best with their noisy moments.
     return [(fit, likelihood(fit), np.inf) for fit in fits[:1]]
-
-
-def _of_draws(
-    draws: Floats, components: int, cells_seen: CellMeasure, label: int, effort: float
-) -> list[Fit]:
-    """Different fits to draws, the best first.
-
-    In many dimensions they are sought in the few along which cells differ by more than noise: in
-    the others draws are Gaussians about noise, in which EM finds only its own luck.
-    """
-    axes = None
-    if draws.shape[1] > cells.SECOND_DIMENSION:
-        axes = directions(cells_seen.means, cells_seen.share, cells_seen.noise, _AXES)
-    few = draws if axes is None else draws @ axes
-    fits = fits_of_draws(few, components, _RESTARTS, _DIFFERENT, 11 + label, effort)
-    fits += clustered_fits(few, components, _CLUSTERINGS, 11 + label, effort=effort)
-    fits.sort(key=lambda fit: -fit.score)
-    if axes is None:
-        return fits
-    return [_lifted(fit, few[:_LIFTED], draws[:_LIFTED]) for fit in fits[:_DIFFERENT]]
-
-
-def _lifted(fit: Fit, few: Floats, draws: Floats) -> Fit:
-    """Of a fit to projected draws, what its responsibilities give for the draws themselves."""
-    share = responsibilities(fit, few)
-    mass = share.sum(axis=0) + 1e-12
-    means = share.T @ draws / mass[:, None]
-    spread = np.cov(draws, rowvar=False)
-    covariances = np.empty((len(mass), *spread.shape))
-    for k, mean in enumerate(means):
-        apart = draws - mean
-        # As if each had p more rows spread like all together: few draws leave no small variance.
-        more = len(spread)
-        second = (apart * share[:, k, None]).T @ apart + more * spread
-        covariances[k] = second / (mass[k] + more)
-    return Fit(fit.weights, means, covariances, fit.score)
 
 
 def _held(fit: Fit) -> Fit:

@@ -8,8 +8,10 @@ import numpy as np
 
 from dpgmm_dist.model import cells, components, krylov, tied
 from dpgmm_dist.model.matching import CellMeasure
+from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.moments import find_centre
-from dpgmm_dist.model.problem import Ask, Fitted, Problem
+from dpgmm_dist.model.narrowing import narrowed
+from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
 from dpgmm_dist.model.starting import start_mixture
@@ -29,11 +31,12 @@ def schedule(problem: Problem) -> dict[str, float]:
         shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
     else:
         shares = {
-            "cells.1": 0.09,
-            "cells.2": 0.09,
-            "components.1": 0.09,
-            "components.2": 0.13,
-            "components.3": 0.50,
+            "cells.1": 0.08,
+            "cells.2": 0.14,
+            "components.1": 0.08,
+            "components.2": 0.11,
+            "components.3": 0.13,
+            "components.4": 0.36,
         }
     return {"moments.sum": 0.03, "moments.second": 0.07, **shares}
 
@@ -46,20 +49,11 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
         return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))
     if _is_tied(problem):
         return tied.fit(problem, ask, centre, budget)
-    density = cells.initial_density(problem, centre)
-    cell_steps = [step for step in budget if step.startswith("cells")]
+    cell_steps = [(step, rho) for step, rho in budget.items() if step.startswith("cells")]
     component_steps = [step for step in budget if step.startswith("components")]
     final_rho = budget[component_steps[-1]]
-    measures: list[list[CellMeasure]] = []
     history = History(centre)
-    for step in cell_steps:
-        last = step == cell_steps[-1]
-        density, measured, answer = cells.refine(
-            problem, ask, centre, density, step, budget[step], last
-        )
-        measures.append(measured)
-        history.note(answer, [None] * problem.labels)
-    mixture, choice = start_mixture(problem, centre, density, measures, history, final_rho)
+    mixture, choice = _first(problem, ask, centre, cell_steps, history, final_rho)
     chosen = np.bincount(mixture.label_index).tolist()
     level = components.second_level(
         problem, centre.rows, max(chosen), centre.pooled.shape[0], final_rho
@@ -85,6 +79,33 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
             "error_bars": _error_notes(estimate),
         },
     )
+
+
+def _first(
+    problem: Problem,
+    ask: Ask,
+    centre: Centre,
+    steps: list[tuple[str, float]],
+    history: History,
+    final_rho: float,
+) -> tuple[Mixture, list[list[dict[str, Any]]]]:
+    """The cells passes, and the first mixture with why it has its number of components."""
+    density = cells.initial_density(problem, centre)
+    measures: list[list[CellMeasure]] = []
+    nobody = [None] * problem.labels
+    narrow, told, here = None, history, centre
+    for step, rho in steps:
+        last = step == steps[-1][0]
+        if last and centre.pooled.shape[0] > cells.SECOND_DIMENSION:
+            narrow = narrowed(centre, [seen[-1] for seen in history.labels])
+            density, here = narrow.density(density), narrow.centre
+            measures, told = [], History(here)
+        density, measured, answer = cells.refine(problem, ask, here, density, step, rho, last)
+        measures.append(measured)
+        told.note(answer, nobody)
+    mixture, choice = start_mixture(problem, here, density, measures, told, final_rho)
+    history.trusted = told.trusted
+    return mixture if narrow is None else narrow.lifted(mixture), choice
 
 
 _NEARLY_ALL = 0.95

@@ -231,6 +231,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=None, help="rows sampled for each one counted")
     parser.add_argument("--insecure-seeds", action="store_true", help="repeatable, NOT PRIVATE")
     parser.add_argument("--no-baselines", action="store_true", help="releases alone")
+    parser.add_argument("--no-releases", action="store_true", help="baselines alone")
     parser.add_argument(
         "--noise", choices=("auto", "gaussian", "discrete_gaussian"), default="auto"
     )
@@ -238,7 +239,7 @@ def main() -> None:
     args = parser.parse_args()
     results = Results(args)
     with threadpool_limits(1):
-        for name in args.sets:
+        for name in [] if args.no_releases else args.sets:
             run_releases(name, args, results)
         for name in [] if args.no_baselines or args.folds else args.sets:
             run_baselines(name, args, results)

@@ -4,8 +4,8 @@
     python jobs/benchmarks/scale.py predict       the same, and the time and cost of large releases
     python jobs/benchmarks/scale.py cluster [--workers 1000] [--files 100000]
 
-``cluster`` is a Dask scheduler with light workers in this process, whose tasks read nothing: the
-time and memory that planning and scheduling take, whatever the rows.
+``cluster`` is a Dask scheduler with light workers, whose tasks read nothing: the time and memory
+that planning and scheduling take, whatever the rows (simulated_cluster.py).
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.parquet_files import FoundFile, Place
 from dpgmm_dist.data.parquet_schema import Footer, Wanted
 from dpgmm_dist.data.source import ParquetSource
-from dpgmm_dist.engine import cluster
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.engine.memory import memory_plan
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.passes.kernel import statistic_sizes
-from dpgmm_dist.passes.run import PassContext
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import noise_source
@@ -42,6 +40,10 @@ PASSES = {"moments": 2, "hard": 2, "soft": 3}
 """Of an unlabelled release: two of moments, two of cells, three of components."""
 ROW_GROUPS = 8
 GROUP_ROWS = 130_000
+DIMENSION, COMPONENTS = 64, 10
+"""Of the simulated cluster."""
+FILES_PER_TASK = 200
+"""As footers are read by the package."""
 PRICE = 0.05
 """Currency units for a core and an hour: your own price goes here."""
 
@@ -94,18 +96,23 @@ def seconds(work: Any) -> float:
 
 def synthetic(files: int, dimension: int) -> ParquetSource:
     """A source with footers as of ``files`` files of ``GROUP_ROWS`` rows; there are no files."""
+    wanted = Wanted(("x",), False, None, ())
+    footers = synthetic_footers(0, files, dimension)
+    return ParquetSource(Place("s3://bucket/data", {}), wanted, dimension, _footers=footers)
+
+
+def synthetic_footers(first: int, count: int, dimension: int = DIMENSION) -> tuple[Footer, ...]:
+    """Footers as of files that do not exist."""
     groups = tuple((GROUP_ROWS // ROW_GROUPS, 0) for _ in range(ROW_GROUPS))
-    footers = tuple(
+    return tuple(
         Footer(
             FoundFile(f"bucket/data/part-{i:06d}.parquet", 1, f"etag:{i:032x}", ()),
             dimension,
             4,
             groups,
         )
-        for i in range(files)
+        for i in range(first, first + count)
     )
-    wanted = Wanted(("x",), False, None, ())
-    return ParquetSource(Place("s3://bucket/data", {}), wanted, dimension, footers)
 
 
 def planning(files: int, dimension: int) -> tuple[float, float, int]:
@@ -159,56 +166,8 @@ def predict(found: list[Constants], cores: int, price: float) -> None:
             )
 
 
-def light_unit(context: PassContext, unit: Any) -> ExactStatistic:
-    """What a task returns, without having read anything."""
-    return ExactStatistic.zeros(context.query.step, statistic_sizes(context.query))
-
-
-def simulated(workers: int, files: int) -> None:
-    """One pass over units of synthetic footers on light workers of this process."""
-    import distributed
-
-    dimension, components = 16, 10
-    taken, held, count = planning(files, dimension)
-    print(f"{files:,} footers: planned in {taken:.1f} s, {held:.0f} MB, {count:,} units")
-    source = synthetic(files, dimension)
-    units = source.plan()
-    cluster.run_unit = light_unit
-    query = _query(dimension, components)
-    context = PassContext(source, FeatureMap(dimension, 1.0), query)
-    start = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    with (
-        distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            memory_limit=0,
-            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
-            worker_dashboard_address=None,
-        ) as made,
-        distributed.Client(made) as client,
-    ):
-        client.wait_for_workers(workers)
-        print(f"{workers:,} workers in {time.perf_counter() - start:.1f} s")
-        most = 0
-
-        def watch(_: float) -> None:
-            nonlocal most
-            most = max(most, len(made.scheduler.tasks))
-
-        start, cpu = time.perf_counter(), time.process_time()
-        cluster.DaskEngine(client).run(context, units, watch)
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(
-            f"one pass of {len(units):,} tasks: {wall:.1f} s, {1000 * cpu / len(units):.2f} ms of "
-            f"processor a task (scheduler, client and workers together), at most {most:,} tasks in "
-            f"the scheduler, {after - before:,.0f} MB more at the peak"
-        )
-
-
-def _query(dimension: int, components: int) -> PassQuery:
+def query_of(dimension: int, components: int = COMPONENTS) -> PassQuery:
+    """A soft pass."""
     from workload import mixture_of
 
     from dpgmm_dist.model.plan import Latent
@@ -216,6 +175,12 @@ def _query(dimension: int, components: int) -> PassQuery:
 
     plan = plans(mixture_of(components, dimension), 1.0)[SOFT]
     return compile_pass(plan, Latent(dimension), FeatureMap(dimension, 1.0).step)
+
+
+def statistic(dimension: int = DIMENSION) -> ExactStatistic:
+    """What a task of that pass returns, of no rows."""
+    query = query_of(dimension)
+    return ExactStatistic.zeros(query.step, statistic_sizes(query))
 
 
 def main() -> None:
@@ -227,7 +192,9 @@ def main() -> None:
     parser.add_argument("--price", type=float, default=PRICE)
     arguments = parser.parse_args()
     if arguments.what == "cluster":
-        simulated(arguments.workers, arguments.files)
+        from simulated_cluster import simulated
+
+        simulated(arguments.workers, arguments.files, DIMENSION)
         return
     found = show_constants(SHAPES)
     if arguments.what == "predict":

@@ -8,28 +8,18 @@ tests/external/test_store_faults.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dpgmm_dist import pipeline
-from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.errors import DpgmmError
-
-from .faults import (
-    DONE,
-    FAILED,
-    KILLED,
-    Fault,
-    Place,
-    all_at_once,
-    check_and_resume,
-    drive,
-    in_process,
-    write_rows,
+from .fault_runs import (
+    Places,
+    codes_at_points,
+    eight_drivers_share_a_release,
+    eight_releases_race,
+    expected_code,
 )
+from .faults import DONE, KILLED, Fault, check_and_resume, drive, write_rows
 
 # The changes of state of this release, in order: what is written, and each draw of noise.
 STATES = [
@@ -52,19 +42,6 @@ STATES = [
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(tmp_path_factory.mktemp("faults") / "rows")
-
-
-class Places:
-    """Fresh ledgers and outputs, one for each point."""
-
-    def __init__(self, folder: Path, rows: Path) -> None:
-        self.folder, self.rows, self.made = folder, rows, 0
-
-    def fresh(self) -> Place:
-        self.made += 1
-        notes = self.folder / str(self.made)
-        notes.mkdir()
-        return Place(str(notes / "ledger"), str(notes / "out"), notes, self.rows)
 
 
 @pytest.fixture
@@ -97,26 +74,10 @@ def test_the_changes_of_state_are_those_of_the_list(places: Places) -> None:
     ],
 )
 def test_a_fault_at_every_change_of_state(kind: str, stride: int, places: Places) -> None:
-    expected = {"acknowledgement lost": DONE, "store gone": FAILED}.get(kind, KILLED)
-    codes = []
-    for point in points(stride):
-        place = places.fresh()
-        codes.append(drive(place, Fault(kind, point), begin=True))
-        check_and_resume(place, codes[-1])
-        if kind != "acknowledgement lost" and codes[-1] == DONE:
-            break  # the release had fewer changes of state
-        if kind == "acknowledgement lost":
-            names = (place.notes / f"names {kind}").read_text().splitlines()
-            if point >= len(names) - 1:
-                break
-    done = codes if kind == "acknowledgement lost" else codes[:-1]
-    assert set(done) == {expected}
+    codes = codes_at_points(kind, stride, places)
+    assert set(codes) == {expected_code(kind)}
     least = {"killed within": 200, "killed before": 30, "killed after": 30}.get(kind, 25)
-    assert len(done) >= least // stride
-
-
-def points(stride: int) -> Iterator[int]:
-    return iter(range(0, 2000, stride))
+    assert len(codes) >= least // stride
 
 
 def test_a_driver_killed_twice(places: Places) -> None:
@@ -129,45 +90,10 @@ def test_a_driver_killed_twice(places: Places) -> None:
 
 
 def test_eight_drivers_of_one_release_share_it(places: Places) -> None:
-    place = places.fresh()
-    assert in_process(lambda: init(place.ledger, 1.0, 1e-6), place.notes) == DONE
-    assert all_at_once([lambda: run(place, "week-1")] * 8, place.notes) == [DONE] * 8
-    check_and_resume(place, DONE)
+    eight_drivers_share_a_release(places.fresh())
 
 
 def test_eight_releases_race_for_what_is_left(places: Places) -> None:
-    """Two of (1, 1e-6) fit (1.5, 1e-5): two are released, six are refused with exit code 3."""
     place = places.fresh()
-    url = place.ledger
-    assert in_process(lambda: init(url, 1.5, 1e-5), place.notes) == DONE
-    runs = []
-    for me in range(8):
-        mine = replace(place, output=str(place.notes / f"out-{me}"))
-        runs.append(lambda mine=mine, me=me: run(mine, f"driver-{me}"))
-    codes = all_at_once(runs, place.notes)
-    assert sorted(codes) == [DONE] * 2 + [3] * 6
-    winners = {me for me, code in enumerate(codes) if code == DONE}
-    assert in_process(lambda: charged_are(url, winners), place.notes) == DONE
+    winners = eight_releases_race(place)
     assert {int(path.parent.name[-1]) for path in place.notes.glob("out-*/release.json")} == winners
-
-
-def init(url: str, epsilon: float, delta: float) -> int:
-    Ledger.init(url, epsilon, delta)
-    return DONE
-
-
-def charged_are(url: str, drivers: set[int]) -> int:
-    ledger = Ledger.open(url)
-    assert ledger.verify() == len(drivers)
-    charged = {record.charge.release_id for record in ledger.records}
-    assert charged == {f"driver-{me}" for me in drivers}
-    return DONE
-
-
-def run(place: Place, release_id: str) -> int:
-    Fault("none", -1).install(place.notes)
-    try:
-        pipeline.release(place.spec(), release_id=release_id)
-    except DpgmmError as error:
-        return error.exit_code
-    return DONE

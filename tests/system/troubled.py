@@ -227,7 +227,7 @@ def calm(unit: str) -> list[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=500)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpgmm_dist.data.blocks import FilePiece, PlanUnit
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine import open_engine
-from dpgmm_dist.engine.cluster import DaskEngine, _check_versions, _merge
+from dpgmm_dist.engine.cluster import DaskEngine, _call_packed, _check_versions, _merge, packed
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import ClusterError, DataError, SpecError
 from dpgmm_dist.passes.run import PassContext, PassFailed
@@ -86,6 +87,17 @@ def test_nothing_stays_on_the_cluster(client):
         if not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
             break
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
+
+
+def test_arguments_of_tasks_are_small():
+    """Schedulers may keep them long after: 128 files' names are 20 kB as objects."""
+    pieces = tuple(FilePiece(f"bucket/data/day={i}/part-{i:06d}.parquet", (0,)) for i in range(128))
+    unit = PlanUnit(3, pieces, 1 << 27)
+    assert len(packed(unit)) < 2000
+    assert _call_packed(lambda one: one, packed(unit)).index == 3
+    assert [one.path for one in _call_packed(lambda one: one, packed(unit)).pieces] == [
+        one.path for one in pieces
+    ]
 
 
 def test_no_warning_tells_the_size_of_rows_in_memory(client, capfd):
@@ -183,8 +195,8 @@ def test_merging_takes_any_number_of_partial_sums():
         part = ExactStatistic.zeros("s", (1,))
         part.add_integers(0, np.array([10**value]))
         parts.append(part)
-    assert integers(_merge(*parts)) == [[111_110]]
-    assert integers(_merge(parts[0])) == [[10]]
+    assert integers(_merge(parts)) == [[111_110]]
+    assert integers(_merge(parts[:1])) == [[10]]
 
 
 # ---------------------------------------------------------------- choosing an engine
@@ -245,7 +257,9 @@ from dpgmm_dist.engine import open_engine
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
-    with open_engine(workers=1):
+    with open_engine(workers=1) as engine:
+        # No log of what was sent to workers: it would hold every task's arguments.
+        assert engine.client.cluster.scheduler.transition_log.maxlen == 0
         me = psutil.Process()
         for process in (me, *me.children(recursive=True)):
             for found in process.net_connections():

@@ -7,9 +7,10 @@ import pytest
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.model import components
+from dpgmm_dist.model.allocation import component_radius
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.plan import Latent, Observed
-from dpgmm_dist.model.problem import Centre, Problem
+from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import InsecureTestNoise
@@ -34,10 +35,8 @@ def answers() -> tuple[Observed, list[Observed]]:
     features = FeatureMap(P, NORM)
     u, _ = features.to_lattice(X)
     problem = Problem(P, NORM, 0.03, components=2)
-    centre = Centre(
-        Latent(P), np.array([2e4]), 1.0, np.zeros((1, P)), np.eye(P)[None], np.eye(P), 0.0
-    )
-    plan = components._plan(problem, centre, truth, "components.2", 0.015, "component", True)
+    radius = component_radius(P)
+    plan = components._plan(problem, truth, "components.2", 0.015, "component", True, radius)
     query = compile_pass(plan, Latent(P), features.step)
 
     class Silence(InsecureTestNoise):

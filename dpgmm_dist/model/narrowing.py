@@ -1,0 +1,110 @@
+"""Many dimensions: the first mixture is sought only where the rows are not one Gaussian.
+
+However many dimensions there are, the means of K components differ along K - 1 directions at the
+most. Along all others (as long as covariances do not differ there) a label's rows are the one
+Gaussian that its moments describe, and a cells pass says nothing about them that is not known. So
+what the first cells pass measured is compared with what that Gaussian would have given, and the
+directions in which the difference exceeds the noise are kept. The second cells pass and the first
+mixture live in those few coordinates, where second moments of cells are cheap; the rest of each
+component follows as the regression of the one Gaussian says, until the components passes measure
+it. All but the second pass is post-processing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.problem import Centre
+from dpgmm_dist.model.seen import Seen, statistics
+from dpgmm_dist.model.shrinkage import whitener
+
+Floats = npt.NDArray[np.float64]
+
+FEWEST, MOST = 4, 16
+"""Directions kept."""
+_DRAWS = 50_000
+_SEED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow:
+    """A few directions of latent space, and everything known so far along them."""
+
+    whole: Centre
+    basis: Floats
+    """(p, q) orthonormal columns."""
+    centre: Centre
+    """In the q coordinates."""
+
+    def density(self, mixture: Mixture) -> Mixture:
+        """A mixture's marginal along the directions."""
+        return replace(
+            mixture,
+            means=mixture.means @ self.basis,
+            covariances=self.basis.T @ mixture.covariances @ self.basis,
+        )
+
+    def lifted(self, mixture: Mixture) -> Mixture:
+        """The mixture of all coordinates with this marginal and each label's own regression."""
+        label = mixture.label_index
+        gains = self.whole.covariances @ self.basis @ np.linalg.inv(self.centre.covariances)
+        shift = mixture.means - self.centre.means[label]
+        change = mixture.covariances - self.centre.covariances[label]
+        gain = gains[label]
+        means = self.whole.means[label] + (gain @ shift[:, :, None])[:, :, 0]
+        covariances = self.whole.covariances[label] + gain @ change @ gain.transpose(0, 2, 1)
+        covariances = (covariances + covariances.transpose(0, 2, 1)) / 2
+        return replace(mixture, means=means, covariances=covariances)
+
+
+def narrowed(centre: Centre, seen: Sequence[Seen]) -> Narrow:
+    """The directions in which what a cells pass measured is not that of each label's Gaussian.
+
+    Parameters
+    ----------
+    seen : of each label, in pooled-whitened coordinates
+    """
+    white = whitener(centre.pooled)
+    apart = np.concatenate([_apart(one, centre, label, white) for label, one in enumerate(seen)])
+    _, lengths, axes = np.linalg.svd(apart, full_matrices=False)
+    # The largest singular value of noise alone (Marchenko and Pastur).
+    edge = math.sqrt(len(apart)) + math.sqrt(apart.shape[1])
+    kept = int(np.clip((lengths > edge).sum(), FEWEST, MOST))
+    # Coordinates x @ axes of whitened x = y @ white are y @ (white axes).
+    basis, _ = np.linalg.qr(white @ axes[:kept].T)
+    basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(kept)])
+    latent = centre.latent
+    inner = basis if latent.basis is None else latent.basis @ basis
+    return Narrow(
+        centre,
+        basis,
+        replace(
+            centre,
+            latent=Latent(latent.width, inner, latent.offset),
+            means=centre.means @ basis,
+            covariances=basis.T @ centre.covariances @ basis,
+            pooled=basis.T @ centre.pooled @ basis,
+        ),
+    )
+
+
+def _apart(one: Seen, centre: Centre, label: int, white: Floats) -> Floats:
+    """(C, p) first moments of cells less those of the label's Gaussian, in units of their noise."""
+    p = len(white)
+    mean = centre.means[label] @ white
+    rng = np.random.Generator(np.random.Philox([_SEED, label]))
+    half = rng.standard_normal((_DRAWS // 2, p))
+    root = np.linalg.cholesky(white @ centre.covariances[label] @ white)
+    x = mean + np.concatenate([half, -half]) @ root.T
+    expected = statistics(one, x, np.full(len(x), 1 / len(x)))
+    difference = one.values - expected
+    first = difference[:, 1 : 1 + p] + difference[:, :1] * (one.centres - mean)
+    sampling = np.maximum(expected[:, 0], 0.0) * (1 / max(one.rows, 1.0) + 1 / len(x))
+    return np.asarray(first / np.sqrt(one.sigma[:, 1] ** 2 + sampling)[:, None])

@@ -1,0 +1,110 @@
+"""Directions are kept in which rows are not one Gaussian; along the others nothing is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.narrowing import FEWEST, narrowed
+from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.problem import Centre
+from dpgmm_dist.model.seeding import kmeans_centres
+from dpgmm_dist.model.seen import Seen, statistics
+from dpgmm_dist.model.shrinkage import whitener
+
+Floats = npt.NDArray[np.float64]
+P, ROWS = 20, 40_000
+
+
+def scale() -> Floats:
+    """A covariance that is not the identity, so that forgetting to whiten would show."""
+    root = np.random.default_rng(8).standard_normal((P, P))
+    return np.asarray(np.eye(P) + 0.3 * root @ root.T / P)
+
+
+def rows_of(apart: float, seed: int) -> tuple[Floats, Floats]:
+    """Rows of three equal components whose means differ along two directions; those directions."""
+    rng = np.random.default_rng(seed)
+    ways = np.linalg.qr(rng.standard_normal((P, 2)))[0]
+    corners = apart * np.array([[1.0, 0], [-0.5, 0.87], [-0.5, -0.87]])
+    x = rng.standard_normal((ROWS, P)) @ np.linalg.cholesky(scale()).T
+    return x + (corners @ ways.T)[rng.integers(3, size=ROWS)], ways
+
+
+def centre_of(x: Floats) -> Centre:
+    mean, covariance = x.mean(axis=0)[None], np.cov(x, rowvar=False)
+    rows = np.array([float(len(x))])
+    return Centre(Latent(P), rows, 1.0, mean, covariance[None], covariance, 0.0)
+
+
+def cells_pass(x: Floats, centre: Centre, sigma: float) -> Seen:
+    """A cells pass over whitened rows, seeded from draws of the one Gaussian."""
+    white = whitener(centre.pooled)
+    rng = np.random.default_rng(3)
+    centres, _ = kmeans_centres(rng.standard_normal((5000, P)) + centre.means @ white, 40, 1)
+    width = np.zeros((len(centres), 1 + P))
+    maps = np.repeat(np.eye(P)[None], len(centres), axis=0)
+    one = Seen(centres, maps, 7.0, width, width + sigma, float(len(x)))
+    exact = statistics(one, x @ white, np.full(len(x), 1 / len(x)))
+    return replace(one, values=exact + sigma * rng.standard_normal(width.shape))
+
+
+def inside(ways: Floats, basis: Floats) -> float:
+    """Smallest cosine between the plane of ``ways`` and the kept directions."""
+    return float(np.linalg.svd(ways.T @ basis, compute_uv=False).min())
+
+
+def test_the_plane_in_which_means_differ_is_kept() -> None:
+    x, ways = rows_of(5.0, 0)
+    centre = centre_of(x)
+    narrow = narrowed(centre, [cells_pass(x, centre, 1e-4)])
+    q = narrow.basis.shape[1]
+    assert FEWEST <= q <= 8
+    np.testing.assert_allclose(narrow.basis.T @ narrow.basis, np.eye(q), atol=1e-12)
+    # Compared where the noise is alike in all directions: in whitened coordinates.
+    white = whitener(centre.pooled)
+    found = np.linalg.qr(np.linalg.solve(white, narrow.basis))[0]
+    assert inside(np.linalg.qr(white @ ways)[0], found) > 0.95
+
+
+def test_of_one_gaussian_only_the_fewest_are_kept() -> None:
+    x, _ = rows_of(0.0, 1)
+    centre = centre_of(x)
+    assert narrowed(centre, [cells_pass(x, centre, 1e-4)]).basis.shape[1] == FEWEST
+
+
+def test_noise_does_not_pass_for_structure() -> None:
+    x, _ = rows_of(3.5, 2)
+    centre = centre_of(x)
+    assert narrowed(centre, [cells_pass(x, centre, 1.0)]).basis.shape[1] == FEWEST
+
+
+def test_lifting_keeps_the_marginal_and_the_regression_on_it() -> None:
+    x, _ = rows_of(3.5, 0)
+    centre = centre_of(x)
+    narrow = narrowed(centre, [cells_pass(x, centre, 1e-4)])
+    q = narrow.basis.shape[1]
+    rng = np.random.default_rng(5)
+    small = Mixture(
+        np.array([0.4, 0.6]),
+        narrow.centre.means + rng.standard_normal((2, q)),
+        np.stack([0.5 * narrow.centre.pooled, 0.8 * narrow.centre.pooled]),
+        np.zeros(2, dtype=np.int64),
+        (),
+    )
+    whole = narrow.lifted(small)
+    back = narrow.density(whole)
+    np.testing.assert_allclose(back.means, small.means, atol=1e-9)
+    np.testing.assert_allclose(back.covariances, small.covariances, atol=1e-9)
+    assert np.linalg.eigvalsh(whole.covariances).min() > 0
+    # Given the kept coordinates the others vary as the one Gaussian says.
+    b = narrow.basis
+    for one in whole.covariances:
+        gain = one @ b @ np.linalg.inv(b.T @ one @ b)
+        expected = centre.pooled @ b @ np.linalg.inv(b.T @ centre.pooled @ b)
+        np.testing.assert_allclose(gain, expected, atol=1e-8)
+    assert whole.means @ b == pytest.approx(small.means)
