@@ -18,13 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpgmm_dist.artifact.load import load_release
+from dpgmm_dist.artifact.load import Release, load_release
 
 from .releases import done, write_spec
 
 MOST_MEAN_KL = 0.005
 MOST_KL = 0.01
 FRESH_ROWS = 50_000
+DRAWS = 500_000
+OTHER_NOISE = 1000
 FEW, ALL = range(2), range(5)
 
 PARAMETERS = 5 * (1 + 10 + 55) - 1
@@ -67,6 +69,14 @@ def divergence(known: Callable[[int], Any], tmp_path_factory: pytest.TempPathFac
 
 
 def _divergence(known: Any, allocation: str, folder: Path) -> tuple[float, float]:
+    release = _release(known, allocation, folder, known.seed)
+    fresh = known.fresh(FRESH_ROWS)
+    found = float(np.mean(known.truth.log_prob(fresh) - release.score_samples(fresh)))
+    return found, float(release.receipt["plan"]["expected_kl"])
+
+
+def _release(known: Any, allocation: str, folder: Path, noise_seed: int) -> Release:
+    folder.mkdir(exist_ok=True)
     rows = known.rows()
     column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
     data = folder / "rows.parquet"
@@ -80,11 +90,8 @@ def _divergence(known: Any, allocation: str, folder: Path) -> tuple[float, float
         model={"components": known.recipe.components, "allocation": allocation},
     )
     target = folder / "release"
-    done("release", spec, "--output", target, "--insecure-test-noise", known.seed)
-    fresh = known.fresh(FRESH_ROWS)
-    release = load_release(str(target))
-    found = float(np.mean(known.truth.log_prob(fresh) - release.score_samples(fresh)))
-    return found, float(release.receipt["plan"]["expected_kl"])
+    done("release", spec, "--output", target, "--insecure-test-noise", noise_seed)
+    return load_release(str(target))
 
 
 @pytest.mark.parametrize("seed", ALL)
@@ -116,3 +123,29 @@ def test_the_expected_divergence_of_the_noise_is_what_it_makes(
     noise = float(np.mean([one for one, _ in found])) - sampling
     expected = float(np.mean([one for _, one in found]))
     assert 0.5 < noise / expected < 2.0, (noise, expected)
+
+
+def _apart(one: Release, other: Release) -> float:
+    """The KL divergence of a release from another, in nats."""
+    draws, _ = one.sample(DRAWS, seed=5)
+    return float(np.mean(one.score_samples(draws) - other.score_samples(draws)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "seeds"), [("separated", FEW), ("plane", ALL)])
+def test_releases_of_the_same_rows_are_as_far_apart_as_their_noise_promises(
+    mixtures: ModuleType, tmp_path: Path, name: str, seeds: range
+) -> None:
+    noise, expected = [], []
+    for seed in seeds:
+        known = mixtures.known_mixture(mixtures.RECIPES[name], seed)
+        one, other = (
+            _release(known, "kl", tmp_path / f"{seed}.{noise_seed}", noise_seed)
+            for noise_seed in (seed, OTHER_NOISE + seed)
+        )
+        # Each is one noise away from where there is none, so two are twice that far apart; what
+        # sampling and the estimator do to the same rows is the same in both.
+        noise += [_apart(one, other) / 2, _apart(other, one) / 2]
+        expected += [float(each.receipt["plan"]["expected_kl"]) for each in (one, other)]
+    ratio = float(np.mean(noise) / np.mean(expected))
+    assert 0.5 < ratio < 2.0, (noise, expected)
