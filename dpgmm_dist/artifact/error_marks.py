@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dpgmm_dist.model.shrinkage import NEARLY_ALL
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NOMINAL, APPROXIMATE, UNKNOWN = "nominal", "approximate", "unknown"
-NEARLY_ALL = 0.95
-"""Weight of its own measurement from which a covariance counts as not shrunk."""
 _KINDS = ("weight_se_kind", "mean_se_kind", "covariance_se_kind")
 _KEPT, _BIAS = "covariance_kept", "covariance_shrinkage"
 

@@ -29,6 +29,8 @@ Singles = npt.NDArray[np.float32]
 
 MOST_PARAMETERS = 1500
 """Of a label's mixture, up to which the normal equations are solved: K (1 + p + p (p + 1) / 2)."""
+_WORTH = 0.01
+"""Relative gain of beginning again, below which that ends."""
 _CHORDS = 3
 """Steps taken with one derivative, at the most."""
 _PRIOR = (1.0, 1.0, 0.5)
@@ -66,6 +68,8 @@ class Effort:
     """Relative gain of a step below which the fit ends."""
     draws: int = 60_000
     slope_draws: int = 15_000
+    anchors: int = 1
+    """How often a fit may begin again where it ended."""
 
     def shared(self, labels: int, parameters: int) -> Effort:
         """The effort for one of several labels, still enough for its number of parameters."""
@@ -82,8 +86,30 @@ def explain(
     Deterministic given the public seed; the mixture of the lowest misfit met is returned.
     ``errors`` asks for the covariance and expected KL too.
     """
-    problem = _Problem(start, answers, seed, effort)
     prior = _prior(*start.means.shape)
+    problem = _Problem(start, answers, seed, effort)
+    fit, least = _descended(problem, start, prior, effort)
+    for _ in range(effort.anchors - 1):
+        # The prior and the sampling errors were those about the start: now about what was found.
+        nearer = _Problem(fit, answers, seed, effort)
+        found, misfit = _descended(nearer, fit, prior, effort)
+        if not misfit < least:
+            break
+        enough = misfit > (1 - _WORTH) * least
+        problem, fit, least = nearer, found, misfit
+        if enough:
+            break
+    total = float(fit.weights.sum())
+    released = replace(fit, weights=fit.weights / total)
+    if not errors:
+        return Explained(released, least, len(problem.target), total)
+    covariance = problem.error(fit, prior)
+    expected = 0.5 * float((problem.fisher(fit) * covariance).sum())
+    return Explained(released, least, len(problem.target), total, covariance, expected)
+
+
+def _descended(problem: _Problem, start: Fit, prior: Floats, effort: Effort) -> tuple[Fit, float]:
+    """The mixture at the end of damped Gauss-Newton steps from ``start``, and its misfit."""
     fit, moved = start, np.zeros(len(prior))
     residual = problem.residual(fit)
     least = float(residual @ residual)
@@ -108,13 +134,7 @@ def explain(
                 break  # what is left wants another derivative, if anything does
         if not before - least > effort.tolerance * before:
             break
-    total = float(fit.weights.sum())
-    released = replace(fit, weights=fit.weights / total)
-    if not errors:
-        return Explained(released, least, len(residual), total)
-    covariance = problem.error(fit, prior)
-    expected = 0.5 * float((problem.fisher(fit) * covariance).sum())
-    return Explained(released, least, len(residual), total, covariance, expected)
+    return fit, least
 
 
 class _Problem:

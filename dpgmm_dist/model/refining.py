@@ -23,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 _LEAST_EIGENVALUE = 1e-4
 """Floor on variances, in units of the pooled ones: far below what noise would leave standing."""
 _LARGEST_EIGENVALUE = 1e2
+_ANCHORS = 4
 
 
 @dataclass(eq=False)
@@ -94,7 +95,7 @@ def refine(
 
     def of_label(label: int) -> Explained:
         start = starts[label]
-        effort = Effort().shared(problem.labels, parameters(*start.means.shape))
+        effort = Effort(anchors=_ANCHORS).shared(problem.labels, parameters(*start.means.shape))
         return explain(start, history.labels[label], 17 + label, effort, errors=last)
 
     explained = in_order(of_label, range(problem.labels))

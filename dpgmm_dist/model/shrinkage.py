@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
+NEARLY_ALL = 0.95
+"""Weight of its own measurement from which a covariance counts as not shrunk."""
+
 _SIGNIFICANT = 3.0
 """Standard deviations of the noise's energy that tell signal from noise."""
 

@@ -14,6 +14,7 @@ from dpgmm_dist.model.narrowing import narrowed
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
+from dpgmm_dist.model.shrinkage import NEARLY_ALL
 from dpgmm_dist.model.starting import start_mixture
 
 _FEW_DIMENSIONS = 5
@@ -108,15 +109,11 @@ def _first(
     return mixture if narrow is None else narrow.lifted(mixture), choice
 
 
-_NEARLY_ALL = 0.95
-"""Weight of its own measurement from which a covariance counts as not shrunk."""
-
-
 def _error_notes(estimate: components.Estimate) -> dict[str, Any]:
     """What standard errors leave out: shrinkage makes them approximate, its bias stands apart."""
     kept = estimate.keep
     return {
-        "covariances": "nominal" if float(kept.min()) > _NEARLY_ALL else "approximate",
+        "covariances": "nominal" if float(kept.min()) > NEARLY_ALL else "approximate",
         "weight_of_own_covariance": [round(float(one), 6) for one in kept],
         "relative_shrinkage_bias": None
         if estimate.bias is None

@@ -13,7 +13,6 @@ import releases
 from dpgmm_dist.artifact import error_marks, schema
 from dpgmm_dist.artifact.load import load_release
 from dpgmm_dist.artifact.show import describe_release
-from dpgmm_dist.model import strategy
 
 JOINT = {
     "expected_kl": 0.002,
@@ -81,7 +80,3 @@ def test_a_release_without_marks_is_read_and_shown(tmp_path: Path) -> None:
 def test_a_plan_of_other_components_is_refused() -> None:
     with pytest.raises(ValueError, match="lists 4 components under error_bars, not 3"):
         error_marks.marks_of(JOINT, 3)
-
-
-def test_the_receipt_and_the_marks_agree_on_what_is_nearly_all() -> None:
-    assert error_marks.NEARLY_ALL == strategy._NEARLY_ALL
