@@ -73,7 +73,7 @@ def narrowed(centre: Centre, seen: Sequence[Seen]) -> Narrow:
     """
     white = whitener(centre.pooled)
     apart = np.concatenate([_apart(one, centre, label, white) for label, one in enumerate(seen)])
-    _, lengths, axes = np.linalg.svd(apart, full_matrices=False)
+    _, lengths, axes = np.linalg.svd(apart)  # all directions, even of one cell
     # The largest singular value of noise alone (Marchenko and Pastur).
     edge = math.sqrt(len(apart)) + math.sqrt(apart.shape[1])
     kept = int(np.clip((lengths > edge).sum(), FEWEST, MOST))

@@ -83,6 +83,18 @@ def test_noise_does_not_pass_for_structure() -> None:
     assert narrowed(centre, [cells_pass(x, centre, 1.0)]).basis.shape[1] == FEWEST
 
 
+def test_one_cell_is_enough() -> None:
+    x, _ = rows_of(3.5, 0)
+    centre = centre_of(x)
+    seen = cells_pass(x, centre, 1.0)
+    one = replace(
+        seen, centres=seen.centres[:1], maps=seen.maps[:1], values=seen.values[:1],
+        sigma=seen.sigma[:1],
+    )  # fmt: skip
+    basis = narrowed(centre, [one]).basis
+    np.testing.assert_allclose(basis.T @ basis, np.eye(FEWEST), atol=1e-12)
+
+
 def test_lifting_keeps_the_marginal_and_the_regression_on_it() -> None:
     x, _ = rows_of(3.5, 0)
     centre = centre_of(x)
