@@ -53,11 +53,11 @@ def test_a_release_is_made_of_hardly_any_rows_and_of_mere_noise(
 
 
 def test_components_that_stand_apart_are_found_among_many_dimensions(tmp_path: Path) -> None:
-    """Three groups along two of 24 directions; each has a component of its own at its middle."""
+    """Three groups along two of 40 directions; each has a component of its own at its middle."""
     rng = np.random.default_rng(3)
-    ways = np.linalg.qr(rng.standard_normal((24, 2)))[0]
+    ways = np.linalg.qr(rng.standard_normal((40, 2)))[0]
     middles = np.array([[0.8, 0.0], [-0.8, 0.5], [0.0, -0.8]]) @ ways.T
-    X = middles[rng.integers(3, size=60_000)] + 0.15 * rng.standard_normal((60_000, 24))
+    X = middles[rng.integers(3, size=60_000)] + 0.15 * rng.standard_normal((60_000, 40))
     mixture = released(tmp_path, X, 1.0).mixture
     apart = np.linalg.norm(mixture.means[:, None] - middles, axis=2)
     assert sorted(apart.argmin(axis=1)) == [0, 1, 2]
