@@ -21,7 +21,7 @@ def released(folder: Path, X: np.ndarray, epsilon: float, labels: int = 0, **mod
     spec = ReleaseSpec.from_dict(
         {
             "dataset": dataset,
-            "bounds": {"norm": 3.0},
+            "bounds": {"norm": 2.0},
             "privacy": {"epsilon": epsilon, "delta": 1e-6},
             "model": {"components": 3} | model,
         }
@@ -57,7 +57,7 @@ def test_components_that_stand_apart_are_found_among_many_dimensions(tmp_path: P
     rng = np.random.default_rng(3)
     ways = np.linalg.qr(rng.standard_normal((40, 2)))[0]
     middles = np.array([[0.8, 0.0], [-0.8, 0.5], [0.0, -0.8]]) @ ways.T
-    X = middles[rng.integers(3, size=60_000)] + 0.15 * rng.standard_normal((60_000, 40))
+    X = middles[rng.integers(3, size=200_000)] + 0.15 * rng.standard_normal((200_000, 40))
     mixture = released(tmp_path, X, 1.0).mixture
     apart = np.linalg.norm(mixture.means[:, None] - middles, axis=2)
     assert sorted(apart.argmin(axis=1)) == [0, 1, 2]
