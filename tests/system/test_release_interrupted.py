@@ -61,6 +61,8 @@ def start(spec: Path, *options: object) -> subprocess.Popen[str]:
         text=True,
         env=environment(),
         start_new_session=True,
+        # A shell's background job, such as a whole test run, would hand down "ignore Ctrl-C".
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
