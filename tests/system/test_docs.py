@@ -80,12 +80,13 @@ def run(arguments: list[str], folder: Path, shims: Path) -> tuple[int, str]:
 
 @pytest.fixture
 def shims(tmp_path: Path) -> Path:
-    """A folder with the ``dpgmm`` command of this interpreter, for the path."""
+    """A folder with ``dpgmm`` and ``python``, both of this interpreter, for the path."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    command = folder / "dpgmm"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dpgmm_dist.cli "$@"\n')
-    command.chmod(0o755)
+    for name, arguments in (("dpgmm", " -m dpgmm_dist.cli"), ("python", "")):
+        command = folder / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
+        command.chmod(0o755)
     return folder
 
 
