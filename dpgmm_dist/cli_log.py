@@ -102,7 +102,7 @@ def take_over_dask() -> None:
     """Dask gives its loggers handlers of their own when it is first imported."""
     if not log().structured:
         return
-    import distributed  # noqa: F401
+    import distributed  # noqa: F401 - adds its handlers when it is first imported
 
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] in ("distributed", "bokeh", "tornado"):

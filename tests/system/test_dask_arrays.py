@@ -42,7 +42,7 @@ def released(source: AnySource, target: Path, **options: object) -> dict[str, st
         source=source,
         release_id="same",
         insecure_test_noise=5,
-        **options,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]  # of several types
     )
     return digests(target)
 

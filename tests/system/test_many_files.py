@@ -39,7 +39,7 @@ def many_files(folder: Path, count: int) -> Path:
 
 
 # A lambda travels by value: the scheduler's process knows no tests.
-TASKS_KNOWN = lambda dask_scheduler: len(dask_scheduler.tasks)  # noqa: E731
+TASKS_KNOWN = lambda dask_scheduler: len(dask_scheduler.tasks)  # noqa: E731 - travels by value
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def test_failures_are_objects_with_the_exit_code(structured, capsys, error, even
 def test_lines_for_people_stay_lines(capsys):
     log().say("one\ntwo")
     warn("careful")
-    with pytest.raises(BaseException):  # noqa: B017
+    with pytest.raises(BaseException):  # noqa: B017 - whatever ends the command
         fail(DataError("a\nb"))
     assert capsys.readouterr().err.splitlines() == [
         *("dpgmm: one", "dpgmm: two", "dpgmm: warning: careful"),
