@@ -271,6 +271,12 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "tied": {"width": 6, "components": 2, "covariance": "tied", "allocation": "even"},
 }
 
+WIDE: dict[str, dict[str, Any]] = {
+    "few rows": {"width": 26, "components": 1, "label_values": (0, 1)},
+    "narrowed": {"width": 18, "components": 2},
+}
+"""Dearer ones, of the paths for many dimensions: signed sums, and cells along few directions."""
+
 
 @cache
 def real_queries(name: str) -> tuple[PassQuery, ...]:
@@ -308,7 +314,7 @@ def _asked(name: str) -> tuple[PassQuery, ...]:
     from dpgmm_dist.model.strategy import fit
     from dpgmm_dist.translate import compile_pass, observe
 
-    problem = Problem(norm=1.0, rho=0.05, **PROBLEMS[name])
+    problem = Problem(norm=1.0, rho=0.05, **(PROBLEMS | WIDE)[name])
     u, labels = real_rows(name, 3000)
     step = FeatureMap(problem.width, problem.norm).step
     found: list[PassQuery] = []
@@ -325,7 +331,7 @@ def _asked(name: str) -> tuple[PassQuery, ...]:
 
 def real_rows(name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (n, d) on the lattice around a few centres, a tenth of them too long, and labels."""
-    options = PROBLEMS[name]
+    options = (PROBLEMS | WIDE)[name]
     d, label_count = options["width"], len(options.get("label_values", "x"))
     rng = np.random.default_rng(5)
     labels = rng.integers(0, label_count, n)

@@ -125,6 +125,16 @@ def test_the_declared_cost_is_not_a_wild_guess(name):
             assert best == query_cost(query)
 
 
+@pytest.mark.parametrize(
+    ("name", "own"), [("few rows", "subspace.1"), ("narrowed", "components.4")]
+)
+def test_no_hostile_row_costs_more_than_is_declared_in_many_dimensions(name, own):
+    queries = real_queries(name)
+    assert own in {query.step for query in queries}  # the path that is meant
+    for query in queries:
+        assert breaches(query, query) == 0
+
+
 # ---------------------------------------------------------------- the power of the check
 
 
