@@ -21,6 +21,7 @@ from dpgmm_dist.model.em import Fit, clustered_fits, fits_of_draws
 from dpgmm_dist.model.explain import MOST_PARAMETERS, Effort, explain
 from dpgmm_dist.model.matching import CellMeasure, match_cells, score_cells
 from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.moves import escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.refining import History, parameters
@@ -108,7 +109,8 @@ def _best(
     for components in candidates:
         cost = _noise_cost(problem, components, rows, problem.latent_dimension, rho)
         worse += 1
-        fits = _fits(draws, components, measures, seen, label, effort)
+        moves = len(candidates) == 1
+        fits = _fits(draws, components, measures, seen, label, effort, moves)
         # Of as many components, the one that agrees best with all answers; their likelihood,
         # which knows counts and means alone, compares numbers of components.
         fit, likelihood, wrong = min(fits, key=lambda one: (one[2], -one[1]))
@@ -131,8 +133,9 @@ def _fits(
     seen: list[Seen],
     label: int,
     effort: float,
+    moves: bool,
 ) -> list[tuple[Fit, float, float]]:
-    """Fits of so many components that agree with the cells.
+    """Fits of so many components that agree with the cells, ``moves`` asked to find them.
 
     Each with its likelihood of them, and with its misfit a number (infinite where it was not
     fitted to them).
@@ -145,11 +148,10 @@ def _fits(
     def likelihood(fit: Fit) -> float:
         return score_cells(fit, measures, _DRAWS, 13 + label)
 
-    def explained(fit: Fit) -> tuple[Fit, float, float]:
+    def explained(fit: Fit) -> tuple[Fit, float]:
         work = Effort(steps=_STEPS).shared(math.ceil(1 / effort), size)
         found = explain(fit, seen, 13 + label, work, errors=False)
-        held = _held(found.fit)
-        return held, likelihood(held), found.misfit / found.answers
+        return _held(found.fit), found.misfit / found.answers
 
     def matched(fit: Fit) -> tuple[Fit, float, float]:
         fit = match_cells(fit, measures, _DRAWS, 13 + label, effort=effort)
@@ -157,9 +159,11 @@ def _fits(
 
     if size > MOST_PARAMETERS:
         return in_order(matched, fits[:_DIFFERENT])
-    good = in_order(explained, fits[:_EXPLAINED])
-    if min(misfit for _, _, misfit in good) < WRONG_MODEL:
-        return good
+    fit, misfit = min(in_order(explained, fits[:_EXPLAINED]), key=lambda one: one[1])
+    if moves:
+        fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
+    if misfit < WRONG_MODEL:
+        return [(fit, likelihood(fit), misfit)]
     # No mixture of so many agrees with the cells: what is likeliest for their draws is safer than
     # what agrees best with their noisy moments.
     return [(fit, likelihood(fit), np.inf) for fit in fits[:1]]

@@ -43,6 +43,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "second moments of cells": {"cells._plan": _without_second},
     "over-seeding (8 cells)": {"cells.cells_affordable.__defaults__": (8,)},
     "many starts": {"starting._RESTARTS": 1, "starting._CLUSTERINGS": 1, "starting._EXPLAINED": 1},
+    "moves out of wrong optima": {"moves._MOST": 0},
     "clipping (sqrt(p) + 2)": {"components.component_radius": allocation.whitened_radius},
     "mild clipping (a fifth of the rows)": {"allocation.CLIPPED": 0.2},
     "KL split (even)": {},
