@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dpgmm_dist.model import moves
+from dpgmm_dist.model import moves, starting
 from dpgmm_dist.model.em import Fit
 from dpgmm_dist.model.explain import Effort, explain
+from dpgmm_dist.model.matching import CellMeasure
 from dpgmm_dist.model.moves import Move, Parts, apply, escaped, merged, promising
 from dpgmm_dist.model.seeding import kmeans_centres
 from dpgmm_dist.model.seen import Seen, statistics
@@ -85,6 +86,22 @@ def test_it_escapes_where_the_fit_alone_does_not(sigma: float) -> None:
     fit, least = out_of_it()
     assert apart(fit) < 0.1 and least < moves.RIGHT
     assert np.array_equal(out_of_it()[0].means, fit.means)  # seeds are public and fixed
+
+
+def test_the_first_mixture_is_sought_by_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "fits_of_draws", lambda *_: [wrong()])
+    monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: [])
+    one = cells_pass()
+    rest = np.full(len(one.centres), 0.01), one.values[:, 0] * ROWS
+    measure = CellMeasure(one.centres, one.values[:, 0], one.centres, *rest)
+
+    def first(with_moves: bool) -> tuple[Fit, float, float]:
+        return starting._fits(rows()[:10_000], 4, [measure], [one], 0, 1.0, with_moves)[0]
+
+    assert apart(first(True)[0]) < 0.1
+    stuck, _, misfit = first(False)
+    assert apart(stuck) > 1.0
+    assert np.isinf(misfit)  # it seemed no mixture of four
 
 
 def test_the_merged_one_is_blamed_and_the_halves_are_missed_least() -> None:
