@@ -13,7 +13,7 @@ from dpgmm_dist.model.matching import CellMeasure
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan, Statistic
 from dpgmm_dist.model.problem import Ask, Centre, Problem
-from dpgmm_dist.model.seeding import kmeans_centres
+from dpgmm_dist.model.seeding import LLOYD_STEPS, kmeans_centres
 from dpgmm_dist.model.shrinkage import floor_eigenvalues, noise_energy, toward, whitener
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +24,9 @@ MOST_CELLS = 64
 SECOND_DIMENSION = 16
 """Up to here the last pass also measures each cell's second moment."""
 _DRAWS = 20_000
+_OPERATIONS = 2e9
+"""Of seeding a label's cells: bounds the draws in many dimensions."""
+_DRAWS_PER_CELL = 100
 _NOISE_PER_CELL = 0.3
 """Noise wanted on a cell's mean, in standard deviations, when choosing how many cells."""
 _RADIUS_QUANTILE = 0.98
@@ -89,6 +92,9 @@ def _seed(
     p = len(white)
     cells = cells_affordable(centre.rows, whitened_radius(p) / 2, rho)
     draws_each = max(2000, _DRAWS // problem.labels)
+    step_of_a_draw = 2 * int(cells.max()) * p
+    affordable = int(_OPERATIONS / (LLOYD_STEPS * step_of_a_draw))
+    draws_each = max(min(draws_each, affordable), min(draws_each, _DRAWS_PER_CELL * MOST_CELLS))
     labels: list[int] = []
     centres: list[Floats] = []
     within: list[Floats] = []

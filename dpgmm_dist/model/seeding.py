@@ -8,7 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_STEPS = 25
+LLOYD_STEPS = 25
 _CHUNK = 2048
 """Points compared at a time, so that what is compared stays in the processor's cache."""
 
@@ -25,7 +25,7 @@ def kmeans_centres(draws: Floats, cells: int, seed: int) -> tuple[Floats, Ints]:
     rng = np.random.Generator(np.random.Philox(seed))
     centres = draws[rng.choice(len(draws), cells, replace=False)]
     index = nearest(draws, centres)
-    for _ in range(_STEPS):
+    for _ in range(LLOYD_STEPS):
         order = np.argsort(index, kind="stable")
         some, first = np.unique(index[order], return_index=True)
         counts = np.diff(np.append(first, len(draws)))

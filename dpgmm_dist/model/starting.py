@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 _AUTO = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _DRAWS = 40_000
-_RESTARTS = 40
 _PATIENCE = 2
-_CLUSTERINGS = 2
-_EXPLAINED = 2
-"""Fits from k-means starts that are made, and those of the best likelihood that are explained."""
-_STEPS = 4
 WRONG_MODEL = 1.5
 """Squared residuals a number, 1 where the model is right, from which the data are no such mixture.
 Known mixtures stayed below 1.3, even at a wrong optimum; flights, which are none, do not."""
@@ -47,6 +42,39 @@ _DIFFERENT = 4
 """Fits of each number of components that are matched and compared."""
 
 
+@dataclass(frozen=True)
+class Care:
+    """How much work the first mixture is worth."""
+
+    restarts: int
+    """Of expectation maximisation on draws, from far-apart draws."""
+    clusterings: int
+    """The same from k-means of the draws."""
+    search: float
+    """Draws of the latter, as a multiple of what all their steps could afford: few take them."""
+    explained: int
+    """Fits of the best likelihood of the draws that are fitted to all answers."""
+    fit: Effort
+    """How each is fitted."""
+    moves: bool = False
+    """Whether moves are tried where the fit leaves much unexplained: not after a hasty one."""
+    parameters: float = math.inf
+    """Of a mixture times steps, and times fits begun again, beyond which there are fewer."""
+
+    def effort(self, share: float, size: int) -> Effort:
+        """For a fit of ``size`` parameters that is one of 1 / ``share``."""
+        most = max(1, int(min(self.parameters, 1e9) / size))
+        steps, anchors = min(self.fit.steps, most), min(self.fit.anchors, most)
+        fit = replace(self.fit, steps=steps, anchors=anchors)
+        return fit.shared(math.ceil(1 / share), size)
+
+
+FULL = Care(40, 2, 1.0, 2, Effort(steps=4), moves=True)
+START = Care(0, 8, 1.5, 2, Effort(steps=6, draws=30_000, anchors=3), parameters=1000)
+"""Where components passes see dimensions that this mixture was not sought in: they measure it
+better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section 3)."""
+
+
 def start_mixture(
     problem: Problem,
     centre: Centre,
@@ -54,6 +82,7 @@ def start_mixture(
     measures: list[list[CellMeasure]],
     history: History,
     rho: float,
+    care: Care = FULL,
 ) -> tuple[Mixture, list[list[dict[str, Any]]]]:
     """The mixture that the components passes begin with, and why it has that many components.
 
@@ -62,6 +91,7 @@ def start_mixture(
     density : cells as Gaussians, by label
     measures, history : what each cells pass measured of each label
     rho : budget of the last components pass, whose noise decides how many components pay
+    care : how much work to do
     """
     white = history.white
 
@@ -69,7 +99,7 @@ def start_mixture(
         draws = cells.draw(density, label, max(4000, _DRAWS // problem.labels), 7) @ white
         own = [one[label] for one in measures]
         rows = float(centre.rows[label])
-        return _best(problem, draws, own, history.labels[label], rows, rho, label)
+        return _best(problem, draws, own, history.labels[label], rows, rho, label, care)
 
     chosen = in_order(of_label, range(problem.labels))
     parts = [fit for fit, _, _ in chosen]
@@ -96,6 +126,7 @@ def _best(
     rows: float,
     rho: float,
     label: int,
+    care: Care,
 ) -> tuple[Fit, bool, list[dict[str, Any]]]:
     """The fit (whitened) of the best predicted likelihood: what explains the cells, less noise.
 
@@ -109,8 +140,8 @@ def _best(
     for components in candidates:
         cost = _noise_cost(problem, components, rows, problem.latent_dimension, rho)
         worse += 1
-        moves = len(candidates) == 1
-        fits = _fits(draws, components, measures, seen, label, effort, moves)
+        moves = care.moves and len(candidates) == 1
+        fits = _fits(draws, components, measures, seen, label, effort, care, moves)
         # Of as many components, the one that agrees best with all answers; their likelihood,
         # which knows counts and means alone, compares numbers of components.
         fit, likelihood, wrong = min(fits, key=lambda one: (one[2], -one[1]))
@@ -133,6 +164,7 @@ def _fits(
     seen: list[Seen],
     label: int,
     effort: float,
+    care: Care,
     moves: bool,
 ) -> list[tuple[Fit, float, float]]:
     """Fits of so many components that agree with the cells, ``moves`` asked to find them.
@@ -141,15 +173,18 @@ def _fits(
     fitted to them).
     """
     size = parameters(components, draws.shape[1])
-    fits = fits_of_draws(draws, components, _RESTARTS, _DIFFERENT, 11 + label, effort)
-    fits += clustered_fits(draws, components, _CLUSTERINGS, 11 + label, effort=effort)
+    search = effort * care.search
+    fits = []
+    if care.restarts:
+        fits += fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
+    fits += clustered_fits(draws, components, care.clusterings, 11 + label, effort=search)
     fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
         return score_cells(fit, measures, _DRAWS, 13 + label)
 
     def explained(fit: Fit) -> tuple[Fit, float]:
-        work = Effort(steps=_STEPS).shared(math.ceil(1 / effort), size)
+        work = care.effort(effort, size)
         found = explain(fit, seen, 13 + label, work, errors=False)
         return _held(found.fit), found.misfit / found.answers
 
@@ -159,7 +194,7 @@ def _fits(
 
     if size > MOST_PARAMETERS:
         return in_order(matched, fits[:_DIFFERENT])
-    fit, misfit = min(in_order(explained, fits[:_EXPLAINED]), key=lambda one: one[1])
+    fit, misfit = min(in_order(explained, fits[: care.explained]), key=lambda one: one[1])
     if moves:
         fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
     if misfit < WRONG_MODEL:

@@ -15,10 +15,12 @@ from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
 from dpgmm_dist.model.shrinkage import NEARLY_ALL
-from dpgmm_dist.model.starting import start_mixture
+from dpgmm_dist.model.starting import FULL, START, start_mixture
 
 _FEW_DIMENSIONS = 5
 """Up to here second moments of cells cost so little that cells get a larger share."""
+
+_NARROW_CELLS = {"cells.1": 0.08, "cells.2": 0.14}
 
 
 def schedule(problem: Problem) -> dict[str, float]:
@@ -30,14 +32,14 @@ def schedule(problem: Problem) -> dict[str, float]:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
     elif p <= cells.SECOND_DIMENSION:
         shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
+    elif problem.assignment == "hard":
+        shares = {**_NARROW_CELLS, "components.1": 0.20, "components.2": 0.48}
     else:
         shares = {
-            "cells.1": 0.08,
-            "cells.2": 0.14,
-            "components.1": 0.08,
-            "components.2": 0.11,
-            "components.3": 0.13,
-            "components.4": 0.36,
+            **_NARROW_CELLS,
+            "components.1": 0.12,
+            "components.2": 0.16,
+            "components.3": 0.40,
         }
     return {"moments.sum": 0.03, "moments.second": 0.07, **shares}
 
@@ -104,7 +106,8 @@ def _first(
         density, measured, answer = cells.refine(problem, ask, here, density, step, rho, last)
         measures.append(measured)
         told.note(answer, nobody)
-    mixture, choice = start_mixture(problem, here, density, measures, told, final_rho)
+    care = FULL if narrow is None else START
+    mixture, choice = start_mixture(problem, here, density, measures, told, final_rho, care)
     history.trusted = told.trusted
     return mixture if narrow is None else narrow.lifted(mixture), choice
 

@@ -96,7 +96,9 @@ def test_the_first_mixture_is_sought_by_moves(monkeypatch: pytest.MonkeyPatch) -
     measure = CellMeasure(one.centres, one.values[:, 0], one.centres, *rest)
 
     def first(with_moves: bool) -> tuple[Fit, float, float]:
-        return starting._fits(rows()[:10_000], 4, [measure], [one], 0, 1.0, with_moves)[0]
+        return starting._fits(
+            rows()[:10_000], 4, [measure], [one], 0, 1.0, starting.FULL, with_moves
+        )[0]
 
     assert apart(first(True)[0]) < 0.1
     stuck, _, misfit = first(False)
