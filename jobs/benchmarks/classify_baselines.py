@@ -24,8 +24,8 @@ from dpgmm_dist.model.shrinkage import floor_eigenvalues
 
 COMPONENTS = 5
 _LLOYD = 4
-_STEPS = 100
-_RATE = 4.0
+_STEPS = 300
+_RATE = 40.0
 Labelled = tuple[np.ndarray, np.ndarray]
 
 
