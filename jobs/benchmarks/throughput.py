@@ -5,7 +5,8 @@
 Rows are drawn from a mixture and written as Parquet (float32 lists); then every case runs in turn,
 again and again, so that all of them meet the same machine. The bare loop reads with pyarrow, finds
 the nearest centre in numpy, sorts stably and takes float64 X^T X per component: the least that
-any such pass can do. Absolute times drift; read the ratios, each taken within one repeat.
+any such pass can do; "bare soft" weighs by responsibilities instead, and soft passes are compared
+with it. Absolute times drift; read the ratios, each taken within one repeat.
 "cpu" is processor time of this process, which other work disturbs less than it disturbs "wall"
 (that of Dask's workers is not in it). "1->2" is the gain from a second thread or worker, "gain"
 that as a share of the bare loop's own. Whole releases run in processes of their own, start-up
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from whole_release import whole_release
-from workload import HARD, SOFT, Ours, Workload, bare_pass, mixture_of, workload
+from workload import HARD, SOFT, Ours, Workload, bare_pass, bare_soft_pass, mixture_of, workload
 
 from dpgmm_dist.engine.cluster import open_cluster
 from dpgmm_dist.engine.local import LocalEngine
@@ -52,6 +53,7 @@ def measure(load: Workload, repeats: int) -> dict[str, list[Times]]:
     cases: dict[str, Callable[[], object]] = {}
     for threads in (1, 2):
         cases[f"bare/{threads}"] = lambda t=threads: bare_pass(load, t)
+        cases[f"bare soft/{threads}"] = lambda t=threads: bare_soft_pass(load, t)
         reading, keeping = LocalEngine(threads, cache_bytes=0), LocalEngine(threads)
         for name in ours.contexts:
             cases[f"{name}/{threads}"] = lambda n=name, e=reading: ours.run(n, e)
@@ -126,7 +128,8 @@ def summary(found: dict[str, list[Times]]) -> list[dict[str, Any]]:
     """For each case: median seconds, and the median over repeats of its ratio to the bare loop."""
     rows = []
     for name, times in found.items():
-        bare = found["bare/" + name.rpartition("/")[2]]
+        own = "bare soft/" if name.startswith("soft") else "bare/"
+        bare = found[own + name.rpartition("/")[2]]
         one = found.get(name.rpartition("/")[0] + "/1")
         row: dict[str, Any] = {"case": name}
         for index, kind in enumerate(("wall", "cpu")):

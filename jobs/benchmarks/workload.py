@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ FILES = 4
 GROUP_ROWS = 65_536
 BARE_ROWS = 16_384
 """Rows that the bare loop handles at once: faster than whole row groups, which leave the cache."""
+SOFT_SHARE = 1e-4
+"""Responsibilities below it are left out, as by our kernel's table."""
 SEED = 2026
 HARD, SOFT = "hard, a map each", "soft, a map each"
 
@@ -94,26 +96,43 @@ def write_rows(folder: Path, truth: Mixture, rows: int) -> float:
 def bare_pass(load: Workload, threads: int) -> list[np.ndarray]:
     """X^T X per nearest centre, over every row group, on ``threads`` Python threads."""
     centres = load.truth.means
+    turned = np.ascontiguousarray(centres.T)
+    offsets = (centres**2).sum(axis=1)
+    return _over_rows(load, threads, lambda total, x: add_nearest(total, x, turned, offsets))
+
+
+def bare_soft_pass(load: Workload, threads: int) -> list[np.ndarray]:
+    """X^T X per component, weighted by responsibilities: an EM step's sums."""
+    truth = load.truth
+    whites = [whitener(covariance) for covariance in truth.covariances]
+    levels = np.log(truth.weights) + [np.linalg.slogdet(white)[1] for white in whites]
+    return _over_rows(
+        load, threads, lambda total, x: add_shared(total, x, truth.means, whites, levels)
+    )
+
+
+def _over_rows(
+    load: Workload, threads: int, add: Callable[[np.ndarray, np.ndarray], None]
+) -> list[np.ndarray]:
+    """``add`` to a sum for each thread, block by block of float64 rows."""
+    components, d = load.truth.means.shape
     jobs = [
         (path, group)
         for path in sorted(load.folder.glob("*.parquet"))
         for group in range(pq.read_metadata(path).num_row_groups)
     ]
-    turned = np.ascontiguousarray(centres.T)
-    offsets = (centres**2).sum(axis=1)
 
     def one(mine: list[tuple[Path, int]]) -> np.ndarray:
-        total = np.zeros((len(centres), centres.shape[1], centres.shape[1]))
+        total = np.zeros((components, d, d))
         opened: dict[Path, pq.ParquetFile] = {}
         for path, group in mine:
             if path not in opened:
                 opened[path] = pq.ParquetFile(path, memory_map=True)
             column = opened[path].read_row_group(group, use_threads=False).column(0)
             for chunk in column.chunks:
-                x = chunk.flatten().to_numpy().reshape(-1, centres.shape[1])
+                x = chunk.flatten().to_numpy().reshape(-1, d)
                 for start in range(0, len(x), BARE_ROWS):
-                    block = x[start : start + BARE_ROWS].astype(np.float64)
-                    add_nearest(total, block, turned, offsets)
+                    add(total, x[start : start + BARE_ROWS].astype(np.float64))
         return total
 
     # Two BLAS threads inside each would only get in each other's way.
@@ -129,6 +148,21 @@ def add_nearest(total: np.ndarray, x: np.ndarray, turned: np.ndarray, offsets: n
     for k, count in enumerate(np.bincount(nearest, minlength=len(total)).tolist()):
         start, stop = stop, stop + count
         total[k] += x[start:stop].T @ x[start:stop]
+
+
+def add_shared(
+    total: np.ndarray, x: np.ndarray, means: np.ndarray, whites: list[np.ndarray], levels: Any
+) -> None:
+    """One block: log densities, responsibilities, weighted X^T X of rows that have any share."""
+    joint = np.empty((len(means), len(x)))
+    for k, white in enumerate(whites):
+        v = (x - means[k]) @ white
+        joint[k] = levels[k] - np.vecdot(v, v) / 2
+    share = np.exp(joint - joint.max(axis=0))
+    share /= share.sum(axis=0)
+    for k, own in enumerate(share):
+        some = np.flatnonzero(own > SOFT_SHARE)
+        total[k] += (x[some] * own[some, None]).T @ x[some]
 
 
 # Our passes ---------------------------------------------------------------------------------
