@@ -63,9 +63,8 @@ class Care:
 
     def effort(self, share: float, size: int) -> Effort:
         """For a fit of ``size`` parameters that is one of 1 / ``share``."""
-        most = max(1, int(min(self.parameters, 1e9) / size))
-        steps, anchors = min(self.fit.steps, most), min(self.fit.anchors, most)
-        fit = replace(self.fit, steps=steps, anchors=anchors)
+        steps = max(1, int(min(self.parameters / size, self.fit.steps)))
+        fit = replace(self.fit, steps=steps, anchors=min(self.fit.anchors, steps))
         return fit.shared(math.ceil(1 / share), size)
 
 
