@@ -91,10 +91,9 @@ def _seed(
 ) -> Seeds:
     p = len(white)
     cells = cells_affordable(centre.rows, whitened_radius(p) / 2, rho)
-    draws_each = max(2000, _DRAWS // problem.labels)
-    step_of_a_draw = 2 * int(cells.max()) * p
-    affordable = int(_OPERATIONS / (LLOYD_STEPS * step_of_a_draw))
-    draws_each = max(min(draws_each, affordable), min(draws_each, _DRAWS_PER_CELL * MOST_CELLS))
+    affordable = int(_OPERATIONS / (LLOYD_STEPS * 2 * int(cells.max()) * p))
+    most = max(affordable, _DRAWS_PER_CELL * MOST_CELLS)
+    draws_each = min(max(2000, _DRAWS // problem.labels), most)
     labels: list[int] = []
     centres: list[Floats] = []
     within: list[Floats] = []

@@ -20,7 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.em import Fit, pairs, triangle
-from dpgmm_dist.model.seen import Seen, cells_of, own_answers, responsibilities, statistics
+from dpgmm_dist.model.seen import (
+    Seen,
+    cells_of,
+    own_answers,
+    responsibilities,
+    squares,
+    statistics,
+)
 from dpgmm_dist.model.shrinkage import whitener
 
 Floats = npt.NDArray[np.float64]
@@ -232,12 +239,8 @@ class _Problem:
     def _sampling(self, start: Fit, one: Seen) -> Floats:
         """(C M,) variance that the rows' own sampling and the draws' leave."""
         x, mass = _points(start, self.slope_pick, self.slope_normal)
-        out = np.empty(one.values.shape)
-        for some, weight, cell in cells_of(one, x):
-            features = one.features(x[some], cell)
-            out[cell] = (mass[some] * weight**2) @ features**2
         draws = 0.0 if one.asked is not None else 1 / len(self.normal)
-        return np.asarray(out.ravel() * (1 / max(one.rows, 1.0) + draws))
+        return np.asarray(squares(one, x, mass).ravel() * (1 / max(one.rows, 1.0) + draws))
 
 
 def _score(fit: Fit, x: Floats, k: int) -> Singles:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.em import Fit, clustered_fits, log_components
-from dpgmm_dist.model.seen import Seen, cells_of, statistics
+from dpgmm_dist.model.seen import Seen, squares, statistics
 from dpgmm_dist.model.shrinkage import whitener
 
 Floats = npt.NDArray[np.float64]
@@ -222,11 +222,6 @@ def _answers(x: Floats, seen: Sequence[Seen]) -> Floats:
 
 
 def _squares(x: Floats, seen: Sequence[Seen]) -> Floats:
-    """(A,) mean square of what a row adds to each answer."""
-    out = []
-    for one in seen:
-        own = np.empty(one.values.shape)
-        for some, weight, cell in cells_of(one, x):
-            own[cell] = weight**2 @ one.features(x[some], cell) ** 2 / len(x)
-        out.append(own.ravel())
-    return np.concatenate(out)
+    """(A,) mean square of what a draw adds to each answer."""
+    mass = np.full(len(x), 1 / len(x))
+    return np.concatenate([squares(one, x, mass).ravel() for one in seen])

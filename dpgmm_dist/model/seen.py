@@ -152,6 +152,15 @@ def statistics(one: Seen, x: Floats, mass: Floats) -> Floats:
     return out
 
 
+def squares(one: Seen, x: Floats, mass: Floats) -> Floats:
+    """(C, M) mean square of what weighted draws add to each statistic."""
+    out = np.empty(one.values.shape)
+    for some, weight, cell in cells_of(one, x):
+        features = one.features(x[some], cell)
+        out[cell] = (mass[some] * weight**2) @ features**2
+    return out
+
+
 def cells_of(one: Seen, x: Floats) -> Iterator[tuple[Ints, Floats, int]]:
     """Every cell with the rows that have a share in it, and how much."""
     share = one.shares(x)

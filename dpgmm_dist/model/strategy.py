@@ -21,6 +21,7 @@ _FEW_DIMENSIONS = 5
 """Up to here second moments of cells cost so little that cells get a larger share."""
 
 _NARROW_CELLS = {"cells.1": 0.08, "cells.2": 0.14}
+"""Shares of the cells passes where the second of them sees a few directions only."""
 
 
 def schedule(problem: Problem) -> dict[str, float]:
