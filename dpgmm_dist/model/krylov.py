@@ -9,27 +9,41 @@ with S needs no matrix: for Gaussian rows z about their mean
 
 a sum of one vector a row. Cells are the two sides of each label's mean; those on the far side
 are mapped by -1, so that two labels add up to one sum with the noise of one.
+
+Two labels have their tails along the discriminant so far compared next (`model.tails`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.allocation import whitened_radius
+from dpgmm_dist.model.allocation import component_radius, whitened_radius
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
-from dpgmm_dist.model.shrinkage import floor_eigenvalues, noise_energy, structured, toward
+from dpgmm_dist.model.shrinkage import (
+    floor_eigenvalues,
+    noise_energy,
+    structured,
+    toward,
+    whitener,
+)
+from dpgmm_dist.model.tails import tails
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _PRODUCTS = ("components.1", "components.2")
+_TAILS = "components.2"
+_AFTER_TAILS = "subspace.2"
 _COUNT_SHARE = 0.1
+_MEANS_SHARE = 0.2
+"""Share of a pass about directions found that tells the labels' means along them: honestly, since
+the noise on the means has itself a part in the choice of the directions."""
 _RADIUS = 1.06
 """Clipping radius about a mean over the root mean squared distance: in high dimension distances
 hardly differ, and what clipping takes keeps its direction."""
@@ -61,9 +75,15 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
     labels = _means(problem, ask, centre, budget["cells.1"])
     # One size for all labels: in p dimensions a false difference in size outweighs all else.
     variance = float(np.trace(centre.pooled)) / len(centre.pooled)
-    shares = [budget[step] for step in _PRODUCTS if budget[step] > 0]
+    turned = problem.labels == 2 and budget.get(_AFTER_TAILS, 0.0) > 0
+    steps = _PRODUCTS[:1] if turned else _PRODUCTS
+    shares = [budget[step] for step in steps if budget[step] > 0]
     axes, guess = _directions(ask, centre, labels, variance, shares)
-    inside = _inside_axes(ask, centre, labels, axes, guess, budget["subspace.1"])
+    labels, inside = _inside_axes(ask, centre, labels, axes, np.diag(guess), "subspace.1", budget)
+    if turned:
+        axes, shape = _with_tails(ask, centre, labels, variance, axes, inside, budget)
+        labels, inside = _inside_axes(ask, centre, labels, axes, shape, _AFTER_TAILS, budget)
+    labels = replace(labels, means=_bounded(problem, centre.latent, labels.means))
     mixture = _mixture(problem, centre, labels, variance, axes, inside)
     noise = np.broadcast_to(labels.noise[:, None], mixture.means.shape)
     return Fitted(
@@ -83,7 +103,8 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
             "components_choice": "by the noise on second moments (docs/method.md)",
             "error_bars": {
                 "weights": "approximate",
-                "means": "nominal",
+                # Along the directions they were measured once more, with less noise.
+                "means": "approximate",
                 "covariances": "not known: shrunk without a closed form",
             },
         },
@@ -120,9 +141,15 @@ def _means(problem: Problem, ask: Ask, centre: Centre, rho: float) -> _Means:
     shift = sums.values / mass[:, None]
     length = np.linalg.norm(shift, axis=1)
     shift *= np.minimum(1.0, answer.radius / np.maximum(length, 1e-300))[:, None]
-    z = centre.latent.to_features(answer.centres + shift)
+    means = _bounded(problem, centre.latent, answer.centres + shift)
+    return _Means(mass, counts.sigma, means, sums.sigma / mass)
+
+
+def _bounded(problem: Problem, latent: Latent, means: Floats) -> Floats:
+    """Means (L, p) within the norm bound of rows."""
+    z = latent.to_features(means)
     z *= np.minimum(1.0, problem.norm / np.maximum(np.linalg.norm(z, axis=1), 1e-300))[:, None]
-    return _Means(mass, counts.sigma, centre.latent.to_latent(z), sums.sigma / mass)
+    return latent.to_latent(z)
 
 
 def _directions(
@@ -168,6 +195,8 @@ def _product(
     half = _TWO_SIDED * math.sqrt(variance)
     label = np.repeat(np.arange(count), 2)
     group = label * 0 if count == 2 else label
+    # In one sum with a label of many rows, those of a rare one would hardly be seen.
+    weight = np.sqrt(labels.mass.min() / labels.mass) if count == 2 else np.ones(count)
     side = np.tile([-1.0, 1.0], count)
     plan = PassPlan(
         step=step,
@@ -175,14 +204,15 @@ def _product(
         centres=labels.means[label] + (half * side)[:, None] * unit[label],
         radius=_radius(centre),
         blocks=(BlockPlan("sum", group, rho),),
-        whiten=(-np.eye(p), np.eye(p)),
-        cell_map=np.tile([0, 1], count),
+        whiten=tuple(sign * one * np.eye(p) for one in np.unique(weight) for sign in (-1, 1)),
+        cell_map=2 * np.searchsorted(np.unique(weight), weight)[label] + (side > 0),
         rule="nearest",
     )
     answer = ask(plan, centre.latent)
     block = answer.block("sum")
-    sums, noise = block.values @ answer.unwhiten[1].T, block.sigma * answer.unwhiten[1][0, 0]
-    own, rows = unit[: len(sums)], np.bincount(group, labels.mass[label]) / 2
+    whole = answer.unwhiten[2 * int(weight.argmax()) + 1]
+    sums, noise = block.values @ whole.T, block.sigma * whole[0, 0]
+    own, rows = unit[: len(sums)], np.bincount(group, (weight * labels.mass)[label]) / 2
     along = np.einsum("gp,gp->g", sums, own)
     sums = sums - along[:, None] * own
     spread = (np.maximum(along / rows + half, half) / _TWO_SIDED) ** 2
@@ -203,36 +233,94 @@ def _apart(labels: _Means) -> Floats:
     return np.asarray(apart / np.linalg.norm(apart, axis=1, keepdims=True))
 
 
+def _with_tails(
+    ask: Ask,
+    centre: Centre,
+    labels: _Means,
+    variance: float,
+    axes: Floats,
+    inside: Floats,
+    budget: dict[str, float],
+) -> tuple[Floats, Floats]:
+    """One direction more (p, q + 1), and a guess of the covariance (q + 1, q + 1) along all."""
+    means, q = labels.means @ axes, axes.shape[1]
+    # Labels count alike: the tail of a rare one matters as much.
+    shape = inside.mean(axis=0)
+    inner = np.linalg.solve(shape, means[1] - means[0])
+    length = float(np.linalg.norm(inner))
+    inner = inner / length if length > 0 else np.eye(q)[0]
+    deviations = np.sqrt(np.einsum("i,lij,j->l", inner, inside, inner))
+    normal = axes @ inner
+    found, noise = tails(
+        ask,
+        centre.latent,
+        _TAILS,
+        labels.means,
+        normal,
+        deviations,
+        _radius(centre),
+        budget[_TAILS],
+    )
+    signal = 1 - len(found) * noise**2 / max(float(found @ found), 1e-300)
+    found = found - axes @ (axes.T @ found)
+    found /= max(float(np.linalg.norm(found)), 1e-300)
+    out = np.eye(q + 1)
+    out[:q, :q] = shape
+    wide = _WIDER * float((deviations**2).mean())
+    out[q, q] = variance + max(signal, 0.0) * max(wide - variance, 0.0)
+    return np.concatenate([axes, found[:, None]], axis=1), out
+
+
 def _inside_axes(
-    ask: Ask, centre: Centre, labels: _Means, axes: Floats, guess: Floats, rho: float
-) -> Floats:
-    """Covariances (L, q, q) in the directions, each shrunk toward that of all labels together."""
+    ask: Ask,
+    centre: Centre,
+    labels: _Means,
+    axes: Floats,
+    guess: Floats,
+    step: str,
+    budget: dict[str, float],
+) -> tuple[_Means, Floats]:
+    """Covariances (L, q, q) in the directions, each shrunk toward that of all labels together.
+
+    ``guess`` (q, q) sets the units. Also the labels, their means moved along the directions to
+    where this pass sees them.
+    """
     count, q = len(labels.mass), axes.shape[1]
     each = np.arange(count)
     basis = axes if centre.latent.basis is None else centre.latent.basis @ axes
     plan = PassPlan(
-        step="subspace.1",
+        step=step,
         cell_label=each,
         centres=labels.means @ axes,
-        radius=whitened_radius(q),
-        blocks=(BlockPlan("second", each, rho),),
-        whiten=(np.diag(guess**-0.5),),
+        # Units that were measured need no room for error.
+        radius=component_radius(q) if step == _AFTER_TAILS else whitened_radius(q),
+        blocks=(
+            BlockPlan("sum", each, budget[step] * _MEANS_SHARE),
+            BlockPlan("second", each, budget[step] * (1 - _MEANS_SHARE)),
+        ),
+        whiten=(whitener(guess),),
         cell_map=each * 0,
     )
     answer = ask(plan, Latent(centre.latent.width, basis, centre.latent.offset))
     block = answer.block("second")
+    moved = answer.block("sum").values / labels.mass[:, None]
+    length = np.linalg.norm(moved, axis=1, keepdims=True)
+    moved = moved * np.minimum(1.0, answer.radius / np.maximum(length, 1e-300))
+    # Second moments were asked for about where the means were thought to be.
+    second = block.values / labels.mass[:, None, None] - moved[:, :, None] * moved[:, None, :]
+    means = labels.means + np.einsum("lij,lj->li", answer.unwhiten, moved) @ axes.T
     together, _ = toward(
-        block.values.sum(axis=0) / labels.mass.sum(),
+        np.einsum("l,lij->ij", labels.mass / labels.mass.sum(), second),
         np.eye(q),
         noise_energy(q, block.sigma * math.sqrt(count) / labels.mass.sum()),
     )
     out = np.empty((count, q, q))
     for one in each:
         noise = block.sigma / labels.mass[one]
-        own, _ = toward(block.values[one] / labels.mass[one], together, noise_energy(q, noise))
+        own, _ = toward(second[one], together, noise_energy(q, noise))
         held = floor_eigenvalues(own, _LEAST_EIGENVALUE, answer.radius**2)
         out[one] = answer.unwhiten[one] @ held @ answer.unwhiten[one].T
-    return out
+    return replace(labels, means=means), out
 
 
 def _mixture(
