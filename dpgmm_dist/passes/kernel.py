@@ -9,7 +9,6 @@ function of that row and the query alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,10 @@ _SLICE_BYTES = 1 << 19
 """Rows mapped at once: they stay in a core's own cache from one step to the next."""
 _SLICE_ROWS = 1024
 """At least so many: adding up second moments costs as much as some hundred rows do."""
+
+
+_SORTED_BYTES = 4 << 20
+"""Mapped rows sorted by their cells at once: many, so that even small cells get some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +76,6 @@ class Kernel:
         )
         longest = FEATURE_RADIUS + float(np.sqrt((centres**2).sum(axis=1)).max())
         stretch = max([1.0, *(one.stretch for one in self.maps)])
-        self._sums_alone = query.rule == "nearest" and all(
-            block.statistic != "second" for block in query.blocks
-        )
         self._some_are_far = stretch * longest + query.dimension > self.saturation
         self.offsets = np.zeros(cells)
         if query.offsets is not None:
@@ -93,6 +93,8 @@ class Kernel:
         self._gathered = np.empty((rows, d))
         self._image = np.empty((rows, p))
         self._mapped = np.empty((rows, p))
+        sorted_rows = max(1, min(_SORTED_BYTES // (8 * p), block_rows(self.query)))
+        self._unsorted, self._sorted = np.empty((2, sorted_rows, p))
 
     def start(self) -> Accumulator:
         """An accumulator of zeros for this query."""
@@ -133,7 +135,7 @@ class Kernel:
                 self._add(total, k, rows.at(some), share[some].astype(np.float64))
         elif self.query.rule == "label" or last - first == 1:
             self._add_whole(total, first, rows)
-        elif self._sums_alone and len(set(self.cell_map[first:last])) == 1:
+        elif self.query.rule == "nearest" and len(set(self.cell_map[first:last])) == 1:
             self._add_nearest(total, rows, label)
         else:
             if self.query.rule == "nearest":
@@ -166,27 +168,30 @@ class Kernel:
     def _add_nearest(self, total: Accumulator, rows: Rows, label: int) -> None:
         """Add rows to their nearest cells, which all see them under the same map.
 
-        As many cells as seeds want get few rows each of any slice: without second moments it is
-        faster to map the slice as it comes and to sort what it adds.
+        Rows are mapped as they come and sorted afterwards: they mostly have fewer coordinates
+        then, and many cells get few rows each.
         """
         first, last = self.cells_of_label[label]
-        weights, stop = rows.weights(), 0
-        for u in rows.parts(self._gathered):
-            start, stop = stop, stop + len(u)
-            cell = self._nearest(u, label)
-            v = self._mapped[: len(u)]
-            np.take(self.shifted[first:last], cell, axis=0, out=v, mode="clip")
-            v = self._clipped(self._from(self._images(u, self.cell_map[first]), v, first))
-            mass = None if weights is None else weights[start:stop].astype(np.float64)
-            if mass is not None:
-                v *= mass[:, None]
+        for start in range(0, len(rows), len(self._unsorted)):
+            some = rows.between(start, min(start + len(self._unsorted), len(rows)))
+            weights = some.weights()
+            cell, v, stop = np.empty(len(some), np.int16), self._unsorted[: len(some)], 0
+            for u in some.parts(self._gathered):
+                part = slice(stop, stop := stop + len(u))
+                cell[part] = self._nearest(u, label)
+                np.take(self.shifted[first:last], cell[part], axis=0, out=v[part], mode="clip")
+                image = self._images(u, self.cell_map[first])
+                self._clipped(self._rounded(image, v[part], first, v[part]))
             order = stable_order(cell)
-            count = np.bincount(cell, minlength=last - first)
-            weight = count if mass is None else np.bincount(cell, mass, minlength=last - first)
-            some = count.nonzero()[0]
-            edges = (np.cumsum(count) - count)[some]
-            sums = np.add.reduceat(v.take(order, axis=0), edges, axis=0)
-            total.add_sums(first + some, weight[some], sums)
+            v = np.take(v, order, axis=0, out=self._sorted[: len(some)], mode="clip")
+            end = 0
+            for k, count in enumerate(np.bincount(cell).tolist(), start=first):
+                begin, end = end, end + count
+                if weights is None:
+                    total.add_rows(k, v[begin:end])
+                else:
+                    mass = weights[order[begin:end]].astype(np.float64)
+                    total.add_weighted(k, v[begin:end], mass)
 
     def _nearest(self, u: Floats, label: int) -> npt.NDArray[np.int16]:
         """Which of the label's cells is at the least exact distance; ties go to the lowest."""
@@ -221,12 +226,12 @@ class Kernel:
 
     def _coordinates(self, image: Floats, cell: int) -> Floats:
         """Integer coordinates of rows in a cell, not yet saturated or clipped."""
-        return self._from(image, self.shifted[cell], cell)
+        return self._rounded(image, self.shifted[cell], cell, self._mapped[: len(image)])
 
-    def _from(self, image: Floats, shifted: Floats, cell: int) -> Floats:
-        """Rounded differences of images and shifted centres, all under the map of one cell."""
-        v = np.subtract(image, shifted, out=self._mapped[: len(image)])
-        return v if self.cell_map[cell] < 0 else np.rint(v, out=v)
+    def _rounded(self, image: Floats, shifted: Floats, cell: int, out: Floats) -> Floats:
+        """Images less shifted centres, all under the map of one cell, as integers into ``out``."""
+        np.subtract(image, shifted, out=out)
+        return out if self.cell_map[cell] < 0 else np.rint(out, out=out)
 
     def _clipped(self, v: Floats) -> Floats:
         """Rows saturated and scaled down to the radius, in place.
@@ -295,15 +300,6 @@ class Accumulator:
         if "second" in self._wants:
             second = (v * weight[:, None]).T @ v
         self._add(cell, int(weight.sum()), weight @ v, second)
-
-    def add_sums(self, cells: Ints, weights: npt.NDArray[Any], sums: Floats) -> None:
-        """Add to each of some cells (C,) rows of so much weight (C,) and their sum (C, p)."""
-        weight = int(weights.sum())
-        if self._weight + weight > self._most:
-            self._flush()
-        self._weight += weight
-        for block, pending in zip(self._query.blocks, self._pending, strict=True):
-            np.add.at(pending, block.groups[cells], weights if block.statistic == "count" else sums)
 
     def _add(self, cell: int, weight: int, total: Floats, second: Floats | None) -> None:
         if self._weight + weight > self._most:

@@ -9,8 +9,8 @@ any such pass can do; "bare soft" weighs by responsibilities instead, and soft p
 with it. Absolute times drift; read the ratios, each taken within one repeat.
 "cpu" is processor time of this process, which other work disturbs less than it disturbs "wall"
 (that of Dask's workers is not in it). "1->2" is the gain from a second thread or worker, "gain"
-that as a share of the bare loop's own. Whole releases run in processes of their own: "start" is until
-Python has imported what it needs, "driver" what comes then and is not inside passes.
+that as a share of the bare loop's own. Whole releases run in processes of their own: "start" is
+until Python has imported what it needs, "driver" what comes then and is not inside passes.
 """
 
 from __future__ import annotations

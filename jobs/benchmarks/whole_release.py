@@ -2,8 +2,9 @@
 
     python jobs/benchmarks/whole_release.py FOLDER NORM WIDTH COMPONENTS hard|soft
 
-Prints JSON: seconds inside passes, and when the release began. Whoever starts it measures the process
-as a whole: what is neither start-up (Python and imports) nor a pass is the driver's own work.
+Prints JSON: seconds inside passes, and when the release began. Whoever starts it measures the
+process as a whole: what is neither start-up (Python and imports) nor a pass is the driver's own
+work.
 """
 
 from __future__ import annotations
