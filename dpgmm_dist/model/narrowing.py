@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 FEWEST, MOST = 4, 12
 """Directions kept: a mixture of 16 components along twelve can still be fitted to all answers
 (:data:`dpgmm_dist.model.explain.MOST_PARAMETERS`), and more were found to mislead the search."""
-_DRAWS = 50_000
+_DRAWS = 30_000
 _SEED = 5
 
 

@@ -71,7 +71,7 @@ class Care:
 
 
 FULL = Care(40, 2, 40, 1.0, 2, Effort(steps=4), moves=True)
-START = Care(0, 8, 10, 0.4, 2, Effort(steps=6, draws=30_000, anchors=3), parameters=1000)
+START = Care(0, 8, 10, 0.4, 2, Effort(steps=6, draws=20_000, anchors=3), parameters=1000)
 """Where components passes see dimensions that this mixture was not sought in: they measure it
 better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section 3)."""
 

@@ -26,8 +26,6 @@ _SLICE_BYTES = 1 << 19
 """Rows mapped at once: they stay in a core's own cache from one step to the next."""
 _SLICE_ROWS = 1024
 """At least so many: adding up second moments costs as much as some hundred rows do."""
-
-
 _SORTED_BYTES = 4 << 20
 """Mapped rows sorted by their cells at once: many, so that even small cells get some."""
 
