@@ -174,7 +174,8 @@ def read_table(name: str, data: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(io.BytesIO(data), use_threads=False)
+        # pq.read_table would import pyarrow.dataset, which takes longer than reading does.
+        return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
         raise DataError(f"{name} is not a readable Parquet file: damaged or incomplete") from None
 
@@ -229,10 +230,13 @@ def _matrix(column: pa.ChunkedArray) -> NDArray[np.float64]:
     lists = column.combine_chunks()
     if not pa.types.is_list(lists.type) or not pa.types.is_floating(lists.type.value_type):
         raise ValueError(f"a column is {lists.type}, not a list of floats")
-    values = lists.flatten()  # by Arrow: a Python float for each covariance would take gigabytes
+    # By Arrow: a Python float for each covariance would take gigabytes. Not by flatten(), which
+    # imports pyarrow.compute for longer than all of this takes.
+    offsets = lists.offsets.to_numpy()
+    values = lists.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     if lists.null_count or values.null_count:
         raise ValueError("a value is null")
-    lengths = np.unique(np.diff(lists.offsets.to_numpy()))
+    lengths = np.unique(np.diff(offsets))
     if lengths.size != 1:
         raise ValueError("its lists have different lengths")
     return np.array(values.to_numpy(), dtype=np.float64).reshape(len(lists), -1)

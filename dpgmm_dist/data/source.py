@@ -181,21 +181,16 @@ class ParquetSource(Opaque):
         return join_small(self._blocks(unit, max_rows), max_rows)
 
     def _blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
-        import pyarrow as pa
-
         fs, _ = self.place.resolve()
-        try:
-            for piece in unit.pieces:
-                if not isinstance(piece, FilePiece):
-                    raise TypeError("this unit was planned by another source")
-                if piece.row_groups:
-                    name = self.place.message_path(fs, piece.path)
-                    begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes)
-                    # On a local disk what fails once fails again.
-                    blocks = begin() if is_local(fs) else read_on(begin)
-                    yield from _without_cause(blocks, f"cannot read {name}")
-        finally:
-            pa.default_memory_pool().release_unused()
+        for piece in unit.pieces:
+            if not isinstance(piece, FilePiece):
+                raise TypeError("this unit was planned by another source")
+            if piece.row_groups:
+                name = self.place.message_path(fs, piece.path)
+                begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes)
+                # On a local disk what fails once fails again.
+                blocks = begin() if is_local(fs) else read_on(begin)
+                yield from _without_cause(blocks, f"cannot read {name}")
 
     def _piece_blocks(
         self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int

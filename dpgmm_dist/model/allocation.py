@@ -73,18 +73,31 @@ def component_radius(p: int) -> float:
     :func:`whitened_radius`. But rows that are no Gaussian are then judged by their middle alone. So
     no more than :data:`CLIPPED` of a Gaussian's rows are clipped: docs/method.md, section 4.
     """
-    from scipy.special import gammainccinv
-
-    return math.sqrt(2 * float(gammainccinv(p / 2, CLIPPED)))
+    low, high = 0.0, whitened_radius(p) ** 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _share_beyond(p, middle) > CLIPPED else (low, middle)
+    return math.sqrt(high)
 
 
 def clipped_share(p: int, radius: float) -> float:
     """``E min(|w|, t)^2 / p`` for white Gaussian rows: what clipping leaves of the variance."""
-    from scipy.special import gammainc, gammaincc
+    square = radius**2
+    return 1 - _share_beyond(p + 2, square) + square / p * _share_beyond(p, square)
 
-    half = radius**2 / 2
-    inside = gammainc(p / 2 + 1, half)
-    return float(inside + radius**2 / p * gammaincc(p / 2, half))
+
+def _share_beyond(p: int, square: float) -> float:
+    """Share of white Gaussian rows (p,) of a squared norm beyond ``square``.
+
+    The upper tail of chi-squared, a finite sum for whole degrees of freedom (Abramowitz and
+    Stegun, 26.4.4 and 26.4.5): scipy.special has it, but takes half a pass to import.
+    """
+    if square <= 0:
+        return 1.0
+    half = square / 2
+    powers = (i + p % 2 / 2 for i in range(p // 2))
+    terms = [math.exp(k * math.log(half) - half - math.lgamma(k + 1)) for k in powers]
+    return math.fsum([math.erfc(math.sqrt(half)) if p % 2 else 0.0, *terms])
 
 
 def rows_per_component(p: int, rho: float, allocation: str = "kl") -> float:

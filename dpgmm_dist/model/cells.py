@@ -24,7 +24,7 @@ MOST_CELLS = 64
 SECOND_DIMENSION = 16
 """Up to here the last pass also measures each cell's second moment."""
 _DRAWS = 20_000
-_OPERATIONS = 2e9
+_OPERATIONS = 0.8e9
 """Of seeding a label's cells: bounds the draws in many dimensions."""
 _DRAWS_PER_CELL = 100
 _NOISE_PER_CELL = 0.3

@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 FEWEST, MOST = 4, 12
 """Directions kept: a mixture of 16 components along twelve can still be fitted to all answers
 (:data:`dpgmm_dist.model.explain.MOST_PARAMETERS`), and more were found to mislead the search."""
-_DRAWS = 50_000
+_DRAWS = 30_000
 _SEED = 5
 
 
@@ -103,7 +103,10 @@ def _apart(one: Seen, centre: Centre, label: int, white: Floats) -> Floats:
     rng = np.random.Generator(np.random.Philox([_SEED, label]))
     half = rng.standard_normal((_DRAWS // 2, p))
     root = np.linalg.cholesky(white @ centre.covariances[label] @ white)
-    x = mean + np.concatenate([half, -half]) @ root.T
+    x = np.empty((_DRAWS, p))
+    np.matmul(half, root.T, out=x[: len(half)])
+    np.subtract(mean, x[: len(half)], out=x[len(half) :])
+    x[: len(half)] += mean
     expected = statistics(one, x, np.full(len(x), 1 / len(x)))
     difference = one.values - expected
     first = difference[:, 1 : 1 + p] + difference[:, :1] * (one.centres - mean)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-LLOYD_STEPS = 25
+LLOYD_STEPS = 10
 _CHUNK = 2048
 """Points compared at a time, so that what is compared stays in the processor's cache."""
 

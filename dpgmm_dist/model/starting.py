@@ -21,7 +21,7 @@ from dpgmm_dist.model.em import Fit, clustered_fits, fits_of_draws
 from dpgmm_dist.model.explain import MOST_PARAMETERS, Effort, explain
 from dpgmm_dist.model.matching import CellMeasure, match_cells, score_cells
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.moves import escaped
+from dpgmm_dist.model.moves import RIGHT, escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.refining import History, parameters
@@ -50,8 +50,10 @@ class Care:
     """Of expectation maximisation on draws, from far-apart draws."""
     clusterings: int
     """The same from k-means of the draws."""
+    steps: int
+    """Of expectation maximisation from those, at the most."""
     search: float
-    """Draws of the latter, as a multiple of what all their steps could afford: few take them."""
+    """Draws for them, as a multiple of what all their steps could afford: few take them all."""
     explained: int
     """Fits of the best likelihood of the draws that are fitted to all answers."""
     fit: Effort
@@ -68,8 +70,8 @@ class Care:
         return fit.shared(math.ceil(1 / share), size)
 
 
-FULL = Care(40, 2, 1.0, 2, Effort(steps=4), moves=True)
-START = Care(0, 8, 1.5, 2, Effort(steps=6, draws=30_000, anchors=3), parameters=1000)
+FULL = Care(40, 2, 40, 1.0, 2, Effort(steps=4), moves=True)
+START = Care(0, 8, 10, 0.4, 2, Effort(steps=6, draws=20_000, anchors=3), parameters=1000)
 """Where components passes see dimensions that this mixture was not sought in: they measure it
 better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section 3)."""
 
@@ -176,7 +178,9 @@ def _fits(
     fits = []
     if care.restarts:
         fits += fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
-    fits += clustered_fits(draws, components, care.clusterings, 11 + label, effort=search)
+    fits += clustered_fits(
+        draws, components, care.clusterings, 11 + label, care.steps, effort=search
+    )
     fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
@@ -193,7 +197,12 @@ def _fits(
 
     if size > MOST_PARAMETERS:
         return in_order(matched, fits[:_DIFFERENT])
-    fit, misfit = min(in_order(explained, fits[: care.explained]), key=lambda one: one[1])
+    best: list[tuple[Fit, float]] = []
+    for fit in fits[: care.explained]:
+        best.append(explained(fit))
+        if best[-1][1] <= RIGHT:
+            break  # all answers are explained: others could do so as well, but no better
+    fit, misfit = min(best, key=lambda one: one[1])
     if moves:
         fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
     if misfit < WRONG_MODEL:

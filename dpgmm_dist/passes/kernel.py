@@ -26,6 +26,8 @@ _SLICE_BYTES = 1 << 19
 """Rows mapped at once: they stay in a core's own cache from one step to the next."""
 _SLICE_ROWS = 1024
 """At least so many: adding up second moments costs as much as some hundred rows do."""
+_SORTED_BYTES = 4 << 20
+"""Mapped rows sorted by their cells at once: many, so that even small cells get some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +66,12 @@ class Kernel:
         self.maps = [_FloatMap.of(one) for one in query.maps]
         self.cell_map = [-1] * cells if query.cell_map is None else query.cell_map.tolist()
         centres = query.centres.astype(np.float64)
-        self.shifted = [
-            centres[k] if m < 0 else centres[k] @ self.maps[m].matrix
-            for k, m in enumerate(self.cell_map)
-        ]
+        self.shifted = np.stack(
+            [
+                centres[k] if m < 0 else centres[k] @ self.maps[m].matrix
+                for k, m in enumerate(self.cell_map)
+            ]
+        )
         longest = FEATURE_RADIUS + float(np.sqrt((centres**2).sum(axis=1)).max())
         stretch = max([1.0, *(one.stretch for one in self.maps)])
         self._some_are_far = stretch * longest + query.dimension > self.saturation
@@ -87,6 +91,8 @@ class Kernel:
         self._gathered = np.empty((rows, d))
         self._image = np.empty((rows, p))
         self._mapped = np.empty((rows, p))
+        sorted_rows = max(1, min(_SORTED_BYTES // (8 * p), block_rows(self.query)))
+        self._unsorted, self._sorted = np.empty((2, sorted_rows, p))
 
     def start(self) -> Accumulator:
         """An accumulator of zeros for this query."""
@@ -127,6 +133,8 @@ class Kernel:
                 self._add(total, k, rows.at(some), share[some].astype(np.float64))
         elif self.query.rule == "label" or last - first == 1:
             self._add_whole(total, first, rows)
+        elif self.query.rule == "nearest" and len(set(self.cell_map[first:last])) == 1:
+            self._add_nearest(total, rows, label)
         else:
             if self.query.rule == "nearest":
                 parts = rows.parts(self._gathered)
@@ -154,6 +162,34 @@ class Kernel:
                 total.add_rows(cell, v)
             else:
                 total.add_weighted(cell, v, weight[start:stop])
+
+    def _add_nearest(self, total: Accumulator, rows: Rows, label: int) -> None:
+        """Add rows to their nearest cells, which all see them under the same map.
+
+        Rows are mapped as they come and sorted afterwards: they mostly have fewer coordinates
+        then, and many cells get few rows each.
+        """
+        first, last = self.cells_of_label[label]
+        for start in range(0, len(rows), len(self._unsorted)):
+            some = rows.between(start, min(start + len(self._unsorted), len(rows)))
+            weights = some.weights()
+            cell, v, stop = np.empty(len(some), np.int16), self._unsorted[: len(some)], 0
+            for u in some.parts(self._gathered):
+                part = slice(stop, stop := stop + len(u))
+                cell[part] = self._nearest(u, label)
+                np.take(self.shifted[first:last], cell[part], axis=0, out=v[part], mode="clip")
+                image = self._images(u, self.cell_map[first])
+                self._clipped(self._rounded(image, v[part], first, v[part]))
+            order = stable_order(cell)
+            v = np.take(v, order, axis=0, out=self._sorted[: len(some)], mode="clip")
+            end = 0
+            for k, count in enumerate(np.bincount(cell).tolist(), start=first):
+                begin, end = end, end + count
+                if weights is None:
+                    total.add_rows(k, v[begin:end])
+                else:
+                    mass = weights[order[begin:end]].astype(np.float64)
+                    total.add_weighted(k, v[begin:end], mass)
 
     def _nearest(self, u: Floats, label: int) -> npt.NDArray[np.int16]:
         """Which of the label's cells is at the least exact distance; ties go to the lowest."""
@@ -188,9 +224,12 @@ class Kernel:
 
     def _coordinates(self, image: Floats, cell: int) -> Floats:
         """Integer coordinates of rows in a cell, not yet saturated or clipped."""
-        v = self._mapped[: len(image)]
-        np.subtract(image, self.shifted[cell], out=v)
-        return v if self.cell_map[cell] < 0 else np.rint(v, out=v)
+        return self._rounded(image, self.shifted[cell], cell, self._mapped[: len(image)])
+
+    def _rounded(self, image: Floats, shifted: Floats, cell: int, out: Floats) -> Floats:
+        """Images less shifted centres, all under the map of one cell, as integers into ``out``."""
+        np.subtract(image, shifted, out=out)
+        return out if self.cell_map[cell] < 0 else np.rint(out, out=out)
 
     def _clipped(self, v: Floats) -> Floats:
         """Rows saturated and scaled down to the radius, in place.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,19 +93,39 @@ def test_it_escapes_where_the_fit_alone_does_not(sigma: float) -> None:
 def test_the_first_mixture_is_sought_by_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "fits_of_draws", lambda *_: [wrong()])
     monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: [])
-    one = cells_pass()
-    rest = np.full(len(one.centres), 0.01), one.values[:, 0] * ROWS
-    measure = CellMeasure(one.centres, one.values[:, 0], one.centres, *rest)
 
     def first(with_moves: bool) -> tuple[Fit, float, float]:
-        return starting._fits(
-            rows()[:10_000], 4, [measure], [one], 0, 1.0, starting.FULL, with_moves
-        )[0]
+        return first_fit(starting.FULL, with_moves)
 
     assert apart(first(True)[0]) < 0.1
     stuck, _, misfit = first(False)
     assert apart(stuck) > 1.0
     assert np.isinf(misfit)  # it seemed no mixture of four
+
+
+@pytest.mark.parametrize(("likeliest", "fitted"), [(truth, 1), (wrong, 2)])
+def test_another_fit_is_tried_where_the_likeliest_leaves_something(
+    likeliest: Callable[[], Fit], fitted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def counted(fit: Fit, *rest: Any, **named: Any) -> Any:
+        tried.append(fit)
+        return explain(fit, *rest, **named)
+
+    monkeypatch.setattr(starting, "explain", counted)
+    both = [replace(likeliest(), score=2.0), replace(truth(), score=1.0)]
+    monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: both)
+    fit, _, misfit = first_fit(starting.START, False)
+    assert apart(fit) < 0.1 and misfit < moves.RIGHT
+    assert len(tried) == fitted
+
+
+def first_fit(care: starting.Care, with_moves: bool) -> tuple[Fit, float, float]:
+    one = cells_pass()
+    rest = np.full(len(one.centres), 0.01), one.values[:, 0] * ROWS
+    measure = CellMeasure(one.centres, one.values[:, 0], one.centres, *rest)
+    return starting._fits(rows()[:10_000], 4, [measure], [one], 0, 1.0, care, with_moves)[0]
 
 
 def test_the_merged_one_is_blamed_and_the_halves_are_missed_least() -> None:
