@@ -1,8 +1,8 @@
 """How the budget of a release in high dimension is shared out: fixed in advance, then by noise.
 
 Shares were chosen on validation slices (10-20% of the training rows) of fashion_scatter128,
-fashion_effnet128 and spamassassin_minilm384 at epsilon 1, 3 and 10; those for two labels by ten-fold
-cross-validation on the training rows of the last. Never on a test split.
+fashion_effnet128 and spamassassin_minilm384 at epsilon 1, 3 and 10; those for two labels by
+ten-fold cross-validation on the training rows of the last. Never on a test split.
 """
 
 from __future__ import annotations
