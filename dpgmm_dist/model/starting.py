@@ -8,7 +8,7 @@ one that explains those answers best is kept. All of it is post-processing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,9 @@ Floats = npt.NDArray[np.float64]
 _AUTO = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _DRAWS = 40_000
 _PATIENCE = 2
+_CLOSE = 1e-3
+"""Nats of promise up to which a number of components is as good as the best: hasty fits differ by
+as much."""
 WRONG_MODEL = 1.5
 """Squared residuals a number, 1 where the model is right, from which the data are no such mixture.
 Known mixtures stayed below 1.3, even at a wrong optimum; flights, which are none, do not."""
@@ -134,28 +137,68 @@ def _best(
     Also whether it agrees with them as well as noise lets it, and for the receipt what each
     candidate number of components promised.
     """
-    best, most, worse, misfit = None, -np.inf, 0, np.inf
     candidates = _candidates(problem)
-    effort = 1 / problem.labels / len(candidates)
-    tried: list[dict[str, Any]] = []
-    for components in candidates:
-        cost = _noise_cost(problem, components, rows, problem.latent_dimension, rho)
-        worse += 1
-        moves = care.moves and len(candidates) == 1
+    whole = 1 / problem.labels
+
+    def sought(components: int, effort: float, moves: bool) -> _Candidate:
         fits = _fits(draws, components, measures, seen, label, effort, care, moves)
         # Of as many components, the one that agrees best with all answers; their likelihood,
         # which knows counts and means alone, compares numbers of components.
-        fit, likelihood, wrong = min(fits, key=lambda one: (one[2], -one[1]))
-        if best is None or likelihood - cost > most:
-            best, most, worse, misfit = fit, likelihood - cost, 0, wrong
-        tried.append(
-            {"components": components, "log_likelihood": likelihood, "expected_noise_kl": cost}
-        )
-        if worse >= _PATIENCE:
-            break  # more components only cost more noise
-    if best is None:
-        raise ValueError("model.components names no candidate")
-    return best, misfit < WRONG_MODEL, tried
+        fit, likelihood, misfit = min(fits, key=lambda one: (one[2], -one[1]))
+        cost = _noise_cost(problem, components, rows, problem.latent_dimension, rho)
+        return _Candidate(fit, misfit, likelihood, cost)
+
+    tried: dict[int, _Candidate] = {}
+    close = list(candidates)
+    if len(candidates) > 1:
+        tried = _until_worse(candidates, lambda k: sought(k, whole / len(candidates), False))
+        most = max(one.promise for one in tried.values())
+        close = [k for k, one in tried.items() if one.promise >= most - _CLOSE]
+    # A hasty fit may have ended in a wrong optimum: those about as good as the best are sought
+    # again with all the work that a given number is worth.
+    again = {k: sought(k, whole, care.moves) for k in close}
+    best = max(again.values(), key=lambda one: one.promise)
+    told = [one.told(k) for k, one in (tried | again).items()]
+    return best.fit, best.misfit < WRONG_MODEL, told
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A number of components: the best fit with so many, and what it promises."""
+
+    fit: Fit
+    misfit: float
+    likelihood: float
+    cost: float
+    """Expected KL of the last pass's noise."""
+
+    @property
+    def promise(self) -> float:
+        """Likelihood of the cells, less noise."""
+        return self.likelihood - self.cost
+
+    def told(self, components: int) -> dict[str, Any]:
+        """For the receipt."""
+        return {
+            "components": components,
+            "log_likelihood": self.likelihood,
+            "expected_noise_kl": self.cost,
+        }
+
+
+def _until_worse(
+    candidates: Sequence[int], sought: Callable[[int], _Candidate]
+) -> dict[int, _Candidate]:
+    """Ever more components, until more of them only cost more noise."""
+    tried: dict[int, _Candidate] = {}
+    best = None
+    for components in candidates:
+        tried[components] = sought(components)
+        if best is None or tried[components].promise > tried[best].promise:
+            best = components
+        if len(tried) > list(tried).index(best) + _PATIENCE:
+            break
+    return tried
 
 
 def _fits(
