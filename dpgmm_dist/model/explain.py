@@ -155,9 +155,9 @@ class _Problem:
         self.offsets = [self._offset(one) for one in answers]
         sampling = [self._sampling(start, one) for one in answers]
         noise = [one.sigma.ravel() for one in answers]
-        self.scale = np.concatenate(
-            [np.sqrt(s**2 + e) for s, e in zip(noise, sampling, strict=True)]
-        )
+        variance = np.concatenate([s**2 + e for s, e in zip(noise, sampling, strict=True)])
+        # What no draw reaches they cannot explain to less than one draw, however many the rows.
+        self.scale = np.maximum(np.sqrt(variance), 1 / len(self.normal))
         self.noise_share = np.concatenate(noise) / self.scale
         """(A,) how much of each answer's standard deviation is noise."""
         self.target = np.concatenate([one.values.ravel() for one in answers])

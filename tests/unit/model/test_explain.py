@@ -121,3 +121,17 @@ def test_noise_alone_leaves_a_valid_mixture() -> None:
     assert np.isfinite(found.means).all()
     assert np.linalg.eigvalsh(found.covariances).min() > 0
     assert found.weights.sum() == pytest.approx(1.0)
+
+
+def test_answers_that_no_draw_reaches_and_hardly_any_noise_do_no_harm() -> None:
+    """With 10^12 rows noise is next to nothing, and a cell that the start does not reach has none
+    of the sampling error of draws either."""
+    rows, reach = draws(truth(), 40_000, 1), np.array([[-2.0, 0.0], [2.0, 0.5], [5.5, 0.5]])
+    empty = np.zeros((3, 1 + P + P * (P + 1) // 2))
+    one = Seen(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
+    exact = statistics(one, rows, np.full(len(rows), 1 / len(rows)))
+    near = replace(start(), covariances=np.stack([np.eye(P) * 0.05] * 2))
+    found = explain(near, [replace(one, values=exact)], 3, EFFORT)
+    assert exact[2, 0] > 0.01
+    assert np.isfinite(found.misfit)
+    assert np.abs(found.fit.means - truth().means).max() < 0.2
