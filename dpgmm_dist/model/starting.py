@@ -100,7 +100,8 @@ def start_mixture(
     white = history.white
 
     def of_label(label: int) -> tuple[Fit, bool, list[dict[str, Any]]]:
-        draws = cells.draw(density, label, max(4000, _DRAWS // problem.labels), 7) @ white
+        some = max(4000, min(_DRAWS, care.fit.draws) // problem.labels)
+        draws = cells.draw(density, label, some, 7) @ white
         own = [one[label] for one in measures]
         rows = float(centre.rows[label])
         return _best(problem, draws, own, history.labels[label], rows, rho, label, care)
@@ -227,7 +228,7 @@ def _fits(
     fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
-        return score_cells(fit, measures, _DRAWS, 13 + label)
+        return score_cells(fit, measures, min(_DRAWS, care.fit.draws), 13 + label)
 
     def explained(fit: Fit) -> tuple[Fit, float]:
         work = care.effort(effort, size)
