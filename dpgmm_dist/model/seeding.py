@@ -8,12 +8,14 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-LLOYD_STEPS = 10
+LLOYD_STEPS = 25
 _CHUNK = 2048
 """Points compared at a time, so that what is compared stays in the processor's cache."""
 
 
-def kmeans_centres(draws: Floats, cells: int, seed: int) -> tuple[Floats, Ints]:
+def kmeans_centres(
+    draws: Floats, cells: int, seed: int, steps: int = LLOYD_STEPS
+) -> tuple[Floats, Ints]:
     """k-means centres (C, p) of draws (n, p), and the index (n,) of each draw's centre.
 
     Lloyd's algorithm from random draws: each step is one product of matrices, where scipy's
@@ -25,7 +27,7 @@ def kmeans_centres(draws: Floats, cells: int, seed: int) -> tuple[Floats, Ints]:
     rng = np.random.Generator(np.random.Philox(seed))
     centres = draws[rng.choice(len(draws), cells, replace=False)]
     index = nearest(draws, centres)
-    for _ in range(LLOYD_STEPS):
+    for _ in range(steps):
         order = np.argsort(index, kind="stable")
         some, first = np.unique(index[order], return_index=True)
         counts = np.diff(np.append(first, len(draws)))
