@@ -64,8 +64,8 @@ class Care:
     moves: bool = False
     """Whether moves are tried where the fit leaves much unexplained: not after a hasty one."""
     compared: bool = False
-    """Whether all those fits are made, even if the first leaves nothing unexplained: much noise hides
-    which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in place of .004)."""
+    """Whether all those fits are made, even if the first leaves nothing unexplained: much noise
+    hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in place of .008)."""
     parameters: float = math.inf
     """Of a mixture times steps, and times fits begun again, beyond which there are fewer."""
 
