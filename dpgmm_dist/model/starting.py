@@ -76,8 +76,25 @@ class Care:
         return fit.shared(math.ceil(1 / share), size)
 
 
-FULL = Care(40, 2, 40, 1.0, 2, Effort(steps=4), moves=True, compared=True)
-START = Care(0, 8, 10, 0.4, 2, Effort(steps=6, draws=20_000, anchors=3), parameters=1000)
+FULL = Care(
+    restarts=40,
+    clusterings=2,
+    steps=40,
+    search=1.0,
+    explained=2,
+    fit=Effort(steps=4),
+    moves=True,
+    compared=True,
+)
+START = Care(
+    restarts=0,
+    clusterings=8,
+    steps=10,
+    search=0.4,
+    explained=2,
+    fit=Effort(steps=6, draws=20_000, anchors=3),
+    parameters=1000,
+)
 """Where components passes see dimensions that this mixture was not sought in: they measure it
 better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section 3)."""
 

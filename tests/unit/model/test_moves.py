@@ -103,9 +103,15 @@ def test_the_first_mixture_is_sought_by_moves(monkeypatch: pytest.MonkeyPatch) -
     assert np.isinf(misfit)  # it seemed no mixture of four
 
 
-@pytest.mark.parametrize(("likeliest", "fitted"), [(truth, 1), (wrong, 2)])
-def test_another_fit_is_tried_where_the_likeliest_leaves_something(
-    likeliest: Callable[[], Fit], fitted: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("care", "likeliest", "fitted"),
+    [(starting.START, truth, 1), (starting.START, wrong, 2), (starting.FULL, truth, 2)],
+)
+def test_another_fit_is_tried_where_the_likeliest_leaves_something_or_with_full_care(
+    care: starting.Care,
+    likeliest: Callable[[], Fit],
+    fitted: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried = []
 
@@ -115,8 +121,9 @@ def test_another_fit_is_tried_where_the_likeliest_leaves_something(
 
     monkeypatch.setattr(starting, "explain", counted)
     both = [replace(likeliest(), score=2.0), replace(truth(), score=1.0)]
+    monkeypatch.setattr(starting, "fits_of_draws", lambda *_: [])
     monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: both)
-    fit, _, misfit = first_fit(starting.START, False)
+    fit, _, misfit = first_fit(care, False)
     assert apart(fit) < 0.1 and misfit < moves.RIGHT
     assert len(tried) == fitted
 
