@@ -132,7 +132,7 @@ def _apart(one: Release, other: Release) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "seeds"), [("separated", FEW), ("plane", ALL)])
+@pytest.mark.parametrize(("name", "seeds"), [("separated", FEW), ("plane", ALL), ("wide", FEW)])
 def test_releases_of_the_same_rows_are_as_far_apart_as_their_noise_promises(
     mixtures: ModuleType, tmp_path: Path, name: str, seeds: range
 ) -> None:
