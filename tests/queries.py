@@ -272,10 +272,18 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 WIDE: dict[str, dict[str, Any]] = {
-    "few rows": {"width": 26, "components": 1, "label_values": (0, 1)},
+    "pooled": {"width": 26, "components": 1, "label_values": (0, 1)},
+    "few rows": {"width": 26, "components": 1, "label_values": (0, 1), "rho": 0.001},
+    "few rows, more labels": {
+        "width": 26,
+        "components": 1,
+        "label_values": (0, 1, 2),
+        "rho": 0.001,
+    },
     "narrowed": {"width": 18, "components": 2},
 }
-"""Dearer ones, of the paths for many dimensions: signed sums, and cells along few directions."""
+"""Dearer ones, of the paths for many dimensions: pooled covariances; signed sums and tails, where
+little budget drowns second moments; cells along few directions."""
 
 
 @cache
@@ -314,7 +322,7 @@ def _asked(name: str) -> tuple[PassQuery, ...]:
     from dpgmm_dist.model.strategy import fit
     from dpgmm_dist.translate import compile_pass, observe
 
-    problem = Problem(norm=1.0, rho=0.05, **(PROBLEMS | WIDE)[name])
+    problem = Problem(norm=1.0, **({"rho": 0.05} | (PROBLEMS | WIDE)[name]))
     u, labels = real_rows(name, 3000)
     step = FeatureMap(problem.width, problem.norm).step
     found: list[PassQuery] = []

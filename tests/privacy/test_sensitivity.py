@@ -126,7 +126,13 @@ def test_the_declared_cost_is_not_a_wild_guess(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "own"), [("few rows", "subspace.1"), ("narrowed", "components.3")]
+    ("name", "own"),
+    [
+        ("pooled", "moments.label"),
+        ("few rows", "subspace.2"),
+        ("few rows, more labels", "components.2"),
+        ("narrowed", "components.3"),
+    ],
 )
 def test_no_hostile_row_costs_more_than_is_declared_in_many_dimensions(name, own):
     queries = real_queries(name)
