@@ -10,7 +10,8 @@ with it. Absolute times drift; read the ratios, each taken within one repeat.
 "cpu" is processor time of this process, which other work disturbs less than it disturbs "wall"
 (that of Dask's workers is not in it). "1->2" is the gain from a second thread or worker, "gain"
 that as a share of the bare loop's own. Whole releases run in processes of their own: "start" is
-until Python has imported what it needs, "driver" what comes then and is not inside passes.
+until Python has imported what it needs, "end" what it takes to end after that, "driver" what comes
+between and is not inside passes.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def releases(load: Workload, repeats: int) -> dict[str, dict[str, float]]:
         for _ in range(repeats):
             bare = timed(lambda: bare_pass(load, 2))[0]
             one = whole_release(load, kind)
-            parts = one.whole, one.start, one.passes, one.driver
+            parts = one.whole, one.start, one.end, one.passes, one.driver
             times.append([part / bare for part in parts])
-        names = ("whole", "start", "passes", "driver")
+        names = ("whole", "start", "end", "passes", "driver")
         found[kind] = dict(
             zip(names, map(statistics.median, zip(*times, strict=True)), strict=True)
         )

@@ -2,9 +2,9 @@
 
     python jobs/benchmarks/whole_release.py FOLDER NORM WIDTH COMPONENTS hard|soft
 
-Prints JSON: seconds inside passes, and when the release began. Whoever starts it measures the
-process as a whole: what is neither start-up (Python and imports) nor a pass is the driver's own
-work.
+Prints JSON: seconds inside passes, and when the release began and ended. Whoever starts it measures
+the process as a whole: what is neither Python's own (its start, imports, and taking all that down
+again) nor a pass is the driver's own work.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ from dpgmm_dist.spec import ReleaseSpec
 
 @dataclass(frozen=True)
 class WholeRelease:
-    """Wall seconds of the process, of its start until the release begins, and of the passes."""
+    """Wall seconds of the process, of Python before and after the release, and of the passes."""
 
     whole: float
     start: float
+    end: float
     passes: float
 
     @property
     def driver(self) -> float:
         """Noise, estimation and writing."""
-        return self.whole - self.start - self.passes
+        return self.whole - self.start - self.passes - self.end
 
 
 def whole_release(load: Workload, assignment: str) -> WholeRelease:
@@ -52,9 +53,9 @@ def whole_release(load: Workload, assignment: str) -> WholeRelease:
     done = subprocess.run(
         [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
     )
-    whole = time.time() - start
+    end = time.time()
     told = json.loads(done.stdout)
-    return WholeRelease(whole, told["began"] - start, told["passes"])
+    return WholeRelease(end - start, told["began"] - start, end - told["ended"], told["passes"])
 
 
 class TimedEngine(LocalEngine):
@@ -76,7 +77,7 @@ class TimedEngine(LocalEngine):
 
 
 def main() -> None:
-    """Release, print when that began and the seconds inside passes."""
+    """Release, print when that began and ended and the seconds inside passes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,7 +100,7 @@ def main() -> None:
     engine = TimedEngine()
     with TemporaryDirectory() as place:
         release(spec, output=str(Path(place) / "release"), engine=engine)
-    print(json.dumps({"began": began, "passes": engine.seconds}))
+    print(json.dumps({"began": began, "ended": time.time(), "passes": engine.seconds}))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import erfc
+from statistics import NormalDist
 
 import mpmath
 import numpy as np
 import pytest
 
+from dpgmm_dist.privacy import normal_quantile
 from dpgmm_dist.privacy.normal_quantile import (
     DEGREE,
     OCTAVES,
     PIECES_LOG2,
     TAIL_BITS,
     QuantileTable,
+    _anchor,
     _derivative_polynomials,
     evaluation_error,
     quantile_table,
@@ -59,6 +63,26 @@ def test_pieces_tile_the_octaves() -> None:
     assert edges(table, pieces - 1)[1] == (1 << TAIL_BITS) - 1
     for piece in range(1, pieces):
         assert edges(table, piece)[0] == edges(table, piece - 1)[1] + 1
+
+
+@pytest.mark.parametrize("centre", [1 << 43, 3 << 50, (1 << 62) - (1 << 56)])
+@pytest.mark.parametrize("wrong", [0.0, 2e-15, -2e-15])
+def test_an_anchor_is_right_although_the_search_in_floats_is_not(
+    monkeypatch, centre, wrong
+) -> None:
+    monkeypatch.setattr(normal_quantile, "erfc", lambda x: erfc(x) * (1 + wrong))
+    z, g = _anchor(centre, 0.01 - NormalDist().inv_cdf(centre / 2.0 ** (TAIL_BITS + 1)))
+    with mpmath.workprec(300):
+        true = exact_quantile(Fraction(centre, 1 << (TAIL_BITS + 1)), z / 2**128)
+        assert abs(true - mpmath.mpf(z) / 2**128) < mpmath.mpf(2) ** -80
+        gradient = mpmath.sqrt(2 * mpmath.pi) * mpmath.exp(true**2 / 2)
+        assert abs(gradient - mpmath.mpf(g) / 2**128) < gradient * mpmath.mpf(2) ** -76
+
+
+def test_an_anchor_that_the_search_leaves_too_far_away_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(normal_quantile, "erfc", lambda x: erfc(x) * (1 + 1e-12))
+    with pytest.raises(ArithmeticError, match="certified"):
+        _anchor(1 << 60, 0.5)
 
 
 def test_slack_covers_the_error_everywhere_tried() -> None:
