@@ -16,6 +16,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+from fsspec.core import url_to_fs
+from fsspec.spec import AbstractFileSystem
+
 from dpgmm_dist.budget.localfile import create_file
 from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url, secrets_in
 from dpgmm_dist.errors import DataError, SpecError
@@ -176,8 +179,6 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fs
     check_no_password(url)
     if "::" in url:
         raise SpecError(f"{safe_url(url)} is a chained URL: give the URL of the store itself.")
-    from fsspec.core import url_to_fs
-
     options = dict(storage_options or {})
     secret_values = secrets_in(options)
     try:
@@ -236,8 +237,6 @@ def read_or_none(store: Store, name: str) -> bytes | None:
 
 def _refuse_check_then_write(fs: Any, url: str) -> None:
     """Refuse fsspec's default create, which looks and then writes: two writers can both win."""
-    from fsspec.spec import AbstractFileSystem
-
     inherited = getattr(type(fs), "pipe_file", None) is AbstractFileSystem.pipe_file
     if inherited and not getattr(fs, "async_impl", False) and not getattr(fs, "local_file", False):
         raise DataError(

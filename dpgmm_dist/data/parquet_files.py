@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
 from dpgmm_dist.budget.urls import describe_error, secrets_in
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
@@ -59,11 +62,9 @@ class Place(Opaque):
         DataError
             If the store refuses.
         """
-        import fsspec
-
         with self.public_errors(f"cannot open {self.key} {self.url}"):
             try:
-                fs, path = fsspec.url_to_fs(self.url, **self.storage_options)
+                fs, path = url_to_fs(self.url, **self.storage_options)
             except ImportError:
                 scheme = self.url.partition("://")[0]
                 extra = _EXTRAS.get(scheme)
@@ -109,8 +110,6 @@ def _reason(error: Exception, secrets: tuple[str, ...]) -> str:
 
 def is_local(fs: Any) -> bool:
     """Whether the file system is the local disk."""
-    from fsspec.implementations.local import LocalFileSystem
-
     return isinstance(fs, LocalFileSystem)
 
 

@@ -311,7 +311,7 @@ def _label_indices(labels: Integers | None, count: int, values: tuple[LabelValue
         raise ValueError(
             f"labels must be {count} indices into {groups} label(s), got {indices.tolist()}"
         )
-    if np.unique(indices).size != groups:
+    if not np.bincount(indices, minlength=groups).all():
         raise ValueError("every label must have at least one component")
     return indices
 

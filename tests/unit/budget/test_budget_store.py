@@ -190,7 +190,7 @@ def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
     def missing(url: str, **options: Any) -> Any:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    monkeypatch.setattr("dpgmm_dist.budget.store.url_to_fs", missing)
     with pytest.raises(DataError, match=r"dpgmm-dist\[s3\]"):
         open_store("s3://bucket/x", {"secret": "hunter2"})
 
