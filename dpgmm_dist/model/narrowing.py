@@ -30,6 +30,9 @@ Floats = npt.NDArray[np.float64]
 FEWEST, MOST = 4, 12
 """Directions kept: a mixture of 16 components along twelve can still be fitted to all answers
 (:data:`dpgmm_dist.model.explain.MOST_PARAMETERS`), and more were found to mislead the search."""
+_SPARE = 2
+"""Directions beyond those of the means, as noise turns all of them: with 5 components in 32
+dimensions one release in four lost one of theirs without, one in six with one (docs/method.md)."""
 _DRAWS = 30_000
 _SEED = 5
 
@@ -65,19 +68,21 @@ class Narrow:
         return replace(mixture, means=means, covariances=covariances)
 
 
-def narrowed(centre: Centre, seen: Sequence[Seen]) -> Narrow:
+def narrowed(centre: Centre, seen: Sequence[Seen], components: int) -> Narrow:
     """The directions in which what a cells pass measured is not that of each label's Gaussian.
 
     Parameters
     ----------
     seen : of each label, in pooled-whitened coordinates
+    components : of a label, at the most: their means differ along one direction less
     """
     white = whitener(centre.pooled)
     apart = np.concatenate([_apart(one, centre, label, white) for label, one in enumerate(seen)])
     _, lengths, axes = np.linalg.svd(apart)  # all directions, even of one cell
     # The largest singular value of noise alone (Marchenko and Pastur).
     edge = math.sqrt(len(apart)) + math.sqrt(apart.shape[1])
-    kept = int(np.clip((lengths > edge).sum(), FEWEST, MOST))
+    most = min(max(len(seen) * (components - 1) + _SPARE, FEWEST), MOST)
+    kept = int(np.clip((lengths > edge).sum(), FEWEST, most))
     # Coordinates x @ axes of whitened x = y @ white are y @ (white axes).
     basis, _ = np.linalg.qr(white @ axes[:kept].T)
     basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(kept)])

@@ -158,7 +158,7 @@ def _best(
     Also whether it agrees with them as well as noise lets it, and for the receipt what each
     candidate number of components promised.
     """
-    candidates = _candidates(problem)
+    numbers = candidates(problem)
     whole = 1 / problem.labels
 
     def sought(components: int, effort: float, moves: bool) -> _Candidate:
@@ -170,9 +170,9 @@ def _best(
         return _Candidate(fit, misfit, likelihood, cost)
 
     tried: dict[int, _Candidate] = {}
-    close = list(candidates)
-    if len(candidates) > 1:
-        tried = _until_worse(candidates, lambda k: sought(k, whole / len(candidates), False))
+    close = list(numbers)
+    if len(numbers) > 1:
+        tried = _until_worse(numbers, lambda k: sought(k, whole / len(numbers), False))
         most = max(one.promise for one in tried.values())
         close = [k for k, one in tried.items() if one.promise >= most - _CLOSE]
     # A hasty fit may have ended in a wrong optimum: those about as good as the best are sought
@@ -208,12 +208,12 @@ class _Candidate:
 
 
 def _until_worse(
-    candidates: Sequence[int], sought: Callable[[int], _Candidate]
+    numbers: Sequence[int], sought: Callable[[int], _Candidate]
 ) -> dict[int, _Candidate]:
     """Ever more components, until more of them only cost more noise."""
     tried: dict[int, _Candidate] = {}
     best = None
-    for components in candidates:
+    for components in numbers:
         tried[components] = sought(components)
         if best is None or tried[components].promise > tried[best].promise:
             best = components
@@ -285,7 +285,8 @@ def _held(fit: Fit) -> Fit:
     return replace(fit, means=means, covariances=np.stack(held))
 
 
-def _candidates(problem: Problem) -> Sequence[int]:
+def candidates(problem: Problem) -> Sequence[int]:
+    """The numbers of components of a label that may be chosen."""
     if isinstance(problem.components, int):
         return (problem.components,)
     if isinstance(problem.components, tuple):

@@ -15,7 +15,7 @@ from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
 from dpgmm_dist.model.shrinkage import NEARLY_ALL
-from dpgmm_dist.model.starting import FULL, START, start_mixture
+from dpgmm_dist.model.starting import FULL, START, candidates, start_mixture
 
 _FEW_DIMENSIONS = 5
 """Up to here second moments of cells cost so little that cells get a larger share."""
@@ -101,7 +101,8 @@ def _first(
     for step, rho in steps:
         last = step == steps[-1][0]
         if last and centre.pooled.shape[0] > cells.SECOND_DIMENSION:
-            narrow = narrowed(centre, [seen[-1] for seen in history.labels])
+            seen = [one[-1] for one in history.labels]
+            narrow = narrowed(centre, seen, max(candidates(problem)))
             density, here = narrow.density(density), narrow.centre
             measures, told = [], History(here)
         density, measured, answer = cells.refine(problem, ask, here, density, step, rho, last)

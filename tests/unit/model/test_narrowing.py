@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.narrowing import FEWEST, narrowed
+from dpgmm_dist.model.narrowing import FEWEST, MOST, narrowed
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.problem import Centre
 from dpgmm_dist.model.seeding import kmeans_centres
@@ -61,7 +61,7 @@ def inside(ways: Floats, basis: Floats) -> float:
 def test_the_plane_in_which_means_differ_is_kept() -> None:
     x, ways = rows_of(5.0, 0)
     centre = centre_of(x)
-    narrow = narrowed(centre, [cells_pass(x, centre, 1e-4)])
+    narrow = narrowed(centre, [cells_pass(x, centre, 1e-4)], 8)
     q = narrow.basis.shape[1]
     assert FEWEST <= q <= 8
     np.testing.assert_allclose(narrow.basis.T @ narrow.basis, np.eye(q), atol=1e-12)
@@ -74,13 +74,33 @@ def test_the_plane_in_which_means_differ_is_kept() -> None:
 def test_of_one_gaussian_only_the_fewest_are_kept() -> None:
     x, _ = rows_of(0.0, 1)
     centre = centre_of(x)
-    assert narrowed(centre, [cells_pass(x, centre, 1e-4)]).basis.shape[1] == FEWEST
+    assert narrowed(centre, [cells_pass(x, centre, 1e-4)], 8).basis.shape[1] == FEWEST
+
+
+def test_no_more_are_kept_than_the_means_of_so_many_components_explain() -> None:
+    rng = np.random.default_rng(6)
+    means = 4 * np.linalg.qr(rng.standard_normal((P, 10)))[0].T
+    x = rng.standard_normal((ROWS, P)) + means[rng.integers(10, size=ROWS)]
+    centre = centre_of(x)
+    seen = cells_pass(x, centre, 1e-4)
+
+    def kept(components: int, labels: int = 1) -> int:
+        both = replace(
+            centre, means=np.repeat(centre.means, labels, axis=0),
+            covariances=np.repeat(centre.covariances, labels, axis=0),
+        )  # fmt: skip
+        return narrowed(both, [seen] * labels, components).basis.shape[1]
+
+    assert 9 <= kept(20) <= MOST
+    assert kept(5) == 4 + 2  # as many as means differ along, and two to spare
+    assert kept(3) == FEWEST
+    assert kept(3, labels=2) == 2 * 2 + 2
 
 
 def test_noise_does_not_pass_for_structure() -> None:
     x, _ = rows_of(3.5, 2)
     centre = centre_of(x)
-    assert narrowed(centre, [cells_pass(x, centre, 1.0)]).basis.shape[1] == FEWEST
+    assert narrowed(centre, [cells_pass(x, centre, 1.0)], 8).basis.shape[1] == FEWEST
 
 
 def test_one_cell_is_enough() -> None:
@@ -91,14 +111,14 @@ def test_one_cell_is_enough() -> None:
         seen, centres=seen.centres[:1], maps=seen.maps[:1], values=seen.values[:1],
         sigma=seen.sigma[:1],
     )  # fmt: skip
-    basis = narrowed(centre, [one]).basis
+    basis = narrowed(centre, [one], 8).basis
     np.testing.assert_allclose(basis.T @ basis, np.eye(FEWEST), atol=1e-12)
 
 
 def test_lifting_keeps_the_marginal_and_the_regression_on_it() -> None:
     x, _ = rows_of(3.5, 0)
     centre = centre_of(x)
-    narrow = narrowed(centre, [cells_pass(x, centre, 1e-4)])
+    narrow = narrowed(centre, [cells_pass(x, centre, 1e-4)], 8)
     q = narrow.basis.shape[1]
     rng = np.random.default_rng(5)
     small = Mixture(
