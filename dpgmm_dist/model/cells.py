@@ -97,19 +97,24 @@ def _seed(
     affordable = int(_OPERATIONS / (2 * int(cells.max()) * p))
     most = max(affordable, _DRAWS_PER_CELL * MOST_CELLS)
     draws_each = min(max(2000, _DRAWS // problem.labels), most)
-    steps = _FEW_STEPS if problem.latent_dimension > SECOND_DIMENSION else LLOYD_STEPS
+    many = problem.latent_dimension > SECOND_DIMENSION
+    steps = _FEW_STEPS if many else LLOYD_STEPS
     labels: list[int] = []
     centres: list[Floats] = []
     within: list[Floats] = []
     lengths: list[Floats] = []
     for label, count in enumerate(cells.tolist()):
         draws = draw(density, label, draws_each, _public_seed(step)) @ white
+        if many:  # where it is most of the work: in half the time
+            draws = draws.astype(np.float32)
         found, index = kmeans_centres(draws, count, _public_seed(step) + label, steps)
-        lengths.append(np.linalg.norm(draws - found[index], axis=1))
-        for cell in range(count):
-            centred = draws[index == cell] - found[cell]
-            centres.append(found[cell])
-            within.append(centred.T @ centred / max(len(centred), 1))
+        apart = draws - found.take(index, axis=0)
+        lengths.append(np.linalg.norm(apart, axis=1))
+        order = np.argsort(index.astype(np.int16), kind="stable")
+        edges = np.cumsum(np.bincount(index, minlength=count))[:-1]
+        for cell, own in enumerate(np.split(apart.take(order, axis=0), edges)):
+            centres.append(found[cell].astype(np.float64))
+            within.append((own.T @ own / max(len(own), 1)).astype(np.float64))
             labels.append(label)
     radius = float(np.quantile(np.concatenate(lengths), _RADIUS_QUANTILE))
     return Seeds(np.asarray(labels), np.stack(centres), np.stack(within), max(radius, 1e-2))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.effort import affordable
 from dpgmm_dist.model.parallel import in_order
-from dpgmm_dist.model.seeding import kmeans_centres, nearest
+from dpgmm_dist.model.seeding import Reals, kmeans_centres, nearest
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,9 +77,11 @@ def fits_of_draws(
 
 
 def clustered_fits(
-    draws: Floats, components: int, restarts: int, seed: int, steps: int = 40, effort: float = 1.0
+    draws: Reals, components: int, restarts: int, seed: int, steps: int = 40, effort: float = 1.0
 ) -> list[Fit]:
     """EM fits of ``components`` Gaussians to draws (n, p) from k-means starts, the best first.
+
+    Rows are handled in the precision of the draws.
 
     From k-means EM ends in the same few optima again and again, where far-apart draws as a start
     end in many (docs/method.md); those that end alike are given once.
@@ -93,7 +95,7 @@ def clustered_fits(
     def one(start: int) -> Fit:
         rows = points.rows
         centres, _ = kmeans_centres(rows[:_KMEANS_DRAWS], components, seed + start)
-        share = np.zeros((components, len(rows)))
+        share = np.zeros((components, len(rows)), dtype=rows.dtype)
         share[nearest(rows, centres), np.arange(len(rows))] = 1 / len(rows)
         weights, means, covariances = _maximise(points, share)
         return Fit(weights, means, covariances, -np.inf)
@@ -123,26 +125,27 @@ class Points:
 
     middle: Floats
     """(p,)"""
-    features: Floats
-    """(n, 1 + p + p (p + 1) / 2): one, coordinates less ``middle``, their products."""
+    features: Reals
+    """(n, 1 + p + p (p + 1) / 2): one, coordinates less ``middle``, their products; in float32
+    they take half the time, and what is added up over them stays good to six digits."""
     ridge: Floats
     """(p, p) added to covariances."""
 
     @classmethod
-    def of(cls, draws: Floats) -> Points:
+    def of(cls, draws: Reals) -> Points:
         """Of draws (n, p)."""
-        middle = draws.mean(axis=0)
-        rows = draws - middle
+        middle = draws.mean(axis=0, dtype=np.float64)
+        rows = draws - middle.astype(draws.dtype)
         p = rows.shape[1]
-        features = np.empty((len(rows), 1 + p + p * (p + 1) // 2))
+        features = np.empty((len(rows), 1 + p + p * (p + 1) // 2), dtype=rows.dtype)
         features[:, 0], features[:, 1 : 1 + p] = 1.0, rows
         pairs(rows, features[:, 1 + p :])
-        spread = rows.T @ rows / len(rows)
+        spread = (rows.T @ rows).astype(np.float64) / len(rows)
         ridge = 1e-3 * spread + 1e-6 * np.trace(spread) / len(spread) * np.eye(len(spread))
         return cls(middle, features, ridge)
 
     @property
-    def rows(self) -> Floats:
+    def rows(self) -> Reals:
         """(n, p) less ``middle``."""
         return self.features[:, 1 : 1 + len(self.middle)]
 
@@ -172,12 +175,13 @@ def _together(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]:
     n, components = len(points.features), weights.shape[1]
     for _ in range(steps):
         line = _coefficients(weights[going], means[going], covariances[going])
+        line = line.astype(points.features.dtype, copy=False)
         share = (line @ points.features.T).reshape(len(going), components, n)
         top = share.max(axis=1, keepdims=True)
         share -= top
         np.exp(share, out=share)
         total = share.sum(axis=1, keepdims=True)
-        score = (top + np.log(total)).mean(axis=(1, 2))
+        score = (top + np.log(total)).mean(axis=(1, 2), dtype=np.float64)
         share /= total * n
         moved = _maximise(points, share.reshape(-1, n))
         shape = len(going), components
@@ -207,11 +211,11 @@ def _coefficients(weights: Floats, means: Floats, covariances: Floats) -> Floats
     return line.reshape(-1, line.shape[-1])
 
 
-def _maximise(points: Points, share: Floats) -> tuple[Floats, Floats, Floats]:
+def _maximise(points: Points, share: Reals) -> tuple[Floats, Floats, Floats]:
     """Weights (C,), means (C, p) and covariances (C, p, p) of shares (C, n)."""
     p = len(points.middle)
     rows, columns = triangle(p)
-    total = share @ points.features
+    total = np.asarray(share @ points.features, dtype=np.float64)
     mass = total[:, 0] + 1e-12
     means = total[:, 1 : 1 + p] / mass[:, None]
     covariances = np.empty((len(mass), p, p))
@@ -221,7 +225,7 @@ def _maximise(points: Points, share: Floats) -> tuple[Floats, Floats, Floats]:
     return np.maximum(mass, _WEIGHT_FLOOR), means, covariances + points.ridge
 
 
-def log_components(rows: Floats, means: Floats, covariances: Floats) -> Floats:
+def log_components(rows: Reals, means: Floats, covariances: Floats) -> Floats:
     """Log density (n, K) of rows (n, p) under each Gaussian."""
     components, p = means.shape
     factor = np.linalg.cholesky(covariances)
@@ -254,7 +258,7 @@ def pairs(v: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
         start += p - i
 
 
-def _start(draws: Floats, components: int, spread: Floats, rng: np.random.Generator) -> Fit:
+def _start(draws: Reals, components: int, spread: Floats, rng: np.random.Generator) -> Fit:
     """A k-means++ start: far-apart draws, each with a share of the whole spread."""
     chosen = [draws[rng.integers(len(draws))]]
     inverse = np.linalg.inv(

@@ -176,13 +176,13 @@ class _Problem:
         x, mass = _points(fit, self.slope_pick, self.slope_normal)
         share = (responsibilities(fit, x) * mass[:, None]).astype(np.float32)
         members = [np.flatnonzero(s > _LEAST_SHARE * mass) for s in share.T]
-        scores = [_score(fit, x[own], k) for k, own in enumerate(members)]
+        scores = [_score(fit, x.take(own, axis=0), k) for k, own in enumerate(members)]
         size = scores[0].shape[1]
         out = np.zeros((len(self.target), size * len(scores)), dtype=np.float32)
         start = 0
         for one in self.answers:
             for some, weight, cell in cells_of(one, x):
-                features = one.features(x[some], cell, np.float32)
+                features = one.features(x.take(some, axis=0), cell, np.float32)
                 own = slice(start, start + features.shape[1])
                 start = own.stop
                 place = np.full(len(x), -1)
@@ -191,9 +191,9 @@ class _Problem:
                     both = np.flatnonzero(place[rows] >= 0)
                     here = place[rows[both]]
                     part = share[rows[both], k] * weight[here].astype(np.float32)
-                    left = features[here]
+                    left = features.take(here, axis=0)
                     left *= part[:, None]
-                    out[own, k * size : (k + 1) * size] = left.T @ scores[k][both]
+                    out[own, k * size : (k + 1) * size] = left.T @ scores[k].take(both, axis=0)
         out /= self.scale[:, None].astype(np.float32)
         return out
 

@@ -281,11 +281,13 @@ def _draw(fit: Fit, pick: Ints, normal: Floats) -> Floats:
     Otherwise the luck of the draw would compound from round to round.
     """
     points = np.empty_like(normal)
+    stop = 0
     for k, (mean, covariance) in enumerate(zip(fit.means, fit.covariances, strict=True)):
-        own = normal[pick == k]
-        own = own - own.mean(axis=0)
+        start, stop = stop, int(np.searchsorted(pick, k, "right"))
+        own = normal[start:stop] - normal[start:stop].mean(axis=0)
         factor = np.linalg.cholesky(own.T @ own / len(own))
-        points[pick == k] = mean + own @ np.linalg.inv(factor).T @ np.linalg.cholesky(covariance).T
+        root = np.linalg.cholesky(covariance).T
+        points[start:stop] = mean + own @ np.linalg.inv(factor).T @ root
     return points
 
 

@@ -179,9 +179,14 @@ class Mixture:
         index = np.searchsorted(edges, generator.random(n) * edges[-1], side="right")
         index = np.minimum(index, int(np.flatnonzero(self.weights)[-1])).astype(np.int64)
         rows = generator.standard_normal((n, self.dimension))
-        for k in np.unique(index):
-            chosen = index == k
-            rows[chosen] = self.means[k] + repeatable_matmul(rows[chosen], self.cholesky[k].T)
+        order = np.argsort(index, kind="stable")
+        stop = 0
+        for k, count in enumerate(np.bincount(index).tolist()):
+            start, stop = stop, stop + count
+            if count:
+                own = order[start:stop]
+                white = np.take(rows, own, axis=0)
+                rows[own] = self.means[k] + repeatable_matmul(white, self.cholesky[k].T)
         return rows, index
 
     def component_log_prob(self, rows: ArrayLike) -> Floats:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dpgmm_dist.model.allocation import clipped_share
 from dpgmm_dist.model.em import Fit, log_components, pairs, triangle
 from dpgmm_dist.model.plan import Observed
-from dpgmm_dist.model.seeding import nearest
+from dpgmm_dist.model.seeding import Reals, nearest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ class Seen:
         """Whether second moments were measured."""
         return bool(self.values.shape[1] > 1 + self.centres.shape[1])
 
-    def shares(self, x: Floats) -> Floats | Ints:
+    def shares(self, x: Reals) -> Floats | Ints:
         """Responsibilities (n, C), or the index (n,) of each row's cell."""
         if self.asked is not None:
             return responsibilities(self.asked, x)
@@ -54,14 +54,14 @@ class Seen:
             return nearest(x, self.centres)
         return nearest(x @ self.metric.T, self.centres @ self.metric.T)
 
-    def inside(self, x: Floats, cell: int) -> Floats:
+    def inside(self, x: Reals, cell: int) -> Reals:
         """Rows (n, p) as a cell sees them: mapped and clipped."""
         v = (x - self.centres[cell]) @ self.maps[cell].T
         length = np.sqrt(np.einsum("ij,ij->i", v, v))
-        v *= np.minimum(1.0, self.radius / np.maximum(length, 1e-300))[:, None]
+        v *= np.minimum(1.0, self.radius / np.maximum(length, 1e-30))[:, None]
         return np.asarray(v)
 
-    def features(self, x: Floats, cell: int, kind: npt.DTypeLike = np.float64) -> Any:
+    def features(self, x: Reals, cell: int, kind: npt.DTypeLike = np.float64) -> Any:
         """What rows (n, p) add to a cell's statistics (n, M), as floats of a kind."""
         v = self.inside(x, cell).astype(kind, copy=False)
         p = v.shape[1]
@@ -71,7 +71,7 @@ class Seen:
             pairs(v, out[:, 1 + p :])
         return out
 
-    def total(self, x: Floats, weight: Floats, cell: int) -> Floats:
+    def total(self, x: Reals, weight: Reals, cell: int) -> Reals:
         """(M,) weighted sum of :meth:`features`."""
         v = self.inside(x, cell)
         parts = [np.atleast_1d(weight.sum()), weight @ v]
@@ -123,7 +123,7 @@ def seen_of(
     )
 
 
-def responsibilities(fit: Fit, x: Floats) -> Floats:
+def responsibilities(fit: Fit, x: Reals) -> Floats:
     """Posterior probabilities (n, K) of components; weights need not sum to one."""
     joint = log_components(x, fit.means, fit.covariances) + np.log(fit.weights)
     share = np.exp(joint - joint.max(axis=1, keepdims=True))
@@ -144,11 +144,11 @@ def own_answers(one: Seen) -> Floats:
     return out
 
 
-def statistics(one: Seen, x: Floats, mass: Floats) -> Floats:
+def statistics(one: Seen, x: Reals, mass: Reals) -> Floats:
     """(C, M) what a pass would measure of weighted draws."""
     out = np.empty(one.values.shape)
     for some, weight, cell in cells_of(one, x):
-        out[cell] = one.total(x[some], mass[some] * weight, cell)
+        out[cell] = one.total(x.take(some, axis=0), mass[some] * weight, cell)
     return out
 
 
@@ -156,12 +156,12 @@ def squares(one: Seen, x: Floats, mass: Floats) -> Floats:
     """(C, M) mean square of what weighted draws add to each statistic."""
     out = np.empty(one.values.shape)
     for some, weight, cell in cells_of(one, x):
-        features = one.features(x[some], cell)
+        features = one.features(x.take(some, axis=0), cell)
         out[cell] = (mass[some] * weight**2) @ features**2
     return out
 
 
-def cells_of(one: Seen, x: Floats) -> Iterator[tuple[Ints, Floats, int]]:
+def cells_of(one: Seen, x: Reals) -> Iterator[tuple[Ints, Reals, int]]:
     """Every cell with the rows that have a share in it, and how much."""
     share = one.shares(x)
     if share.ndim == 1:
@@ -169,7 +169,7 @@ def cells_of(one: Seen, x: Floats) -> Iterator[tuple[Ints, Floats, int]]:
         edges = np.searchsorted(share[order], np.arange(len(one.centres) + 1))
         for cell in range(len(one.centres)):
             some = order[edges[cell] : edges[cell + 1]]
-            yield some, np.ones(len(some)), cell
+            yield some, np.ones(len(some), dtype=x.dtype), cell
         return
     for cell in range(len(one.centres)):
         some = np.flatnonzero(share[:, cell] > _LEAST_SHARE)

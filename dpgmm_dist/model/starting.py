@@ -66,6 +66,8 @@ class Care:
     compared: bool = False
     """Whether all those fits are made, even if the first leaves nothing unexplained: much noise
     hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in place of .008)."""
+    single: bool = False
+    """Whether the draws are handled in float32: two thirds of the time."""
     parameters: float = math.inf
     """Of a mixture times steps, and times fits begun again, beyond which there are fewer."""
 
@@ -93,6 +95,7 @@ START = Care(
     search=0.4,
     explained=2,
     fit=Effort(steps=6, draws=20_000, anchors=3),
+    single=True,
     parameters=1000,
 )
 """Where components passes see dimensions that this mixture was not sought in: they measure it
@@ -242,8 +245,9 @@ def _fits(
     fits = []
     if care.restarts:
         fits += fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
+    rows = draws.astype(np.float32) if care.single else draws
     fits += clustered_fits(
-        draws, components, care.clusterings, 11 + label, care.steps, effort=search
+        rows, components, care.clusterings, 11 + label, care.steps, effort=search
     )
     fits.sort(key=lambda fit: -fit.score)
 

@@ -104,6 +104,24 @@ def test_log_density_is_scipys(p: int, components: int, seed: int) -> None:
 
 
 @settings(deadline=None, max_examples=20)
+@given(st.integers(1, 12), st.integers(1, 6), st.integers(0, 999), st.booleans())
+def test_steps_in_float32_are_those_in_float64_to_three_digits(
+    p: int, components: int, seed: int, far: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = (draws(mixture(p, components, rng), 2000, rng) + (30.0 if far else 0.0)).astype(np.float32)
+    start = mixture(p, components, rng)
+    wide, narrow = (
+        expectation_maximisation(Points.of(rows), [start], 5)[0]
+        for rows in (x.astype(np.float64), x)
+    )
+    assert narrow.means.dtype == narrow.covariances.dtype == np.float64
+    for name in ("weights", "means", "covariances", "score"):
+        found, expected = getattr(narrow, name), getattr(wide, name)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@settings(deadline=None, max_examples=20)
 @given(st.integers(1, 5), st.integers(2, 8), st.integers(0, 999))
 def test_centres_of_k_means_are_the_means_of_their_draws(p: int, cells: int, seed: int) -> None:
     x = np.random.default_rng(seed).standard_normal((300, p))
