@@ -32,7 +32,8 @@ FEWEST, MOST = 4, 12
 (:data:`dpgmm_dist.model.explain.MOST_PARAMETERS`), and more were found to mislead the search."""
 _SPARE = 2
 """Directions beyond those of the means, as noise turns all of them: with 5 components in 32
-dimensions one release in four lost one of theirs without, one in six with one (docs/method.md)."""
+dimensions one release in four lost one of theirs without, one in six with one, one in eight with
+two (docs/method.md)."""
 _DRAWS = 30_000
 _SEED = 5
 
