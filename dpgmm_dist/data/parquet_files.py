@@ -17,6 +17,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from dpgmm_dist.budget.urls import describe_error, secrets_in
+from dpgmm_dist.data.arrow_stores import arrow_filesystem
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
 
@@ -305,11 +306,21 @@ def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
             )
         return
     ahead = 0 < piece_bytes <= _PRE_BUFFER_BYTES
-    # pyarrow reads exact ranges; fsspec's own read-ahead would fetch more than asked.
-    with fs.open(path, "rb", cache_type="none") as handle:
+    with _stored(fs, path) as handle:
         yield pq.ParquetFile(
             handle, pre_buffer=ahead, buffer_size=0 if ahead else min(8 << 20, max(1 << 18, share))
         )
+
+
+def _stored(fs: Any, path: str) -> Any:
+    """A file of an object store, to be read by Arrow's own client where there is one."""
+    own = arrow_filesystem(fs)
+    if own is not None:
+        # If it finds no credentials, or no file, fsspec shall have a look and say what is wrong.
+        with suppress(OSError):
+            return own.open_input_file(path)
+    # Arrow reads exact ranges; fsspec's own read-ahead would fetch more than asked.
+    return fs.open(path, "rb", cache_type="none")
 
 
 def for_each_file(read: Callable[[FoundFile], T], files: tuple[FoundFile, ...]) -> list[T]:

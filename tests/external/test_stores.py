@@ -14,6 +14,9 @@ import yaml
 from dpgmm_dist import ReleaseSpec, release
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.urls import secrets_in
+from dpgmm_dist.data import parquet_files
+from dpgmm_dist.data.arrow_stores import arrow_filesystem
+from dpgmm_dist.data.parquet_files import opened
 from dpgmm_dist.errors import DataError, DpgmmError
 
 from ..system.releases import WIDTH, Rows, done, dpgmm, labelled, write_spec
@@ -179,3 +182,45 @@ def test_an_error_of_the_library_quotes_no_option(job: Job) -> None:
 
 def _output(result: Any) -> tuple[str, str]:
     return result.stdout, result.stderr
+
+
+def test_rows_are_the_same_by_arrows_client_and_by_fsspec(
+    object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = Rows.make().write(tmp_path / "data", files=2, row_group=200)
+    object_store.upload(local, "data")
+    paths = sorted(object_store.fs.find(object_store.below("data")))
+    assert len(paths) == 2
+    expected = [pq.read_table(path) for path in sorted(local.rglob("*.parquet"))]
+    # Arrow's is the one that is used where it was measured to be faster.
+    own = arrow_filesystem(object_store.fs)
+    assert (own is None) == object_store.url.startswith("s3://")
+
+    def read() -> list[Any]:
+        tables = []
+        for path in paths:
+            with opened(object_store.fs, path, 1, 1 << 20) as file:
+                tables.append(file.read())
+        return tables
+
+    assert read() == expected
+    with pytest.raises(FileNotFoundError), opened(object_store.fs, paths[0] + "x", 1, 0):
+        pass
+    monkeypatch.setattr(parquet_files, "arrow_filesystem", lambda fs: None)
+    assert read() == expected
+
+
+def test_where_arrows_client_cannot_open_a_file_fsspec_does(
+    object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = Rows.make().write(tmp_path / "data", files=1, row_group=200)
+    object_store.upload(local, "data")
+    (path,) = object_store.fs.find(object_store.below("data"))
+
+    class WithoutCredentials:
+        def open_input_file(self, path: str) -> None:
+            raise OSError("no credentials were found")
+
+    monkeypatch.setattr(parquet_files, "arrow_filesystem", lambda fs: WithoutCredentials())
+    with opened(object_store.fs, path, 1, 1 << 20) as file:
+        assert file.read().num_rows == pq.read_table(local).num_rows
