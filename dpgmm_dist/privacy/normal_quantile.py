@@ -1,8 +1,8 @@
 """A piecewise polynomial for the normal quantile, with a certified error on every piece.
 
 The table covers ``z(p) = Q^{-1}(p)``, Q the normal tail, for p in [2^-(OCTAVES+1), 1/2). It is
-computed, and its error bounds are proved, in integer arithmetic when it is first used (in less than
-0.1 s): there is no data file to trust, and no special function of a library.
+computed, and its error bounds are proved, in integer arithmetic when it is first used (in 0.1 s):
+there is no data file to trust, and no special function of a library.
 
 Geometry. A 62-bit integer w stands for the cell of tail probabilities ``[w, w+1) / 2^63``. Octave j
 holds the w with 2^j <= w < 2^(j+1) and is cut into PIECES equal pieces of ``width = 2^j / PIECES``
@@ -47,8 +47,8 @@ TAIL_BITS = 62
 OCTAVES = 19
 """Octaves of the table; a w below 2^(TAIL_BITS-OCTAVES), chance 2^-OCTAVES, is not covered."""
 
-PIECES_LOG2 = 4
-DEGREE = 13
+PIECES_LOG2 = 5
+DEGREE = 10
 
 _PIECES = 1 << PIECES_LOG2
 _BITS = 128

@@ -96,7 +96,7 @@ def test_slack_covers_the_error_everywhere_tried() -> None:
     assert 0.3 < worst <= 1.0  # a bound that is never approached would hide a wrong test
 
 
-@pytest.mark.parametrize("degree", [0, 1, 4, 9, 12])
+@pytest.mark.parametrize("degree", [0, 1, 4, 9])
 def test_the_check_has_power(degree: int) -> None:
     """A coefficient off by eight times the slack is noticed."""
     table = quantile_table()
