@@ -6,7 +6,6 @@ and every message about a store stay with fsspec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -55,7 +54,7 @@ def _google(items: tuple[tuple[str, str], ...]) -> Any | None:
 
 @lru_cache(maxsize=16)
 def _azure(items: tuple[tuple[str, str], ...]) -> Any | None:
-    options: Mapping[str, str] = dict(items)
+    options = dict(items)
     if set(options) == {"account_name", "account_key"}:
         return _made("AzureFileSystem", **options)
     if set(options) != {"connection_string"}:

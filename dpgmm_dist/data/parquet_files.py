@@ -316,8 +316,9 @@ def _stored(fs: Any, path: str) -> Any:
     """A file of an object store, to be read by Arrow's own client where there is one."""
     own = arrow_filesystem(fs)
     if own is not None:
-        # If it finds no credentials, or no file, fsspec shall have a look and say what is wrong.
-        with suppress(OSError):
+        # If it finds no credentials, or no file, or does not take the path (ArrowInvalid), fsspec
+        # shall have a look and say what is wrong.
+        with suppress(OSError, ValueError):
             return own.open_input_file(path)
     # Arrow reads exact ranges; fsspec's own read-ahead would fetch more than asked.
     return fs.open(path, "rb", cache_type="none")

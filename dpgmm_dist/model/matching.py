@@ -278,7 +278,7 @@ def _pick(fit: Fit, draws: int) -> Ints:
 def _draw(fit: Fit, pick: Ints, normal: Floats) -> Floats:
     """Draws (n, p) whose components have exactly the mean and covariance of the mixture's.
 
-    Otherwise the luck of the draw would compound from round to round.
+    Otherwise the luck of the draw would compound from round to round. ``pick`` (n,) ascends.
     """
     points = np.empty_like(normal)
     stop = 0

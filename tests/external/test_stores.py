@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pyarrow import ArrowInvalid
 
 from dpgmm_dist import ReleaseSpec, release
 from dpgmm_dist.budget.ledger import Ledger
@@ -210,17 +211,18 @@ def test_rows_are_the_same_by_arrows_client_and_by_fsspec(
     assert read() == expected
 
 
+@pytest.mark.parametrize("problem", [OSError("no credentials"), ArrowInvalid("such a path")])
 def test_where_arrows_client_cannot_open_a_file_fsspec_does(
-    object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    problem: Exception, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = Rows.make().write(tmp_path / "data", files=1, row_group=200)
     object_store.upload(local, "data")
     (path,) = object_store.fs.find(object_store.below("data"))
 
-    class WithoutCredentials:
+    class Refuses:
         def open_input_file(self, path: str) -> None:
-            raise OSError("no credentials were found")
+            raise problem
 
-    monkeypatch.setattr(parquet_files, "arrow_filesystem", lambda fs: WithoutCredentials())
+    monkeypatch.setattr(parquet_files, "arrow_filesystem", lambda fs: Refuses())
     with opened(object_store.fs, path, 1, 1 << 20) as file:
         assert file.read().num_rows == pq.read_table(local).num_rows
