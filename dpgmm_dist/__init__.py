@@ -9,17 +9,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dpgmm_dist.artifact.load import Release, load_release
     from dpgmm_dist.estimator import DPGaussianMixture
-    from dpgmm_dist.pipeline import release
-    from dpgmm_dist.spec import ReleaseSpec
+    from dpgmm_dist.pipeline.release import release
+    from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 # Imported on first use: a consumer of a release needs neither dask nor opendp, and
 # ``dpgmm --help`` loads nothing heavy.
 _HOMES = {
     "DPGaussianMixture": "dpgmm_dist.estimator",
     "Release": "dpgmm_dist.artifact.load",
-    "ReleaseSpec": "dpgmm_dist.spec",
+    "ReleaseSpec": "dpgmm_dist.spec.release_spec",
     "load_release": "dpgmm_dist.artifact.load",
-    "release": "dpgmm_dist.pipeline",
+    "release": "dpgmm_dist.pipeline.release",
 }
 
 __all__ = ["DPGaussianMixture", "Release", "ReleaseSpec", "__version__", "load_release", "release"]

@@ -97,7 +97,7 @@ class DPGaussianMixture:
         from dpgmm_dist.artifact.load import load_release
         from dpgmm_dist.data.dask_arrays import is_dask_array
         from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
-        from dpgmm_dist.pipeline import release
+        from dpgmm_dist.pipeline.release import release
 
         source: AnySource | None = None
         path = "memory"
@@ -135,7 +135,7 @@ class DPGaussianMixture:
         return float(self.score_samples(X).mean())
 
     def _spec(self, path: str) -> Any:
-        from dpgmm_dist.spec import ReleaseSpec
+        from dpgmm_dist.spec.release_spec import ReleaseSpec
 
         center = None if self.center is None else [float(c) for c in self.center]
         components = self.n_components

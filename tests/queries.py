@@ -320,7 +320,7 @@ def put_whole(file: Path, data: bytes) -> None:
 
 def _asked(name: str) -> tuple[PassQuery, ...]:
     from dpgmm_dist.model.strategy import fit
-    from dpgmm_dist.translate import compile_pass, observe
+    from dpgmm_dist.pipeline.compile import compile_pass, observe
 
     problem = Problem(norm=1.0, **({"rho": 0.05} | (PROBLEMS | WIDE)[name]))
     u, labels = real_rows(name, 3000)

@@ -21,10 +21,10 @@ from dpgmm_dist.artifact.schema import (
     decode_transform,
     parse_json,
 )
-from dpgmm_dist.budget.store import Store, open_store, read_or_none
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import LabelValue, Mixture, Seed, StandardErrors
+from dpgmm_dist.storage.store import Store, open_store, read_or_none
 
 Floats = NDArray[np.float64]
 

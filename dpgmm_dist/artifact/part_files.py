@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpgmm_dist.budget.urls import check_no_password, describe_error, safe_url, secrets_in
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.urls import check_no_password, describe_error, safe_url, secrets_in
 
 if TYPE_CHECKING:
     import pyarrow as pa

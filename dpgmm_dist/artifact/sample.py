@@ -28,10 +28,10 @@ from dpgmm_dist.artifact.part_files import (
 )
 from dpgmm_dist.artifact.receipt import check_receipt
 from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, find_label
-from dpgmm_dist.budget.urls import check_no_password, safe_url
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import LabelValue, Mixture
+from dpgmm_dist.storage.urls import check_no_password, safe_url
 
 if TYPE_CHECKING:
     import pyarrow as pa

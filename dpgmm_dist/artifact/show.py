@@ -10,7 +10,7 @@ import numpy as np
 
 from dpgmm_dist.artifact.load import Release, load_release
 from dpgmm_dist.artifact.receipt import Query, Receipt, check_receipt
-from dpgmm_dist.budget.urls import safe_url
+from dpgmm_dist.storage.urls import safe_url
 
 
 def describe_release(url: str, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -36,10 +36,10 @@ from dpgmm_dist.artifact.schema import (
     decode_transform,
     parse_json,
 )
-from dpgmm_dist.budget.store import open_store
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.storage.store import open_store
 
 T = TypeVar("T")
 

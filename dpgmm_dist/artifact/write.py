@@ -36,10 +36,10 @@ from dpgmm_dist.artifact.schema import (
     parse_json,
     read_table,
 )
-from dpgmm_dist.budget.store import Store, create_or_read, open_store, read_or_none
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
+from dpgmm_dist.storage.store import Store, create_or_read, open_store, read_or_none
 
 # Parameters computed again from the stored noisy answers on another processor may differ in their
 # last bits; anything beyond this is another release.

@@ -23,12 +23,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-from dpgmm_dist.budget.createonly import confirm_create_only, is_complete
 from dpgmm_dist.budget.differences import differences, plain
 from dpgmm_dist.budget.records import check_release_id
 from dpgmm_dist.budget.sealed import SCHEMA, now, seal, sha256_hex, stamp, unseal
-from dpgmm_dist.budget.store import Store, create_or_read, open_store, read_or_none
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.create_only import confirm_create_only, is_complete
+from dpgmm_dist.storage.store import Store, create_or_read, open_store, read_or_none
 
 _STEP = re.compile(r"(query|answer)-(\d{4})\.bin")
 _PRIVATE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")

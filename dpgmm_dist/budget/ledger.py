@@ -18,7 +18,6 @@ from typing import Any
 
 from dpgmm_dist.budget.balance import Balance, admits, balance
 from dpgmm_dist.budget.composition import check_account, currency_of
-from dpgmm_dist.budget.createonly import confirm_create_only, is_complete, probe
 from dpgmm_dist.budget.period import counted, expiry, fits_from, period_length
 from dpgmm_dist.budget.records import (
     Charge,
@@ -35,8 +34,9 @@ from dpgmm_dist.budget.records import (
 )
 from dpgmm_dist.budget.refusal import closed_refusal, expired_refusal, refusal
 from dpgmm_dist.budget.sealed import now, sha256_hex
-from dpgmm_dist.budget.store import Store, create_or_read, open_store
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.create_only import confirm_create_only, is_complete, probe
+from dpgmm_dist.storage.store import Store, create_or_read, open_store
 
 # Every lost race means that another driver was charged, so this is more than any schedule needs.
 _MOST_RACES = 200

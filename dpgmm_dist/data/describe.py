@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dpgmm_dist.data.parquet_files import opened
+from dpgmm_dist.data.provenance import from_metadata
 from dpgmm_dist.data.source import AnySource, ParquetSource
-from dpgmm_dist.provenance import from_metadata
+from dpgmm_dist.storage.parquet_files import opened
 
 
 def describe_input(source: AnySource) -> dict[str, Any]:

@@ -16,14 +16,14 @@ import pyarrow as pa
 
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
-from dpgmm_dist.data.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.data.unit_values import USABLE, Kind, kind_of
 from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.windows import Window
 
 if TYPE_CHECKING:
-    from dpgmm_dist.spec import DatasetSpec
+    from dpgmm_dist.spec.release_spec import DatasetSpec
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
 _SHOWN_COLUMNS = 20

@@ -28,7 +28,6 @@ from dpgmm_dist.data.blocks import (
 from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import list_rows, table_rows
-from dpgmm_dist.data.parquet_files import FoundFile, Place, is_local, list_files, opened
 from dpgmm_dist.data.parquet_schema import (
     Footer,
     Gather,
@@ -38,15 +37,16 @@ from dpgmm_dist.data.parquet_schema import (
     resolve_unit_kind,
     resolve_width,
 )
-from dpgmm_dist.data.rereading import read_on
 from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
 from dpgmm_dist.data.windowed import in_directories, inside
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.spec_windows import window_of
+from dpgmm_dist.spec.windows import window_of
+from dpgmm_dist.storage.parquet_files import FoundFile, Place, is_local, list_files, opened
+from dpgmm_dist.storage.rereading import read_on
 from dpgmm_dist.windows import Window
 
 if TYPE_CHECKING:
-    from dpgmm_dist.spec import ReleaseSpec
+    from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 __all__ = [
     "AnySource",

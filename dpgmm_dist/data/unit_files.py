@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 
 from dpgmm_dist.data.blocks import FilePiece, RawBlock
 from dpgmm_dist.data.parquet_columns import numbers
-from dpgmm_dist.data.parquet_files import Place, is_local, opened
 from dpgmm_dist.data.unit_rows import KeptRows, UnitRows
 from dpgmm_dist.data.unit_values import DIGEST_BYTES
 from dpgmm_dist.errors import DataError
+from dpgmm_dist.storage.parquet_files import Place, is_local, opened
 
 _SPREAD, _KEPT = "spread", "kept"
 _GROUP_BYTES = 8 << 20

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dpgmm_dist.data.parquet_columns import storage, validity
-from dpgmm_dist.data.parquet_files import FoundFile, Place
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.parquet_files import FoundFile, Place
 from dpgmm_dist.windows import Window, instant
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -23,12 +23,12 @@ from dpgmm_dist.artifact.part_files import (
     resolve,
     storage_errors,
 )
-from dpgmm_dist.budget.urls import check_no_password, safe_url
 from dpgmm_dist.data.parquet_columns import list_rows
-from dpgmm_dist.data.parquet_files import FoundFile, Place, list_files, opened
 from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
 from dpgmm_dist.encode.protocol import Shape, parse_shape
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.parquet_files import FoundFile, Place, list_files, opened
+from dpgmm_dist.storage.urls import check_no_password, safe_url
 
 IMAGE = "image"
 _ROWS = 4096

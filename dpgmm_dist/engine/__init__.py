@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.spec_cluster import ClusterSpec
+from dpgmm_dist.spec.cluster import ClusterSpec
 
 __all__ = ["Engine", "engine_in_use", "open_engine"]
 

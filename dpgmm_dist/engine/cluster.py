@@ -32,7 +32,7 @@ from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
-from dpgmm_dist.spec_cluster import ClusterSpec
+from dpgmm_dist.spec.cluster import ClusterSpec
 
 _FAN_IN = 8
 _RETRIES = 2

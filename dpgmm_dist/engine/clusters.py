@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from dpgmm_dist.errors import ClusterError, SpecError
-from dpgmm_dist.spec_cluster import ClusterSpec, TlsSpec
+from dpgmm_dist.spec.cluster import ClusterSpec, TlsSpec
 
 _PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MEMORY = "4GB"

@@ -13,7 +13,7 @@ from dpgmm_dist.artifact.load import Release
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 Rows = tuple[ArrayLike, ArrayLike | None]
 _BLOCK_ROWS = 4096

@@ -2,8 +2,8 @@
 
 Latent coordinates ``y`` (p,) are defined by :class:`Latent`; in a cell a row is seen as
 ``w = whiten @ (y - centre)``, in units of standard deviations once whitened.
-:mod:`dpgmm_dist.translate` turns a :class:`PassPlan` into exact integers and the noisy integers
-back into an :class:`Observed`.
+:mod:`dpgmm_dist.pipeline.compile` turns a :class:`PassPlan` into exact integers and the noisy
+integers back into an :class:`Observed`.
 """
 
 from __future__ import annotations

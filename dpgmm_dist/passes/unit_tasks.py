@@ -16,7 +16,6 @@ import numpy as np
 
 from dpgmm_dist.data.blocks import FilePiece, Opaque, PlanUnit, RawBlock, Source
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.parquet_files import Place
 from dpgmm_dist.data.unit_files import read_bucket, write_buckets, write_kept
 from dpgmm_dist.data.unit_rows import (
     KeptRows,
@@ -29,6 +28,7 @@ from dpgmm_dist.data.unit_rows import (
     smallest,
 )
 from dpgmm_dist.passes.run import guarded
+from dpgmm_dist.storage.parquet_files import Place
 
 Aggregate = Literal["rows", "weight", "mean"]
 

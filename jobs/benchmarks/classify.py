@@ -32,10 +32,10 @@ from dpgmm_dist.model.plan import Latent, Observed, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.passes.kernel import Kernel
+from dpgmm_dist.pipeline.compile import compile_pass, observe
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
 from dpgmm_dist.privacy.sensitivity import query_cost
-from dpgmm_dist.translate import compile_pass, observe
 
 SETS = ("fashion_scatter128", "fashion_effnet128", "spamassassin_minilm384")
 # Chosen by cross-validation on training rows: small sets need more rows than were counted.

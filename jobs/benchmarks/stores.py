@@ -30,8 +30,8 @@ import pyarrow.parquet as pq
 sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-from dpgmm_dist.data.arrow_stores import arrow_filesystem
-from dpgmm_dist.data.parquet_files import opened
+from dpgmm_dist.storage.arrow_stores import arrow_filesystem
+from dpgmm_dist.storage.parquet_files import opened
 from tests.external.emulators import EMULATORS, ObjectStore
 
 WIDTH, FILES = 64, 4

@@ -33,7 +33,7 @@ from workload import HARD, SOFT, Ours, Workload, bare_pass, bare_soft_pass, mixt
 
 from dpgmm_dist.engine.cluster import open_cluster
 from dpgmm_dist.engine.local import LocalEngine
-from dpgmm_dist.spec_cluster import ClusterSpec
+from dpgmm_dist.spec.cluster import ClusterSpec
 
 DASK = "hard, Dask workers"
 

@@ -29,9 +29,9 @@ from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.passes.run import PassContext
-from dpgmm_dist.pipeline import release
+from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.privacy.exact import ExactStatistic
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.shrinkage import whitener
 from dpgmm_dist.passes.run import PassContext
+from dpgmm_dist.pipeline.compile import compile_pass
 from dpgmm_dist.privacy.exact import ExactStatistic
-from dpgmm_dist.spec import ReleaseSpec
-from dpgmm_dist.translate import compile_pass
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 FILES = 4
 GROUP_ROWS = 65_536

@@ -15,7 +15,7 @@ import yaml
 
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from ..system.releases import Rows, write_spec
 from .emulators import ROOT

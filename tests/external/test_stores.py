@@ -14,11 +14,11 @@ from pyarrow import ArrowInvalid
 
 from dpgmm_dist import ReleaseSpec, release
 from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.budget.urls import secrets_in
 from dpgmm_dist.data import parquet_files
-from dpgmm_dist.data.arrow_stores import arrow_filesystem
-from dpgmm_dist.data.parquet_files import opened
 from dpgmm_dist.errors import DataError, DpgmmError
+from dpgmm_dist.storage.arrow_stores import arrow_filesystem
+from dpgmm_dist.storage.parquet_files import opened
+from dpgmm_dist.storage.urls import secrets_in
 
 from ..system.releases import WIDTH, Rows, done, dpgmm, labelled, write_spec
 from .emulators import ObjectStore

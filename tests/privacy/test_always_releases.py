@@ -17,10 +17,10 @@ import pytest
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.strategy import fit
+from dpgmm_dist.pipeline.compile import compile_pass, observe
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import InsecureTestNoise
 from dpgmm_dist.privacy.sensitivity import query_cost
-from dpgmm_dist.translate import compile_pass, observe
 
 from ..queries import accumulated
 

@@ -288,7 +288,7 @@ def names_in(module: str) -> set[str]:
 
 
 def test_only_a_session_measures():
-    assert importers("dpgmm_dist.privacy.measure", "measure") == {"session.py"}
+    assert importers("dpgmm_dist.privacy.measure", "measure") == {"pipeline/session.py"}
 
 
 def test_only_the_gate_draws():

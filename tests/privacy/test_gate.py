@@ -23,7 +23,7 @@ from dpgmm_dist.budget.records import rho_of_mu
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.pipeline import release
+from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.privacy.accounting import (
     epsilon_from_mu,
     epsilon_from_rho,
@@ -35,7 +35,7 @@ from dpgmm_dist.privacy.noise import DiscreteGaussian, NoiseSource
 from dpgmm_dist.privacy.query import Block, IntMap, PassQuery
 from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
 from dpgmm_dist.privacy.sensitivity import query_cost
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from ..queries import accumulated, reference
 
@@ -294,7 +294,7 @@ def test_a_finished_release_is_not_measured_again(tmp_path, recorder):
 
 def test_stored_queries_that_cost_more_than_the_charge_are_refused(tmp_path, monkeypatch):
     """However a query came into the journal, it is priced again before it is answered."""
-    from dpgmm_dist import session
+    from dpgmm_dist.pipeline import session
 
     compile_pass = session.compile_pass
     budget = rho_from_epsilon_delta(1.0, 1e-6)
@@ -316,14 +316,14 @@ def test_stored_queries_that_cost_more_than_the_charge_are_refused(tmp_path, mon
 
 
 def test_a_query_of_another_width_is_refused(tmp_path, monkeypatch):
-    from dpgmm_dist.translate import compile_pass
+    from dpgmm_dist.pipeline.compile import compile_pass
 
     def narrower(plan, latent, step, unit):
         query = compile_pass(plan, latent, step, unit)
         object.__setattr__(query, "width", 1)
         return query
 
-    monkeypatch.setattr("dpgmm_dist.session.compile_pass", narrower)
+    monkeypatch.setattr("dpgmm_dist.pipeline.session.compile_pass", narrower)
     with pytest.raises(DataError, match="another version"):
         release(spec(), output=str(tmp_path), source=rows())
 

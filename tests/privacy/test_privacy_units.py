@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.parquet_files import Place
 from dpgmm_dist.data.unit_files import kept_files, spread_files
 from dpgmm_dist.data.unit_rows import (
     UnitRows,
@@ -34,6 +33,7 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.passes.unit_tasks import Gather, KeptSource, Spread, UnitRule
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, Block, PassQuery, UnitShare, shrink_to_radius
 from dpgmm_dist.privacy.sensitivity import check_fits, query_cost
+from dpgmm_dist.storage.parquet_files import Place
 
 from ..queries import PROBLEMS, accumulated, integers, queries, real_queries, reference, rows_for
 from .test_sensitivity import KINDS, price
@@ -171,7 +171,7 @@ def test_weighted_sums_are_those_of_the_reference(rule, soft, data):
 
 def test_the_noise_of_a_plan_grows_with_the_rows_of_a_unit():
     from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
-    from dpgmm_dist.translate import compile_pass
+    from dpgmm_dist.pipeline.compile import compile_pass
 
     zero = np.zeros(1, dtype=np.int64)
     blocks = (BlockPlan("sum", zero, 0.01 / 16),)

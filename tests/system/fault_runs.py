@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dpgmm_dist import pipeline
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.errors import DpgmmError
+from dpgmm_dist.pipeline import release as pipeline
 
 from .faults import (
     DONE,

@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 
 from dpgmm_dist import pipeline, session
 from dpgmm_dist.artifact.verify import verify_release
-from dpgmm_dist.budget import localfile
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.budget.store import FsspecStore
 from dpgmm_dist.errors import DataError, DpgmmError
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+from dpgmm_dist.storage import local_file
+from dpgmm_dist.storage.store import FsspecStore
 
 # What a release imports while it runs: once here, not in each of hundreds of forked drivers.
 for _module in (
@@ -145,7 +145,7 @@ class Fault:
             return call
 
         for name in ("mkdir", "open", "fdopen", "fsync", "link", "unlink"):
-            setattr(localfile.os, name, wrap(name, getattr(os, name)))
+            setattr(local_file.os, name, wrap(name, getattr(os, name)))
 
 
 def drive(place: Place, fault: Fault, release_id: str = ID, *, begin: bool = False) -> int:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from dpgmm_dist.budget import localfile
 from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge
 from dpgmm_dist.errors import LedgerRefused
+from dpgmm_dist.storage import local_file
 
 DIGEST = "d" * 64
 FORK = multiprocessing.get_context("fork")
@@ -138,7 +138,7 @@ def kill_at(call: int) -> None:
         return run
 
     for name in ("mkdir", "open", "fdopen", "fsync", "link", "unlink"):
-        setattr(localfile.os, name, wrap(getattr(os, name)))
+        setattr(local_file.os, name, wrap(getattr(os, name)))
 
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])

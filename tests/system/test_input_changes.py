@@ -10,9 +10,9 @@ import pytest
 
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.pipeline import release
+from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.progress import PassProgress
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from .releases import Rows, digests, labelled, write_spec
 

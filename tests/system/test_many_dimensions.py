@@ -10,8 +10,8 @@ import pytest
 
 from dpgmm_dist.artifact.load import load_release
 from dpgmm_dist.data.source import ArraySource
-from dpgmm_dist.pipeline import release
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 
 def released(folder: Path, X: np.ndarray, epsilon: float, labels: int = 0, **model: Any) -> Any:

@@ -17,8 +17,8 @@ import pytest
 
 from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.pipeline import release
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from .releases import command, digests, done, dpgmm, environment, receipt, write_spec
 

@@ -196,7 +196,7 @@ def test_an_unexpected_failure_is_named_by_its_type_alone(tmp_path):
         "def fail(self, features, *_, **__):\n"
         "    raise ValueError(f'cannot handle {features!r}')\n"
         "lattice.FeatureMap.to_lattice = fail\n"
-        "from dpgmm_dist.cli import main\n"
+        "from dpgmm_dist.cli.main import main\n"
         "main(sys.argv[1:])\n"
     )
     result = subprocess.run(

@@ -13,8 +13,8 @@ import pytest
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.errors import LedgerRefused
-from dpgmm_dist.pipeline import release
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from .releases import Rows, digests, done, dpgmm, receipt, write_spec
 

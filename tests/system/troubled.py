@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.pipeline import release
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from .releases import Rows, digests, environment, labelled, write_spec
 
@@ -44,8 +44,8 @@ THREADS = tuple(
 # shows what was charged and the bytes that were released. Each small file is a task, as if large.
 _DRIVER = f"""\
 if __name__ == "__main__":
-    from dpgmm_dist import pipeline
-    from dpgmm_dist.cli import main
+    from dpgmm_dist.pipeline import release as pipeline
+    from dpgmm_dist.cli.main import main
     from dpgmm_dist.data.source import ParquetSource
     from dpgmm_dist.privacy.noise import insecure_noise
 

@@ -16,10 +16,10 @@ from dpgmm_dist.artifact import schema
 from dpgmm_dist.artifact import write as writing
 from dpgmm_dist.artifact.manifest import Manifest
 from dpgmm_dist.artifact.write import claim_output, release_exists
-from dpgmm_dist.budget.store import FsspecStore
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.storage.store import FsspecStore
 
 
 def test_a_release_is_four_files_a_claim_and_the_manifest(tmp_path: Path) -> None:

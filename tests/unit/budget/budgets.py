@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dpgmm_dist.budget.records import Charge
-from dpgmm_dist.budget.store import Store
 from dpgmm_dist.errors import DataError
+from dpgmm_dist.storage.store import Store
 
 DIGEST = "d" * 64
 SPEC = {"model": {"components": 3}, "privacy": {"epsilon": 1.0, "delta": 1e-6}}

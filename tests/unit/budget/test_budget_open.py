@@ -13,8 +13,8 @@ from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge
-from dpgmm_dist.budget.store import FsspecStore, Store, open_store
 from dpgmm_dist.errors import DataError, LedgerRefused, SpecError
+from dpgmm_dist.storage.store import FsspecStore, Store, open_store
 
 from .budgets import FAULTS, SPEC, FaultyStore, InterruptedStore, Killed, charge
 

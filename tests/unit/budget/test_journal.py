@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from dpgmm_dist.budget.differences import differences, plain
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.sealed import seal
-from dpgmm_dist.budget.store import FsspecStore, open_store
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.store import FsspecStore, open_store
 
 from .budgets import DIGEST, SPEC, FaultyStore, InterruptedStore
 
@@ -107,7 +107,7 @@ def test_another_mechanism_is_refused(journal: Journal) -> None:
 
 
 def test_a_store_that_overwrites_is_refused() -> None:
-    from .test_budget_store import OverwritingFileSystem
+    from ..storage.test_store import OverwritingFileSystem
 
     assert OverwritingFileSystem.protocol == "overwriting"
     with pytest.raises(DataError, match="second time"):

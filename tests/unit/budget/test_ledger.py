@@ -15,8 +15,8 @@ from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge, ChargeRecord, random_release_id
 from dpgmm_dist.budget.refusal import BudgetExceeded
 from dpgmm_dist.budget.sealed import seal, sha256_hex
-from dpgmm_dist.budget.store import FsspecStore, open_store
 from dpgmm_dist.errors import DataError, LedgerRefused, SpecError
+from dpgmm_dist.storage.store import FsspecStore, open_store
 
 from .budgets import DIGEST, FaultyStore, InterruptedStore, charge
 
@@ -96,7 +96,7 @@ def test_impossible_limits_are_refused(
 
 
 def test_init_refuses_a_store_that_overwrites_and_leaves_nothing() -> None:
-    from .test_budget_store import OverwritingFileSystem
+    from ..storage.test_store import OverwritingFileSystem
 
     assert OverwritingFileSystem.protocol == "overwriting"
     store = open_store("overwriting://budget")

@@ -19,8 +19,8 @@ from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge
 from dpgmm_dist.budget.refusal import BudgetExceeded
 from dpgmm_dist.budget.sealed import seal
-from dpgmm_dist.budget.store import FsspecStore
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.storage.store import FsspecStore
 from dpgmm_dist.windows import Account, Window
 
 from .budgets import charge, in_mu, in_rho

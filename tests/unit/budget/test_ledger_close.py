@@ -11,8 +11,8 @@ from dpgmm_dist.budget import ledger as module
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import encode_charge, encode_close
 from dpgmm_dist.budget.sealed import sha256_hex
-from dpgmm_dist.budget.store import FsspecStore
 from dpgmm_dist.errors import DataError, LedgerRefused
+from dpgmm_dist.storage.store import FsspecStore
 
 from .budgets import FaultyStore, InterruptedStore, charge, in_rho
 

@@ -17,8 +17,8 @@ from dpgmm_dist.budget.period import period_length
 from dpgmm_dist.budget.records import random_release_id
 from dpgmm_dist.budget.refusal import BudgetExceeded
 from dpgmm_dist.budget.sealed import seal
-from dpgmm_dist.budget.store import FsspecStore, open_store
 from dpgmm_dist.errors import DataError, LedgerRefused, SpecError
+from dpgmm_dist.storage.store import FsspecStore, open_store
 
 from .budgets import charge
 

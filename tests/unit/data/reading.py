@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dpgmm_dist.data.source import ParquetSource, RawBlock, Source
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 
 def spec(path: object, features: object = "x", **dataset: Any) -> ReleaseSpec:

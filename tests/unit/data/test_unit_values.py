@@ -9,7 +9,7 @@ import pytest
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.data.unit_values import digest, digests_of, kind_of, object_digests
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 TEXT = ["ann", None, "bob", "ann"]
 SPELLINGS = {

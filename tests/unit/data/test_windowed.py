@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.data.windowed import inside
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.spec import ReleaseSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.windows import Window
 
 START, END = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from onnx_models import linear
 from PIL import Image
 from typer.testing import CliRunner
 
-from dpgmm_dist import cli
+from dpgmm_dist.cli import main as cli
 from dpgmm_dist.encode.decode_job import contact_sheet, file_name, write_images
 from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
 from dpgmm_dist.encode.projection import Projection

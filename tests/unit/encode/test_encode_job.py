@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from dpgmm_dist import ReleaseSpec, cli, release
+from dpgmm_dist import ReleaseSpec, release
+from dpgmm_dist.cli import main as cli
+from dpgmm_dist.data.provenance import FOR_EMBEDDINGS, FOR_RAW_ROWS, METADATA_KEY, from_metadata
 from dpgmm_dist.encode.job import COLUMN, write_embeddings
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.engine.tasks import for_each_on
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.provenance import FOR_EMBEDDINGS, FOR_RAW_ROWS, METADATA_KEY, from_metadata
 
 SHAPE = (8, 8)
 

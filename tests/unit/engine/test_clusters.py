@@ -14,8 +14,8 @@ import pytest
 from dpgmm_dist.engine import clusters, open_engine
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import ClusterError, SpecError
-from dpgmm_dist.spec import ReleaseSpec
-from dpgmm_dist.spec_cluster import ClusterSpec, TlsSpec
+from dpgmm_dist.spec.cluster import ClusterSpec, TlsSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 SECRET = "hunter2hunter2"
 

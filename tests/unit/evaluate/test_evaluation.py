@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from dpgmm_dist import ReleaseSpec, cli, load_release, release
+from dpgmm_dist import ReleaseSpec, load_release, release
 from dpgmm_dist.artifact.load import Release
+from dpgmm_dist.cli import main as cli
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.evaluate import Evaluation, evaluate
 from dpgmm_dist.evaluate.density import reference_release

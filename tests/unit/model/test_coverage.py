@@ -12,9 +12,9 @@ from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.plan import Latent, Observed
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.passes.kernel import Kernel
+from dpgmm_dist.pipeline.compile import compile_pass, observe
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import InsecureTestNoise
-from dpgmm_dist.translate import compile_pass, observe
 
 P, NORM, REPEATS = 3, 6.0, 60
 

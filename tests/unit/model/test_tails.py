@@ -10,9 +10,9 @@ import pytest
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.model.plan import Latent, Observed, PassPlan
 from dpgmm_dist.model.tails import tails
+from dpgmm_dist.pipeline.compile import compile_pass
 from dpgmm_dist.privacy.query import PassQuery
 from dpgmm_dist.privacy.sensitivity import query_cost, sensitivity
-from dpgmm_dist.translate import compile_pass
 
 from ...queries import accumulated, integers
 from .test_tied import ask_of

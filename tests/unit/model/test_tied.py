@@ -12,10 +12,10 @@ from dpgmm_dist.model.plan import Latent, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Problem
 from dpgmm_dist.model.strategy import fit, schedule
 from dpgmm_dist.passes.kernel import Kernel
+from dpgmm_dist.pipeline.compile import compile_pass, observe
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import InsecureTestNoise
 from dpgmm_dist.privacy.sensitivity import query_cost
-from dpgmm_dist.translate import compile_pass, observe
 
 D = 26
 

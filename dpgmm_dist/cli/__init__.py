@@ -1,0 +1,1 @@
+"""The ``dpgmm`` command: what people type, and what it prints."""

@@ -1,0 +1,287 @@
+"""The ``dpgmm`` command: parse, call, print.
+
+Results go to stdout, progress and errors to stderr. Everything heavy is imported inside the
+commands, so that ``dpgmm --help`` loads typer and little else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpgmm_dist.cli import synthetic
+from dpgmm_dist.cli.ledger import app as ledger_app
+from dpgmm_dist.cli.log import LogFormat, open_log, take_over_dask
+from dpgmm_dist.cli.options import (
+    Date,
+    Json,
+    Log,
+    MetricsFile,
+    ReleaseUrl,
+    Scheduler,
+    SchedulerFile,
+    Workers,
+)
+from dpgmm_dist.cli.output import emit, fail, guarded, warn
+from dpgmm_dist.cli.storage import StorageOptions, read_options
+
+if TYPE_CHECKING:
+    from dpgmm_dist.progress import PassProgress
+    from dpgmm_dist.spec.dates import RunDate
+    from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+app = typer.Typer(
+    name="dpgmm",
+    help="Differentially private Gaussian mixtures of partitioned Parquet.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,  # rich would double the time of --help
+    pretty_exceptions_enable=False,  # a traceback quotes values
+)
+app.add_typer(ledger_app, name="ledger")
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, such as privacy.epsilon=2; the value is YAML. May be repeated.",
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from dpgmm_dist import __version__
+
+        typer.echo(f"dpgmm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _read(
+    spec: Path, overrides: list[str] | None, date: str | RunDate | None = None
+) -> ReleaseSpec:
+    """Return the specification, before anything slow is imported: a mistake is told at once."""
+    from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+    return ReleaseSpec.from_yaml(spec, overrides=overrides or (), date=date)
+
+
+def _dated(
+    spec: Path,
+    overrides: list[str] | None,
+    date: str | None,
+    output: str | None,
+    release_id: str | None,
+) -> tuple[ReleaseSpec, str | None, str | None]:
+    """Return specification, output and release id with the date of the run filled in."""
+    from dpgmm_dist.spec.dates import RunDate
+
+    run = RunDate(date)
+    output = None if output is None else run.fill(output, "--output")
+    release_id = None if release_id is None else run.fill(release_id, "--release-id")
+    parsed = _read(spec, overrides, run)
+    run.require_used()
+    return parsed, output, release_id or parsed.output.release_id
+
+
+@app.command()
+@guarded
+def plan(
+    spec: Spec,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows", min=1, metavar="N", help="A public guess of the number of rows; adds the KL."
+        ),
+    ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option("--cores", min=1, metavar="C", help="For the time: cluster's or these here."),
+    ] = None,
+    footers: Annotated[
+        bool,
+        typer.Option(
+            "--footers",
+            help="Tasks, bytes and time from the input's footers: output for the trusted side.",
+        ),
+    ] = False,
+    set_: Set = None,
+    date: Date = None,
+    json_: Json = False,
+) -> None:
+    """Show what would be measured, with how much noise, and what it takes.
+
+    Reads no row and spends nothing.
+    """
+    parsed = _read(spec, set_, date)
+    from dpgmm_dist.pipeline.release import plan as make_plan
+    from dpgmm_dist.pipeline.release import render_plan
+    from dpgmm_dist.pipeline.work_estimate import plan_work, render_work
+
+    planned = make_plan(parsed, rows=rows)
+    work = plan_work(parsed, planned, cores=cores, footers=footers)
+    if json_:
+        emit({**planned.to_dict(), "work": work.to_dict()}, as_json=True)
+    else:
+        typer.echo(f"{render_plan(planned)}\n\n{render_work(parsed, work)}")
+
+
+@app.command()
+@guarded
+def release(
+    spec: Spec,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="URL", help="Where it goes; over output.path.")
+    ] = None,
+    release_id: Annotated[
+        str | None,
+        typer.Option(
+            "--release-id",
+            metavar="ID",
+            help="Run again under one id to resume; output.release_id or random without.",
+        ),
+    ] = None,
+    set_: Set = None,
+    date: Date = None,
+    json_: Json = False,
+    insecure_test_noise: Annotated[
+        int | None,
+        typer.Option(
+            "--insecure-test-noise",
+            min=0,
+            metavar="SEED",
+            help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
+        ),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option(
+            "--scratch",
+            metavar="URL",
+            help="Private storage for dataset.privacy_unit that all workers reach.",
+        ),
+    ] = None,
+    log_format: Log = LogFormat.text,
+    metrics_file: MetricsFile = None,
+) -> None:
+    """Release a mixture. Threads of this process unless workers or a scheduler are given."""
+    log = open_log(log_format)
+    parsed, output, release_id = _dated(spec, set_, date, output, release_id)
+    from dpgmm_dist.cli.metrics import metrics_of_run
+    from dpgmm_dist.cli.progress_bar import show_progress
+    from dpgmm_dist.engine import open_engine
+    from dpgmm_dist.pipeline.release import release as run
+
+    if insecure_test_noise is not None:
+        warn("--insecure-test-noise: this release will be NOT PRIVATE; never publish it")
+    if release_id is None:
+        # Said before anything is charged: a killed job can resume only under its id.
+        release_id = _new_release_id()
+        log.say(f"release id {release_id} (to resume: --release-id)", event="release_id")
+    log.release_id = release_id
+    if workers or scheduler or scheduler_file or parsed.cluster.kind != "threads":
+        take_over_dask()
+    with (
+        metrics_of_run(metrics_file, log.run, release_id) as metrics,
+        open_engine(workers, scheduler, scheduler_file, parsed.cluster) as engine,
+        show_progress() as shown,
+    ):
+        if dashboard := getattr(engine, "dashboard", None):
+            log.say(f"Dask dashboard, for the trusted side: {dashboard}", event="dashboard")
+
+        def progress(event: PassProgress) -> None:
+            shown(event)
+            if metrics is not None:
+                metrics.progress(event)
+
+        result = run(
+            parsed,
+            output=output,
+            release_id=release_id,
+            engine=engine,
+            insecure_test_noise=insecure_test_noise,
+            progress=progress,
+            scratch=scratch,
+        )
+    if log.structured:
+        log.say("done", event="done", already_done=result.already_done, exit_code=0)
+    done = "already released, nothing was spent" if result.already_done else "released"
+    answer = {"status": done, "release": result.path, "release_id": result.release_id}
+    if json_:
+        answer["status"] = "already_done" if result.already_done else "released"
+    emit(answer | result.summary() | answer, as_json=json_)
+
+
+def _new_release_id() -> str:
+    from secrets import token_hex
+
+    return token_hex(8)
+
+
+synthetic.add_to(app)
+
+
+@app.command()
+@guarded
+def show(release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
+    """Show what a release holds and what was spent on it."""
+    from dpgmm_dist.artifact.show import describe_release
+
+    emit(describe_release(release, read_options(storage_options)), as_json=json_)
+
+
+@app.command()
+@guarded
+def verify(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
+    """Check a release: files, digests, schema, accounting. Exit code 0, 4, or 6: not private."""
+    from dpgmm_dist.artifact.verify import verify_release
+    from dpgmm_dist.errors import DataError, NotPrivateError
+
+    found = verify_release(release, read_options(storage_options))
+    state = {"ok": found.ok, "private": found.private, "problems": list(found.problems)}
+    emit({**state, **found.summary}, as_json=json_)
+    if not found.ok:
+        problems = found.problems or ("the release is not intact",)
+        fail(DataError("\n".join(problems)))
+    if not found.private:
+        fail(NotPrivateError("intact, but NOT PRIVATE: made with insecure test noise"))
+
+
+@app.command()
+@guarded
+def report(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
+    """Say where the report of a release is."""
+    from dpgmm_dist.artifact.write import release_exists
+    from dpgmm_dist.errors import DataError
+
+    manifest = release_exists(release, read_options(storage_options))
+    if manifest is None:
+        raise DataError(f"{release}: holds no release (no release.json); check the path")
+    if "report.html" not in manifest.files:
+        raise DataError(f"{release}: this release has no report.html; see dpgmm show {release}")
+    emit({"report": f"{release.rstrip('/')}/report.html"}, as_json=json_)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command; exits with the documented code."""
+    return app(args=arguments, prog_name="dpgmm")

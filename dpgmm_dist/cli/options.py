@@ -1,0 +1,50 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpgmm_dist.cli.log import LogFormat
+
+ReleaseUrl = Annotated[
+    str, typer.Argument(metavar="RELEASE", help="Directory or URL of a release.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
+]
+SchedulerFile = Annotated[
+    str | None,
+    typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Date = Annotated[
+    str | None,
+    typer.Option(
+        "--date",
+        metavar="DATE",
+        help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
+    ),
+]
+Log = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="DPGMM_LOG_FORMAT",
+        help="stderr as lines, or as JSON objects that each name the run.",
+    ),
+]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-file",
+        metavar="FILE",
+        help="Keep progress there in Prometheus' text format, such as .../dpgmm.prom.",
+    ),
+]

@@ -1,0 +1,258 @@
+"""What a release would measure: the real strategy on imagined, noise-free answers.
+
+Nothing is read and nothing is spent. A public guess of the number of rows decides what depends
+on it (how many cells, at which level second moments are worth their noise).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.allocation import expected_kl, rows_per_component
+from dpgmm_dist.model.plan import Latent, Observed, ObservedBlock, PassPlan
+from dpgmm_dist.model.problem import Fitted, Problem
+from dpgmm_dist.model.strategy import fit
+from dpgmm_dist.pipeline.compile import compile_pass
+from dpgmm_dist.pipeline.privacy_units import share_of
+from dpgmm_dist.privacy.noise import noise_source
+from dpgmm_dist.privacy.query import PassQuery, UnitShare
+from dpgmm_dist.privacy.sensitivity import block_cost
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+Floats = npt.NDArray[np.float64]
+
+ASSUMED_ROWS = 100_000
+"""Where no guess is given."""
+_ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
+_SPREAD = 3.0
+"""Imagined rows have their standard deviation at this share of the norm bound."""
+
+
+_OF_THE_WORK = ("width", "queries", "driver_seconds")
+
+
+@dataclass(frozen=True)
+class PlannedBlock:
+    """One line of the plan."""
+
+    step: str
+    statistic: str
+    groups: int
+    dimension: int
+    radius: float
+    """In cell coordinates: feature units, or standard deviations once whitened."""
+    rho: float
+    noise: float
+    """Standard deviation of the noise, in the same units (to the statistic's power)."""
+    expected_kl: float | None
+    """Nats, for the passes that estimate components, given --rows."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a release would measure, and what it would cost."""
+
+    epsilon: float
+    delta: float
+    rho: float
+    rows: int | None
+    blocks: tuple[PlannedBlock, ...]
+    accounting: str
+    """The currency of the noise: "gdp", where rho is mu^2/2, or "zcdp"."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    width: int = field(default=0, repr=False, compare=False)
+    """Number of features."""
+    queries: tuple[PassQuery, ...] = field(default=(), repr=False, compare=False)
+    """What passes would ask, on imagined answers."""
+    driver_seconds: float = field(default=0.0, repr=False, compare=False)
+    """What the driver took for its own work between the passes, here."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of what would be measured, and what it costs."""
+        from dataclasses import asdict, replace
+
+        known = asdict(replace(self, queries=()))
+        return {key: known[key] for key in known if key not in _OF_THE_WORK}
+
+
+def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
+    """The plan of a specification, for a public guess of the number of rows.
+
+    Raises
+    ------
+    SpecError
+        When the number of features is not public in the specification.
+    """
+    from dpgmm_dist.pipeline.release import budget_rho_of, feature_map, problem_of
+
+    width = spec.dim_hint or _schema_width(spec)
+    noise = noise_source(spec.privacy.noise)
+    rho = budget_rho_of(spec, noise)
+    problem = problem_of(spec, width, rho)
+    imagined = _Imagined(
+        problem, rows or ASSUMED_ROWS, feature_map(spec, width).step, share_of(spec)
+    )
+    start = time.perf_counter()
+    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+        fitted = fit(problem, imagined.ask)
+    taken = time.perf_counter() - start
+    last = imagined.blocks[-1].step
+    blocks = tuple(
+        _with_kl(b, last, problem, rows, fitted.mixture.weights) for b in imagined.blocks
+    )
+    privacy = spec.privacy
+    if rows is not None:
+        fitted.notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
+    return Plan(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        rho=rho,
+        rows=rows,
+        blocks=blocks,
+        accounting=noise.accounting,
+        notes=fitted.notes,
+        width=width,
+        queries=tuple(imagined.queries),
+        driver_seconds=taken,
+    )
+
+
+def _rows_rule(
+    problem: Problem, blocks: list[PlannedBlock], rows: int, fitted: Fitted
+) -> dict[str, float]:
+    """Rows a component has by this guess, and needs for a covariance of its own."""
+    last = sum(block.rho for block in blocks if block.step == blocks[-1].step)
+    p = fitted.mixture.dimension
+    return {
+        "expected": rows / fitted.mixture.n_components,
+        "needed": rows_per_component(p, last, problem.allocation),
+    }
+
+
+def _schema_width(spec: ReleaseSpec) -> int:
+    from dpgmm_dist.data.source import ParquetSource
+
+    try:
+        return ParquetSource.from_spec(spec).width
+    except SpecError as error:
+        raise SpecError(f"{error} (or set dataset.width to plan without the data)") from None
+
+
+class _Imagined:
+    """Answers plans as if rows were one round Gaussian per label, and writes down the queries."""
+
+    def __init__(self, problem: Problem, rows: int, step: float, unit: UnitShare) -> None:
+        self._problem = problem
+        self._rows = rows
+        self._step = step
+        self._unit = unit
+        self.blocks: list[PlannedBlock] = []
+        self.queries: list[PassQuery] = []
+
+    def ask(self, asked: PassPlan, latent: Latent) -> Observed:
+        """Note the query and answer it without noise."""
+        query = compile_pass(asked, latent, self._step, self._unit)
+        self.queries.append(query)
+        self._note(asked, query)
+        cells, p = len(asked.cell_label), query.dimension
+        per_label = self._rows / self._problem.labels
+        share = per_label / np.bincount(asked.cell_label)[asked.cell_label]
+        eye = np.eye(p) if asked.cell_map is not None else np.eye(p) * self._variance(p)
+        unwhiten = (
+            np.stack([np.linalg.inv(asked.whiten[m]) for m in asked.cell_map])
+            if asked.cell_map is not None
+            else np.broadcast_to(np.eye(p), (cells, p, p))
+        )
+        blocks = []
+        for block in asked.blocks:
+            count = np.bincount(block.groups, share).astype(np.float64)
+            values: Floats = {
+                "count": count,
+                "sum": np.zeros((len(count), p)),
+                "second": count[:, None, None] * eye,
+            }[block.statistic]
+            blocks.append(ObservedBlock(block.statistic, block.groups, values, 1e-9))
+        return Observed(
+            asked.step, asked.cell_label, asked.centres, unwhiten, asked.radius, tuple(blocks), 0.0
+        )
+
+    def _variance(self, p: int) -> float:
+        return (self._problem.norm / _SPREAD) ** 2 / p
+
+    def _note(self, asked: PassPlan, query: PassQuery) -> None:
+        unit = self._step if asked.cell_map is None else asked.radius / query.radius
+        powers = {"count": 0, "sum": 1, "second": 2}
+        for block in query.blocks:
+            self.blocks.append(
+                PlannedBlock(
+                    step=query.step,
+                    statistic=block.statistic,
+                    groups=block.group_count,
+                    dimension=query.dimension,
+                    radius=asked.radius,
+                    rho=float(block_cost(query, block)),
+                    noise=block.sigma / query.weight_unit * unit ** powers[block.statistic],
+                    expected_kl=None,
+                )
+            )
+
+
+def _with_kl(
+    block: PlannedBlock, last: str, problem: Problem, rows: int | None, weights: np.ndarray
+) -> PlannedBlock:
+    """Add the expected KL of the last pass's blocks, where components are estimated."""
+    from dataclasses import replace
+
+    if rows is None or block.step != last:
+        return block
+    index = ("count", "sum", "second").index(block.statistic)
+    pooled = np.ones(1) if block.groups == 1 else np.full(block.groups, 1 / block.groups)
+    share = weights if block.groups == len(weights) else pooled
+    variances = [0.0, 0.0, 0.0]
+    variances[index] = block.noise**2
+    kl = expected_kl(block.dimension, float(rows), share, variances)[index]
+    return replace(block, expected_kl=kl)
+
+
+def render_plan(planned: Plan) -> str:
+    """The plan as a table for people."""
+    lines = [
+        f"epsilon {planned.epsilon:g}, delta {planned.delta:g}: rho {planned.rho:.6g} "
+        f"({_ACCOUNTS[planned.accounting]}; nothing is read or spent)",
+        "",
+        f"{'pass':<16}{'statistic':<11}{'groups':>7}{'dim':>5}{'radius':>9}{'rho':>12}"
+        f"{'noise':>12}{'expected KL':>14}",
+    ]
+    for b in planned.blocks:
+        kl = "" if b.expected_kl is None else f"{b.expected_kl:.3g}"
+        lines.append(
+            f"{b.step:<16}{b.statistic:<11}{b.groups:>7}{b.dimension:>5}{b.radius:>9.4g}"
+            f"{b.rho:>12.4g}{b.noise:>12.4g}{kl:>14}"
+        )
+    total = sum(b.expected_kl or 0.0 for b in planned.blocks)
+    lines.append("")
+    if planned.rows is None:
+        lines.append(
+            f"Choices assume {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
+        )
+    else:
+        lines.append(
+            f"For {planned.rows:,} rows: expected KL of the noise {total:.3g} nats; "
+            f"second moments per {planned.notes.get('second_moments')}."
+        )
+    rule = planned.notes.get("rows_per_component")
+    if rule is not None and rule["expected"] < rule["needed"]:
+        lines.append(
+            f"Warning: about {rule['expected']:,.0f} rows a component; a covariance of its own "
+            f"takes about {rule['needed']:,.0f} (docs/method.md, section 7). Most of a covariance "
+            "will be what components share: ask for fewer components, fewer dimensions or more "
+            "epsilon."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,173 @@
+"""Before the first pass: bring the rows of each privacy unit together, and keep what may count.
+
+It runs at most once a run, and only if a pass has to be measured: a restarted job that replays
+stored answers needs no rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from secrets import randbits
+from typing import TYPE_CHECKING
+
+from dpgmm_dist.data.blocks import PlanUnit, Source
+from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource, ParquetSource
+from dpgmm_dist.data.unit_files import kept_files, spread_files
+from dpgmm_dist.data.unit_values import DIGEST_BYTES
+from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.engine.tasks import for_each_on
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.passes.unit_tasks import BUFFER_BYTES, Gather, KeptSource, Spread, UnitRule
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, UnitShare
+from dpgmm_dist.storage.parquet_files import Place
+
+if TYPE_CHECKING:
+    from dpgmm_dist.spec.release_spec import PrivacyUnitSpec, ReleaseSpec
+
+Report = Callable[[float], None]
+
+_BUCKET_BYTES = 64 << 20
+_LEAST_BUCKETS = 8
+_MOST_BUCKETS = 4096
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class PassInput:
+    """What passes read: a source, the map of its rows to the lattice, its plan."""
+
+    source: Source
+    features: FeatureMap
+    units: Sequence[PlanUnit]
+    require_unchanged: Callable[[], None]
+    """Raises DataError when a pass may have read rows that were moving."""
+
+
+Prepare = Callable[[Report], PassInput]
+"""Makes the input of passes when the first of them needs it; told how far it is."""
+
+
+def share_of(spec: ReleaseSpec) -> UnitShare:
+    """How the rows of one privacy unit enter every query of a release: what noise is scaled by."""
+    unit = spec.dataset.privacy_unit
+    if unit is None or unit.aggregate == "mean":
+        return UnitShare()
+    return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
+
+
+@contextmanager
+def input_of_passes(
+    spec: ReleaseSpec,
+    rows: AnySource,
+    features: FeatureMap,
+    *,
+    engine: Engine,
+    release_id: str,
+    scratch: str | None,
+) -> Iterator[Prepare]:
+    """What passes read: the rows themselves, or what their privacy units contribute.
+
+    Scratch storage for the latter is removed at the end.
+    """
+    unit = spec.dataset.privacy_unit
+    if unit is None:
+        plain = PassInput(rows, features, rows.plan(), rows.require_unchanged)
+        yield lambda _: plain
+        return
+    from dpgmm_dist.storage.scratch import open_scratch
+
+    options = spec.dataset.storage_options if _same_store(spec.dataset.path, scratch) else None
+    with open_scratch(scratch, release_id, options) as place:
+        made: list[PassInput] = []
+
+        def prepare(report: Report) -> PassInput:
+            if not made:
+                plan = rows.plan()
+                rule = _rule(unit, plan)
+                made.append(_prepared(rows, features, plan, rule, place, engine, report))
+            return made[0]
+
+        yield prepare
+
+
+def check_units(
+    spec: ReleaseSpec,
+    rows: AnySource,
+    engine: Engine | None,
+    scratch: str | None,
+) -> None:
+    """Refuse privacy units that could not be enforced, before anything is spent."""
+    unit = spec.dataset.privacy_unit
+    if unit is not None and isinstance(rows, DaskArraySource):
+        raise SpecError(
+            "dataset.privacy_unit: a dask array has no column of privacy units; write the rows as "
+            "Parquet with one, or remove the key where one row is the unit"
+        )
+    named = isinstance(rows, ParquetSource) or getattr(rows, "units", None) is not None
+    if unit is None:
+        if isinstance(rows, ArraySource) and rows.units is not None:
+            raise SpecError(
+                "the source has privacy units but the specification names none: set "
+                "dataset.privacy_unit, or leave units out where one row is the unit"
+            )
+        return
+    if not named:
+        raise SpecError(
+            "dataset.privacy_unit: rows in memory need units, the privacy unit of each row; give "
+            "ArraySource(..., units=...) or remove the key"
+        )
+    row_bytes = 4 * rows.width + DIGEST_BYTES + 12
+    if unit.aggregate != "weight" and unit.max_rows * row_bytes > BUFFER_BYTES * 8:
+        raise SpecError(
+            f"dataset.privacy_unit.max_rows is {unit.max_rows}: that many rows of {rows.width} "
+            f"features are more than {BUFFER_BYTES * 8 >> 20} MB, which a worker must hold for "
+            f"one unit; use at most {BUFFER_BYTES * 8 // row_bytes}"
+        )
+    if scratch is None and engine is not None and not getattr(engine, "same_machine", False):
+        raise SpecError(
+            "dataset.privacy_unit on a cluster needs --scratch: private storage that the driver "
+            "and all workers reach (a shared directory, or a URL such as s3://bucket/scratch)"
+        )
+
+
+def _same_store(path: str, scratch: str | None) -> bool:
+    return scratch is not None and scratch.partition("://")[0] == path.partition("://")[0]
+
+
+def _rule(unit: PrivacyUnitSpec, plan: Sequence[PlanUnit]) -> UnitRule:
+    size = sum(one.bytes for one in plan)
+    buckets = max(_LEAST_BUCKETS, min(_MOST_BUCKETS, -(-size // _BUCKET_BYTES)))
+    # Public, and the same wherever the rows lie: docs/privacy.md, section 6.2.
+    key = hashlib.blake2b(unit.column.encode(), digest_size=32, person=b"dpgmm key").digest()
+    return UnitRule(unit.max_rows, unit.aggregate, key, randbits(64), buckets)
+
+
+def _prepared(
+    rows: AnySource,
+    features: FeatureMap,
+    plan: Sequence[PlanUnit],
+    rule: UnitRule,
+    scratch: Place,
+    engine: Engine,
+    report: Report,
+) -> PassInput:
+    each = for_each_on(engine)
+    width = rows.width
+    each(Spread(rows, features, rule, scratch), plan, partial(_part, report, 0))
+    rows.require_unchanged()
+    gather = Gather(spread_files(scratch), width, rule, scratch)
+    each(gather, range(rule.buckets), partial(_part, report, 1))
+    source = KeptSource(scratch, width, rows.labels, kept_files(scratch, width))
+    # Its rows are on the lattice: this map leaves them as they are, and checks them again.
+    # What becomes of the input from now on does not matter.
+    identity = FeatureMap(width, float(FEATURE_RADIUS))
+    return PassInput(source, identity, source.plan(), lambda: None)
+
+
+def _part(report: Report, step: int, fraction: float) -> None:
+    report((step + fraction) / _STEPS)

@@ -1,0 +1,204 @@
+"""What a planned release would take: tasks, bytes, memory, time.
+
+From a public guess of the number of rows, so that the answer is public too; or, when asked for,
+from the footers of the input, and then it is for the trusted side alone. Kernels are timed here,
+on made-up rows and the very queries of the plan; no row of the input is read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from dpgmm_dist.cores import cores as cores_here
+from dpgmm_dist.data.blocks import PlanUnit
+from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.source import TARGET_BYTES, ParquetSource
+from dpgmm_dist.engine.memory import memory_plan
+from dpgmm_dist.passes.kernel import Kernel
+from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan
+from dpgmm_dist.privacy.query import PassQuery
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+READ_BYTES_PER_SECOND = 500_000_000
+"""A core's, of uncompressed lists of float32 on a local disk; jobs/benchmarks/throughput.py."""
+_ITEM_BYTES = 4
+_MADE_UP_VALUES = 1 << 19
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class PassRate:
+    """One pass."""
+
+    step: str
+    rows_per_core_second: float
+    """Of the lattice and the kernel, without reading."""
+
+
+@dataclass(frozen=True)
+class PlannedWork:
+    """What a release would take."""
+
+    trusted_side: bool
+    """True where it is from the input's footers: then it is NOT for publication."""
+    rows: int
+    passes: int
+    tasks: int
+    """Of each pass."""
+    bytes_read: int
+    """By each pass: feature values, before any compression."""
+    worker_memory: int
+    """Bytes, at most, of a worker of one thread."""
+    cores: int
+    pass_seconds: float
+    """All passes, each row read in each of them, on that many cores."""
+    driver_seconds: float
+    """Noise-free, on this machine: the driver's own work between passes."""
+    read_bytes_per_core_second: int
+    """Assumed, not measured."""
+    rates: tuple[PassRate, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def plan_work(
+    spec: ReleaseSpec, planned: Plan, *, cores: int | None = None, footers: bool = False
+) -> PlannedWork:
+    """What ``planned``, the plan of ``spec``, would take on so many cores.
+
+    Raises
+    ------
+    SpecError, DataError
+        With ``footers``, when they cannot be read.
+    """
+    from dpgmm_dist.pipeline.release import feature_map, problem_of
+
+    if footers:
+        source = ParquetSource.from_spec(spec)
+        units = source.plan()
+        rows = sum(n for one in source.footers() for n, _ in one.row_groups)
+    else:
+        rows = planned.rows or ASSUMED_ROWS
+        units = _guessed(rows * planned.width * _ITEM_BYTES)
+    size = sum(unit.bytes for unit in units)
+    on = cores or _cores_of(spec)
+    rates = _rates(planned.queries, feature_map(spec, planned.width))
+    reading = size / READ_BYTES_PER_SECOND
+    seconds = sum(reading + rows / one.rows_per_core_second for one in rates) / on
+    memory = memory_plan(problem_of(spec, planned.width, planned.rho), units)
+    return PlannedWork(
+        trusted_side=footers,
+        rows=rows,
+        passes=len(rates),
+        tasks=len(units),
+        bytes_read=size,
+        worker_memory=memory.worker(1),
+        cores=on,
+        pass_seconds=seconds,
+        driver_seconds=planned.driver_seconds,
+        read_bytes_per_core_second=READ_BYTES_PER_SECOND,
+        rates=rates,
+    )
+
+
+def _guessed(size: int) -> list[PlanUnit]:
+    """Plan units of so many bytes in all."""
+    starts = range(0, max(size, 1), TARGET_BYTES)
+    return [PlanUnit(i, (), min(TARGET_BYTES, size - start)) for i, start in enumerate(starts)]
+
+
+def _cores_of(spec: ReleaseSpec) -> int:
+    cluster = spec.cluster
+    if cluster.workers is not None:
+        return cluster.workers * (cluster.threads or 1)
+    return cluster.threads or cores_here()
+
+
+def _rates(queries: tuple[PassQuery, ...], features: FeatureMap) -> tuple[PassRate, ...]:
+    rows = max(1024, min(1 << 15, _MADE_UP_VALUES // features.width))
+    x = _made_up(rows, features)
+    with threadpool_limits(1, "blas"):
+        return tuple(PassRate(query.step, rows / _seconds(query, features, x)) for query in queries)
+
+
+def _made_up(rows: int, features: FeatureMap) -> Any:
+    """Rows (n, d) in input units, about a third of the norm bound long."""
+    draws = np.random.default_rng(_SEED).standard_normal((rows, features.width))
+    scale = features.norm / 3 / np.sqrt(features.width)
+    return (draws * scale * features.half_widths + features.offset).astype(np.float32)
+
+
+def _seconds(query: PassQuery, features: FeatureMap, x: Any) -> float:
+    """Of one block on one core: the second time, when memory is at hand."""
+    kernel = Kernel(query)
+    total = kernel.start()
+    labels = np.arange(len(x)) % (int(query.cell_label[-1]) + 1)
+    kept = np.ones(len(x), dtype=np.int64) if query.weighted else None
+    out = np.empty(x.shape, dtype=np.float32)
+    taken = 0.0
+    for _ in range(2):
+        with _timed() as times:
+            u, valid = features.to_lattice(x, None, out)
+            kernel.accumulate(total, u, np.where(valid, labels, -1), kept)
+        taken = times[0]
+    return taken
+
+
+@contextmanager
+def _timed() -> Iterator[list[float]]:
+    times = [0.0]
+    start = time.perf_counter()
+    yield times
+    times[0] = max(time.perf_counter() - start, 1e-9)
+
+
+def render_work(spec: ReleaseSpec, work: PlannedWork) -> str:
+    """The work as lines for people."""
+    if work.trusted_side:
+        whose = "TRUSTED SIDE, not for publication: from the footers of the input"
+    else:
+        whose = "from a guess of the rows: nothing about the input itself"
+    lines = [
+        f"Work for {work.rows:,} rows on {work.cores} core(s); {whose}",
+        f"  passes  {work.passes}, each of {work.tasks:,} task(s) that read "
+        f"{_size(work.bytes_read)} together",
+        f"  memory  up to {_size(work.worker_memory)} for a worker of one thread",
+        f"  time    about {_time(work.pass_seconds)} for the passes, "
+        f"{_time(work.driver_seconds)} for the driver",
+        "  rates   rows a core second, measured here on made-up rows: " + _grouped(work.rates),
+        f"          reading is assumed at {work.read_bytes_per_core_second / 1e6:.0f} MB a core "
+        "second; start-up and a slow store come on top",
+    ]
+    if spec.dataset.privacy_unit is not None:
+        lines.append("  units   rows are read once more, and written to scratch, before the passes")
+    return "\n".join(lines)
+
+
+def _grouped(rates: tuple[PassRate, ...]) -> str:
+    parts = []
+    for kind, some in groupby(rates, lambda one: one.step.partition(".")[0]):
+        parts.append(f"{kind} {' '.join(f'{one.rows_per_core_second:,.0f}' for one in some)}")
+    return ", ".join(parts)
+
+
+def _size(count: int) -> str:
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} kB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"

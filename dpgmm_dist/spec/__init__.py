@@ -1,0 +1,1 @@
+"""What a job asks for: the YAML specification, validated and frozen."""

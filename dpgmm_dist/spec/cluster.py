@@ -1,0 +1,85 @@
+"""The ``cluster`` section: where a release runs, which is no part of what it is.
+
+It is in no receipt, journal or digest: a job that was begun on a laptop may be finished on Slurm.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dpgmm_dist.spec import fields
+from dpgmm_dist.spec.section import Read, Section
+
+Kind = Literal["threads", "local", "scheduler", "slurm", "kubernetes", "mpi"]
+KINDS: tuple[Kind, ...] = ("threads", "local", "scheduler", "slurm", "kubernetes", "mpi")
+_STARTED: tuple[Kind, ...] = ("local", "slurm", "kubernetes")
+_USED_BY: dict[str, tuple[Kind, ...]] = {
+    "workers": _STARTED,
+    "threads": ("threads", "slurm", "kubernetes"),
+    "memory": ("local", "slurm", "kubernetes"),
+    "address": ("scheduler",),
+    "scheduler_file": ("scheduler",),
+    "tls": ("scheduler",),
+    "options": ("slurm", "kubernetes", "mpi"),
+}
+
+_Text = Annotated[str | None, Read(fields.optional(fields.text))]
+
+
+class TlsSpec(Section):
+    """Files in PEM that this client shows, and by which it checks the scheduler."""
+
+    ca_file: Annotated[str, Read(fields.text)]
+    cert: Annotated[str, Read(fields.text)]
+    key: Annotated[str, Read(fields.text)]
+
+
+class ClusterSpec(Section):
+    """Where the passes run.
+
+    Attributes
+    ----------
+    kind : threads of this process, local processes, a running scheduler, or a cluster that the
+        job starts: Slurm, Kubernetes, or the processes of one ``mpirun``.
+    workers : how many workers are started (local, slurm, kubernetes).
+    threads : threads of each worker, or of this process.
+    memory : memory of each worker, such as ``4GB``.
+    address, scheduler_file : the running scheduler: one of them.
+    tls : certificates for a scheduler at ``tls://...``.
+    options : passed on to dask-jobqueue's SLURMCluster (``queue``, ``walltime``, ...), to
+        dask-kubernetes' KubeCluster (``image``, ``namespace``, ...) or to dask-mpi's initialize
+        (``interface``, ``local_directory``, ...).
+    """
+
+    kind: Annotated[Kind, Read(fields.choice(*KINDS))] = "threads"
+    workers: Annotated[int | None, Read(fields.optional(fields.whole(1, 100_000)))] = None
+    threads: Annotated[int | None, Read(fields.optional(fields.whole(1, 1024)))] = None
+    memory: _Text = None
+    address: _Text = None
+    scheduler_file: _Text = None
+    tls: TlsSpec | None = None
+    options: Annotated[dict[str, Any], Read(fields.storage_options)] = Field(
+        default_factory=dict, repr=False
+    )
+
+    def problems(self) -> list[str]:
+        """Return what is wrong between the keys."""
+        lines = [
+            f"cluster.{key}: belongs to kind {' or '.join(kinds)}; remove it, kind is {self.kind}"
+            for key, kinds in _USED_BY.items()
+            if getattr(self, key) not in (None, {}) and self.kind not in kinds
+        ]
+        if self.kind in _STARTED and self.workers is None:
+            lines.append(f"cluster.workers: missing; say how many workers {self.kind} shall have")
+        if self.kind == "scheduler" and (self.address is None) == (self.scheduler_file is None):
+            lines.append(
+                "cluster.address: kind scheduler needs address or scheduler_file, one of them"
+            )
+        if self.tls is not None and not (self.address or "tls://").startswith("tls://"):
+            lines.append(
+                f"cluster.address: got {fields.show(self.address)}; with cluster.tls it must "
+                "begin with tls://"
+            )
+        return lines

@@ -1,0 +1,159 @@
+"""The plan: what a release would measure, for its whole budget, without a row being read."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.pipeline.plan import Plan, plan, render_plan
+from dpgmm_dist.pipeline.release import budget_rho_of
+from dpgmm_dist.privacy.noise import noise_source
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+
+def spec(width: int | None = 4, path: object = "nowhere", **sections: Any) -> ReleaseSpec:
+    document: dict[str, Any] = {
+        "dataset": {"path": str(path), "features": "x", "width": width},
+        "bounds": {"norm": 2.0},
+        "privacy": {"epsilon": 1.0, "delta": 1e-6},
+        "model": {"components": 2},
+    }
+    for name, changes in sections.items():
+        document[name] = document[name] | changes
+    return ReleaseSpec.from_dict(document)
+
+
+SPECIFICATIONS = {
+    "soft": spec(),
+    "labelled": spec(dataset={"label": "y", "labels": [1, 2, 3]}),
+    "projected": spec(width=12, model={"dimension": 3}),
+    "tied": spec(width=8, model={"covariance": "tied", "allocation": "even"}),
+    "table": ReleaseSpec.from_dict(
+        {
+            "dataset": {"path": "nowhere", "features": ["a", "b"]},
+            "bounds": {"columns": {"a": [0, 120], "b": [-1, 1]}},
+            "privacy": {"epsilon": 0.1, "delta": 1e-8},
+            "model": {"components": 1},
+        }
+    ),
+}
+
+
+@cache
+def plan_of(name: str, rows: int | None = 50_000, epsilon: float | None = None) -> Plan:
+    """The plan of one of these; made once, since the strategy runs its whole course for it."""
+    changed = SPECIFICATIONS[name].model_dump(mode="json")
+    changed["privacy"]["epsilon"] = epsilon or changed["privacy"]["epsilon"]
+    return plan(ReleaseSpec.from_dict(changed), rows=rows)
+
+
+@pytest.mark.parametrize("name", SPECIFICATIONS)
+def test_a_plan_spends_the_whole_budget_and_tells_how(name):
+    specification = SPECIFICATIONS[name]
+    planned = plan_of(name)
+    rho = budget_rho_of(specification, noise_source("auto"))
+    assert planned.rho == rho
+    spent = sum(block.rho for block in planned.blocks)
+    assert 0.999 * rho < spent <= rho * (1 + 1e-9)
+    for block in planned.blocks:
+        assert block.noise > 0
+        assert block.radius > 0
+        assert block.groups >= 1
+        assert block.statistic in ("count", "sum", "second")
+    check_told(planned)
+
+
+def check_told(planned: Plan) -> None:
+    """To machines as JSON, to people as a table that names every pass."""
+    document = json.loads(json.dumps(planned.to_dict(), allow_nan=False))
+    assert document["rho"] == planned.rho
+    assert len(document["blocks"]) == len(planned.blocks)
+    text = render_plan(planned)
+    for block in planned.blocks:
+        assert block.step in text
+    assert f"epsilon {planned.epsilon:g}, delta {planned.delta:g}" in text
+    assert "50,000 rows" in text
+
+
+@pytest.mark.parametrize("name", ["projected", "table"])
+def test_more_rows_or_more_budget_cost_less(name):
+    def kl(planned: Plan) -> float:
+        return sum(block.expected_kl or 0.0 for block in planned.blocks)
+
+    base = kl(plan_of(name))
+    assert base > 0
+    assert kl(plan_of(name, rows=200_000)) < base / 4
+    assert kl(plan_of(name, epsilon=4 * SPECIFICATIONS[name].privacy.epsilon)) < base / 4
+
+
+def test_kl_is_told_for_a_public_guess_of_the_rows_alone():
+    planned = plan_of("table", rows=None)
+    assert planned.rows is None
+    assert all(block.expected_kl is None for block in planned.blocks)
+    told = [block for block in plan_of("table").blocks if block.expected_kl is not None]
+    assert {block.step for block in told} == {planned.blocks[-1].step}
+    assert {block.statistic for block in told} == {"count", "sum", "second"}
+
+
+def test_the_allocation_by_expected_kl_expects_less_than_an_even_one():
+    def kl(allocation: str) -> float:
+        model = {"allocation": allocation, "components": 1}
+        planned = plan(spec(width=10, model=model), rows=100_000)
+        return sum(block.expected_kl or 0.0 for block in planned.blocks)
+
+    assert kl("kl") < 0.9 * kl("even")
+
+
+def test_a_plan_reads_no_rows(tmp_path: Path):
+    """With the width in the specification not even a footer; else footers, never a page."""
+    one = {"components": 1}
+    plan(spec(path=tmp_path / "nowhere", model=one), rows=1000)
+    with pytest.raises(DataError, match="does not exist"):
+        plan(spec(None, tmp_path / "nowhere"), rows=1000)
+    file = tmp_path / "part.parquet"
+    x = pa.array(np.random.default_rng(0).normal(size=(500, 4)).tolist(), pa.list_(pa.float32(), 4))
+    pq.write_table(pa.table({"x": x}), file)
+    whole = plan(spec(None, file, model=one), rows=1000)
+    content = bytearray(file.read_bytes())
+    content[4:100] = b"\xff" * 96
+    file.write_bytes(bytes(content))
+    assert plan(spec(None, file, model=one), rows=1000) == whole
+
+
+def test_a_width_that_is_nowhere_public_is_asked_for(tmp_path: Path):
+    pq.write_table(pa.table({"x": [[1.0, 2.0]]}), tmp_path / "part.parquet")
+    with pytest.raises(SpecError, match=r"dataset\.width is missing.*plan without the data"):
+        plan(spec(None, tmp_path), rows=1000)
+
+
+def test_a_plan_without_a_guess_asks_for_one():
+    assert "--rows N" in render_plan(plan_of("table", rows=None))
+
+
+def test_a_plan_is_the_same_each_time():
+    assert plan(SPECIFICATIONS["table"], rows=50_000) == plan_of("table")
+
+
+@pytest.mark.parametrize("rows", [1, 10, 10**12])
+def test_any_guess_of_the_rows_gives_a_plan(rows):
+    planned = plan_of("projected", rows=rows)
+    assert all(np.isfinite(block.noise) for block in planned.blocks)
+    render_plan(planned)
+
+
+def test_too_few_rows_a_component_are_warned_of():
+    few, many = plan_of("soft", rows=400), plan_of("soft", rows=50_000)
+    assert "Warning: about 200 rows a component" in render_plan(few)
+    assert "Warning" not in render_plan(many)
+    # The rule scales with the noise: ten times less of it, ten times fewer rows.
+    quiet = plan_of("soft", rows=50_000, epsilon=8.0)
+    needed = [one.notes["rows_per_component"]["needed"] for one in (many, quiet)]
+    assert needed[0] > 3 * needed[1]
