@@ -1,10 +1,10 @@
-"""Differentially private Gaussian mixtures of partitioned data, released once and for all."""
+"""Differentially private Gaussian mixtures of partitioned data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dpgmm_dist.version import __version__
 
 if TYPE_CHECKING:
     from dpgmm_dist.artifact.load import Release, load_release
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from dpgmm_dist.pipeline.release import release
     from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-# Imported on first use: a consumer of a release needs neither dask nor opendp, and
+# Imported on first use: whoever reads a release needs neither dask nor opendp, and
 # ``dpgmm --help`` loads nothing heavy.
-_HOMES = {
+_MODULES = {
     "DPGaussianMixture": "dpgmm_dist.estimator",
     "Release": "dpgmm_dist.artifact.load",
     "ReleaseSpec": "dpgmm_dist.spec.release_spec",
@@ -26,8 +26,8 @@ __all__ = ["DPGaussianMixture", "Release", "ReleaseSpec", "__version__", "load_r
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dpgmm_dist' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

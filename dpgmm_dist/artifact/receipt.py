@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dpgmm_dist import __version__
 from dpgmm_dist.errors import DataError
+from dpgmm_dist.version import __version__
 
 PRIVATE = "private"
 NOT_PRIVATE = "NOT PRIVATE"

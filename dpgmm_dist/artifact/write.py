@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from dpgmm_dist import __version__
 from dpgmm_dist.artifact.load import decode_release
 from dpgmm_dist.artifact.manifest import FileDigest, Manifest
 from dpgmm_dist.artifact.schema import (
@@ -40,6 +39,7 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.storage.store import Store, create_or_read, open_store, read_or_none
+from dpgmm_dist.version import __version__
 
 # Parameters computed again from the stored noisy answers on another processor may differ in their
 # last bits; anything beyond this is another release.

@@ -53,7 +53,7 @@ def sha256_hex(data: bytes) -> str:
 
 def stamp() -> dict[str, str]:
     """Return what tells one writer's record from another's: a nonce and the library version."""
-    from dpgmm_dist import __version__
+    from dpgmm_dist.version import __version__
 
     return {"nonce": secrets.token_hex(16), "library": __version__}
 

@@ -55,7 +55,7 @@ Set = Annotated[
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from dpgmm_dist import __version__
+        from dpgmm_dist.version import __version__
 
         typer.echo(f"dpgmm {__version__}")
         raise typer.Exit
@@ -127,8 +127,8 @@ def plan(
     Reads no row and spends nothing.
     """
     parsed = _read(spec, set_, date)
-    from dpgmm_dist.pipeline.release import plan as make_plan
-    from dpgmm_dist.pipeline.release import render_plan
+    from dpgmm_dist.pipeline.plan import plan as make_plan
+    from dpgmm_dist.pipeline.plan import render_plan
     from dpgmm_dist.pipeline.work_estimate import plan_work, render_work
 
     planned = make_plan(parsed, rows=rows)
@@ -187,6 +187,7 @@ def release(
     from dpgmm_dist.cli.progress_bar import show_progress
     from dpgmm_dist.engine import open_engine
     from dpgmm_dist.pipeline.release import release as run
+    from dpgmm_dist.pipeline.resolve import cluster_config
 
     if insecure_test_noise is not None:
         warn("--insecure-test-noise: this release will be NOT PRIVATE; never publish it")
@@ -199,7 +200,7 @@ def release(
         take_over_dask()
     with (
         metrics_of_run(metrics_file, log.run, release_id) as metrics,
-        open_engine(workers, scheduler, scheduler_file, parsed.cluster) as engine,
+        open_engine(workers, scheduler, scheduler_file, cluster_config(parsed.cluster)) as engine,
         show_progress() as shown,
     ):
         if dashboard := getattr(engine, "dashboard", None):

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dpgmm_dist import __version__
 from dpgmm_dist.errors import DataError, DpgmmError
 from dpgmm_dist.progress import PassProgress
+from dpgmm_dist.version import __version__
 
 _LEAST_SECONDS = 1.0
 INTERRUPTED = 130

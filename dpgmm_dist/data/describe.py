@@ -32,8 +32,8 @@ def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
     fs, _ = source.place.resolve()
     with opened(fs, footer.file.path, 1, 0) as file:
         schema = file.schema_arrow
-    wanted = source.wanted
-    text = bool(wanted.labels) and isinstance(wanted.labels[0], str)
+    read = source.columns
+    text = bool(read.labels) and isinstance(read.labels[0], str)
 
     def name_of(column: str, otherwise: str) -> str:
         # A column that directories name has no type of its own.
@@ -48,12 +48,12 @@ def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
         return otherwise if pa.types.is_null(kind) else str(kind)
 
     label = None
-    if wanted.label is not None:
-        kind = name_of(wanted.label, "string" if text else "int64")
-        label = {"name": wanted.label, "type": kind}
+    if read.label is not None:
+        kind = name_of(read.label, "string" if text else "int64")
+        label = {"name": read.label, "type": kind}
     described = {
-        "kind": "columns" if wanted.table else "list",
-        "columns": [{"name": c, "type": name_of(c, "double")} for c in wanted.features],
+        "kind": "columns" if read.table else "list",
+        "columns": [{"name": c, "type": name_of(c, "double")} for c in read.features],
         "width": source.width,
         "label": label,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -22,9 +22,6 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.windows import Window
 
-if TYPE_CHECKING:
-    from dpgmm_dist.spec.release_spec import DatasetSpec
-
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
 _SHOWN_COLUMNS = 20
 _SHOWN_TYPE = 80
@@ -32,8 +29,8 @@ _LIST_TYPES = "float16, float32, float64 or uint8"
 
 
 @dataclass(frozen=True, repr=False)
-class Wanted(Opaque):
-    """The columns that the specification names."""
+class Columns(Opaque):
+    """The columns to read, by name, and the public values of the labels."""
 
     features: tuple[str, ...]
     table: bool
@@ -46,22 +43,13 @@ class Wanted(Opaque):
     window: Window | None = None
     """Rows to keep by a column of times; None for all of them (of the files that are read)."""
 
-    @classmethod
-    def from_dataset(cls, dataset: DatasetSpec) -> Wanted:
-        """Take the column names and public labels of a specification, or raise SpecError."""
-        table = not isinstance(dataset.features, str)
-        features = tuple(dataset.features) if table else (str(dataset.features),)
-        if table and dataset.width not in (None, len(features)):
-            raise SpecError(
-                f"dataset.width is {dataset.width} but dataset.features names {len(features)} "
-                "columns: leave width out for a table"
-            )
-        labels: Labels = () if dataset.label is None else check_labels(dataset.labels)
-        unit = None if dataset.privacy_unit is None else dataset.privacy_unit.column
-        return cls(features, table, dataset.label, labels, unit)
+    def __post_init__(self) -> None:
+        """Refuse labels that are not a public set, with SpecError."""
+        if self.label is not None:
+            check_labels(self.labels)
 
     @property
-    def columns(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """All columns to read, each once."""
         others = (self.label, self.unit, None if self.window is None else self.window.column)
         named = tuple(name for name in others if name is not None)
@@ -90,7 +78,7 @@ _FILES_PER_TASK = 200
 
 
 def read_footers(
-    place: Place, files: tuple[FoundFile, ...], wanted: Wanted, gather: Gather | None = None
+    place: Place, files: tuple[FoundFile, ...], columns: Columns, gather: Gather | None = None
 ) -> tuple[Footer, ...]:
     """Read and check the footers of all files; of many files on the workers behind ``gather``.
 
@@ -101,14 +89,14 @@ def read_footers(
     SpecError
         If the public labels are not of the label column's kind.
     """
-    reader = _FooterReader(place, wanted)
+    reader = _FooterReader(place, columns)
     if gather is None or len(files) < _MANY_FILES:
         footers = reader(files)
     else:
         starts = range(0, len(files), _FILES_PER_TASK)
         parts = gather(reader, [_Files(files[i : i + _FILES_PER_TASK]) for i in starts])
         footers = tuple(footer for part in parts for footer in part)
-    _check_directory_names(footers, wanted, place)
+    _check_directory_names(footers, columns, place)
     return footers
 
 
@@ -124,7 +112,7 @@ class _FooterReader(Opaque):
     """Reads the footers of some files; travels to workers."""
 
     place: Place
-    wanted: Wanted
+    columns: Columns
 
     def __call__(self, some: _Files | tuple[FoundFile, ...]) -> tuple[Footer, ...]:
         files = some.files if isinstance(some, _Files) else some
@@ -132,13 +120,13 @@ class _FooterReader(Opaque):
         return tuple(for_each_file(lambda file: self._read(fs, file), files))
 
     def _read(self, fs: Any, file: FoundFile) -> Footer:
-        place, wanted = self.place, self.wanted
+        place, columns = self.place, self.columns
         name = place.message_path(fs, file.path)
         footer, problem = None, ""
         try:
             with opened(fs, file.path, 1, 0) as parquet:
-                schema, groups = parquet.schema_arrow, _row_groups(parquet.metadata, wanted)
-            footer = _footer(file, schema, groups, wanted, name)
+                schema, groups = parquet.schema_arrow, _row_groups(parquet.metadata, columns)
+            footer = _footer(file, schema, groups, columns, name)
         except (DataError, SpecError):
             raise
         except FileNotFoundError:
@@ -153,11 +141,11 @@ class _FooterReader(Opaque):
         return footer
 
 
-def _row_groups(metadata: Any, wanted: Wanted) -> tuple[tuple[int, int], ...]:
+def _row_groups(metadata: Any, columns: Columns) -> tuple[tuple[int, int], ...]:
     leaf = None
-    if not wanted.table:
+    if not columns.table:
         paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-        prefix = wanted.features[0] + "."
+        prefix = columns.features[0] + "."
         leaf = next((i for i, path in enumerate(paths) if path.startswith(prefix)), None)
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     return tuple(
@@ -166,30 +154,30 @@ def _row_groups(metadata: Any, wanted: Wanted) -> tuple[tuple[int, int], ...]:
 
 
 def _footer(
-    file: FoundFile, schema: Any, groups: tuple[tuple[int, int], ...], wanted: Wanted, name: str
+    file: FoundFile, schema: Any, groups: tuple[tuple[int, int], ...], columns: Columns, name: str
 ) -> Footer:
-    types = {column: _type_of(schema, column, file, wanted, name) for column in wanted.columns}
+    types = {column: _type_of(schema, column, file, columns, name) for column in columns.names}
     list_size, item_bytes = None, 0
-    for column in wanted.features:
+    for column in columns.features:
         kind = types[column]
         if kind is None:
             continue
-        problem = _table_problem(column, kind) if wanted.table else _list_problem(column, kind)
+        problem = _table_problem(column, kind) if columns.table else _list_problem(column, kind)
         if problem:
             raise DataError(f"{name}: column {column!r} is {_shown(kind)}, {problem}")
-        if not wanted.table and not pa.types.is_null(kind):
+        if not columns.table and not pa.types.is_null(kind):
             list_size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
             kind = kind.value_type
         item_bytes += 4 if pa.types.is_null(kind) else kind.bit_width // 8
-    if wanted.label is not None and types[wanted.label] is not None:
-        _check_label(wanted.label, types[wanted.label], wanted.labels, name)
-    if wanted.window is not None:
-        _check_window(wanted.window.column, types[wanted.window.column], name)
-    unit = None if wanted.unit is None else _unit_kind(wanted.unit, types[wanted.unit], name)
+    if columns.label is not None and types[columns.label] is not None:
+        _check_label(columns.label, types[columns.label], columns.labels, name)
+    if columns.window is not None:
+        _check_window(columns.window.column, types[columns.window.column], name)
+    unit = None if columns.unit is None else _unit_kind(columns.unit, types[columns.unit], name)
     return Footer(file, list_size, item_bytes, groups, unit)
 
 
-def _type_of(schema: Any, column: str, file: FoundFile, wanted: Wanted, name: str) -> Any:
+def _type_of(schema: Any, column: str, file: FoundFile, columns: Columns, name: str) -> Any:
     """Type of a column, below any extension; None where a directory name gives the column."""
     places = schema.get_all_field_indices(column)
     if len(places) > 1:
@@ -197,7 +185,7 @@ def _type_of(schema: Any, column: str, file: FoundFile, wanted: Wanted, name: st
     if places:
         kind = schema.field(places[0]).type
         return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    is_list = not wanted.table and column == wanted.features[0]
+    is_list = not columns.table and column == columns.features[0]
     if not is_list and column in dict(file.constants):
         return None
     names = list(dict.fromkeys(schema.names))
@@ -268,7 +256,7 @@ def _unit_kind(column: str, kind: Any, name: str) -> Kind | None:
     return found
 
 
-def resolve_unit_kind(wanted: Wanted, footers: tuple[Footer, ...], place: Place) -> Kind | None:
+def resolve_unit_kind(columns: Columns, footers: tuple[Footer, ...], place: Place) -> Kind | None:
     """Whether privacy units are named by integers or by text: by the same in every file.
 
     Raises
@@ -276,18 +264,19 @@ def resolve_unit_kind(wanted: Wanted, footers: tuple[Footer, ...], place: Place)
     DataError
         If 5 in one file could be "5" in another, which would make one person two.
     """
-    if wanted.unit is None:
+    if columns.unit is None:
         return None
     kinds = {footer.unit_kind for footer in footers} - {None}
-    texts = {dict(f.file.constants).get(wanted.unit) for f in footers if f.unit_kind is None}
+    texts = {dict(f.file.constants).get(columns.unit) for f in footers if f.unit_kind is None}
     texts -= {None}
     integers = all(text is not None and spells_integer(text) for text in texts)
     if texts and (not kinds or "integer" in kinds):
         kinds.add("integer" if integers else "text")
     if len(kinds) > 1:
         raise DataError(
-            f"dataset.path {place.url}: dataset.privacy_unit.column {wanted.unit!r} holds integers "
-            "in some files and text in others, so one person could count as two: cast the column"
+            f"dataset.path {place.url}: dataset.privacy_unit.column {columns.unit!r} holds "
+            "integers in some files and text in others, so one person could count as two: cast "
+            "the column"
         )
     return kinds.pop() if kinds else None
 
@@ -304,21 +293,21 @@ def _is_string_view(kind: Any) -> bool:
     return bool(pa.types.is_string_view(kind))
 
 
-def _check_directory_names(footers: tuple[Footer, ...], wanted: Wanted, place: Place) -> None:
+def _check_directory_names(footers: tuple[Footer, ...], columns: Columns, place: Place) -> None:
     """Columns given by directory names have a type too: that of the names taken together."""
-    for column in wanted.columns:
+    for column in columns.names:
         texts = {dict(footer.file.constants).get(column) for footer in footers} - {None}
         if not texts:
             continue
-        if column in wanted.features and not all(parse_number(text) is not None for text in texts):
+        if column in columns.features and not all(parse_number(text) is not None for text in texts):
             raise DataError(
                 f"dataset.path {place.url}: column {column!r} comes from directory names that "
                 "are not numbers: leave it out of dataset.features"
             )
-        integers = column == wanted.label and not are_strings(wanted.labels)
+        integers = column == columns.label and not are_strings(columns.labels)
         if integers and not any(text is not None and spells_integer(text) for text in texts):
             raise SpecError(
-                f"dataset.labels are integers (such as {wanted.labels[0]!r}) but the directories "
+                f"dataset.labels are integers (such as {columns.labels[0]!r}) but the directories "
                 f"of {place.url} named {column}=... hold strings: write the labels in quotes"
             )
 
@@ -328,7 +317,7 @@ def parse_number(text: str | None) -> float | None:
     return float(text) if text is not None and _NUMBER.fullmatch(text) else None
 
 
-def resolve_width(wanted: Wanted, footers: tuple[Footer, ...], given: int | None) -> int:
+def resolve_width(columns: Columns, footers: tuple[Footer, ...], given: int | None) -> int:
     """The feature dimension d from the schema or the specification, never from rows.
 
     Raises
@@ -338,9 +327,14 @@ def resolve_width(wanted: Wanted, footers: tuple[Footer, ...], given: int | None
     DataError
         If files disagree.
     """
-    if wanted.table:
-        return len(wanted.features)
-    column = wanted.features[0]
+    if columns.table:
+        if given not in (None, len(columns.features)):
+            raise SpecError(
+                f"dataset.width is {given} but dataset.features names {len(columns.features)} "
+                "columns: leave width out for a table"
+            )
+        return len(columns.features)
+    column = columns.features[0]
     sizes = sorted({f.list_size for f in footers if f.list_size is not None})
     if len(sizes) > 1:
         raise DataError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,9 @@ from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import list_rows, table_rows
 from dpgmm_dist.data.parquet_schema import (
+    Columns,
     Footer,
     Gather,
-    Wanted,
     parse_number,
     read_footers,
     resolve_unit_kind,
@@ -40,13 +40,9 @@ from dpgmm_dist.data.parquet_schema import (
 from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
 from dpgmm_dist.data.windowed import in_directories, inside
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.spec.windows import window_of
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, is_local, list_files, opened
 from dpgmm_dist.storage.rereading import read_on
 from dpgmm_dist.windows import Window
-
-if TYPE_CHECKING:
-    from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 __all__ = [
     "AnySource",
@@ -70,13 +66,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ParquetSource(Opaque):
-    """Rows of one or many Parquet files; make it with :meth:`from_spec`.
+    """Rows of one or many Parquet files; make it with :meth:`open`.
 
     It pickles without the footers, which only the plan needs: a task carries little.
     """
 
     place: Place
-    wanted: Wanted
+    columns: Columns
     width: int
     """Feature dimension d, from the schema or the specification."""
     unit_kind: Kind | None = None
@@ -86,31 +82,41 @@ class ParquetSource(Opaque):
     """The window that directory names decide on."""
 
     @classmethod
-    def from_spec(cls, spec: ReleaseSpec, gather: Gather | None = None) -> ParquetSource:
+    def open(
+        cls,
+        place: Place,
+        columns: Columns,
+        *,
+        width: int | None = None,
+        window: Window | None = None,
+        gather: Gather | None = None,
+    ) -> ParquetSource:
         """Find the files and check everything public about them; reads footers, never rows.
 
-        Many footers are read on the workers behind ``gather``, where it is given.
+        Parameters
+        ----------
+        place : path or URL of the files, with the options of its store
+        columns : which columns are read
+        width : length of the list column, where its type does not fix it
+        window : which rows are read; all by default
+        gather : runs a function of many items on workers, which then read the footers of many files
 
         Raises
         ------
         SpecError
-            If the specification does not say enough (``dataset.width``) or contradicts the schema.
+            If the width is missing, or an argument contradicts the schema.
         DataError
             If the path is missing or empty, a file is damaged, or a column is missing or of a type
             that cannot be used.
         """
-        dataset = spec.dataset
-        place = Place(dataset.path, dict(dataset.storage_options))
-        wanted = Wanted.from_dataset(dataset)
-        window = window_of(spec)
         files, by_column = _in_window(place, window)
         if by_column:
-            wanted = replace(wanted, window=window)
-        footers = read_footers(place, files, wanted, gather)
-        width = resolve_width(wanted, footers, dataset.width)
-        unit_kind = resolve_unit_kind(wanted, footers, place)
+            columns = replace(columns, window=window)
+        footers = read_footers(place, files, columns, gather)
+        width = resolve_width(columns, footers, width)
+        unit_kind = resolve_unit_kind(columns, footers, place)
         directories = None if by_column else window
-        return cls(place, wanted, width, unit_kind, footers, directories)
+        return cls(place, columns, width, unit_kind, footers, directories)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_footers": None}
@@ -118,13 +124,13 @@ class ParquetSource(Opaque):
     @property
     def labels(self) -> Labels:
         """The public label set; empty when the data are not labelled."""
-        return self.wanted.labels
+        return self.columns.labels
 
     def footers(self) -> tuple[Footer, ...]:
         """The checked footers of all files, sorted by path; read again if they were left behind."""
         if self._footers is None:
             files, _ = _in_window(self.place, self._directories)
-            found = read_footers(self.place, files, self.wanted)
+            found = read_footers(self.place, files, self.columns)
             object.__setattr__(self, "_footers", found)
             return found
         return self._footers
@@ -160,13 +166,13 @@ class ParquetSource(Opaque):
 
     def _piece(self, file: int, groups: list[int]) -> FilePiece:
         found = self.footers()[file].file
-        named = set(self.wanted.columns)
+        named = set(self.columns.names)
         constants = tuple((name, text) for name, text in found.constants if name in named)
         return FilePiece(found.path, tuple(groups), constants)
 
     def _bytes(self, footer: Footer, group: int) -> int:
         rows, stored = footer.row_groups[group]
-        width = 1 if self.wanted.table else self.width
+        width = 1 if self.columns.table else self.width
         # The stored size may be small (dictionaries) or large (lists of another length).
         return max(rows * width * footer.item_bytes, stored)
 
@@ -195,13 +201,13 @@ class ParquetSource(Opaque):
     def _piece_blocks(
         self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int
     ) -> Iterator[RawBlock]:
-        columns = self.wanted.columns
-        with opened(fs, piece.path, len(columns), unit_bytes) as file:
+        names = self.columns.names
+        with opened(fs, piece.path, len(names), unit_bytes) as file:
             present = set(file.schema_arrow.names)
             batches = file.iter_batches(
                 batch_size=max_rows,
                 row_groups=list(piece.row_groups),
-                columns=[column for column in columns if column in present],
+                columns=[name for name in names if name in present],
                 use_threads=False,
             )
             for batch in batches:
@@ -209,37 +215,37 @@ class ParquetSource(Opaque):
 
     def _block(self, batch: Any, constants: dict[str, str | None]) -> RawBlock:
         names = set(batch.schema.names)
-        wanted = self.wanted
-        if wanted.table:
-            columns = [
+        columns = self.columns
+        if columns.table:
+            values = [
                 batch.column(name) if name in names else parse_number(constants[name])
-                for name in wanted.features
+                for name in columns.features
             ]
-            features, valid = table_rows(columns, batch.num_rows)
+            features, valid = table_rows(values, batch.num_rows)
         else:
-            features, valid = list_rows(batch.column(wanted.features[0]), self.width)
-        if wanted.label is None:
+            features, valid = list_rows(batch.column(columns.features[0]), self.width)
+        if columns.label is None:
             codes = np.zeros(batch.num_rows, dtype=np.int64)
-        elif wanted.label in names:
-            codes = encode_arrow(batch.column(wanted.label), wanted.labels)
+        elif columns.label in names:
+            codes = encode_arrow(batch.column(columns.label), columns.labels)
         else:
-            code = encode_text(constants[wanted.label], wanted.labels)
+            code = encode_text(constants[columns.label], columns.labels)
             codes = np.full(batch.num_rows, code, dtype=np.int64)
-        if wanted.window is not None:
-            within = inside(batch.column(wanted.window.column), wanted.window)
+        if columns.window is not None:
+            within = inside(batch.column(columns.window.column), columns.window)
             valid = within if valid is None else valid & within
-        if wanted.unit is None:
+        if columns.unit is None:
             return RawBlock(features, valid, codes)
-        units, named = self._units(batch, constants, wanted.unit)
+        units, named = self._units(batch, constants, columns.unit)
         return RawBlock(features, named if valid is None else valid & named, codes, units)
 
     def _units(self, batch: Any, constants: dict[str, str | None], column: str) -> tuple[Any, Any]:
         """Digests (n, 32) of the rows' privacy units, and where there is one (n,)."""
         if column in batch.schema.names:
             return digests_of(batch.column(column))
-        one = constant_digest(constants[column], self.unit_kind or "text")
-        digest = np.frombuffer(one or bytes(DIGEST_BYTES), dtype=np.uint8)
-        return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, one is not None)
+        constant = constant_digest(constants[column], self.unit_kind or "text")
+        digest = np.frombuffer(constant or bytes(DIGEST_BYTES), dtype=np.uint8)
+        return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, constant is not None)
 
     def require_unchanged(self) -> None:
         """Refuse files that came, went or changed since they were planned.
@@ -269,11 +275,11 @@ class ParquetSource(Opaque):
 
 
 AnySource = ParquetSource | ArraySource | DaskArraySource
-"""What a release can be made of."""
+"""The rows of a release."""
 
 
 def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:
-    """The files to read, and whether the window is left for a column to decide, row by row."""
+    """The files to read, and whether a column decides on the window, row by row."""
     files = list_files(place)
     if window is None:
         return files, False
@@ -282,7 +288,7 @@ def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ..
 
 
 def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
-    """Pass items on; any exception becomes a DataError that carries nothing of it."""
+    """Yield the items; any exception becomes a DataError without its cause or its text."""
     while True:
         problem = ""
         try:
@@ -292,12 +298,12 @@ def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
         except MemoryError:
             problem = "the process ran out of memory; give workers more, or fewer threads"
         except FileNotFoundError:
-            problem = "it went away after the plan was made; put it back"
+            problem = "it was removed after the plan was made; put it back"
         except PermissionError:
-            problem = "its store refuses; see to the permission to read it"
+            problem = "its store refuses access; grant permission to read it"
         except Exception:
             problem = (
-                "it is damaged, it changed after the plan was made, or its store fails; mend that"
+                "it is damaged, it changed after the plan was made, or its store fails; repair that"
             )
         if problem:
             # Raised outside the handler, so that not even __context__ holds the original.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.engine.config import ClusterConfig
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.spec.cluster import ClusterSpec
 
 __all__ = ["Engine", "engine_in_use", "open_engine"]
 
@@ -17,7 +17,7 @@ def open_engine(
     workers: int | None = None,
     scheduler: str | None = None,
     scheduler_file: str | None = None,
-    cluster: ClusterSpec | None = None,
+    cluster: ClusterConfig | None = None,
 ) -> Iterator[Engine]:
     """The engine asked for: threads in this process, local processes, or any Dask cluster.
 
@@ -28,7 +28,7 @@ def open_engine(
     workers : start this many single-threaded worker processes on this machine
     scheduler : address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``
     scheduler_file : path of a Dask scheduler file
-    cluster : the section ``cluster`` of a specification
+    cluster : which cluster to start or join
 
     Raises
     ------
@@ -42,22 +42,20 @@ def open_engine(
         raise SpecError("give at most one of --workers, --scheduler and --scheduler-file")
     if workers is not None and workers < 1:
         raise SpecError(f"--workers must be at least 1, got {workers}")
-    wanted = _wanted(workers, scheduler, scheduler_file) if given else cluster or ClusterSpec()
-    if wanted.kind == "threads":
+    config = cluster or ClusterConfig()
+    if workers is not None:
+        config = ClusterConfig(kind="local", workers=workers)
+    elif given:
+        config = ClusterConfig("scheduler", address=scheduler, scheduler_file=scheduler_file)
+    if config.kind == "threads":
         from dpgmm_dist.engine.local import LocalEngine
 
-        yield LocalEngine(wanted.threads)
+        yield LocalEngine(config.threads)
         return
     from dpgmm_dist.engine.cluster import open_cluster
 
-    with open_cluster(wanted) as engine:
+    with open_cluster(config) as engine:
         yield engine
-
-
-def _wanted(workers: int | None, scheduler: str | None, scheduler_file: str | None) -> ClusterSpec:
-    if workers is not None:
-        return ClusterSpec(kind="local", workers=workers)
-    return ClusterSpec(kind="scheduler", address=scheduler, scheduler_file=scheduler_file)
 
 
 def engine_in_use() -> Engine | None:

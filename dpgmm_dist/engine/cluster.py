@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from dpgmm_dist import __version__
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.clusters import join_mpi, security_of, start_kubernetes, start_slurm
+from dpgmm_dist.engine.config import ClusterConfig
 from dpgmm_dist.engine.dask_arrays import (
     Summed,
     arrays_of,
@@ -32,7 +32,7 @@ from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
-from dpgmm_dist.spec.cluster import ClusterSpec
+from dpgmm_dist.version import __version__
 
 _FAN_IN = 8
 _RETRIES = 2
@@ -249,7 +249,7 @@ def _dask_is_quiet() -> Iterator[None]:
 
 
 @contextmanager
-def open_cluster(wanted: ClusterSpec) -> Iterator[DaskEngine]:
+def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
     """Start the workers asked for, or connect to a running scheduler."""
     import dask
 
@@ -308,7 +308,7 @@ def current_cluster() -> DaskEngine | None:
     return DaskEngine(client)
 
 
-def _client(stack: ExitStack, wanted: ClusterSpec) -> Any:
+def _client(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """A client of the cluster; ``stack`` ends it, and what was started for it."""
     match wanted.kind:
         case "local":
@@ -322,7 +322,7 @@ def _client(stack: ExitStack, wanted: ClusterSpec) -> Any:
     return _connect(stack, wanted)
 
 
-def _connect(stack: ExitStack, wanted: ClusterSpec) -> Any:
+def _connect(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """A client of a running scheduler."""
     import distributed
 
@@ -348,7 +348,7 @@ def _wait_for_file(path: str) -> None:
         time.sleep(0.1)
 
 
-def _start_workers(stack: ExitStack, wanted: ClusterSpec) -> Any:
+def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """A client of new local worker processes; ``stack`` ends both."""
     import distributed
 

@@ -12,14 +12,14 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
+from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
 from dpgmm_dist.errors import ClusterError, SpecError
-from dpgmm_dist.spec.cluster import ClusterSpec, TlsSpec
 
 _PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MEMORY = "4GB"
 
 
-def security_of(tls: TlsSpec | None) -> Any | None:
+def security_of(tls: TlsFiles | None) -> Any | None:
     """Certificates for Dask, none without ``cluster.tls`` (Dask's configuration may have them)."""
     if tls is None:
         return None
@@ -34,7 +34,7 @@ def security_of(tls: TlsSpec | None) -> Any | None:
     )
 
 
-def start_slurm(stack: ExitStack, wanted: ClusterSpec) -> Any:
+def start_slurm(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """Workers as Slurm jobs; they end with this process, or with their walltime."""
     jobqueue = _imported("dask_jobqueue", "cluster")
     threads = wanted.threads or 1
@@ -52,7 +52,7 @@ def start_slurm(stack: ExitStack, wanted: ClusterSpec) -> Any:
     return stack.enter_context(_distributed().Client(cluster))
 
 
-def start_kubernetes(stack: ExitStack, wanted: ClusterSpec) -> Any:
+def start_kubernetes(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """A DaskCluster of the operator; the scheduled form is deploy/kubernetes/daskjob.yaml."""
     operator = _imported("dask_kubernetes.operator", "cluster")
     memory = wanted.memory or _MEMORY
@@ -68,7 +68,7 @@ def start_kubernetes(stack: ExitStack, wanted: ClusterSpec) -> Any:
     return stack.enter_context(_distributed().Client(cluster))
 
 
-def join_mpi(stack: ExitStack, wanted: ClusterSpec) -> Any:
+def join_mpi(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """Join the processes of ``mpirun``: rank 0 schedules, 1 drives, the others work.
 
     Ranks other than 1 never come back from here: they serve until the driver is done.

@@ -13,6 +13,7 @@ from dpgmm_dist.artifact.load import Release
 from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 Rows = tuple[ArrayLike, ArrayLike | None]
@@ -72,7 +73,7 @@ def rows_of(
 def _read(
     release: Release, url: str, most: int, seed: int, storage_options: Mapping[str, Any]
 ) -> LabelledRows:
-    source = ParquetSource.from_spec(_specification(release, url, storage_options))
+    source = open_dataset(_specification(release, url, storage_options).dataset)
     if source.width != release.transform.input_dimension:
         raise DataError(
             f"{url}: rows have {source.width} features, the release "

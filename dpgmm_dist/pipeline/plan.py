@@ -20,7 +20,13 @@ from dpgmm_dist.model.plan import Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.compile import compile_pass
-from dpgmm_dist.pipeline.privacy_units import share_of
+from dpgmm_dist.pipeline.resolve import (
+    feature_map,
+    open_dataset,
+    problem_of,
+    rho_of,
+    unit_share,
+)
 from dpgmm_dist.privacy.noise import noise_source
 from dpgmm_dist.privacy.query import PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost
@@ -90,14 +96,12 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     SpecError
         When the number of features is not public in the specification.
     """
-    from dpgmm_dist.pipeline.release import budget_rho_of, feature_map, problem_of
-
     width = spec.dim_hint or _schema_width(spec)
     noise = noise_source(spec.privacy.noise)
-    rho = budget_rho_of(spec, noise)
+    rho = rho_of(spec.privacy, noise)
     problem = problem_of(spec, width, rho)
     imagined = _Imagined(
-        problem, rows or ASSUMED_ROWS, feature_map(spec, width).step, share_of(spec)
+        problem, rows or ASSUMED_ROWS, feature_map(spec, width).step, unit_share(spec.dataset)
     )
     start = time.perf_counter()
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
@@ -137,10 +141,8 @@ def _rows_rule(
 
 
 def _schema_width(spec: ReleaseSpec) -> int:
-    from dpgmm_dist.data.source import ParquetSource
-
     try:
-        return ParquetSource.from_spec(spec).width
+        return open_dataset(spec.dataset).width
     except SpecError as error:
         raise SpecError(f"{error} (or set dataset.width to plan without the data)") from None
 

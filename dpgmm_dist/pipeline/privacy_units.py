@@ -1,6 +1,6 @@
-"""Before the first pass: bring the rows of each privacy unit together, and keep what may count.
+"""Privacy units of several rows: their rows are brought together before the first pass.
 
-It runs at most once a run, and only if a pass has to be measured: a restarted job that replays
+This happens at most once a run, and only if a pass has to be measured: a restarted job that replays
 stored answers needs no rows.
 """
 
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from secrets import randbits
-from typing import TYPE_CHECKING
 
 from dpgmm_dist.data.blocks import PlanUnit, Source
 from dpgmm_dist.data.lattice import FeatureMap
@@ -23,11 +22,9 @@ from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.tasks import for_each_on
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.passes.unit_tasks import BUFFER_BYTES, Gather, KeptSource, Spread, UnitRule
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, UnitShare
+from dpgmm_dist.privacy.query import FEATURE_RADIUS
+from dpgmm_dist.spec.sections import DatasetSpec, PrivacyUnitSpec
 from dpgmm_dist.storage.parquet_files import Place
-
-if TYPE_CHECKING:
-    from dpgmm_dist.spec.release_spec import PrivacyUnitSpec, ReleaseSpec
 
 Report = Callable[[float], None]
 
@@ -49,20 +46,12 @@ class PassInput:
 
 
 Prepare = Callable[[Report], PassInput]
-"""Makes the input of passes when the first of them needs it; told how far it is."""
-
-
-def share_of(spec: ReleaseSpec) -> UnitShare:
-    """How the rows of one privacy unit enter every query of a release: what noise is scaled by."""
-    unit = spec.dataset.privacy_unit
-    if unit is None or unit.aggregate == "mean":
-        return UnitShare()
-    return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
+"""Makes the input of the passes when the first of them needs it, and reports its progress."""
 
 
 @contextmanager
 def input_of_passes(
-    spec: ReleaseSpec,
+    dataset: DatasetSpec,
     rows: AnySource,
     features: FeatureMap,
     *,
@@ -74,14 +63,14 @@ def input_of_passes(
 
     Scratch storage for the latter is removed at the end.
     """
-    unit = spec.dataset.privacy_unit
+    unit = dataset.privacy_unit
     if unit is None:
         plain = PassInput(rows, features, rows.plan(), rows.require_unchanged)
         yield lambda _: plain
         return
     from dpgmm_dist.storage.scratch import open_scratch
 
-    options = spec.dataset.storage_options if _same_store(spec.dataset.path, scratch) else None
+    options = dataset.storage_options if _same_store(dataset.path, scratch) else None
     with open_scratch(scratch, release_id, options) as place:
         made: list[PassInput] = []
 
@@ -96,13 +85,13 @@ def input_of_passes(
 
 
 def check_units(
-    spec: ReleaseSpec,
+    dataset: DatasetSpec,
     rows: AnySource,
     engine: Engine | None,
     scratch: str | None,
 ) -> None:
     """Refuse privacy units that could not be enforced, before anything is spent."""
-    unit = spec.dataset.privacy_unit
+    unit = dataset.privacy_unit
     if unit is not None and isinstance(rows, DaskArraySource):
         raise SpecError(
             "dataset.privacy_unit: a dask array has no column of privacy units; write the rows as "
@@ -140,7 +129,7 @@ def _same_store(path: str, scratch: str | None) -> bool:
 
 
 def _rule(unit: PrivacyUnitSpec, plan: Sequence[PlanUnit]) -> UnitRule:
-    size = sum(one.bytes for one in plan)
+    size = sum(part.bytes for part in plan)
     buckets = max(_LEAST_BUCKETS, min(_MOST_BUCKETS, -(-size // _BUCKET_BYTES)))
     # Public, and the same wherever the rows lie: docs/privacy.md, section 6.2.
     key = hashlib.blake2b(unit.column.encode(), digest_size=32, person=b"dpgmm key").digest()
@@ -156,12 +145,12 @@ def _prepared(
     engine: Engine,
     report: Report,
 ) -> PassInput:
-    each = for_each_on(engine)
+    for_each = for_each_on(engine)
     width = rows.width
-    each(Spread(rows, features, rule, scratch), plan, partial(_part, report, 0))
+    for_each(Spread(rows, features, rule, scratch), plan, partial(_part, report, 0))
     rows.require_unchanged()
     gather = Gather(spread_files(scratch), width, rule, scratch)
-    each(gather, range(rule.buckets), partial(_part, report, 1))
+    for_each(gather, range(rule.buckets), partial(_part, report, 1))
     source = KeptSource(scratch, width, rows.labels, kept_files(scratch, width))
     # Its rows are on the lattice: this map leaves them as they are, and checks them again.
     # What becomes of the input from now on does not matter.
@@ -171,3 +160,27 @@ def _prepared(
 
 def _part(report: Report, step: int, fraction: float) -> None:
     report((step + fraction) / _STEPS)
+
+
+def describe_unit(unit: PrivacyUnitSpec | None) -> str:
+    """What one privacy unit is, and which of its rows count; for the receipt."""
+    if unit is None:
+        return "one row"
+    rows = f"all rows that share a value of {unit.column!r}; at most {unit.max_rows} of them count"
+    return {
+        "rows": f"{rows}, each as a whole row",
+        "weight": f"{rows}, together as one row",
+        "mean": f"{rows}, as one row: their mean",
+    }[unit.aggregate]
+
+
+def describe_estimand(unit: PrivacyUnitSpec | None) -> str:
+    """The distribution of which the release is an estimate; for the receipt."""
+    if unit is None:
+        return "the density of rows"
+    kept = f"of the at most {unit.max_rows} rows kept of a unit"
+    return {
+        "rows": f"the density of rows, {kept}: units weigh by their number of rows, up to that",
+        "weight": f"the density of a random row {kept}, every unit weighing the same",
+        "mean": f"the density of unit means: of the mean {kept} that have its commonest label",
+    }[unit.aggregate]

@@ -1,6 +1,6 @@
-"""One release's conversation with the data: store the query, sum, charge, measure, store.
+"""How a release asks about the data: store the query, sum, charge, measure, store the answer.
 
-Everything private is behind :meth:`Session.ask`; what comes back is noisy and stored first.
+Everything private stays behind :meth:`Session.ask`. What it returns is noisy, and already stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dpgmm_dist.progress import PassProgress, Progress
 
 
 class Session:
-    """Answers plans in order; a restarted job replays what is stored and draws what is missing."""
+    """Answers plans in order. A restarted job replays stored answers and measures the others."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class Session:
         self.queries: list[PassQuery] = []
 
     def ask(self, plan: PassPlan, latent: Latent) -> Observed:
-        """Answer one plan.
+        """Answer one plan, in the latent coordinates of its cells.
 
-        The query that is executed, priced and read back is the stored one: a driver on another
+        The stored query is the one that is executed, priced and read back: a driver on another
         processor would compute other last bits.
         """
         index = len(self.queries)
@@ -92,7 +92,7 @@ class Session:
                 "new one"
             )
         self.queries.append(query)
-        spent = sum((query_cost(one) for one in self.queries), Fraction(0))
+        spent = sum((query_cost(query) for query in self.queries), Fraction(0))
         if spent > self._rho:
             raise DataError(
                 f"the stored queries up to {query.step!r} cost rho {float(spent):.6g}, more than "

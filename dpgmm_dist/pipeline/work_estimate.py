@@ -1,8 +1,8 @@
-"""What a planned release would take: tasks, bytes, memory, time.
+"""What a planned release takes: tasks, bytes, memory, time.
 
-From a public guess of the number of rows, so that the answer is public too; or, when asked for,
-from the footers of the input, and then it is for the trusted side alone. Kernels are timed here,
-on made-up rows and the very queries of the plan; no row of the input is read.
+The estimate is from a public guess of the number of rows, so it is public too. On request it is
+from the footers of the input, and then it is for the trusted side only. Kernels are timed here on
+made-up rows with the queries of the plan. No row of the input is read.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from threadpoolctl import threadpool_limits
 from dpgmm_dist.cores import cores as cores_here
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.source import TARGET_BYTES, ParquetSource
+from dpgmm_dist.data.source import TARGET_BYTES
 from dpgmm_dist.engine.memory import memory_plan
 from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan
+from dpgmm_dist.pipeline.resolve import feature_map, open_dataset, problem_of
 from dpgmm_dist.privacy.query import PassQuery
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -45,7 +46,7 @@ class PassRate:
 
 @dataclass(frozen=True)
 class PlannedWork:
-    """What a release would take."""
+    """What a release takes."""
 
     trusted_side: bool
     """True where it is from the input's footers: then it is NOT for publication."""
@@ -74,27 +75,25 @@ class PlannedWork:
 def plan_work(
     spec: ReleaseSpec, planned: Plan, *, cores: int | None = None, footers: bool = False
 ) -> PlannedWork:
-    """What ``planned``, the plan of ``spec``, would take on so many cores.
+    """What ``planned``, the plan of ``spec``, takes on ``cores`` cores.
 
     Raises
     ------
     SpecError, DataError
         With ``footers``, when they cannot be read.
     """
-    from dpgmm_dist.pipeline.release import feature_map, problem_of
-
     if footers:
-        source = ParquetSource.from_spec(spec)
+        source = open_dataset(spec.dataset)
         units = source.plan()
-        rows = sum(n for one in source.footers() for n, _ in one.row_groups)
+        rows = sum(n for footer in source.footers() for n, _ in footer.row_groups)
     else:
         rows = planned.rows or ASSUMED_ROWS
         units = _guessed(rows * planned.width * _ITEM_BYTES)
     size = sum(unit.bytes for unit in units)
-    on = cores or _cores_of(spec)
+    cores = cores or _cores_of(spec)
     rates = _rates(planned.queries, feature_map(spec, planned.width))
     reading = size / READ_BYTES_PER_SECOND
-    seconds = sum(reading + rows / one.rows_per_core_second for one in rates) / on
+    seconds = sum(reading + rows / rate.rows_per_core_second for rate in rates) / cores
     memory = memory_plan(problem_of(spec, planned.width, planned.rho), units)
     return PlannedWork(
         trusted_side=footers,
@@ -103,7 +102,7 @@ def plan_work(
         tasks=len(units),
         bytes_read=size,
         worker_memory=memory.worker(1),
-        cores=on,
+        cores=cores,
         pass_seconds=seconds,
         driver_seconds=planned.driver_seconds,
         read_bytes_per_core_second=READ_BYTES_PER_SECOND,
@@ -112,7 +111,7 @@ def plan_work(
 
 
 def _guessed(size: int) -> list[PlanUnit]:
-    """Plan units of so many bytes in all."""
+    """Plan units of ``size`` bytes together."""
     starts = range(0, max(size, 1), TARGET_BYTES)
     return [PlanUnit(i, (), min(TARGET_BYTES, size - start)) for i, start in enumerate(starts)]
 
@@ -139,7 +138,7 @@ def _made_up(rows: int, features: FeatureMap) -> Any:
 
 
 def _seconds(query: PassQuery, features: FeatureMap, x: Any) -> float:
-    """Of one block on one core: the second time, when memory is at hand."""
+    """Time for one block on one core; the second run, which finds its memory allocated."""
     kernel = Kernel(query)
     total = kernel.start()
     labels = np.arange(len(x)) % (int(query.cell_label[-1]) + 1)
@@ -165,11 +164,11 @@ def _timed() -> Iterator[list[float]]:
 def render_work(spec: ReleaseSpec, work: PlannedWork) -> str:
     """The work as lines for people."""
     if work.trusted_side:
-        whose = "TRUSTED SIDE, not for publication: from the footers of the input"
+        origin = "TRUSTED SIDE, not for publication: from the footers of the input"
     else:
-        whose = "from a guess of the rows: nothing about the input itself"
+        origin = "from a guess of the rows: nothing about the input itself"
     lines = [
-        f"Work for {work.rows:,} rows on {work.cores} core(s); {whose}",
+        f"Work for {work.rows:,} rows on {work.cores} core(s); {origin}",
         f"  passes  {work.passes}, each of {work.tasks:,} task(s) that read "
         f"{_size(work.bytes_read)} together",
         f"  memory  up to {_size(work.worker_memory)} for a worker of one thread",
@@ -186,8 +185,8 @@ def render_work(spec: ReleaseSpec, work: PlannedWork) -> str:
 
 def _grouped(rates: tuple[PassRate, ...]) -> str:
     parts = []
-    for kind, some in groupby(rates, lambda one: one.step.partition(".")[0]):
-        parts.append(f"{kind} {' '.join(f'{one.rows_per_core_second:,.0f}' for one in some)}")
+    for stage, group in groupby(rates, lambda rate: rate.step.partition(".")[0]):
+        parts.append(f"{stage} {' '.join(f'{rate.rows_per_core_second:,.0f}' for rate in group)}")
     return ", ".join(parts)
 
 

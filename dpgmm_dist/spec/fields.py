@@ -1,6 +1,6 @@
 """What one field of a specification may hold, and how a refusal reads.
 
-Each ``read_*`` function takes a raw value (from YAML or Python), returns it in its one canonical
+Each function takes a raw value (from YAML or Python), returns it in its one canonical
 form, or raises ``ValueError`` with the end of the sentence "<key>: ...". Booleans are never
 numbers here: YAML's ``true`` in a list of labels is a mistake, not a 1.
 """
@@ -14,6 +14,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
+
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.windows import instant
 
 T = TypeVar("T")
 
@@ -101,6 +104,17 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"got {show(value)}; must be a non-empty text (quote a number)")
     return _encodable(value)
+
+
+def moment(value: object) -> str:
+    """Return a date alone as it is, and a time in UTC, in ISO 8601."""
+    if not isinstance(value, str):
+        raise ValueError("must be a date or time in quotes, such as '2026-11-25'")
+    try:
+        found = instant(value)
+    except SpecError as error:
+        raise ValueError(str(error)) from None
+    return found.date().isoformat() if found.time().isoformat() == "00:00:00" else found.isoformat()
 
 
 def _encodable(value: object) -> str:
@@ -230,11 +244,11 @@ def delta(value: object) -> float:
 
 def components(value: object) -> int | tuple[int, ...] | str:
     """Return K, the candidates for K, or ``"auto"``."""
-    one = whole(1, MAX_COMPONENTS)
+    read = whole(1, MAX_COMPONENTS)
     if value == "auto" and isinstance(value, str):
         return "auto"
     if isinstance(value, (list, tuple)) and value:
-        candidates = tuple(_item(one, index, item) for index, item in enumerate(value))
+        candidates = tuple(_item(read, index, item) for index, item in enumerate(value))
         _unique(candidates)
         return candidates
     if _integer(value) is None:
@@ -242,7 +256,7 @@ def components(value: object) -> int | tuple[int, ...] | str:
             f"got {show(value)}; must be a whole number from 1 to {MAX_COMPONENTS}, "
             "a list of candidates, or auto"
         )
-    return one(value)
+    return read(value)
 
 
 def storage_options(value: object) -> dict[str, object]:
@@ -265,5 +279,5 @@ def _unique(values: tuple[object, ...]) -> None:
     seen: set[object] = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"got {show(value)} twice; every one must be different")
+            raise ValueError(f"got {show(value)} twice; all must be different")
         seen.add(value)

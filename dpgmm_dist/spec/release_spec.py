@@ -2,7 +2,7 @@
 
 The YAML of a job and this model say the same thing. A mistake is a :class:`SpecError` with one line
 per problem: the key, the value, what to do. The ``storage_options`` of the dataset, the ledger and
-the output are the secret parts: they are in no repr, error, public dictionary or digest.
+the output are secret: they are in no repr, error, public dictionary or digest.
 """
 
 from __future__ import annotations
@@ -14,160 +14,33 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.spec import fields, windows
+from dpgmm_dist.spec import consistency, fields, windows
 from dpgmm_dist.spec.cluster import ClusterSpec
-from dpgmm_dist.spec.dates import PERIODS, RunDate
+from dpgmm_dist.spec.dates import RunDate
 from dpgmm_dist.spec.messages import Problems, explain
-from dpgmm_dist.spec.section import Read as _Read
-from dpgmm_dist.spec.section import Section as _Section
+from dpgmm_dist.spec.section import Section
+from dpgmm_dist.spec.sections import (
+    BoundsSpec,
+    DatasetSpec,
+    ModelSpec,
+    OutputSpec,
+    PrivacySpec,
+)
 
-Name = Annotated[str, _Read(fields.text)]
-Place = Annotated[str, _Read(fields.place)]
-OptionalPlace = Annotated[str | None, _Read(fields.optional(fields.place))]
-
-
-_StorageOptions = Annotated[dict[str, Any], _Read(fields.storage_options)]
 _UNPUBLISHED: dict[str, Any] = {
     "dataset": {"storage_options"},
     "privacy": {"storage_options"},
     "output": {"storage_options"},
-    "cluster": True,  # where it runs is no part of what is released
+    "cluster": True,  # where a release runs is not part of what is released
 }
-_MOST_WEIGHTED = 256
 
 
-class PrivacyUnitSpec(_Section):
-    """All rows that share a value of ``column`` are one unit; ``max_rows`` of them are kept.
-
-    Attributes
-    ----------
-    column : of integers, strings or binary values; a row without one contributes nothing.
-    max_rows : rows kept of a unit.
-    aggregate : "rows": kept rows count whole, and noise grows with ``max_rows``. "weight": the rows
-        of a unit weigh one row together. "mean": a unit is one row, the mean of those kept.
-    """
-
-    column: Name
-    max_rows: Annotated[int, _Read(fields.whole(1, 2**20))]
-    aggregate: Annotated[
-        Literal["rows", "weight", "mean"], _Read(fields.choice("rows", "weight", "mean"))
-    ] = "rows"
-
-
-class WindowSpec(_Section):
-    """Rows whose ``column`` is in the window; all other rows contribute nothing.
-
-    Attributes
-    ----------
-    column : partition key (a directory ``column=value``), or a column of dates or times.
-    equals : the text of the partition.
-    start, end : dates or times, in UTC where they name no offset; ``end`` is excluded.
-    every : the day, week, month, quarter or year that holds the date of the run; becomes start
-        and end.
-    """
-
-    column: Name
-    equals: Annotated[str | None, _Read(fields.optional(fields.text))] = None
-    start: Annotated[str | None, _Read(fields.optional(windows.moment))] = None
-    end: Annotated[str | None, _Read(fields.optional(windows.moment))] = None
-    every: Annotated[str | None, _Read(fields.optional(fields.choice(*PERIODS)))] = None
-
-
-class DatasetSpec(_Section):
-    """Where the rows are and which columns are read.
-
-    Attributes
-    ----------
-    path : file, directory, glob or fsspec URL of Parquet.
-    features : the name of one list column (embeddings), or the names of numeric columns (a table).
-    width : length of the list column where its type does not fix it.
-    label, labels : label column and its public set of values; both or neither.
-    privacy_unit : the unit of privacy where it is not one row.
-    window : which rows are read, by a partition key or a time; all by default.
-    storage_options : fsspec options of ``path``. Secret.
-    """
-
-    path: Place
-    features: Annotated[str | tuple[str, ...], _Read(fields.features)]
-    width: Annotated[int | None, _Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = None
-    label: Annotated[str | None, _Read(fields.optional(fields.text))] = None
-    labels: Annotated[
-        tuple[int, ...] | tuple[str, ...] | None, _Read(fields.optional(fields.labels))
-    ] = None
-    privacy_unit: PrivacyUnitSpec | None = None
-    window: WindowSpec | None = None
-    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
-
-
-class BoundsSpec(_Section):
-    """Public bounds, in input units: rows beyond them are clipped.
-
-    Attributes
-    ----------
-    norm : bound on the L2 norm of a row (after ``center``); for a table, of a row of the cube.
-    columns : [low, high] of every numeric column; maps the table to the cube [-1, 1]^d.
-    center : public centre of embeddings, shape (d,), subtracted first.
-    """
-
-    norm: Annotated[float | None, _Read(fields.optional(fields.norm))] = None
-    columns: Annotated[
-        dict[str, tuple[float, float]] | None, _Read(fields.optional(fields.columns))
-    ] = None
-    center: Annotated[tuple[float, ...] | None, _Read(fields.optional(fields.center))] = None
-
-
-class PrivacySpec(_Section):
-    """The guarantee, and the ledger it is charged to.
-
-    Releases of disjoint windows of one data set may name one ``account`` of the ledger: together
-    they cost a row what the dearest of them costs. Only where the unit of privacy is one row.
-
-    ``storage_options`` are the fsspec options of ``ledger``. Secret.
-    """
-
-    epsilon: Annotated[float, _Read(fields.epsilon)]
-    delta: Annotated[float, _Read(fields.delta)]
-    ledger: OptionalPlace = None
-    account: Annotated[str | None, _Read(fields.optional(fields.text))] = None
-    noise: Annotated[
-        Literal["auto", "discrete_gaussian", "gaussian"],
-        _Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
-    ] = "auto"
-    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
-
-
-class ModelSpec(_Section):
-    """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto"."""
-
-    components: Annotated[int | tuple[int, ...] | Literal["auto"], _Read(fields.components)] = 10
-    covariance: Annotated[
-        Literal["auto", "full", "tied", "diag", "spherical"],
-        _Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
-    ] = "auto"
-    assignment: Annotated[Literal["soft", "hard"], _Read(fields.choice("soft", "hard"))] = "soft"
-    dimension: Annotated[int | None, _Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
-        None
-    )
-    allocation: Annotated[Literal["kl", "even"], _Read(fields.choice("kl", "even"))] = "kl"
-
-
-class OutputSpec(_Section):
-    """Where the release goes, and its id where the command gives none (with a date: a template).
-
-    ``storage_options`` are the fsspec options of ``path``. Secret.
-    """
-
-    path: OptionalPlace = None
-    release_id: Annotated[str | None, _Read(fields.optional(fields.text))] = None
-    storage_options: _StorageOptions = Field(default_factory=dict, repr=False)
-
-
-class ReleaseSpec(_Section):
+class ReleaseSpec(Section):
     """Everything public that defines a release.
 
     Every way to build one (``ReleaseSpec(...)``, :meth:`from_dict`, :meth:`from_yaml`,
@@ -231,7 +104,7 @@ class ReleaseSpec(_Section):
         SpecError
             The file cannot be read or something in it is wrong; one line for each problem.
         """
-        from dpgmm_dist.spec import yaml_file
+        from dpgmm_dist.spec import yaml_file  # loads PyYAML
 
         document = yaml_file.read_document(path_or_text)
         environ = os.environ if environ is None else environ
@@ -268,7 +141,9 @@ class ReleaseSpec(_Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> ReleaseSpec:
-        problems = _disagreements(self)
+        problems = consistency.problems(
+            self.dataset, self.bounds, self.privacy, self.model, self.output, self.cluster
+        )
         if problems:
             raise Problems(problems)
         return self
@@ -276,18 +151,17 @@ class ReleaseSpec(_Section):
     @property
     def is_table(self) -> bool:
         """Whether the features are numeric columns, rather than one list column."""
-        return not isinstance(self.dataset.features, str)
+        return self.dataset.is_table
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the columns read as features: one for embeddings, d for a table."""
-        names = self.dataset.features
-        return (names,) if isinstance(names, str) else names
+        return self.dataset.feature_names
 
     @property
     def dim_hint(self) -> int | None:
         """The number of features as far as the specification says it."""
-        return len(self.feature_names) if self.is_table else self.dataset.width
+        return self.dataset.known_width
 
     @property
     def norm_bound(self) -> float:
@@ -312,11 +186,11 @@ class ReleaseSpec(_Section):
 
     def difference(self, other: ReleaseSpec) -> list[str]:
         """Return a line for each key in which the two define different releases, by key."""
-        here, there = _leaves(_identity(self)), _leaves(_identity(other))
+        mine, theirs = _leaves(_identity(self)), _leaves(_identity(other))
         return [
-            f"{key}: {_leaf(here, key)} here, {_leaf(there, key)} there"
-            for key in sorted(here.keys() | there.keys())
-            if here.get(key) != there.get(key)
+            f"{key}: {_leaf(mine, key)} here, {_leaf(theirs, key)} there"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
         ]
 
 
@@ -348,98 +222,3 @@ def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _leaf(leaves: Mapping[str, Any], key: str) -> str:
     value = leaves.get(key)
     return "not given" if value is None else fields.show(value)
-
-
-def _disagreements(spec: ReleaseSpec) -> list[str]:
-    """Return what is wrong between keys that are right one by one."""
-    return [
-        *_unit_problems(spec.dataset, spec.feature_names),
-        *_label_problems(spec.dataset, spec.feature_names),
-        *(_table_problems(spec) if spec.is_table else _embedding_problems(spec)),
-        *_dimension_problems(spec),
-        *windows.problems(spec),
-        *spec.cluster.problems(),
-    ]
-
-
-def _unit_problems(dataset: DatasetSpec, names: tuple[str, ...]) -> list[str]:
-    unit = dataset.privacy_unit
-    if unit is None:
-        return []
-    problems = []
-    if unit.column in (*names, dataset.label):
-        problems.append(
-            f"dataset.privacy_unit.column: got {fields.show(unit.column)}, which is a feature or "
-            "the label; name the column that says whose row it is"
-        )
-    if unit.aggregate == "weight" and unit.max_rows > _MOST_WEIGHTED:
-        problems.append(
-            f"dataset.privacy_unit.max_rows: got {unit.max_rows}; with aggregate: weight at most "
-            f"{_MOST_WEIGHTED}, as smaller weights would be rounded away (aggregate: mean takes "
-            "more)"
-        )
-    return problems
-
-
-def _label_problems(dataset: DatasetSpec, names: tuple[str, ...]) -> list[str]:
-    problems = []
-    if dataset.label is not None and dataset.labels is None:
-        problems.append(
-            "dataset.labels: missing; list the public label values, such as labels: [0, 1, 2] "
-            "(they are never taken from the data)"
-        )
-    if dataset.label is None and dataset.labels is not None:
-        problems.append("dataset.label: missing; name the column that holds dataset.labels")
-    if dataset.label in names:
-        problems.append(
-            f"dataset.label: got {fields.show(dataset.label)}, which is among dataset.features; "
-            "remove it from one of the two"
-        )
-    return problems
-
-
-def _table_problems(spec: ReleaseSpec) -> list[str]:
-    problems = []
-    if spec.dataset.width is not None:
-        problems.append("dataset.width: belongs to a list column; remove it, features is a list")
-    if spec.bounds.center is not None:
-        problems.append("bounds.center: remove it; a table is centred by its bounds.columns")
-    bounded = spec.bounds.columns or {}
-    problems += [
-        f"bounds.columns: no bounds for {fields.show(name)}; add its public [low, high]"
-        for name in spec.feature_names
-        if name not in bounded
-    ]
-    problems += [
-        f"bounds.columns: {fields.show(name)} is not one of dataset.features; remove it"
-        for name in bounded
-        if name not in spec.feature_names
-    ]
-    return problems
-
-
-def _embedding_problems(spec: ReleaseSpec) -> list[str]:
-    problems = []
-    if spec.bounds.norm is None:
-        problems.append(
-            "bounds.norm: missing; give a public bound on the L2 norm of a row, such as 1.0 for "
-            "normalised embeddings (for numeric columns make dataset.features a list)"
-        )
-    if spec.bounds.columns is not None:
-        problems.append(
-            "bounds.columns: belongs to numeric columns; remove it and give bounds.norm, "
-            "or make dataset.features a list of columns"
-        )
-    width, center = spec.dataset.width, spec.bounds.center
-    if width is not None and center is not None and len(center) != width:
-        problems.append(
-            f"bounds.center: has {len(center)} numbers, dataset.width is {width}; make them agree"
-        )
-    return problems
-
-
-def _dimension_problems(spec: ReleaseSpec) -> list[str]:
-    dimension, width = spec.model.dimension, spec.dim_hint
-    if dimension is None or width is None or dimension <= width:
-        return []
-    return [f"model.dimension: got {dimension}; must be at most the number of features, {width}"]

@@ -1,45 +1,19 @@
-"""What a specification may say about windows, accounts and dates, key against key."""
+"""Checks of windows, accounts and dates, key against key."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dpgmm_dist.errors import SpecError
 from dpgmm_dist.spec.dates import PERIODS, has_template
-from dpgmm_dist.windows import Account, Window, instant
-
-if TYPE_CHECKING:
-    from dpgmm_dist.spec.release_spec import ReleaseSpec, WindowSpec
-
-
-def moment(value: object) -> str:
-    """Read a date or time; returns a date alone as it is, a time in UTC."""
-    if not isinstance(value, str):
-        raise ValueError("must be a date or time in quotes, such as '2026-11-25'")
-    try:
-        found = instant(value)
-    except SpecError as error:
-        raise ValueError(str(error)) from None
-    return found.date().isoformat() if found.time().isoformat() == "00:00:00" else found.isoformat()
-
-
-def window_of(spec: ReleaseSpec) -> Window | None:
-    """Return the rows that a specification selects, None for all of them."""
-    held = spec.dataset.window
-    return None if held is None else Window(held.column, held.equals, held.start, held.end)
-
-
-def account_of(spec: ReleaseSpec) -> Account | None:
-    """Return what a release is charged to in parallel with other windows, or None."""
-    name = spec.privacy.account
-    return None if name is None else Account(name, spec.dataset.path)
+from dpgmm_dist.spec.sections import DatasetSpec, OutputSpec, PrivacySpec, WindowSpec
+from dpgmm_dist.windows import instant
 
 
 def without_unset(public: dict[str, Any]) -> dict[str, Any]:
-    """Drop the keys of windows and accounts that are not set.
+    """Drop the keys of windows and accounts that are not set, and ``output.release_id``.
 
-    So specifications without them keep the digests that they had before there were any.
-    ``output.release_id`` goes too: what a release is called is not what it is.
+    A specification without a window keeps the digest that ledgers and journals already hold. The
+    release id goes because it names a release and does not define it.
     """
     window = public["dataset"].pop("window", None)
     if window is not None:
@@ -51,23 +25,21 @@ def without_unset(public: dict[str, Any]) -> dict[str, Any]:
     return public
 
 
-def problems(spec: ReleaseSpec) -> list[str]:
-    """Return what is wrong between these keys, each right by itself."""
-    window = spec.dataset.window
+def problems(dataset: DatasetSpec, privacy: PrivacySpec, output: OutputSpec) -> list[str]:
+    """Return a line for each contradiction between these keys, each of which is right alone."""
     return [
-        *_unfilled(spec),
-        *([] if window is None else _window_problems(window)),
-        *_account_problems(spec),
+        *_unfilled(dataset, output),
+        *([] if dataset.window is None else _window_problems(dataset.window)),
+        *_account_problems(dataset, privacy),
     ]
 
 
-def _unfilled(spec: ReleaseSpec) -> list[str]:
-    window = spec.dataset.window
+def _unfilled(dataset: DatasetSpec, output: OutputSpec) -> list[str]:
     texts = {
-        "dataset.path": spec.dataset.path,
-        "dataset.window.equals": window.equals if window else None,
-        "output.path": spec.output.path,
-        "output.release_id": spec.output.release_id,
+        "dataset.path": dataset.path,
+        "dataset.window.equals": dataset.window.equals if dataset.window else None,
+        "output.path": output.path,
+        "output.release_id": output.release_id,
     }
     return [
         f"{key}: uses a date; give it with --date (ReleaseSpec.from_yaml(..., date=...))"
@@ -79,8 +51,8 @@ def _unfilled(spec: ReleaseSpec) -> list[str]:
 def _window_problems(window: WindowSpec) -> list[str]:
     if window.every is not None:
         return [
-            f"dataset.window.every: {window.every} is the one that holds the date of the run; give"
-            " it with --date, or give start and end"
+            f"dataset.window.every: got {window.every}, the {window.every} that holds the date of"
+            " the run; give that date with --date, or give start and end"
         ]
     given = [value is not None for value in (window.equals, window.start, window.end)]
     if given not in ([True, False, False], [False, True, True]):
@@ -96,18 +68,18 @@ def _window_problems(window: WindowSpec) -> list[str]:
     return []
 
 
-def _account_problems(spec: ReleaseSpec) -> list[str]:
-    if spec.privacy.account is None:
+def _account_problems(dataset: DatasetSpec, privacy: PrivacySpec) -> list[str]:
+    if privacy.account is None:
         return []
     found = []
-    if spec.dataset.window is None:
+    if dataset.window is None:
         found.append(
             "privacy.account: is for releases of disjoint windows, which cost a row once; give"
             " dataset.window, or remove it"
         )
-    if spec.privacy.ledger is None:
+    if privacy.ledger is None:
         found.append("privacy.account: is kept in a ledger; give privacy.ledger, or remove it")
-    if spec.dataset.privacy_unit is not None:
+    if dataset.privacy_unit is not None:
         found.append(
             "privacy.account: the unit is not one row (dataset.privacy_unit), so a unit may have"
             " rows in several windows and releases of disjoint windows add up for it; remove"

@@ -21,7 +21,7 @@ import numpy as np
 from workload import HARD, SOFT, Ours, plans, workload
 
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.parquet_schema import Footer, Wanted
+from dpgmm_dist.data.parquet_schema import Columns, Footer
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.engine.memory import memory_plan
@@ -96,9 +96,9 @@ def seconds(work: Any) -> float:
 
 def synthetic(files: int, dimension: int) -> ParquetSource:
     """A source with footers as of ``files`` files of ``GROUP_ROWS`` rows; there are no files."""
-    wanted = Wanted(("x",), False, None, ())
+    columns = Columns(("x",), False, None, ())
     footers = synthetic_footers(0, files, dimension)
-    return ParquetSource(Place("s3://bucket/data", {}), wanted, dimension, _footers=footers)
+    return ParquetSource(Place("s3://bucket/data", {}), columns, dimension, _footers=footers)
 
 
 def synthetic_footers(first: int, count: int, dimension: int = DIMENSION) -> tuple[Footer, ...]:

@@ -32,8 +32,8 @@ from whole_release import whole_release
 from workload import HARD, SOFT, Ours, Workload, bare_pass, bare_soft_pass, mixture_of, workload
 
 from dpgmm_dist.engine.cluster import open_cluster
+from dpgmm_dist.engine.config import ClusterConfig
 from dpgmm_dist.engine.local import LocalEngine
-from dpgmm_dist.spec.cluster import ClusterSpec
 
 DASK = "hard, Dask workers"
 
@@ -63,7 +63,7 @@ def measure(load: Workload, repeats: int) -> dict[str, list[Times]]:
         ours.run("moments.sum", keeping)
     with ExitStack() as stack:
         for workers in (1, 2):
-            dask = stack.enter_context(open_cluster(ClusterSpec(kind="local", workers=workers)))
+            dask = stack.enter_context(open_cluster(ClusterConfig(kind="local", workers=workers)))
             cases[f"{DASK}/{workers}"] = lambda e=dask: ours.run(HARD, e)
         found: dict[str, list[Times]] = {name: [] for name in cases}
         for name, run in cases.items():

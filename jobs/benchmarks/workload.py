@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.model.allocation import whitened_radius
 from dpgmm_dist.model.mixture import Mixture
@@ -24,6 +23,7 @@ from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.shrinkage import whitener
 from dpgmm_dist.passes.run import PassContext
 from dpgmm_dist.pipeline.compile import compile_pass
+from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -225,7 +225,7 @@ class Ours:
                 "privacy": {"epsilon": 1.0, "delta": 1e-6},
             }
         )
-        source = ParquetSource.from_spec(spec)
+        source = open_dataset(spec.dataset)
         features = FeatureMap(load.truth.dimension, load.norm)
         latent = Latent(load.truth.dimension)
         contexts = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.errors import DpgmmError
-from dpgmm_dist.pipeline import release as pipeline
+from dpgmm_dist.pipeline import release as story
 
 from .faults import (
     DONE,
@@ -115,7 +115,7 @@ def _driver(place: Place, release_id: str) -> Callable[[], int]:
     def work() -> int:
         Fault("none", -1).install(place.notes)
         try:
-            pipeline.release(place.spec(), release_id=release_id)
+            story.release(place.spec(), release_id=release_id)
         except DpgmmError as error:
             return error.exit_code
         return DONE

@@ -21,11 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dpgmm_dist import pipeline, session
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.errors import DataError, DpgmmError
+from dpgmm_dist.pipeline import release as story
+from dpgmm_dist.pipeline import session
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.storage import local_file
 from dpgmm_dist.storage.store import FsspecStore
@@ -159,7 +160,7 @@ def drive(place: Place, fault: Fault, release_id: str = ID, *, begin: bool = Fal
             Ledger.init(place.ledger, 1.0, 1e-6, storage_options=place.options)
         fault.install(place.notes)
         try:
-            pipeline.release(place.spec(), release_id=release_id)
+            story.release(place.spec(), release_id=release_id)
         except DpgmmError as error:
             return error.exit_code
         (place.notes / f"names {fault.kind}").write_text("\n".join(fault.names))
@@ -217,7 +218,7 @@ def check_and_resume(place: Place, code: int) -> None:
     def work() -> int:
         before = _check_after_fault(place, code)
         Fault("none", -1).install(place.notes)
-        pipeline.release(place.spec(), release_id=ID)
+        story.release(place.spec(), release_id=ID)
         _check_resumed(place, before)
         return DONE
 

@@ -17,9 +17,9 @@ import pytest
 
 from dpgmm_dist import ReleaseSpec, release
 from dpgmm_dist.data import parquet_schema
-from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.cluster import DaskEngine
+from dpgmm_dist.pipeline.resolve import open_dataset
 
 from .releases import Rows, digests, labelled, write_spec
 
@@ -140,7 +140,7 @@ def test_footers_read_in_parts_are_those_read_at_once(
         assert os.fspath(tmp_path) not in repr(items) + repr(function)
         return [function(item) for item in items]
 
-    at_once, in_parts = ParquetSource.from_spec(spec), ParquetSource.from_spec(spec, gather)
+    at_once, in_parts = open_dataset(spec.dataset), open_dataset(spec.dataset, gather)
     assert parts == [-(-60 // 7)]
     assert at_once.footers() == in_parts.footers()
     assert [unit.bytes for unit in at_once.plan()] == [unit.bytes for unit in in_parts.plan()]

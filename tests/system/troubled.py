@@ -44,13 +44,13 @@ THREADS = tuple(
 # shows what was charged and the bytes that were released. Each small file is a task, as if large.
 _DRIVER = f"""\
 if __name__ == "__main__":
-    from dpgmm_dist.pipeline import release as pipeline
+    from dpgmm_dist.pipeline import release as story
     from dpgmm_dist.cli.main import main
     from dpgmm_dist.data.source import ParquetSource
     from dpgmm_dist.privacy.noise import insecure_noise
 
     ParquetSource.plan.__defaults__ = (1,)
-    pipeline._noise = lambda spec, _: insecure_noise(spec.privacy.noise, {SEED})
+    story.noise_for = lambda privacy, _: insecure_noise(privacy.noise, {SEED})
 """
 
 _PLUGIN = "[fsspec.specs]\ntroubled = troubled_store:TroubledStore\n"

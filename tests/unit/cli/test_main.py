@@ -55,9 +55,9 @@ class Run:
             yield args
 
         call = self.answers(answer)
-        self.module(
-            "dpgmm_dist.pipeline.release", release=call, plan=call, render_plan=lambda p: "the plan"
-        )
+        self.module("dpgmm_dist.pipeline.release", release=call)
+        self.module("dpgmm_dist.pipeline.plan", plan=call, render_plan=lambda p: "the plan")
+        self.module("dpgmm_dist.pipeline.resolve", cluster_config=lambda section: section)
         self.module("dpgmm_dist.engine", open_engine=open_engine)
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from dpgmm_dist.data.source import ParquetSource, RawBlock, Source
+from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 
@@ -28,7 +29,7 @@ def spec(path: object, features: object = "x", **dataset: Any) -> ReleaseSpec:
 
 
 def open_source(path: object, features: object = "x", **dataset: Any) -> ParquetSource:
-    return ParquetSource.from_spec(spec(path, features, **dataset))
+    return open_dataset(spec(path, features, **dataset).dataset)
 
 
 def read(source: Source, max_rows: int = 1000, target_bytes: int = 1 << 27) -> list[RawBlock]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dpgmm_dist.data.source import ParquetSource
+from dpgmm_dist.pipeline.resolve import open_dataset
 
 from .reading import expected, open_source, read, rows, spec, write
 
@@ -256,7 +256,7 @@ def test_nothing_shows_in_a_repr(tmp_path):
     source = open_source(tmp_path, width=1, storage_options={"auto_mkdir": False})
     (unit,) = source.plan()
     (block,) = source.blocks(unit, 10)
-    shown = [repr(o) for o in (source, source.place, source.wanted, source.footers()[0], unit)]
+    shown = [repr(o) for o in (source, source.place, source.columns, source.footers()[0], unit)]
     shown += [repr(block), str(block), repr(unit.pieces[0]), f"{source}"]
     for text in shown:
         assert "12345" not in text
@@ -292,7 +292,7 @@ def test_columns_with_dots_and_neighbours_of_their_name(tmp_path):
 
 def test_source_is_made_from_the_specification_alone(tmp_path):
     path = write(tmp_path / "a.parquet", x=pa.array([[1.0, 2.0]], pa.list_(pa.float32(), 2)), y=[1])
-    source = ParquetSource.from_spec(spec(path, label="y", labels=[5, 1]))
+    source = open_dataset(spec(path, label="y", labels=[5, 1]).dataset)
     assert source.width == 2
     assert source.labels == (5, 1)
     with pytest.raises(AttributeError):

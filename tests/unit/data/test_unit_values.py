@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.data.unit_values import digest, digests_of, kind_of, object_digests
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.spec.release_spec import ReleaseSpec
+from dpgmm_dist.pipeline.resolve import open_dataset
+from dpgmm_dist.spec.sections import DatasetSpec
 
 TEXT = ["ann", None, "bob", "ann"]
 SPELLINGS = {
@@ -74,18 +74,8 @@ def source_of(folder, tables):
         rows = len(next(iter(columns.values()))) if columns else 2
         x = pa.array([[0.1, 0.2]] * rows, pa.list_(pa.float32(), 2))
         pq.write_table(pa.table({"x": x, **columns}), folder / name)
-    return ParquetSource.from_spec(
-        ReleaseSpec.from_dict(
-            {
-                "dataset": {
-                    "path": str(folder),
-                    "features": "x",
-                    "privacy_unit": {"column": "who", "max_rows": 2},
-                },
-                "bounds": {"norm": 1.0},
-                "privacy": {"epsilon": 1, "delta": 1e-6},
-            }
-        )
+    return open_dataset(
+        DatasetSpec(path=str(folder), features="x", privacy_unit={"column": "who", "max_rows": 2})
     )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.data.windowed import inside
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.windows import Window
 
@@ -89,14 +90,14 @@ def test_rows_by_a_column_of_times(tmp_path: Path) -> None:
     write(tmp_path / "b.parquet", 4, t=days(4, 1, 3, 2))
     write(tmp_path / "c.parquet", 8, t=pa.nulls(4))
     window = {"column": "t", "start": "2026-11-02", "end": "2026-11-04"}
-    assert kept(ParquetSource.from_spec(spec(tmp_path, **window))) == [1, 2, 6, 7]
+    assert kept(open_dataset(spec(tmp_path, **window).dataset)) == [1, 2, 6, 7]
 
 
 def test_invalid_rows_in_the_window_stay_invalid(tmp_path: Path) -> None:
     x = pa.array([[1.0, 2.0], None, [3.0], [4.0, None], [5.0, 1.0]], pa.list_(pa.float32()))
     pq.write_table(pa.table({"x": x, "t": days(2, 2, 2, 2, 9)}), tmp_path / "a.parquet")
     window = {"column": "t", "start": "2026-11-02", "end": "2026-11-04"}
-    assert kept(ParquetSource.from_spec(spec(tmp_path, **window))) == [1]
+    assert kept(open_dataset(spec(tmp_path, **window).dataset)) == [1]
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def months(tmp_path: Path) -> Path:
 
 
 def test_a_partition(months: Path) -> None:
-    source = ParquetSource.from_spec(spec(months, column="month", equals="2026-10"))
+    source = open_dataset(spec(months, column="month", equals="2026-10").dataset)
     assert kept(source) == [4, 5, 6, 7]
     assert [Path(path).parent.name for path in source.fingerprint()] == ["month=2026-10"]
     again = ParquetSource.__new__(ParquetSource)
@@ -119,7 +120,7 @@ def test_dated_partitions(tmp_path: Path) -> None:
     for day in range(1, 6):
         write(tmp_path / f"day=2026-11-{day:02d}" / "part.parquet", day, rows=1)
     window = {"column": "day", "start": "2026-11-02", "end": "2026-11-04"}
-    assert kept(ParquetSource.from_spec(spec(tmp_path, **window))) == [2, 3]
+    assert kept(open_dataset(spec(tmp_path, **window).dataset)) == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -143,17 +144,17 @@ def test_windows_that_select_nothing_are_clear_errors(
     months: Path, window: dict[str, str], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        ParquetSource.from_spec(spec(months, **window))
+        open_dataset(spec(months, **window).dataset)
 
 
 def test_files_outside_the_partitions_are_refused(months: Path) -> None:
     write(months / "loose.parquet", 0)
     with pytest.raises(DataError, match="others are not"):
-        ParquetSource.from_spec(spec(months, column="month", equals="2026-10"))
+        open_dataset(spec(months, column="month", equals="2026-10").dataset)
 
 
 def test_a_column_that_holds_no_times_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", 0, t=pa.array(["2026-11-01"] * 4))
     window = {"column": "t", "start": "2026-11-02", "end": "2026-11-04"}
     with pytest.raises(DataError, match="is string, not a date or timestamp"):
-        ParquetSource.from_spec(spec(tmp_path, **window))
+        open_dataset(spec(tmp_path, **window).dataset)

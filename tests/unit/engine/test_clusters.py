@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from dpgmm_dist.engine import clusters, open_engine
+from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import ClusterError, SpecError
-from dpgmm_dist.spec.cluster import ClusterSpec, TlsSpec
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 SECRET = "hunter2hunter2"
@@ -66,8 +66,8 @@ def test_where_it_runs_is_no_part_of_what_is_released() -> None:
 
 
 def test_flags_come_before_the_section() -> None:
-    wanted = ClusterSpec(kind="scheduler", address="tcp://127.0.0.1:1")
-    with open_engine(cluster=ClusterSpec(threads=3)) as engine:
+    wanted = ClusterConfig(kind="scheduler", address="tcp://127.0.0.1:1")
+    with open_engine(cluster=ClusterConfig(threads=3)) as engine:
         assert isinstance(engine, LocalEngine)
         assert engine.threads == 3
     with pytest.raises(SpecError, match="at most one"), open_engine(1, "tcp://x", cluster=wanted):
@@ -76,7 +76,7 @@ def test_flags_come_before_the_section() -> None:
 
 def test_certificates_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no file"):
-        clusters.security_of(TlsSpec(ca_file=str(tmp_path / "ca"), cert="b", key="c"))
+        clusters.security_of(TlsFiles(ca_file=str(tmp_path / "ca"), cert="b", key="c"))
     assert clusters.security_of(None) is None
 
 
@@ -126,7 +126,7 @@ def test_dask_is_told_what_the_specification_says(
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with ExitStack() as stack, pytest.raises(ClusterError, match=r"dpgmm-dist\[cluster\]"):
-        clusters.start_slurm(stack, ClusterSpec(kind="slurm", workers=1))
+        clusters.start_slurm(stack, ClusterConfig(kind="slurm", workers=1))
 
 
 def test_kubernetes_options_exist() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.pipeline.plan import Plan, plan, render_plan
-from dpgmm_dist.pipeline.release import budget_rho_of
+from dpgmm_dist.pipeline.resolve import rho_of
 from dpgmm_dist.privacy.noise import noise_source
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -59,7 +59,7 @@ def plan_of(name: str, rows: int | None = 50_000, epsilon: float | None = None) 
 def test_a_plan_spends_the_whole_budget_and_tells_how(name):
     specification = SPECIFICATIONS[name]
     planned = plan_of(name)
-    rho = budget_rho_of(specification, noise_source("auto"))
+    rho = rho_of(specification.privacy, noise_source("auto"))
     assert planned.rho == rho
     spent = sum(block.rho for block in planned.blocks)
     assert 0.999 * rho < spent <= rho * (1 + 1e-9)

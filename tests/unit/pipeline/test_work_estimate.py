@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan, plan
+from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.pipeline.work_estimate import PlannedWork, plan_work, render_work
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -71,7 +71,7 @@ def test_footers_are_counted_and_the_answer_says_for_whom(tmp_path: Path, planne
         pq.write_table(pa.table({"x": x}), tmp_path / f"{file}.parquet")
     job = spec(tmp_path)
     work = plan_work(job, planned, footers=True)
-    units = ParquetSource.from_spec(job).plan()
+    units = open_dataset(job.dataset).plan()
     assert work.trusted_side
     assert work.rows == 1237
     assert (work.tasks, work.bytes_read) == (len(units), sum(unit.bytes for unit in units))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.pipeline.resolve import account_of, window_of
 from dpgmm_dist.spec.release_spec import ReleaseSpec
-from dpgmm_dist.spec.windows import account_of, window_of
 from dpgmm_dist.windows import Account, Window
 
 PLAIN: dict[str, Any] = {
@@ -31,7 +31,7 @@ def window(**keys: Any) -> dict[str, Any]:
 def test_specifications_without_windows_are_as_they_were() -> None:
     """Their digests are in ledgers and journals."""
     spec = build()
-    assert (window_of(spec), account_of(spec)) == (None, None)
+    assert (window_of(spec.dataset), account_of(spec)) == (None, None)
     public = spec.public_dict()
     assert "window" not in public["dataset"]
     assert "account" not in public["privacy"]
@@ -56,7 +56,7 @@ def test_two_windows_are_two_specifications() -> None:
 
 def test_a_window_and_an_account() -> None:
     spec = build("2026-11-25", dataset=window(every="month"), privacy={"account": "months"})
-    assert window_of(spec) == Window("t", start="2026-11-01", end="2026-12-01")
+    assert window_of(spec.dataset) == Window("t", start="2026-11-01", end="2026-12-01")
     assert account_of(spec) == Account("months", "data/")
     public = spec.public_dict()
     assert public["dataset"]["window"] == {
@@ -75,7 +75,7 @@ def test_dates_are_filled_in_from_yaml_and_overrides() -> None:
     """
     spec = ReleaseSpec.from_yaml(text, ["output.path=out/{date:%Y-%m}"], {}, date="2026-11-25")
     assert spec.output.path == "out/2026-11"
-    assert window_of(spec) == Window("month", equals="2026-11")
+    assert window_of(spec.dataset) == Window("month", equals="2026-11")
     with pytest.raises(SpecError, match=r"dataset\.window\.equals: uses a date; give it with"):
         ReleaseSpec.from_yaml(text, environ={})
 
@@ -100,7 +100,7 @@ def test_times_are_kept_in_utc() -> None:
         ({"dataset": window(start="soon", end="2026-01-02")}, "window.start: 'soon' is not a date"),
         ({"dataset": window(start=20260101, end="2026-01-02")}, "date or time in quotes"),
         ({"dataset": window(equals=7)}, "window.equals: got 7"),
-        ({"dataset": window(every="month")}, "every: month is the one that holds the date"),
+        ({"dataset": window(every="month")}, "every: got month, the month that holds the date"),
         ({"dataset": window(every="decade")}, "must be one of day, week, month"),
         ({"dataset": {"window": {"equals": "a"}}}, "dataset.window.column: missing"),
         ({"dataset": window(equals="{date:%Y}")}, "window.equals: uses a date"),

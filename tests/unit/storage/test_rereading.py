@@ -12,8 +12,8 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.errors import DataError
+from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.storage.rereading import ATTEMPTS, read_on
 
@@ -104,7 +104,7 @@ def source(trouble):
             "privacy": {"epsilon": 1, "delta": 1e-6},
         }
     )
-    yield ParquetSource.from_spec(spec)
+    yield open_dataset(spec.dataset)
     MemoryFileSystem().rm("/rows", recursive=True)
 
 

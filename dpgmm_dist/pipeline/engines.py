@@ -1,0 +1,28 @@
+"""Which engine runs the passes of a release that names none, and what it forgets afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dpgmm_dist.data.source import AnySource, DaskArraySource
+from dpgmm_dist.engine import engine_in_use
+from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.engine.local import LocalEngine
+
+
+def default_engine(rows: AnySource, threads: int | None) -> Engine:
+    """Threads of this process; for a dask array the client in use, where there is one."""
+    if isinstance(rows, DaskArraySource) and (engine := engine_in_use()) is not None:
+        return engine
+    return LocalEngine(threads)
+
+
+@contextmanager
+def rows_forgotten(engine: Engine) -> Iterator[None]:
+    """Drop the rows that an engine keeps between passes; they may change before the next run."""
+    try:
+        yield
+    finally:
+        if isinstance(engine, LocalEngine):  # no other keeps rows
+            engine.forget()

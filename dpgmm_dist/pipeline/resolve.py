@@ -1,0 +1,118 @@
+"""A specification, resolved once into the small inputs that the other rooms take.
+
+Only the pipeline knows a specification. What it hands down - a place, columns, a window, a map of
+features, a problem, the share of a unit - is frozen and can be made without one.
+"""
+
+from __future__ import annotations
+
+from dpgmm_dist.artifact.receipt import budget_rho
+from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.parquet_schema import Columns, Gather
+from dpgmm_dist.data.source import ParquetSource
+from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.problem import Problem
+from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
+from dpgmm_dist.privacy.query import UnitShare
+from dpgmm_dist.spec.cluster import ClusterSpec
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+from dpgmm_dist.spec.sections import DatasetSpec, PrivacySpec
+from dpgmm_dist.storage.parquet_files import Place
+from dpgmm_dist.windows import Account, Window
+
+
+def open_dataset(dataset: DatasetSpec, gather: Gather | None = None) -> ParquetSource:
+    """The rows that a specification names; see :meth:`ParquetSource.open`."""
+    columns = Columns(
+        features=dataset.feature_names,
+        table=dataset.is_table,
+        label=dataset.label,
+        labels=dataset.labels or (),
+        unit=None if dataset.privacy_unit is None else dataset.privacy_unit.column,
+    )
+    return ParquetSource.open(
+        Place(dataset.path, dict(dataset.storage_options)),
+        columns,
+        width=dataset.width,
+        window=window_of(dataset),
+        gather=gather,
+    )
+
+
+def window_of(dataset: DatasetSpec) -> Window | None:
+    """The rows that are read; None for all of them."""
+    window = dataset.window
+    return (
+        None if window is None else Window(window.column, window.equals, window.start, window.end)
+    )
+
+
+def account_of(spec: ReleaseSpec) -> Account | None:
+    """The account that a release of a window is charged to; None for the ledger as a whole."""
+    name = spec.privacy.account
+    return None if name is None else Account(name, spec.dataset.path)
+
+
+def unit_share(dataset: DatasetSpec) -> UnitShare:
+    """How the rows of one privacy unit enter every query, which is what noise is scaled by."""
+    unit = dataset.privacy_unit
+    if unit is None or unit.aggregate == "mean":
+        return UnitShare()
+    return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
+
+
+def feature_map(spec: ReleaseSpec, width: int) -> FeatureMap:
+    """The public map from input rows of ``width`` features to the lattice."""
+    bounds = spec.bounds
+    if spec.is_table and bounds.columns is not None:
+        ranges = [bounds.columns[name] for name in spec.feature_names]
+        lower, upper = tuple(low for low, _ in ranges), tuple(high for _, high in ranges)
+        return FeatureMap(width, spec.norm_bound, lower=lower, upper=upper)
+    return FeatureMap(width, spec.norm_bound, center=bounds.center)
+
+
+def problem_of(spec: ReleaseSpec, width: int, rho: float) -> Problem:
+    """What the model is asked to release, in feature units, for a budget of ``rho``."""
+    model = spec.model
+    if model.dimension is not None and model.dimension > width:
+        raise SpecError(
+            f"model.dimension is {model.dimension} but rows have {width} features: "
+            f"use at most {width}, or leave it out"
+        )
+    return Problem(
+        width=width,
+        norm=spec.norm_bound,
+        # The model plans what one row costs; a unit of m rows costs m^2 times that.
+        rho=rho / unit_share(spec.dataset).rows ** 2,
+        label_values=spec.label_values,
+        components=model.components,
+        covariance=model.covariance,
+        assignment=model.assignment,
+        dimension=None if model.dimension == width else model.dimension,
+        allocation=model.allocation,
+    )
+
+
+def rho_of(privacy: PrivacySpec, noise: NoiseSource) -> float:
+    """The zCDP rho (mu^2/2 for exact Gaussian noise) that (epsilon, delta) allows."""
+    return budget_rho(privacy.epsilon, privacy.delta, noise.accounting)
+
+
+def noise_for(privacy: PrivacySpec, insecure_test_noise: int | None) -> NoiseSource:
+    """The noise of a release, or reproducible test noise, which no ledger may be charged for."""
+    if insecure_test_noise is None:
+        return noise_source(privacy.noise)
+    if privacy.ledger is not None:
+        raise SpecError(
+            "--insecure-test-noise gives no privacy, so no ledger may be charged for it: "
+            "remove privacy.ledger from the specification, or the option from the command"
+        )
+    return insecure_noise(privacy.noise, insecure_test_noise)
+
+
+def cluster_config(cluster: ClusterSpec) -> ClusterConfig:
+    """Where the passes run, as the engines take it."""
+    given = {key: getattr(cluster, key) for key in type(cluster).model_fields}
+    tls = None if cluster.tls is None else TlsFiles(**cluster.tls.model_dump())
+    return ClusterConfig(**given | {"tls": tls})

@@ -1,0 +1,69 @@
+"""What a release returns, and the receipt that it publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dpgmm_dist.artifact.receipt import build_receipt
+from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.model.problem import Fitted
+from dpgmm_dist.pipeline.privacy_units import describe_estimand, describe_unit
+from dpgmm_dist.pipeline.session import Session
+from dpgmm_dist.privacy.noise import NoiseSource
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+
+@dataclass(frozen=True)
+class ReleaseResult:
+    """Where a release is, and what was spent on it."""
+
+    path: str
+    release_id: str
+    already_done: bool
+    fitted: Fitted | None = None
+    receipt: dict[str, Any] | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Public facts to print."""
+        if self.receipt is None or self.fitted is None:
+            return {}
+        return {
+            "privacy": self.receipt["privacy"],
+            "epsilon": self.receipt["totals"]["epsilon"],
+            "delta": self.receipt["totals"]["delta"],
+            "components": self.fitted.mixture.n_components,
+            "dimension": self.fitted.mixture.dimension,
+            "passes": len(self.receipt["queries"]),
+        }
+
+
+def receipt_of(
+    spec: ReleaseSpec,
+    release_id: str,
+    *,
+    noise: NoiseSource,
+    session: Session,
+    fitted: Fitted,
+    budget: Budget,
+) -> dict[str, Any]:
+    """The receipt: the specification, every query with its noise, and what they cost together."""
+    return build_receipt(
+        release_id=release_id,
+        specification=spec.public_dict(),
+        specification_digest=spec.digest(),
+        epsilon=spec.privacy.epsilon,
+        delta=spec.privacy.delta,
+        mechanism=noise.name,
+        accounting=noise.accounting,
+        queries=session.receipt_queries(),
+        private=noise.private,
+        privacy_reason=None if noise.private else "made with --insecure-test-noise",
+        unit=describe_unit(spec.dataset.privacy_unit),
+        ledger=budget.facts(),
+        more={
+            "plan": fitted.notes,
+            "noisy_rows": fitted.rows,
+            "estimated": describe_estimand(spec.dataset.privacy_unit),
+        },
+    )

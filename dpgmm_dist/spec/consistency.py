@@ -1,0 +1,119 @@
+"""What is wrong between keys of a specification that are right one by one: one line a problem."""
+
+from __future__ import annotations
+
+from dpgmm_dist.spec import windows
+from dpgmm_dist.spec.cluster import ClusterSpec
+from dpgmm_dist.spec.fields import show
+from dpgmm_dist.spec.sections import (
+    BoundsSpec,
+    DatasetSpec,
+    ModelSpec,
+    OutputSpec,
+    PrivacySpec,
+)
+
+_MOST_WEIGHTED = 256
+
+
+def problems(
+    dataset: DatasetSpec,
+    bounds: BoundsSpec,
+    privacy: PrivacySpec,
+    model: ModelSpec,
+    output: OutputSpec,
+    cluster: ClusterSpec,
+) -> list[str]:
+    """Return a line for each contradiction between keys: the key, the value, what to do."""
+    bounds_problems = _table_problems if dataset.is_table else _embedding_problems
+    return [
+        *_unit_problems(dataset),
+        *_label_problems(dataset),
+        *bounds_problems(dataset, bounds),
+        *_dimension_problems(dataset, model),
+        *windows.problems(dataset, privacy, output),
+        *cluster.problems(),
+    ]
+
+
+def _unit_problems(dataset: DatasetSpec) -> list[str]:
+    unit = dataset.privacy_unit
+    if unit is None:
+        return []
+    found = []
+    if unit.column in (*dataset.feature_names, dataset.label):
+        found.append(
+            f"dataset.privacy_unit.column: got {show(unit.column)}, which is a feature or "
+            "the label; name the column that says whose row it is"
+        )
+    if unit.aggregate == "weight" and unit.max_rows > _MOST_WEIGHTED:
+        found.append(
+            f"dataset.privacy_unit.max_rows: got {unit.max_rows}; with aggregate: weight at most "
+            f"{_MOST_WEIGHTED}, as smaller weights would be rounded away (aggregate: mean takes "
+            "more)"
+        )
+    return found
+
+
+def _label_problems(dataset: DatasetSpec) -> list[str]:
+    found = []
+    if dataset.label is not None and dataset.labels is None:
+        found.append(
+            "dataset.labels: missing; list the public label values, such as labels: [0, 1, 2] "
+            "(they are never taken from the data)"
+        )
+    if dataset.label is None and dataset.labels is not None:
+        found.append("dataset.label: missing; name the column that holds dataset.labels")
+    if dataset.label in dataset.feature_names:
+        found.append(
+            f"dataset.label: got {show(dataset.label)}, which is among dataset.features; "
+            "remove it from one of the two"
+        )
+    return found
+
+
+def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
+    found = []
+    if dataset.width is not None:
+        found.append("dataset.width: belongs to a list column; remove it, features is a list")
+    if bounds.center is not None:
+        found.append("bounds.center: remove it; a table is centred by its bounds.columns")
+    bounded = bounds.columns or {}
+    found += [
+        f"bounds.columns: no bounds for {show(name)}; add its public [low, high]"
+        for name in dataset.feature_names
+        if name not in bounded
+    ]
+    found += [
+        f"bounds.columns: {show(name)} is not one of dataset.features; remove it"
+        for name in bounded
+        if name not in dataset.feature_names
+    ]
+    return found
+
+
+def _embedding_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
+    found = []
+    if bounds.norm is None:
+        found.append(
+            "bounds.norm: missing; give a public bound on the L2 norm of a row, such as 1.0 for "
+            "normalised embeddings (for numeric columns make dataset.features a list)"
+        )
+    if bounds.columns is not None:
+        found.append(
+            "bounds.columns: belongs to numeric columns; remove it and give bounds.norm, "
+            "or make dataset.features a list of columns"
+        )
+    width, center = dataset.width, bounds.center
+    if width is not None and center is not None and len(center) != width:
+        found.append(
+            f"bounds.center: has {len(center)} numbers, dataset.width is {width}; make them agree"
+        )
+    return found
+
+
+def _dimension_problems(dataset: DatasetSpec, model: ModelSpec) -> list[str]:
+    dimension, width = model.dimension, dataset.known_width
+    if dimension is None or width is None or dimension <= width:
+        return []
+    return [f"model.dimension: got {dimension}; must be at most the number of features, {width}"]

@@ -1,0 +1,157 @@
+"""The sections of a specification: their keys, each with the reader that checks its value."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dpgmm_dist.spec import fields
+from dpgmm_dist.spec.dates import PERIODS
+from dpgmm_dist.spec.section import Read, Section
+
+Name = Annotated[str, Read(fields.text)]
+Path = Annotated[str, Read(fields.place)]
+OptionalPath = Annotated[str | None, Read(fields.optional(fields.place))]
+StorageOptions = Annotated[dict[str, Any], Read(fields.storage_options)]
+
+
+class PrivacyUnitSpec(Section):
+    """All rows that share a value of ``column`` are one unit; ``max_rows`` of them are kept.
+
+    Attributes
+    ----------
+    column : of integers, strings or binary values; a row without one contributes nothing.
+    max_rows : rows kept of a unit.
+    aggregate : "rows": kept rows count whole, and noise grows with ``max_rows``. "weight": the rows
+        of a unit weigh one row together. "mean": a unit is one row, the mean of those kept.
+    """
+
+    column: Name
+    max_rows: Annotated[int, Read(fields.whole(1, 2**20))]
+    aggregate: Annotated[
+        Literal["rows", "weight", "mean"], Read(fields.choice("rows", "weight", "mean"))
+    ] = "rows"
+
+
+class WindowSpec(Section):
+    """Rows whose ``column`` is in the window; all other rows contribute nothing.
+
+    Attributes
+    ----------
+    column : partition key (a directory ``column=value``), or a column of dates or times.
+    equals : the text of the partition.
+    start, end : dates or times, in UTC where they name no offset; ``end`` is excluded.
+    every : the day, week, month, quarter or year that holds the date of the run; becomes start
+        and end.
+    """
+
+    column: Name
+    equals: Annotated[str | None, Read(fields.optional(fields.text))] = None
+    start: Annotated[str | None, Read(fields.optional(fields.moment))] = None
+    end: Annotated[str | None, Read(fields.optional(fields.moment))] = None
+    every: Annotated[str | None, Read(fields.optional(fields.choice(*PERIODS)))] = None
+
+
+class DatasetSpec(Section):
+    """Where the rows are and which columns are read.
+
+    Attributes
+    ----------
+    path : file, directory, glob or fsspec URL of Parquet.
+    features : the name of one list column (embeddings), or the names of numeric columns (a table).
+    width : length of the list column where its type does not fix it.
+    label, labels : label column and its public set of values; both or neither.
+    privacy_unit : the unit of privacy where it is not one row.
+    window : which rows are read, by a partition key or a time; all by default.
+    storage_options : fsspec options of ``path``. Secret.
+    """
+
+    path: Path
+    features: Annotated[str | tuple[str, ...], Read(fields.features)]
+    width: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = None
+    label: Annotated[str | None, Read(fields.optional(fields.text))] = None
+    labels: Annotated[
+        tuple[int, ...] | tuple[str, ...] | None, Read(fields.optional(fields.labels))
+    ] = None
+    privacy_unit: PrivacyUnitSpec | None = None
+    window: WindowSpec | None = None
+    storage_options: StorageOptions = Field(default_factory=dict, repr=False)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the features are numeric columns, rather than one list column."""
+        return not isinstance(self.features, str)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns read as features: one for embeddings, d for a table."""
+        return (self.features,) if isinstance(self.features, str) else self.features
+
+    @property
+    def known_width(self) -> int | None:
+        """The number of features, as far as the specification says it."""
+        return len(self.feature_names) if self.is_table else self.width
+
+
+class BoundsSpec(Section):
+    """Public bounds, in input units: rows beyond them are clipped.
+
+    Attributes
+    ----------
+    norm : bound on the L2 norm of a row (after ``center``); for a table, of a row of the cube.
+    columns : [low, high] of every numeric column; maps the table to the cube [-1, 1]^d.
+    center : public centre of embeddings, shape (d,), subtracted first.
+    """
+
+    norm: Annotated[float | None, Read(fields.optional(fields.norm))] = None
+    columns: Annotated[
+        dict[str, tuple[float, float]] | None, Read(fields.optional(fields.columns))
+    ] = None
+    center: Annotated[tuple[float, ...] | None, Read(fields.optional(fields.center))] = None
+
+
+class PrivacySpec(Section):
+    """The guarantee, and the ledger it is charged to.
+
+    Releases of disjoint windows of one data set may name one ``account`` of the ledger: together
+    they cost a row what the dearest of them costs. Only where the unit of privacy is one row.
+
+    ``storage_options`` are the fsspec options of ``ledger``. Secret.
+    """
+
+    epsilon: Annotated[float, Read(fields.epsilon)]
+    delta: Annotated[float, Read(fields.delta)]
+    ledger: OptionalPath = None
+    account: Annotated[str | None, Read(fields.optional(fields.text))] = None
+    noise: Annotated[
+        Literal["auto", "discrete_gaussian", "gaussian"],
+        Read(fields.choice("auto", "discrete_gaussian", "gaussian")),
+    ] = "auto"
+    storage_options: StorageOptions = Field(default_factory=dict, repr=False)
+
+
+class ModelSpec(Section):
+    """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto"."""
+
+    components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = 10
+    covariance: Annotated[
+        Literal["auto", "full", "tied", "diag", "spherical"],
+        Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
+    ] = "auto"
+    assignment: Annotated[Literal["soft", "hard"], Read(fields.choice("soft", "hard"))] = "soft"
+    dimension: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
+        None
+    )
+    allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
+
+
+class OutputSpec(Section):
+    """Where the release goes, and its id where the command gives none (with a date: a template).
+
+    ``storage_options`` are the fsspec options of ``path``. Secret.
+    """
+
+    path: OptionalPath = None
+    release_id: Annotated[str | None, Read(fields.optional(fields.text))] = None
+    storage_options: StorageOptions = Field(default_factory=dict, repr=False)
