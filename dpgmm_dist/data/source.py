@@ -298,7 +298,7 @@ def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
         except MemoryError:
             problem = "the process ran out of memory; give workers more, or fewer threads"
         except FileNotFoundError:
-            problem = "it was removed after the plan was made; put it back"
+            problem = "it went away after the plan was made; put it back"
         except PermissionError:
             problem = "its store refuses access; grant permission to read it"
         except Exception:
