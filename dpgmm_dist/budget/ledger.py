@@ -18,7 +18,7 @@ from typing import Any
 
 from dpgmm_dist.budget.balance import Balance, admits, balance
 from dpgmm_dist.budget.composition import check_account, currency_of
-from dpgmm_dist.budget.period import counted, expiry, fits_from, period_length
+from dpgmm_dist.budget.period import counted, expiry, fits_from
 from dpgmm_dist.budget.records import (
     Charge,
     ChargeRecord,
@@ -31,9 +31,11 @@ from dpgmm_dist.budget.records import (
     encode_close,
     encode_terms,
     is_close,
+    period_length,
 )
 from dpgmm_dist.budget.refusal import closed_refusal, expired_refusal, refusal
 from dpgmm_dist.budget.sealed import now, sha256_hex
+from dpgmm_dist.budget.summary import summary
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.storage.create_only import confirm_create_only, is_complete, probe
 from dpgmm_dist.storage.store import Store, create_or_read, open_store
@@ -228,9 +230,17 @@ class Ledger:
 
     def show(self) -> dict[str, Any]:
         """Return limit, balance and charges as plain values, for ``dpgmm ledger show``."""
-        from dpgmm_dist.budget.summary import summary
-
-        return summary(self)
+        counting = {record.seq for record in self.counting()}
+        return {
+            "ledger": self.url,
+            "epsilon": self._terms.epsilon,
+            "delta": self._terms.delta,
+            "period": self._terms.period,
+            "bound": self._terms.bound,
+            "created": self._terms.created,
+            "closed": self._closed,
+            **summary(self._records, counting, self._terms, self.balance()),
+        }
 
     def verify(self) -> int:
         """Read and check every record afresh, and that each charge did fit; return how many.

@@ -7,37 +7,10 @@ periods up to n times the budget may have been charged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from datetime import datetime
 
-from dpgmm_dist.errors import SpecError
-
-if TYPE_CHECKING:
-    from dpgmm_dist.budget.records import Charge, ChargeRecord
-
-_PERIOD = re.compile(r"([1-9][0-9]{0,5})(h|d|w)")
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-_LONGEST = timedelta(days=36525)
-
-
-def period_length(period: str) -> timedelta:
-    """Return the length of a period such as "365d", "52w" or "12h".
-
-    Raises
-    ------
-    SpecError
-        It is not such a text, or longer than a century.
-    """
-    match = _PERIOD.fullmatch(period) if isinstance(period, str) else None
-    length = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
-    if not timedelta(0) < length <= _LONGEST:
-        raise SpecError(
-            f"The period {period!r} is not usable: write hours, days or weeks, such as 12h, 365d or"
-            " 52w, of a century at most; leave it out for a budget that lasts for all time."
-        )
-    return length
+from dpgmm_dist.budget.records import Charge, ChargeRecord, period_length
 
 
 def expiry(record: ChargeRecord, period: str) -> datetime:

@@ -11,17 +11,19 @@ import math
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
 from dpgmm_dist.budget.exactly import round_up
-from dpgmm_dist.budget.period import period_length
 from dpgmm_dist.budget.sealed import SCHEMA, seal, stamp, unseal
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.windows import Account, Window
 
 _RELEASE_ID = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
+_PERIOD = re.compile(r"([1-9][0-9]{0,5})(h|d|w)")
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_LONGEST = timedelta(days=36525)
 _TERMS_KEYS = {"schema", "kind", "seq", "prev", "nonce", "created", "library", "digest"} | {
     "epsilon",
     "delta",
@@ -196,6 +198,24 @@ def rho_of_mu_exact(mu: float) -> Fraction:
 def rho_of_mu(mu: float) -> float:
     """Return mu^2/2 rounded up to a float: the ``rho`` to record beside ``mu``."""
     return round_up(rho_of_mu_exact(mu))
+
+
+def period_length(period: str) -> timedelta:
+    """Return the length of a period such as "365d", "52w" or "12h".
+
+    Raises
+    ------
+    SpecError
+        It is not such a text, or longer than a century.
+    """
+    match = _PERIOD.fullmatch(period) if isinstance(period, str) else None
+    length = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
+    if not timedelta(0) < length <= _LONGEST:
+        raise SpecError(
+            f"The period {period!r} is not usable: write hours, days or weeks, such as 12h, 365d or"
+            " 52w, of a century at most; leave it out for a budget that lasts for all time."
+        )
+    return length
 
 
 def encode_terms(epsilon: float, delta: float, created: str, period: str | None = None) -> bytes:

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dpgmm_dist.budget.balance import Balance, balance, epsilon_of
 from dpgmm_dist.budget.composition import Currency, cost_of, power
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.period import expiry
 from dpgmm_dist.budget.records import ChargeRecord, Terms
-
-if TYPE_CHECKING:
-    from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.storage.store import Store
 
 
-def summary(ledger: Ledger) -> dict[str, Any]:
-    """Return what ``dpgmm ledger show --json`` prints.
+def summary(
+    records: Sequence[ChargeRecord], counting: set[int], terms: Terms, left: Balance
+) -> dict[str, Any]:
+    """Return what has been charged and what is left, as ``dpgmm ledger show --json`` prints it.
 
     Shares are of the limit, in the form in which costs add up (rho, or mu squared). Months are
     by the time of the charge, in UTC; the windows of an account overlap in none of its releases,
     so with accounts months need not add up to what is spent.
+
+    Parameters
+    ----------
+    counting
+        The numbers of the records that count now: of the rolling period, or all.
     """
-    terms, left = ledger.terms, ledger.balance()
-    counting = {record.seq for record in ledger.counting()}
     return {
-        "ledger": ledger.url,
-        "epsilon": terms.epsilon,
-        "delta": terms.delta,
-        "period": terms.period,
-        "bound": terms.bound,
-        "created": terms.created,
-        "closed": ledger.closed,
         "currency": left.currency,
         "limit": left.limit,
         "spent": left.spent,
@@ -39,12 +35,12 @@ def summary(ledger: Ledger) -> dict[str, Any]:
         "share_spent": _share(left.spent, left),
         "epsilon_spent": left.epsilon_spent,
         "epsilon_remaining": left.epsilon_remaining,
-        "charges": [_charge(record, left, terms, counting) for record in ledger.records],
-        "months": _months(ledger.records, left, terms),
+        "charges": [_charge(record, left, terms, counting) for record in records],
+        "months": _months(records, left, terms),
     }
 
 
-def journals(ledger: Ledger) -> dict[str, list[str]]:
+def journals(store: Store, records: Sequence[ChargeRecord]) -> dict[str, list[str]]:
     """Return the charged releases by the state of their journals.
 
     Raises
@@ -53,8 +49,8 @@ def journals(ledger: Ledger) -> dict[str, list[str]]:
         A journal is damaged or has lost records.
     """
     states: dict[str, list[str]] = {"finished": [], "unfinished": [], "missing": []}
-    for record in ledger.records:
-        journal = Journal(ledger.store, record.charge.release_id)
+    for record in records:
+        journal = Journal(store, record.charge.release_id)
         if journal.meta() is None:
             state = "missing"
         else:

@@ -65,7 +65,7 @@ def verify(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions 
 
     ledger = Ledger.open(url, read_options(storage_options))
     charges = ledger.verify()
-    states = journals(ledger)
+    states = journals(ledger.store, ledger.records)
     if states["missing"]:
         raise DataError(
             f"The ledger at {ledger.url} is intact, but the journals of charged releases are"

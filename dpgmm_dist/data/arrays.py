@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.data.blocks import Opaque, PlanUnit, RawBlock, RowRange
+from dpgmm_dist.data.blocks import PlanUnit, RawBlock, RowRange
 from dpgmm_dist.data.labels import (
     Codes,
     Labels,
@@ -21,6 +21,7 @@ from dpgmm_dist.data.labels import (
 )
 from dpgmm_dist.data.unit_values import object_digests
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.opaque import Opaque
 
 TARGET_BYTES = 64 << 20
 

@@ -13,16 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.opaque import Opaque
+
 # Smaller blocks than this share of the asked size are joined: a block costs the kernel a fixed
 # amount of work, a copy of a small block costs almost nothing.
 _SMALL_SHARE = 8
-
-
-class Opaque:
-    """Base of types whose repr says only what they are."""
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

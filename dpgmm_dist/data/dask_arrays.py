@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from dpgmm_dist.data.arrays import ArraySource, check_dtype, check_label_dtype
-from dpgmm_dist.data.blocks import ChunkRange, Opaque, PlanUnit, RawBlock, join_small
+from dpgmm_dist.data.blocks import ChunkRange, PlanUnit, RawBlock, join_small
 from dpgmm_dist.data.labels import Labels, check_labels
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.opaque import Opaque
 
 TARGET_BYTES = 16 << 20
 """Small: chunks of one unit come together on one worker, wherever Dask has put them."""

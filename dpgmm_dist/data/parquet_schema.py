@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
 from dpgmm_dist.data.unit_values import USABLE, Kind, kind_of
 from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.windows import Window
 

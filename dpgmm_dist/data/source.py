@@ -18,7 +18,6 @@ from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.blocks import (
     ChunkRange,
     FilePiece,
-    Opaque,
     PlanUnit,
     RawBlock,
     RowRange,
@@ -40,6 +39,7 @@ from dpgmm_dist.data.parquet_schema import (
 from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
 from dpgmm_dist.data.windowed import in_directories, inside
 from dpgmm_dist.errors import DataError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, is_local, list_files, opened
 from dpgmm_dist.storage.rereading import read_on
 from dpgmm_dist.windows import Window

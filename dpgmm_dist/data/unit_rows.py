@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.data.blocks import Opaque
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, shrink_to_radius
 
 Small = npt.NDArray[np.int32]

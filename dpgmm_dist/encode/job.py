@@ -18,14 +18,15 @@ from dpgmm_dist.artifact.part_files import (
     part_name,
     storage_errors,
 )
-from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.provenance import METADATA_KEY, Provenance
 from dpgmm_dist.encode.batches import Pipeline, rows_are_independent
 from dpgmm_dist.encode.drawn import principal_axes
 from dpgmm_dist.encode.projection import Projection
-from dpgmm_dist.encode.protocol import Shape, find_encoder, parse_shape, sha256_of
+from dpgmm_dist.encode.protocol import Shape, parse_shape, sha256_of
 from dpgmm_dist.encode.raw_rows import embedding_column, kind_of, raw_batch
+from dpgmm_dist.encode.registry import find_encoder
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, list_files, opened
 from dpgmm_dist.storage.urls import check_no_password, safe_url
 

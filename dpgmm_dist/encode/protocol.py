@@ -35,42 +35,6 @@ class Encoder(Protocol):
         ...
 
 
-def find_encoder(text: str, shape: Shape) -> Encoder:
-    """The encoder that a text names, for raw rows of a shape.
-
-    ``pixels``, ``scattering``, ``onnx:PATH``, ``projection:PATH`` or ``MODULE:NAME``, where NAME
-    is a function of a batch, an `Encoder`, or a class or function without arguments that makes one.
-
-    Raises
-    ------
-    SpecError
-        When there is no such encoder, or it cannot be loaded.
-    """
-    kind, colon, rest = text.partition(":")
-    if text == "pixels":
-        from dpgmm_dist.encode.builtin import Pixels
-
-        return Pixels(shape)
-    if text == "scattering":
-        from dpgmm_dist.encode.builtin import ScatteringEncoder
-
-        return ScatteringEncoder(shape)
-    if kind == "onnx" and rest:
-        from dpgmm_dist.encode.onnx import OnnxEncoder
-
-        return OnnxEncoder(rest, shape)
-    if kind == "projection" and rest:
-        from dpgmm_dist.encode.builtin import ProjectionEncoder
-
-        return ProjectionEncoder(rest)
-    if colon and kind and rest:
-        found: Encoder = entry_point(kind, rest)
-        return found
-    raise SpecError(
-        f"--encoder {text}: use pixels, scattering, onnx:PATH, projection:PATH or MODULE:NAME"
-    )
-
-
 def entry_point(module: str, name: str) -> Any:
     """The encoder or decoder that ``module:name`` stands for."""
     found = imported(module, name)

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dpgmm_dist.data.blocks import ChunkRange, Opaque, PlanUnit
+from dpgmm_dist.data.blocks import ChunkRange, PlanUnit
 from dpgmm_dist.data.dask_arrays import ChunkSource, DaskArraySource
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.failures import NoWorkerError, cluster_failure
 from dpgmm_dist.errors import DataError, DpgmmError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.passes.run import PassContext, guarded, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpgmm_dist.artifact.load import Release
-from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.pipeline.resolve import open_dataset
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 

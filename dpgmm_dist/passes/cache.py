@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.data.blocks import Opaque, PlanUnit
+from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.data.lattice import Reals
+from dpgmm_dist.opaque import Opaque
 
 Ints = npt.NDArray[np.int64]
 Lattice = tuple[Reals, Ints, Ints | None]

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from dpgmm_dist.data.blocks import FilePiece, Opaque, PlanUnit, RawBlock, Source
+from dpgmm_dist.data.blocks import FilePiece, PlanUnit, RawBlock, Source
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.unit_files import read_bucket, write_buckets, write_kept
 from dpgmm_dist.data.unit_rows import (
@@ -27,6 +27,7 @@ from dpgmm_dist.data.unit_rows import (
     means_of,
     smallest,
 )
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.passes.run import guarded
 from dpgmm_dist.storage.parquet_files import Place
 

@@ -16,8 +16,8 @@ from urllib.parse import unquote
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from dpgmm_dist.data.blocks import Opaque
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
 from dpgmm_dist.storage.urls import describe_error, secrets_in
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from dpgmm_dist.budget import ledger as module
 from dpgmm_dist.budget.balance import admits
 from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.budget.period import period_length
-from dpgmm_dist.budget.records import random_release_id
+from dpgmm_dist.budget.records import period_length, random_release_id
 from dpgmm_dist.budget.refusal import BudgetExceeded
 from dpgmm_dist.budget.sealed import seal
 from dpgmm_dist.errors import DataError, LedgerRefused, SpecError

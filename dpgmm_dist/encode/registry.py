@@ -1,0 +1,36 @@
+"""The encoders that come with the library, by the names that ``--encoder`` takes."""
+
+from __future__ import annotations
+
+from dpgmm_dist.encode.builtin import Pixels, ProjectionEncoder, ScatteringEncoder
+from dpgmm_dist.encode.onnx import OnnxEncoder
+from dpgmm_dist.encode.protocol import Encoder, Shape, entry_point
+from dpgmm_dist.errors import SpecError
+
+
+def find_encoder(text: str, shape: Shape) -> Encoder:
+    """The encoder that a text names, for raw rows of a shape.
+
+    ``pixels``, ``scattering``, ``onnx:PATH``, ``projection:PATH`` or ``MODULE:NAME``, where NAME
+    is a function of a batch, an `Encoder`, or a class or function without arguments that makes one.
+
+    Raises
+    ------
+    SpecError
+        When there is no such encoder, or it cannot be loaded.
+    """
+    kind, colon, rest = text.partition(":")
+    if text == "pixels":
+        return Pixels(shape)
+    if text == "scattering":
+        return ScatteringEncoder(shape)
+    if kind == "onnx" and rest:
+        return OnnxEncoder(rest, shape)
+    if kind == "projection" and rest:
+        return ProjectionEncoder(rest)
+    if colon and kind and rest:
+        found: Encoder = entry_point(kind, rest)
+        return found
+    raise SpecError(
+        f"--encoder {text}: use pixels, scattering, onnx:PATH, projection:PATH or MODULE:NAME"
+    )
