@@ -1,8 +1,8 @@
 """What one field of a specification may hold, and how a refusal reads.
 
-Each function takes a raw value (from YAML or Python). It returns the value in its canonical form, or
-raises ``ValueError`` with the end of the sentence "<key>: ...". A boolean is never a number: YAML's
-``true`` in a list of labels is a mistake, not a 1.
+Each function takes a raw value (from YAML or Python). It returns the value in its canonical form,
+or raises ``ValueError`` with the end of the sentence "<key>: ...". A boolean is never a number:
+YAML's ``true`` in a list of labels is a mistake, not a 1.
 """
 
 from __future__ import annotations
