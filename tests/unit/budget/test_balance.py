@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpgmm_dist.budget.balance import admits, affordable_epsilon, balance, epsilon_of
-from dpgmm_dist.budget.exactly import round_down, round_up, sqrt_down, sqrt_up
 from dpgmm_dist.budget.records import Charge, rho_of_mu
+from dpgmm_dist.budget.rounding import round_down, round_up, sqrt_down, sqrt_up
 from dpgmm_dist.privacy import accounting
 
 from .budgets import DIGEST, charge, in_mu, in_rho

@@ -193,7 +193,7 @@ def test_a_charged_release_whose_journal_is_missing_is_refused(lost: str) -> Non
     store = ledger_store()
     Draws().release(store)
     store._fs.rm(store._path(f"journal/week-1/{lost}").rstrip("/"), recursive=True)
-    with pytest.raises(DataError, match=r"'week-1' was begun and its journal .* is missing"):
+    with pytest.raises(DataError, match=r"'week-1' was begun, but its journal .* is missing"):
         opened(store)
     assert store.list("journal/week-1/") == [] or lost
 

@@ -124,7 +124,7 @@ def test_an_answer_needs_its_query(journal: Journal) -> None:
 def test_another_version_s_plan_is_refused(journal: Journal, kind: str) -> None:
     journal.put_query(0, "moments", b"q")
     journal.put_answer(0, "moments", b"a")
-    with pytest.raises(DataError, match="is 'moments' and this run wants 'cells'"):
+    with pytest.raises(DataError, match="is for step 'moments', but this run expects 'cells'"):
         getattr(journal, f"put_{kind}")(0, "cells", b"x")
 
 
@@ -157,10 +157,10 @@ def test_objects_of_another_step_or_release_are_refused(memory: FsspecStore) -> 
     journal = begun(memory)
     journal.put_query(0, "q", b"0")
     overwrite(memory, "query-0001.bin", memory.read(f"{FOLDER}/query-0000.bin"))
-    with pytest.raises(DataError, match="belongs elsewhere"):
+    with pytest.raises(DataError, match="was moved there"):
         journal.query(1)
     memory.create("journal/week-2/query-0000.bin", memory.read(f"{FOLDER}/query-0000.bin"))
-    with pytest.raises(DataError, match="is not query of release 'week-2'"):
+    with pytest.raises(DataError, match="is not the query record of release 'week-2'"):
         Journal(memory, "week-2").query(0)
 
 
@@ -171,7 +171,7 @@ def test_an_answer_to_a_replaced_query_is_refused(memory: FsspecStore) -> None:
     other = Journal(open_store("memory://elsewhere"), "week-1")
     other.put_query(0, "q", b"another")
     overwrite(memory, "query-0000.bin", other._store.read(f"{FOLDER}/query-0000.bin"))
-    with pytest.raises(DataError, match="answers another query"):
+    with pytest.raises(DataError, match="answers a query that differs"):
         journal.answer(0)
 
 
@@ -224,7 +224,7 @@ def test_private_records_stay_in_private_storage(memory: FsspecStore) -> None:
     with pytest.raises(SpecError, match="cannot name a private record"):
         journal.put_private("../x", b"")
     published = Journal(memory, "week-1", prefix="", private=False)
-    with pytest.raises(DataError, match="nothing private goes there"):
+    with pytest.raises(DataError, match="holds nothing private"):
         published.put_private("input", b"etag 1")
     assert memory.list("week-1/") == []
 

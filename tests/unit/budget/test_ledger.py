@@ -195,7 +195,7 @@ def test_a_charged_release_cannot_become_dearer(
     ledger: Ledger, first: Charge, then: Charge
 ) -> None:
     ledger.charge(first)
-    with pytest.raises(SpecError, match="charged already, at less"):
+    with pytest.raises(SpecError, match="charged already, at a lower cost"):
         ledger.charge(then)
 
 
@@ -232,7 +232,7 @@ def test_races_end(memory: FsspecStore, monkeypatch: pytest.MonkeyPatch) -> None
     other = Ledger(memory)
     win: Callable[[], ChargeRecord] = lambda: other.charge(charge(random_release_id()))  # noqa: E731
     racing = Ledger(InterruptedStore(memory, "ledger/", win, times=1000))
-    with pytest.raises(DataError, match="every one of 5 races"):
+    with pytest.raises(DataError, match="all of 5 races"):
         racing.charge(charge("mine"))
     assert Ledger(memory).verify() == 5
     assert Ledger(memory).find("mine") is None

@@ -118,7 +118,7 @@ def test_an_account_costs_every_row_what_its_windows_cost(
     currency = "mu" if gaussian else "rho"
     assert total(charges, currency) == max(map(of_row, points.values()))
     own = [of_row(point) for point in points.values() if mine.holds(point)]
-    assert total(charges, currency, beside=of(mine, make(0.1))) == max(own)
+    assert total(charges, currency, candidate=of(mine, make(0.1))) == max(own)
 
 
 @pytest.mark.parametrize(

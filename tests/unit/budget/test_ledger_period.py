@@ -65,7 +65,7 @@ def test_a_charge_counts_for_its_period_and_no_longer(memory: FsspecStore, clock
             ledger.check(charge("second"))
         assert caught.value.fits_from == "2027-01-01T00:00:00+00:00"
         assert "Spent by 1 release in the last 365d: epsilon 1 of 1" in str(caught.value)
-        assert "fits from 2027-01-01T00:00:00+00:00 on, if nothing else" in str(caught.value)
+        assert "fits from 2027-01-01T00:00:00+00:00 on if nothing else" in str(caught.value)
     clock.day = 365.0
     ledger.check(charge("second"))
     assert ledger.charge(charge("second")).seq == 2
@@ -89,7 +89,7 @@ def test_the_time_of_the_next_release_is_when_enough_has_expired(
     assert small.value.fits_from == "2026-04-11T00:00:00+00:00"  # a has expired: day 100
     assert large.value.fits_from == "2026-04-21T00:00:00+00:00"  # b too: day 110
     assert never.value.fits_from is None
-    assert "exceeds the whole budget of 100d: it never fits" in str(never.value)
+    assert "It never fits: it exceeds the whole budget of 100d" in str(never.value)
     for day, epsilon in ((100, 1.0), (200, 1.4)):
         clock.day = day - 0.001
         with pytest.raises(BudgetExceeded):
@@ -158,7 +158,7 @@ def test_records_dated_back_are_found(memory: FsspecStore, clock: Clock) -> None
     fields.pop("digest")
     forged = seal(fields | {"time": "2026-01-02T00:00:00+00:00"})
     memory._fs.pipe_file(memory._path("ledger/00000002.json"), forged)
-    with pytest.raises(DataError, match=r"00000002\.json is dated before"):
+    with pytest.raises(DataError, match=r"00000002\.json has an earlier time"):
         Ledger(memory)
 
 

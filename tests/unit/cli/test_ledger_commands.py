@@ -120,7 +120,7 @@ def test_close(run: Any, url: str) -> None:
 def test_mistakes(run: Any) -> None:
     code, _, err = run("init", "--epsilon", "1", "--delta", "1e-6", "--period", "1y")
     assert code == 2
-    assert "The period '1y' is not usable" in err
+    assert "The period '1y' is not valid" in err
     for command in ("show", "verify", "close"):
         code, _, err = run(command)
         assert code == 4
