@@ -1,4 +1,4 @@
-"""The journal keeps the first query and the first answer, and notices what is lost or changed."""
+"""The journal keeps the first query and answer of a step, and detects loss and changes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_failed_write_is_resolved_by_reading_back(memory: FsspecStore, fault: 
         try:
             journal.put_query(at, "q", b"q")
             assert journal.put_answer(at, "q", b"first") == b"first"
-        except DataError:  # reading the query back failed: nothing was returned, so nothing is used
+        except DataError:  # the query could not be read back: no answer was returned or used
             assert fault == "error before"
         answer = Journal(memory, "week-1").answer(at)
         assert answer in (None, b"first")
@@ -84,10 +84,10 @@ def test_journals_of_different_releases_are_apart(memory: FsspecStore) -> None:
 
 
 def test_begin_again_returns_what_is_stored(journal: Journal) -> None:
-    held = journal.begin(DIGEST, {"other": "text, same digest"}, "discrete_gaussian")
-    assert held["spec"] == SPEC
-    assert held["library"]
-    assert journal.meta() == held
+    meta = journal.begin(DIGEST, {"other": "text, same digest"}, "discrete_gaussian")
+    assert meta["spec"] == SPEC
+    assert meta["library"]
+    assert journal.meta() == meta
 
 
 def test_another_specification_is_refused_with_the_difference(journal: Journal) -> None:
@@ -121,7 +121,7 @@ def test_an_answer_needs_its_query(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("kind", ["query", "answer"])
-def test_another_version_s_plan_is_refused(journal: Journal, kind: str) -> None:
+def test_a_plan_of_another_version_is_refused(journal: Journal, kind: str) -> None:
     journal.put_query(0, "moments", b"q")
     journal.put_answer(0, "moments", b"a")
     with pytest.raises(DataError, match="is for step 'moments', but this run expects 'cells'"):
@@ -250,7 +250,7 @@ TREES = st.recursive(
 @given(st.dictionaries(st.text("ab"), TREES), st.dictionaries(st.text("ab"), TREES))
 def test_differences_are_empty_only_between_equal_trees(old: dict, new: dict) -> None:  # type: ignore[type-arg]
     assert not differences(old, old)
-    # A key that is None and one that is absent mean the same.
+    # A key with the value None is the same as an absent key.
     assert bool(differences(old, new)) or _without_none(old) == _without_none(new)
 
 
