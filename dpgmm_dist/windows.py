@@ -38,8 +38,8 @@ class Window:
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or not self.column:
             raise SpecError(f"A window needs the name of a column, got column={self.column!r}.")
-        given = [value is not None for value in (self.equals, self.start, self.end)]
-        if given not in ([True, False, False], [False, True, True]):
+        is_set = [value is not None for value in (self.equals, self.start, self.end)]
+        if is_set not in ([True, False, False], [False, True, True]):
             raise SpecError(f"The window of {self.column!r} needs either equals, or start and end.")
         if self.equals is not None and not isinstance(self.equals, str):
             raise SpecError(f"equals must be a text, got {self.equals!r}.")

@@ -63,7 +63,7 @@ def refusal(
         f" {balance.epsilon_limit:g} ({currency} {balance.spent:.6g} of {balance.limit:.6g})."
         f" Remaining: epsilon {_floor(balance.epsilon_remaining):g} ({currency}"
         f" {balance.remaining:.6g})."
-        f" {advice if fits > 0 else 'Ask'} whoever sets the budget for a new ledger."
+        f" {advice if fits > 0 else 'Ask'} the owner of the budget for a new ledger."
         f" {_when(period, fits_from)}",
         charge,
         balance,
@@ -75,7 +75,7 @@ def closed_refusal(url: str, closed: str, charge: Charge) -> LedgerRefused:
     """Return the error for a charge to a closed ledger."""
     return LedgerRefused(
         f"The ledger at {url} refuses release {charge.release_id!r}: it was closed on {closed}. Ask"
-        " whoever sets the budget for a new ledger."
+        " the owner of the budget for a new ledger."
     )
 
 

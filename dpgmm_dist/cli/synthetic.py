@@ -152,7 +152,7 @@ def evaluate(
     from dpgmm_dist.progress import PassProgress
 
     with show_progress() as progress:
-        found = run(
+        evaluation = run(
             release,
             data,
             training,
@@ -164,12 +164,12 @@ def evaluate(
             progress=lambda done: progress(PassProgress("evaluate", 1, 1, done)),
         )
     if output is not None:
-        write_evaluation(found, output)
+        write_evaluation(evaluation, output)
     if json_:
         warn(WARNING)
-        emit(found.values, as_json=True)
+        emit(evaluation.values, as_json=True)
     else:
-        typer.echo(table(found))
+        typer.echo(table(evaluation))
 
 
 @guarded

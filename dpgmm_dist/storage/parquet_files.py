@@ -133,18 +133,18 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
     """
     fs, root = place.resolve()
     with place.public_errors(f"cannot list dataset.path {place.url}"):
-        found = _find(fs, root)
-        if found is None:
+        by_path = _find(fs, root)
+        if by_path is None:
             raise DataError(
                 f"dataset.path {place.url} does not exist: give a Parquet file, a directory "
                 "of them or a glob"
             )
-    if not found:
+    if not by_path:
         raise DataError(
             f"dataset.path {place.url} holds no Parquet file: names must end in "
             f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
-    files = tuple(sorted(found.values(), key=lambda file: file.path))
+    files = tuple(sorted(by_path.values(), key=lambda file: file.path))
     if is_local(fs):
         _refuse_second_names(files)
     return files

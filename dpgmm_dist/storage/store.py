@@ -1,7 +1,7 @@
 """A create-only object store over fsspec, in which the ledger and the journal are kept.
 
 An object is written once, whole, and never changed. If two writers create one name, exactly one
-wins and the other is told. The budget depends on this, so a store without it is refused.
+wins, and the other gets an error. The budget depends on this, so any other store is refused.
 
 A local file is linked to its name (`local_file`). On S3, Google Cloud Storage and Azure a create is
 a conditional write, ``pipe_file(mode="create")`` in fsspec. ``memory://`` works within one process,

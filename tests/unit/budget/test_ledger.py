@@ -158,7 +158,7 @@ def test_two_releases_fit_and_the_third_is_refused(ledger: Ledger, gaussian: boo
 
 def test_when_nothing_is_left_no_epsilon_is_advised(ledger: Ledger) -> None:
     ledger.charge(charge("all", 1.5, 1e-5))
-    with pytest.raises(LedgerRefused, match=r"Remaining: epsilon 0 \(rho 0\)\. Ask whoever"):
+    with pytest.raises(LedgerRefused, match=r"Remaining: epsilon 0 \(rho 0\)\. Ask the owner"):
         ledger.check(charge("more"))
 
 
