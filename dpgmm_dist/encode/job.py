@@ -20,7 +20,7 @@ from dpgmm_dist.artifact.part_files import (
 )
 from dpgmm_dist.data.provenance import METADATA_KEY, Provenance
 from dpgmm_dist.encode.batches import Pipeline, rows_are_independent
-from dpgmm_dist.encode.drawn import principal_axes
+from dpgmm_dist.encode.drawn_shapes import principal_axes
 from dpgmm_dist.encode.projection import Projection
 from dpgmm_dist.encode.protocol import Shape, parse_shape, sha256_of
 from dpgmm_dist.encode.raw_rows import embedding_column, kind_of, raw_batch

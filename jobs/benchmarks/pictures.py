@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.encode.drawn import principal_axes
+from dpgmm_dist.encode.drawn_shapes import principal_axes
 from dpgmm_dist.encode.projection import Projection
 from dpgmm_dist.evaluate.classify import classifier_accuracy
 from dpgmm_dist.model.problem import Fitted, Problem

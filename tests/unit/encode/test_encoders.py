@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx_models import linear
 
 from dpgmm_dist.encode.batches import Pipeline, probe_rows, rows_are_independent
-from dpgmm_dist.encode.drawn import drawn_pictures, principal_axes
+from dpgmm_dist.encode.drawn_shapes import drawn_pictures, principal_axes
 from dpgmm_dist.encode.projection import Projection, rowwise_product
 from dpgmm_dist.encode.protocol import Encoder, parse_shape
 from dpgmm_dist.encode.registry import find_encoder
