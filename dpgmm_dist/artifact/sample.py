@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpgmm_dist.artifact.columns import rows_batch, rows_schema, stored_values
-from dpgmm_dist.artifact.public_bounds import PublicBounds
 from dpgmm_dist.artifact.load import Release, load_release, sample_rows
 from dpgmm_dist.artifact.part_files import (
     ForEach,
@@ -26,6 +25,7 @@ from dpgmm_dist.artifact.part_files import (
     part_name,
     storage_errors,
 )
+from dpgmm_dist.artifact.public_bounds import PublicBounds
 from dpgmm_dist.artifact.receipt import check_receipt
 from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, find_label
 from dpgmm_dist.errors import SpecError
