@@ -74,7 +74,7 @@ def fitted_from(start: Mixture, rows: Floats, steps: int = 60) -> Mixture:
 def best_of_starts(
     rows: Floats, components: int, starts: int, sample: int, seed: int = 0
 ) -> Mixture:
-    """The best of several k-means initialisations on a sample, then EM on all rows; not private."""
+    """The best of several k-means initialisations on a sample, then EM on all rows. Not private."""
     from sklearn.mixture import GaussianMixture
 
     chosen = np.random.default_rng(seed).permutation(len(rows))[:sample]
