@@ -39,7 +39,7 @@ class LatticeCache(Opaque):
         self._units: dict[PlanUnit, list[_Kept]] = {}
 
     def rows(self, unit: PlanUnit, read: Iterable[Lattice]) -> Iterator[Lattice]:
-        """Yield the blocks of a unit from memory, or from ``read``; the latter are kept if all fit."""
+        """Yield the blocks of a unit from memory, or from ``read``, keeping them if all fit."""
         kept = self._units.get(unit)
         if kept is not None:
             yield from ((u, labels.astype(np.int64), _wide(counts)) for u, labels, counts in kept)
