@@ -23,7 +23,7 @@ from dpgmm_dist.privacy.exact import ExactStatistic
 _FAN_IN = 8
 _DIGEST_BITS = 256
 _INLINE_BYTES = 1 << 16
-"""Arguments in a graph may have this many bytes: enough for parameters, too few for rows."""
+"""Arguments in a graph up to this size count as parameters; larger ones may be rows."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -108,7 +108,7 @@ def run_on_threads(
 
     def compute() -> Summed:
         with lazy.callbacks.Callback(posttask=count):
-            # Optimisation would fuse tasks, and then it is not visible which of them are done.
+            # Optimisation would fuse tasks, which hides which of them are done.
             total: Summed = nodes[0].compute(
                 scheduler="threads", num_workers=threads, optimize_graph=False
             )
