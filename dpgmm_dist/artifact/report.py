@@ -35,7 +35,7 @@ svg .text { fill: var(--soft); font-size: 12px; }
 """
 
 _QUERIES = (
-    "Each line is one statistic of the rows, measured for every group. The radius, the unit (the "
+    "Each line is a statistic of the rows, measured for each group. The radius, the unit (the "
     "weight of one row) and the noise scale (a standard deviation) are in integer lattice units. "
     "rho is the privacy cost in zero-concentrated DP."
 )

@@ -236,7 +236,7 @@ def test_no_row_costs_more_than_the_recomputed_block(
         assert cost <= float(block_cost(block)) * (1 + 1e-12)
 
 
-def test_the_cost_agrees_with_that_of_the_privacy_gate() -> None:
+def test_the_cost_agrees_with_the_gates_own() -> None:
     from dpgmm_dist.privacy.query import Block, PassQuery
     from dpgmm_dist.privacy.sensitivity import block_cost as gate_cost
 

@@ -52,7 +52,7 @@ def projection_file(path: Path, d: int = 64, p: int = 3) -> Path:
 
 @pytest.mark.parametrize("text", ["pixels", "scattering", "projection"])
 @pytest.mark.parametrize("unit_norm", [False, True])
-def test_embeddings_of_built_in_encoders_depend_on_their_row_alone(
+def test_built_in_encoders_keep_every_bit_of_a_row_in_any_company(
     text: str, unit_norm: bool, tmp_path: Path
 ) -> None:
     if text == "projection":
@@ -72,7 +72,7 @@ def test_embeddings_of_built_in_encoders_depend_on_their_row_alone(
         np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, rtol=1e-6)
 
 
-def test_an_encoder_that_mixes_rows_is_detected_except_with_batches_of_one() -> None:
+def test_an_encoder_that_mixes_rows_is_found_out_unless_rows_are_alone() -> None:
     assert not rows_are_independent(Pipeline(Mean(), IMAGE, 16))
     assert rows_are_independent(Pipeline(Mean(), IMAGE, 1))
     assert isinstance(rows_are_independent(Pipeline(Gemm(), IMAGE, 16)), bool)
