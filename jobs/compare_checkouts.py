@@ -16,10 +16,12 @@ jobs/benchmarks/whole_release.py of each checkout makes them.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -173,41 +175,49 @@ def write_rows(folder: Path, dimension: int) -> None:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A checkout, the name of its outputs, and the folder in which its processes run."""
+    """The copied package of a checkout, and the folder in which its processes run."""
 
     root: Path
     name: str
     scratch: Path
 
+    @classmethod
+    def copied(cls, checkout: Path, name: str, scratch: Path) -> Checkout:
+        """Copy the package and the benchmarks, as bytecode too; ends if there is no package.
+
+        The checkout stays as it is, and may change meanwhile.
+        """
+        if not (checkout / "dpgmm_dist" / "__init__.py").exists():
+            raise SystemExit(f"{checkout} is no checkout: it has no dpgmm_dist")
+        root = scratch / name
+        for folder in ("dpgmm_dist", "jobs/benchmarks"):
+            if (checkout / folder).exists():
+                skip = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(checkout / folder, root / folder, ignore=skip)
+        compileall.compile_dir(root, quiet=2)
+        return cls(root, name, scratch)
+
     def python(self, *arguments: object) -> str:
-        """Run this interpreter with the checkout's package; returns stdout, ends if it fails."""
-        # No settings of the user's. Bytecode is kept outside the checkout, which stays as it is.
-        kept = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith(("DPGMM_", "DASK_", "PYTHON"))
-        }
-        changes = {
-            "PYTHONPATH": str(self.root),
-            "PYTHONPYCACHEPREFIX": str(self.scratch / f"bytecode-{self.name}"),
-        }
+        """Run this interpreter with the package; returns stdout, ends if the process fails."""
+        # Without the settings of the user, which would override specifications.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DPGMM_", "DASK_"))}
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=self.scratch,
-            env=kept | changes,
+            env=kept | {"PYTHONPATH": str(self.root)},
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode != 0:
-            raise SystemExit(f"{self.root}: a process failed:\n{done.stderr}")
+            raise SystemExit(f"{self.name}: a process failed:\n{done.stderr}")
         return done.stdout
 
     def require_used(self) -> None:
-        """End unless the package is the checkout's own, and not the one that is installed."""
+        """End unless Python imports this package, and not one that is installed."""
         found = self.python("-c", "import dpgmm_dist; print(dpgmm_dist.__file__)").strip()
-        if not Path(found).resolve().is_relative_to(self.root):
-            raise SystemExit(f"{self.root} holds no dpgmm_dist: it would be imported from {found}")
+        if not Path(found).resolve().is_relative_to(self.root.resolve()):
+            raise SystemExit(f"{self.name}: Python imports {found} instead")
 
     def release(self, name: str, case: Case) -> Path:
         """Release a case; returns the folder of the release."""
@@ -344,8 +354,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with TemporaryDirectory() as scratch:
         before, after = (
-            Checkout(root.resolve(), name, Path(scratch))
-            for root, name in ((options.before, "before"), (options.after, "after"))
+            Checkout.copied(checkout, name, Path(scratch))
+            for checkout, name in ((options.before, "before"), (options.after, "after"))
         )
         for checkout in (before, after):
             checkout.require_used()
