@@ -42,7 +42,7 @@ LABELS = [0, 1, 2]
 TEXTS = ["clerk", "nurse", "pilot"]
 SEED = 2026
 
-TIMED_ROWS, TIMED_DIMENSION, TIMED_COMPONENTS = 200_000, 64, 10
+TIMED_ROWS, TIMED_DIMENSION, TIMED_COMPONENTS = 200_000, 32, 8
 ASSIGNMENTS = ("hard", "soft")
 
 # Runs where the command cannot: it takes no arrays.
