@@ -283,7 +283,7 @@ def compare(before: Checkout, after: Checkout, names: list[str]) -> bool:
         result = f"DIFFERENT: {', '.join(found)}" if found else "equal"
         print(f"{name:22} {ROWS[case.dimension]:5} {dimension:4} {labels:6} {asked:7}  {result}")
         different += bool(found)
-    print(f"{len(names)} specifications, {different} different")
+    print(f"specifications: {len(names)}, different: {different}")
     return not different
 
 
@@ -294,7 +294,7 @@ def time_releases(before: Checkout, after: Checkout, pairs: int) -> None:
     shape = f"{TIMED_ROWS} rows, {TIMED_DIMENSION} dimensions, {TIMED_COMPONENTS} components"
     print(f"{shape}, {pairs} pairs: median (least to most) of after / before")
     for assignment in ASSIGNMENTS:
-        for checkout in (before, after):  # bytecode and the page cache
+        for checkout in (before, after):  # fills the page cache
             seconds(checkout, folder, norm, assignment)
         ratios = []
         for pair in range(pairs):

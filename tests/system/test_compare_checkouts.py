@@ -55,7 +55,7 @@ def test_a_checkout_is_equal_to_itself(name: str, dimension: int, labels: int) -
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
     assert lines[1].split() == [name, "6000", str(dimension), str(labels), "6", "equal"]
-    assert lines[2] == "1 specifications, 0 different"
+    assert lines[2] == "specifications: 1, different: 0"
 
 
 def test_a_checkout_with_another_number_in_it_is_different(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.linalg  # loads its own BLAS, which `arithmetic` must see
 from threadpoolctl import threadpool_info
 
 ROWS, WIDTH, LABELS, SEED = 800, 3, (3, 5), 7
@@ -86,14 +87,14 @@ def release_array(spec: str, output: str, release_id: str, killed: bool) -> None
 
 
 def arithmetic() -> dict[str, Any]:
-    """Versions and processor features that decide the last bits of floating-point results."""
-    from dpgmm_dist.artifact.receipt import library_versions
-
+    """Versions and processor features that decide the last bits, and how Parquet is written."""
+    libraries = (np, pa, scipy)
+    blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     return {
-        "libraries": library_versions(),
+        "libraries": {library.__name__: library.__version__ for library in libraries},
         "libc": list(platform.libc_ver()),
         "simd": np.show_config(mode="dicts")["SIMD Extensions"]["found"],
-        "blas": sorted(f"{b['version']} {b['architecture']}" for b in threadpool_info()),
+        "blas": sorted({f"{pool['version']} {pool['architecture']}" for pool in blas}),
     }
 
 
