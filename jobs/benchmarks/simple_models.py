@@ -130,9 +130,7 @@ class LabelGaussians:
 
     def in_input_units(self, norm: float) -> LabelGaussians:
         """The model of rows that are ``norm`` times as long."""
-        return LabelGaussians(
-            self.weights, norm * self.means, self.axes, norm**2 * self.variances
-        )
+        return LabelGaussians(self.weights, norm * self.means, self.axes, norm**2 * self.variances)
 
 
 # The two simplest ---------------------------------------------------------------------------
@@ -168,7 +166,7 @@ def _sphere(weights: Floats, means: Floats, variance: float) -> LabelGaussians:
 def _shrunk_means(
     rows: Rows, budget: Budget, count_share: float, sum_share: float
 ) -> tuple[Floats, Floats]:
-    """Counts (labels,) and means (labels, d), each mean drawn toward the common one by its noise."""
+    """Counts (labels,) and means (labels, d), each drawn toward the common one by its noise."""
     counts = np.maximum(budget.answer(rows.counts(), count_share, 1.0), _LEAST_COUNT)
     sums = budget.answer(rows.sums(rows.unit), sum_share, 1.0)
     noise = 1 / (budget.mu * math.sqrt(sum_share))
@@ -178,7 +176,7 @@ def _shrunk_means(
         return counts, centre[None]
     apart = sums / counts[:, None] - centre
     energy = rows.width * (noise / counts) ** 2
-    kept = [_kept(row, one) for row, one in zip(apart, energy, strict=True)]
+    kept = [_kept(row, noise_energy) for row, noise_energy in zip(apart, energy, strict=True)]
     return counts, centre + np.array(kept)[:, None] * apart
 
 
