@@ -22,9 +22,9 @@ Known mixtures have a column for the truth, and their gap is the KL divergence o
 it. The mixture, its rows and the noise are new for each seed; of a data set only the noise is.
 
 No choice looks at the test split: releases and models take no option from it, and their constants
-were chosen on training rows. Data sets are the folders below ``--data`` (``make data`` builds some);
-the first n rows are those of a permutation seeded with 0. Absent sets are skipped. A release that
-is refused, fails, or takes longer than ``--time-limit`` seconds is shown as that.
+were chosen on training rows. Data sets are the folders below ``--data``, of which ``make data``
+builds some; the first n rows are those of a permutation seeded with 0. Absent sets are skipped. A
+release that is refused, fails, or takes longer than ``--time-limit`` seconds is shown as that.
 """
 
 from __future__ import annotations
