@@ -138,10 +138,13 @@ class LabelGaussians:
 
 def sphere(rows: Rows, budget: Budget) -> LabelGaussians:
     """Means of labels, shrunk together, and one variance."""
-    counts, means = _shrunk_means(rows, budget, count_share=0.03, sum_share=0.85)
+    # Of the least expected KL divergence, for rows of a third of the bound's squared length: noise
+    # in means costs it labels^2 d^2 / 2 over their share, noise in the variance d 1.2^4 9 / 4.
+    share = 0.97 / (1 + 0.4 * rows.labels * math.sqrt(rows.width))
+    counts, means = _shrunk_means(rows, budget, count_share=0.03, sum_share=0.97 - share)
     weights = counts / counts.sum()
     residuals = clipped(rows.unit - means[rows.y], 1.2)
-    total = budget.answer((residuals**2).sum(), 0.12, 1.2**2) / counts.sum()
+    total = budget.answer((residuals**2).sum(), share, 1.2**2) / counts.sum()
     variance = max(float(total), _LEAST_SPREAD) / rows.width
     return _sphere(weights, means, variance).in_input_units(rows.norm)
 
@@ -187,9 +190,11 @@ def _kept(vector: Floats, noise_energy: float) -> float:
 
 # The stages ---------------------------------------------------------------------------------
 
-_CENTRE_SHARES = (0.010, 0.035, 0.005)
+_CENTRE_SHARES = (0.01, 0.03, 0.01)
 """Budget for the number of rows, their sum, their squared lengths."""
 _CENTRE = sum(_CENTRE_SHARES)
+_SURE = 1.5
+"""A spread smaller than so many standard errors is not believed: it would clip nearly all rows."""
 _RADIUS, _TIGHT, _LOOSE = 1.2, 0.9, 1.5
 """Clipping radii of sums, second moments and squared lengths, in root mean squares of a row."""
 _LOOK_RADIUS = 1.1
@@ -219,7 +224,7 @@ class Allocation:
 def stages(rows: Rows, budget: Budget) -> LabelGaussians:
     """Centre, means of labels, one covariance, and the means again along its axes."""
     d, X = rows.width, rows.unit
-    n, centre, spread = _centre(X, budget)
+    n, centre, spread, least = _centre(X, budget)
     shares = Allocation.of(n, d, rows.labels, budget.mu)
 
     Z = X - centre
@@ -231,7 +236,7 @@ def stages(rows: Rows, budget: Budget) -> LabelGaussians:
     noise = (radius / (budget.mu * math.sqrt(0.95 * shares.means) * counts)) ** 2
     about = _first_means(means, noise)
 
-    within = max(spread - float(weights @ (about**2).sum(axis=1)), _LEAST_SPREAD)
+    within = max(spread - float(weights @ (about**2).sum(axis=1)), least)
     axes, variances = _pooled(Z - about[rows.y], n, within, shares.pooled, budget)
     if rows.labels == 1:
         return LabelGaussians(weights, centre + about, axes, variances).in_input_units(rows.norm)
@@ -242,14 +247,15 @@ def stages(rows: Rows, budget: Budget) -> LabelGaussians:
     return released.in_input_units(rows.norm)
 
 
-def _centre(X: Floats, budget: Budget) -> tuple[float, Floats, float]:
-    """Number of rows, their mean (d,), and their mean squared distance from it."""
+def _centre(X: Floats, budget: Budget) -> tuple[float, Floats, float, float]:
+    """Number of rows, their mean (d,), their mean squared distance from it, and its least value."""
     n = max(float(budget.answer(float(len(X)), _CENTRE_SHARES[0], 1.0)), 20.0)
     mean = budget.answer(X.sum(axis=0), _CENTRE_SHARES[1], 1.0) / n
     noise = X.shape[1] / (budget.mu**2 * _CENTRE_SHARES[1] * n**2)
     mean = mean * _kept(mean, noise)
     squared = float(budget.answer((X**2).sum(), _CENTRE_SHARES[2], 1.0)) / n
-    return n, mean, min(max(squared - float(mean @ mean), _LEAST_SPREAD), 1.0)
+    least = max(_SURE / (budget.mu * math.sqrt(_CENTRE_SHARES[2]) * n), _LEAST_SPREAD)
+    return n, mean, min(max(squared - float(mean @ mean), least), 1.0), min(least, 1.0)
 
 
 def _first_means(means: Floats, noise: Floats) -> Floats:

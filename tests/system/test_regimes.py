@@ -196,6 +196,15 @@ def test_a_model_spends_the_whole_budget_and_no_more(
         budget.noise(0.01, 1.0)
 
 
+def test_a_loose_bound_and_few_rows_clip_no_more_than_they_should(models: ModuleType) -> None:
+    # Rows a tenth as long as the bound: the noise in their spread is larger than the spread.
+    rng = np.random.default_rng(11)
+    rows = models.Rows(rng.normal(0, 1.0, (1000, 8)), np.zeros(1000, np.int64), 1, 28.0)
+    for seed in range(20):
+        found = models.stages(rows, models.Budget(0.27, np.random.default_rng(seed)))
+        assert found.variances.sum() > 4
+
+
 def test_noise_has_the_scale_that_a_share_buys(models: ModuleType) -> None:
     budget = models.Budget(2.0, np.random.default_rng(0))
     draws = np.std([float(budget.answer(0.0, 1e-5, 3.0)) for _ in range(4000)])
@@ -248,4 +257,4 @@ def test_stages_with_little_noise_are_the_rows_own_moments(models: ModuleType) -
     assert found.means == pytest.approx(means, abs=0.01)
     released = (found.axes * found.variances) @ found.axes.T
     assert np.trace(released) == pytest.approx(np.trace(covariance), rel=0.05)
-    assert np.linalg.norm(released - covariance) < 0.1 * np.linalg.norm(covariance)
+    assert np.linalg.norm(released - covariance) < 0.2 * np.linalg.norm(covariance)
