@@ -49,7 +49,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simple_models
-from mixtures import Known, Recipe, shape, spread_apart
+from mixtures import KnownMixture, Recipe, shape, spread_apart
 from numpy.typing import NDArray
 from simple_models import Budget, Rows
 from threadpoolctl import threadpool_limits
@@ -269,7 +269,7 @@ def _known_split(cell: Cell, truth: Mixture, recipe: Recipe, seed: int) -> Split
     # A bound as somebody would state it who knows the scale; rows of its own show it.
     trial, _ = truth.sample(FRESH_ROWS, np.random.SeedSequence([seed, 3]))
     norm = round(1.3 * float(np.quantile(np.linalg.norm(trial, axis=1), 0.999)), 3)
-    known = Known(recipe, seed, truth, norm)
+    known = KnownMixture(recipe, seed, truth, norm)
     (X, y), (fresh, fresh_y) = known.labelled_rows(), known.labelled_fresh(FRESH_ROWS)
     if not cell.labels:
         y, fresh_y = np.zeros_like(y), np.zeros_like(fresh_y)
