@@ -158,6 +158,19 @@ def test_the_worst_cell_comes_first(regimes: ModuleType) -> None:
     ]
 
 
+def test_labels_that_are_nearest_means_are_compared_with_the_stages(regimes: ModuleType) -> None:
+    for make, best in ((regimes.folder_split, "nearest"), (regimes.cut_split, "stages")):
+        cell = regimes.Cell("set", 100, 2, 20, 1.0, make)
+        accuracies = {"release": 70.0, "nearest": 80.0, "stages": 60.0}
+        outcomes = {
+            name: regimes.Outcome([{"accuracy": value}], [0.0])
+            for name, value in accuracies.items()
+        }
+        result = regimes.Result(cell, outcomes)
+        assert result.best == best
+        assert result.regret() == 70 - accuracies[best]
+
+
 def test_cells_are_told_apart_by_their_names(regimes: ModuleType) -> None:
     names = [cell.name for cell in regimes.CELLS]
     assert len(set(names)) == len(names)
