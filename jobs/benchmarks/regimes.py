@@ -18,14 +18,15 @@ Each cell compares
 
 The regret is the release less the best of the simple models that can be sampled, by means over
 seeds. The worst cell comes first, in units of its tolerance: half a point of accuracy, or .005 nats
-a dimension. Labels of a ``.cut`` set are nearest means by construction, so only ``stages`` counts there.
-Known mixtures have a column for the truth, and their gap is the KL divergence of the release from
-it. The mixture, its rows and the noise are new for each seed; of a data set only the noise is.
+a dimension. Labels of a ``.cut`` set are nearest means by construction, so only ``stages`` counts
+there. Known mixtures have a column for the truth, and their gap is the KL divergence of the release
+from it. The mixture, its rows and the noise are new for each seed; of a data set only the noise is.
 
 No choice looks at the test split: releases and models take no option from it, and the constants of
-simple models were chosen on held-out training rows and known mixtures. Data sets are the folders below ``--data``, of which ``make data``
-builds some; the first n rows are those of a permutation seeded with 0. Absent sets are skipped. A
-release that is refused, fails, or takes longer than ``--time-limit`` seconds is shown as that.
+simple models were chosen on held-out training rows and known mixtures. Data sets are the folders
+below ``--data``, of which ``make data`` builds some; the first n rows are those of a permutation
+seeded with 0. Absent sets are skipped. A release that is refused, fails, or takes longer than
+``--time-limit`` seconds is shown as that.
 """
 
 from __future__ import annotations
