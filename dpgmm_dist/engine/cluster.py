@@ -236,6 +236,9 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
     """Start the workers asked for, or connect to a running scheduler."""
     import dask
 
+    # First: its import adds Dask's defaults, which would end with the settings below.
+    import distributed  # noqa: F401
+
     settings = {
         # None: what was asked of a worker that has died would be asked again for minutes, and Dask
         # makes its results again anyway.
