@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ..system.troubled import Job, dask_cluster, ended, stopped, trouble, until
+from ..system.stopping_driver import stopped
+from ..system.troubled import Job, dask_cluster, ended, trouble, until
 
 
 def test_a_task_that_needs_more_memory_than_any_worker_has_is_exit_code_5(tmp_path: Path) -> None:

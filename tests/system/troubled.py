@@ -285,12 +285,7 @@ def dask_cluster(folder: Path, env: dict[str, str], workers: int = 2) -> Iterato
         yield Cluster(json.loads(file.read_text())["address"], scheduler, found, log)
 
 
-def stopped(process: int) -> bool:
-    """Whether a process has been stopped, and may be continued."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def until(happens: Callable[[], bool], what: str, patience: float = 120) -> None:
+def until(happens: Callable[[], bool], what: str, patience: float = 300) -> None:
     """Wait for something that comes; the time is only for when it never does."""
     deadline = time.monotonic() + patience
     while not happens():
