@@ -38,7 +38,6 @@ def test_a_worker_killed_in_every_pass_changes_nothing(tmp_path: Path) -> None:
     assert [now for now, _ in job.happened()] == passes == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.timeout(150)
 def test_a_result_whose_worker_has_just_died_is_made_again(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -47,6 +46,8 @@ def test_a_result_whose_worker_has_just_died_is_made_again(
     short = {"distributed.comm.retry.count": 5, "distributed.deploy.lost-worker-timeout": "1ms"}
     with json_log(), dask.config.set(short), open_engine(workers=1) as engine:
         assert isinstance(engine, DaskEngine)
+        assert dask.config.get("distributed.comm.retry.count") == 0
+        assert dask.config.get("distributed.deploy.lost-worker-timeout") == "300s"
         future = engine.client.submit(os.getpid, pure=False)
         first = future.result()
         os.kill(first, signal.SIGKILL)

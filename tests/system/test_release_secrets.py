@@ -201,7 +201,7 @@ def test_an_unexpected_failure_is_named_by_its_type_alone(tmp_path):
         [sys.executable, "-c", broken, "release", str(spec), "--output", str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=environment(),
         check=False,
     )

@@ -275,7 +275,7 @@ def test_local_workers_are_not_open_to_the_network(tmp_path: Path):
     script = tmp_path / "listening.py"
     script.write_text(LISTENING)
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=True
     )
     assert set(done.stdout.split()) == {"127.0.0.1"}
     assert done.stderr == ""
