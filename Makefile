@@ -17,8 +17,6 @@ STAMP := $(VENV)/.dpgmm-installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 JOBS ?= 2
-# AGAIN=--last-failed runs only what failed before.
-AGAIN ?=
 
 help:
 	@sed -n '1,8s/^# \{0,1\}//p' Makefile
@@ -45,13 +43,13 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
 
 test: $(STAMP)
-	$(PYTEST) -n $(JOBS) -m "not slow and not system_external" $(AGAIN)
+	$(PYTEST) -n $(JOBS) -m "not slow and not system_external"
 
 # What cannot be installed here (no root, no npm) skips with its reason.
 test-external: $(STAMP)
 	@set -e; for script in tests/external/install_*.sh; do \
 	  PYTHON=$(CURDIR)/$(BIN)/python bash "$$script"; done
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" $(AGAIN) tests/external
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" tests/external
 
 test-all: $(STAMP)
 	$(PYTEST) -n $(JOBS)

@@ -19,6 +19,8 @@ import typer
 RUN_ID = "DPGMM_RUN_ID"
 """The environment may name the run, so that lines can be found by the scheduler's own name."""
 
+_ENGINE = logging.getLogger("dpgmm_dist.engine")
+
 
 class LogFormat(StrEnum):
     """How stderr is written."""
@@ -74,7 +76,14 @@ def open_log(kind: LogFormat) -> Log:
     _current = Log(kind)
     if _current.structured:
         _take_over()
+    hear_engine()
     return _current
+
+
+def hear_engine() -> None:
+    """Say what the engine logs; in JSON also, at level debug, the originals of libraries."""
+    _ENGINE.handlers, _ENGINE.propagate = [_Handler()], False
+    _ENGINE.setLevel(logging.DEBUG if _current.structured else logging.INFO)
 
 
 def close_log() -> None:
@@ -83,28 +92,21 @@ def close_log() -> None:
     if _current.structured:
         logging.captureWarnings(False)
     _current = Log()
+    _ENGINE.handlers, _ENGINE.propagate = [], True
+    _ENGINE.setLevel(logging.NOTSET)
 
 
 class _Handler(logging.Handler):
+    """Says records as lines of this run; what dpgmm itself logs names its event."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        level = record.levelname.lower()
-        log().say(record.getMessage(), level=level, event="library", logger=record.name)
+        event = getattr(record, "event", "library")
+        fields = {"logger": getattr(record, "logger", record.name)} if event == "library" else {}
+        log().say(record.getMessage(), level=record.levelname.lower(), event=event, **fields)
 
 
 def _take_over() -> None:
-    """Records that reach stderr as text become objects: from the root, and from Dask."""
+    """Records that reach stderr as text become objects."""
     logging.captureWarnings(True)
     logging.lastResort = None
     logging.getLogger().handlers = [_Handler(logging.WARNING)]
-
-
-def take_over_dask() -> None:
-    """Dask gives its loggers handlers of their own when it is first imported."""
-    if not log().structured:
-        return
-    import distributed  # noqa: F401 - adds its handlers when it is first imported
-
-    for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] in ("distributed", "bokeh", "tornado"):
-            logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = [], True

@@ -13,7 +13,7 @@ import typer
 
 from dpgmm_dist.cli import synthetic
 from dpgmm_dist.cli.ledger import app as ledger_app
-from dpgmm_dist.cli.log import LogFormat, open_log, take_over_dask
+from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
     Date,
     Json,
@@ -196,8 +196,6 @@ def release(
         release_id = _new_release_id()
         log.say(f"release id {release_id} (to resume: --release-id)", event="release_id")
     log.release_id = release_id
-    if workers or scheduler or scheduler_file or parsed.cluster.kind != "threads":
-        take_over_dask()
     with (
         metrics_of_run(metrics_file, log.run, release_id) as metrics,
         open_engine(workers, scheduler, scheduler_file, cluster_config(parsed.cluster)) as engine,

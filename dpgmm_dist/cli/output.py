@@ -12,7 +12,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from dpgmm_dist.cli.log import close_log, log
+from dpgmm_dist.cli.log import close_log, hear_engine, log
 from dpgmm_dist.errors import DpgmmError
 
 P = ParamSpec("P")
@@ -30,6 +30,7 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        hear_engine()
         try:
             return command(*args, **kwargs)
         except (typer.Exit, typer.Abort, BrokenPipeError):

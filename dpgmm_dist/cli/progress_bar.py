@@ -66,7 +66,9 @@ def _quarters(show: Callable[[PassProgress, int], None]) -> Progress:
 
 
 def _line(stream: TextIO, event: PassProgress, percent: int) -> None:
-    print(f"dpgmm: {describe(event)}: {percent}%", file=stream, flush=True)
+    # In one piece: print writes the end of a line by itself, and other threads write lines too.
+    stream.write(f"dpgmm: {describe(event)}: {percent}%\n")
+    stream.flush()
 
 
 def _structured(event: PassProgress, percent: int) -> None:

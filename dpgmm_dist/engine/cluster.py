@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from dpgmm_dist.data.blocks import PlanUnit
@@ -28,6 +29,12 @@ from dpgmm_dist.engine.dask_arrays import (
     require_array_source,
     scattered,
 )
+from dpgmm_dist.engine.dask_logs import (
+    dask_logs,
+    hear_workers,
+    originals_wanted,
+    take_over_in_worker,
+)
 from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.passes.run import PassContext, run_unit
@@ -39,10 +46,7 @@ _RETRIES = 2
 _WAVE_PER_THREAD = 4
 _WAVES_AHEAD = 2
 _CONNECT_SECONDS = 30
-_QUIET_IN_DRIVER = (
-    *("distributed.client", "distributed.scheduler", "distributed.core", "distributed.batched"),
-    "tornado.application",
-)
+_NEVER = logging.CRITICAL + 1
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
 """Kinds of clusters that are not started by this process, which would switch it off."""
 # Dask's nanny sets MALLOC_TRIM_THRESHOLD_ so low that every block's buffers are returned to the
@@ -217,41 +221,23 @@ def _version() -> str:
     return __version__
 
 
-def _leave_it_to_the_driver() -> None:
+def _leave_it_to_the_driver(dask_worker: Any, *, with_originals: bool) -> None:
     """Runs on local workers: the driver alone reports failures and acts on Ctrl-C.
 
-    Workers would write tracebacks for failed tasks and for heartbeats that meet the end of a job.
     Ctrl-C reaches every process of a terminal's job, and workers end when the driver says so.
     """
-    for name in ("distributed", "distributed.worker", "distributed.core", "tornado.application"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    take_over_in_worker(dask_worker, with_originals)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _dask_is_quiet() -> Iterator[None]:
-    """The driver says in one line what failed; Dask's parts in this process would add tracebacks.
-
-    They would also tell of what they then mended. That a worker ended, its nanny still says.
-    """
-    import distributed  # noqa: F401 - sets the levels of its loggers when it is first imported
-
-    loggers = [logging.getLogger(name) for name in _QUIET_IN_DRIVER]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager
 def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
     """Start the workers asked for, or connect to a running scheduler."""
     import dask
+
+    # First: its import adds Dask's defaults, which would end with the settings below.
+    import distributed  # noqa: F401
 
     settings = {
         # None: what was asked of a worker that has died would be asked again for minutes, and Dask
@@ -267,7 +253,7 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
     }
-    with dask.config.set(settings), _dask_is_quiet(), ExitStack() as stack:
+    with dask.config.set(settings), dask_logs() as logs, ExitStack() as stack:
         try:
             client = _client(stack, wanted)
         except DpgmmError:
@@ -280,6 +266,7 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
                 f"no Dask cluster at {where} ({type(error).__name__}): check the address and that "
                 "the scheduler is running"
             ) from None
+        stack.callback(logs.end)
         _check_versions(client)
         yield DaskEngine(
             client,
@@ -289,7 +276,18 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
 
 
 def _dashboard(client: Any) -> str | None:
-    if "dashboard" not in client.scheduler_info(n_workers=0).get("services", {}):
+    """Link to the dashboard, where there is one: not without bokeh, nor with --no-dashboard."""
+
+    # Defined here, so that its code travels: the scheduler may not have dpgmm_dist.
+    def serves_dashboard(dask_scheduler: Any) -> bool:
+        served = dask_scheduler.http_application.applications
+        kinds = [kind for application in served for kind in type(application).__mro__]
+        return any(kind.__module__.startswith("bokeh.") for kind in kinds)
+
+    try:
+        if not client.run_on_scheduler(serves_dashboard):
+            return None
+    except Exception:  # a scheduler that does not say: its dashboard is not said either
         return None
     link: str | None = client.dashboard_link
     return link
@@ -359,13 +357,18 @@ def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
             memory_limit=wanted.memory or "auto",
             threads_per_worker=1,
             processes=True,
+            silence_logs=_NEVER,  # of workers that are not yet taken over
             # No dashboard. Without an address Dask takes port 8787 and warns if it is taken; an
             # address without a host would be open to the network.
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         )
     )
     client = stack.enter_context(start.Client(cluster))
-    client.register_worker_callbacks(setup=_leave_it_to_the_driver)
+    if originals_wanted():
+        hear_workers(client)
+    client.register_worker_callbacks(
+        setup=partial(_leave_it_to_the_driver, with_originals=originals_wanted())
+    )
     return client
 
 

@@ -128,7 +128,7 @@ def test_children_of_a_process_draw_their_own_noise(how, tmp_path):
     script = tmp_path / "children.py"
     script.write_text(CHILDREN)
     done = subprocess.run(
-        [sys.executable, str(script), how], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, str(script), how], capture_output=True, text=True, timeout=300, check=True
     )
     drawn = done.stdout.split()
     assert len(drawn) == 16
@@ -147,7 +147,7 @@ def test_two_runs_of_one_program_draw_their_own_noise():
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=True,
             env={"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"},
         ).stdout.split()

@@ -267,6 +267,6 @@ def test_processes_draw_distinct_noise(method: str) -> None:
     source.draw(2.0**50, 1)
     with multiprocessing.get_context(method).Pool(3) as pool:
         tasks = [pool.apply_async(source.draw, (2.0**50, 16)) for _ in range(3)]
-        samples = [int(n) for task in tasks for n in task.get(60)]
+        samples = [int(n) for task in tasks for n in task.get(300)]
     samples += [int(n) for n in source.draw(2.0**50, 16)]
     assert len(set(samples)) == 64

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from .command_server import run_command
+
 LABELS = (3, 5)
 WIDTH = 3
 
@@ -32,17 +34,10 @@ def environment(more: Mapping[str, object] | None = None) -> dict[str, str]:
 
 
 def dpgmm(
-    *arguments: object, env: Mapping[str, object] | None = None, timeout: float = 300
+    *arguments: object, env: Mapping[str, object] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command and return what it printed."""
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env=environment(env),
-        check=False,
-    )
+    """Run the command in a process of its own and return what it printed."""
+    return run_command([str(argument) for argument in arguments], environment(env))
 
 
 def done(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -5,13 +5,18 @@ Everything else that may befall a cluster: tests/external/test_cluster_faults.py
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dask
 import pytest
 
+from dpgmm_dist.cli.log import LogFormat, close_log, open_log
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.cluster import DaskEngine
 
@@ -25,19 +30,43 @@ def test_a_worker_killed_in_every_pass_changes_nothing(tmp_path: Path) -> None:
         trouble("kill", passes=(0, 2, 4), file="part-001.parquet"),
         trouble("kill", passes=(1, 3, 5), file="part-010.parquet"),
     )
-    job.require_done(job.run())
+    result = job.run()
+    job.require_done(result)
+    # The second kill leaves no worker that was not started again.
+    assert "dpgmm: warning: a worker was lost; it is started again" in result.stderr
     passes = list(range(len(job.answers())))
     assert [now for now, _ in job.happened()] == passes == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.timeout(150)
-def test_a_result_whose_worker_has_just_died_is_made_again() -> None:
+def test_a_result_whose_worker_has_just_died_is_made_again(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """With Dask's settings it would be asked of the dead worker for minutes, and the worker would
     not be started again where that takes longer than something is waited for."""
     short = {"distributed.comm.retry.count": 5, "distributed.deploy.lost-worker-timeout": "1ms"}
-    with dask.config.set(short), open_engine(workers=1) as engine:
+    with json_log(), dask.config.set(short), open_engine(workers=1) as engine:
         assert isinstance(engine, DaskEngine)
+        assert dask.config.get("distributed.comm.retry.count") == 0
+        assert dask.config.get("distributed.deploy.lost-worker-timeout") == "300s"
         future = engine.client.submit(os.getpid, pure=False)
         first = future.result()
         os.kill(first, signal.SIGKILL)
         assert future.result() not in (first, os.getpid())
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    [lost] = [line for line in lines if line["event"] != "library"]
+    assert (lost["event"], lost["level"]) == ("worker_lost", "warning")
+    assert {line["level"] for line in lines if line["event"] == "library"} == {"debug"}
+    originals = {(line.get("logger"), line["message"]) for line in lines}
+    assert ("distributed.nanny", "Restarting worker (status=Status.running)") in originals
+
+
+@contextmanager
+def json_log() -> Iterator[None]:
+    """This process logs as the command does with ``--log-format json``."""
+    handlers, last = logging.getLogger().handlers, logging.lastResort
+    open_log(LogFormat.json)
+    try:
+        yield
+    finally:
+        close_log()
+        logging.getLogger().handlers, logging.lastResort = handlers, last

@@ -104,7 +104,7 @@ def test_twenty_thousand_files(tmp_path: Path) -> None:
         open_engine(scheduler_file=str(file)) as engine,
     ):
         assert isinstance(engine, DaskEngine)
-        engine.client.wait_for_workers(2, timeout=60)
+        engine.client.wait_for_workers(2, timeout=300)
         watched = Watched(engine.client, scheduler)
         release(spec, output=str(tmp_path / "there"), engine=watched, **noise)
     assert watched.planned_on_workers == FILES // 200

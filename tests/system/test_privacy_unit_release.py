@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,8 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-from .releases import command, digests, done, dpgmm, environment, receipt, write_spec
+from .releases import digests, done, dpgmm, environment, receipt, write_spec
+from .stopping_driver import stopping, wait_until_stopped
 
 NOISE = ("--insecure-test-noise", 7, "--release-id", "units")
 WIDTH = 3
@@ -106,14 +105,11 @@ def test_scratch_is_cleaned_after_a_failure_and_a_kill(tmp_path):
     data = write(tmp_path / "data", people())
     spec = spec_of(tmp_path, data, "rows")
     arguments = ("release", spec, "--output", tmp_path / "out", *NOISE, "--scratch", scratch)
-    with subprocess.Popen(
-        command(*arguments), env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not list(scratch.glob("*/spread/*.parquet")) and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    driver = stopping("answer-0000.bin", *arguments)
+    with subprocess.Popen(driver, env=environment(), **quiet) as process:
+        wait_until_stopped(process)
+        process.kill()
     assert list(scratch.iterdir())
     # The next run removes it, resumes, and gives what an undisturbed one gives.
     done(*arguments)

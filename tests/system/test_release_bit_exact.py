@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from ..queries import put_whole, shared_file
 from .releases import LABELS, WIDTH, Rows, digests, done, environment, labelled, write_spec
+from .troubled import until
 
 NOISE = ("--insecure-test-noise", 7, "--release-id", "bit-exact")
 ROWS = Rows.make()
@@ -104,9 +104,7 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
     where = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
     processes = [run([*dask, "scheduler", "--port", "0", *where])]
     try:
-        deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(file.exists, "the scheduler's file")
         processes += [
             run([*dask, "worker", *where, "--nthreads", "2", "--no-nanny"]) for _ in range(2)
         ]

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
 
 from .releases import Rows, command, digests, done, dpgmm, environment, labelled, write_spec
+from .stopping_driver import stopping, wait_until_stopped
 from .troubled import strange
 
 ROWS = Rows.make(3000)
@@ -50,12 +50,14 @@ def answers(ledger: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-def start(spec: Path, *options: object) -> subprocess.Popen[str]:
-    """The release "week-1", in a process group of its own so that a test can stop all of it."""
-    return subprocess.Popen(
-        command(
-            "release", spec, "--output", spec.parent / "out", "--release-id", "week-1", *options
-        ),
+def start(spec: Path, *options: object, stop_at: str | None = None) -> subprocess.Popen[str]:
+    """The release "week-1", in a process group of its own so that a test can stop all of it.
+
+    With ``stop_at`` it is returned when it has stopped at that moment.
+    """
+    words = ("release", spec, "--output", spec.parent / "out", "--release-id", "week-1", *options)
+    process = subprocess.Popen(
+        command(*words) if stop_at is None else stopping(stop_at, *words),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,29 +66,22 @@ def start(spec: Path, *options: object) -> subprocess.Popen[str]:
         # A shell's background job, such as a whole test run, would hand down "ignore Ctrl-C".
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    if stop_at is not None:
+        wait_until_stopped(process)
+    return process
 
 
-def when(
-    happens: Callable[[], bool], process: subprocess.Popen[str], patience: float = 120
-) -> bool:
-    """Wait until something is seen; False when the process ended first."""
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if happens():
-            return True
-        if process.poll() is not None:
-            return False
-        time.sleep(0.001)
-    raise AssertionError("nothing happened")
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate(timeout=300)
 
 
-def stop(process: subprocess.Popen[str], number: int, whole_group: bool = False) -> str:
-    if whole_group:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
-    return stderr
+def interrupt(process: subprocess.Popen[str], whole_group: bool) -> str:
+    """Ctrl-C, for a driver that is stopped; what it says then."""
+    signalled = os.killpg if whole_group else os.kill
+    signalled(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
+    return process.communicate(timeout=300)[1]
 
 
 def check_nothing_released(spec: Path) -> None:
@@ -104,43 +99,35 @@ def check_resumed(spec: Path, ledger: Path, before: dict[str, bytes]) -> None:
     assert verify_release(str(spec.parent / "out")).exit_code == 0
 
 
-# What the killer waits for: moments of a release, from before its charge to its last answer.
-MOMENTS: dict[str, Callable[[Path, Path], bool]] = {
-    "the claim": lambda out, ledger: (out / "_claim.json").exists(),
-    "the charge": lambda out, ledger: charges(ledger) > 0,
-    "the last query": lambda out, ledger: (ledger / "journal/week-1/query-0005.bin").exists(),
-    "the first file": lambda out, ledger: (out / "mixture.parquet").exists(),
+# Where the driver is killed: moments of a release, from before its charge to its last answer.
+MOMENTS = {
+    "the claim": "_claim.json",
+    "the charge": "ledger/00000001.json",
+    "the last query": "query-0005.bin",
+    "the first file": "mixture.parquet",
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_release_resumes_and_is_charged_once(moment, spec, ledger):
-    process = start(spec)
-    out = spec.parent / "out"
-    assert when(lambda: MOMENTS[moment](out, ledger), process)
-    stop(process, signal.SIGKILL)
-    assert charges(ledger) <= 1
-    if moment == "the charge":
-        assert charges(ledger) == 1
+    kill(start(spec, stop_at=MOMENTS[moment]))
+    assert charges(ledger) == (0 if moment == "the claim" else 1)
     before = answers(ledger)
-    if not (out / "release.json").exists():  # killed too late to matter
-        check_nothing_released(spec)
+    assert len(before) == {"the last query": 5, "the first file": 6}.get(moment, 0)
+    check_nothing_released(spec)
     check_resumed(spec, ledger, before)
 
 
 def test_a_release_killed_again_and_again_ends_with_one_charge(spec, ledger):
     """Killed later and later, each time under the same id, until it is done."""
     before: dict[str, bytes] = {}
-    for index in range(0, 12, 2):
-        process = start(spec)
-        done_already = not when(lambda i=index: len(answers(ledger)) > i, process)
-        stop(process, signal.SIGKILL)
+    for index in range(0, 6, 2):
+        kill(start(spec, stop_at=f"answer-{index:04d}.bin"))
         after = answers(ledger)
         assert {name: after[name] for name in before} == before
+        assert len(after) == index + 1
         before = after
         assert charges(ledger) == 1
-        if done_already:
-            break
     check_resumed(spec, ledger, before)
 
 
@@ -150,10 +137,7 @@ def test_a_resumed_release_is_the_one_that_would_have_been(tmp_path):
     spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled())
     noise = ("--insecure-test-noise", 7)
     done("release", spec, "--output", tmp_path / "whole", "--release-id", "week-1", *noise)
-    process = start(spec, *noise)
-    journal = tmp_path / "out" / "_journal" / "week-1"
-    assert when(lambda: len(list(journal.glob("answer-*.bin"))) > 2, process)
-    stop(process, signal.SIGKILL)
+    kill(start(spec, *noise, stop_at="answer-0002.bin"))
     check_nothing_released(spec)
     done("release", spec, "--output", tmp_path / "out", "--release-id", "week-1", *noise)
     names = ("mixture.parquet", "transform.parquet", "receipt.json")
@@ -161,9 +145,7 @@ def test_a_resumed_release_is_the_one_that_would_have_been(tmp_path):
 
 
 def test_another_specification_under_a_killed_releases_id_is_refused(spec, ledger):
-    process = start(spec)
-    assert when(lambda: charges(ledger) > 0, process)
-    stop(process, signal.SIGKILL)
+    kill(start(spec, stop_at=MOMENTS["the charge"]))
     other = ("release", spec, "--output", spec.parent / "elsewhere", "--release-id", "week-1")
     result = dpgmm(*other, "--set", "model.components=2")
     assert result.returncode == 2
@@ -173,9 +155,7 @@ def test_another_specification_under_a_killed_releases_id_is_refused(spec, ledge
 
 
 def test_a_charged_id_without_its_journal_is_refused(spec, ledger):
-    process = start(spec)
-    assert when(lambda: len(answers(ledger)) > 0, process)
-    stop(process, signal.SIGKILL)
+    kill(start(spec, stop_at="answer-0000.bin"))
     shutil.rmtree(ledger / "journal" / "week-1")
     result = dpgmm("release", spec, "--output", spec.parent / "out", "--release-id", "week-1")
     assert result.returncode == 4
@@ -187,12 +167,11 @@ def test_a_charged_id_without_its_journal_is_refused(spec, ledger):
 @pytest.mark.parametrize("lag", ["together", "the charge", "the last query"])
 def test_two_drivers_of_one_id_end_with_one_release(lag, spec, ledger):
     """Started at once, or the second while the first is at work: the second joins."""
-    first = start(spec)
-    if lag != "together":
-        assert when(lambda: MOMENTS[lag](spec.parent / "out", ledger), first)
+    first = start(spec, stop_at=MOMENTS.get(lag))
     second = start(spec)
+    first.send_signal(signal.SIGCONT)
     for process in (first, second):
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
         assert "released" in stdout
         assert str(spec.parent / "out") in stdout
@@ -210,7 +189,7 @@ def test_two_drivers_of_one_id_and_two_specifications(spec, ledger):
         privacy={"ledger": str(ledger), "epsilon": 0.5},
     )
     both = [start(spec), start(other)]
-    errors = [process.communicate(timeout=120)[1] for process in both]
+    errors = [process.communicate(timeout=300)[1] for process in both]
     codes = [process.returncode for process in both]
     assert sorted(codes) == [0, 2], errors
     assert "specification" in errors[codes.index(2)]
@@ -219,9 +198,7 @@ def test_two_drivers_of_one_id_and_two_specifications(spec, ledger):
 
 
 def test_a_changed_input_is_refused_on_resuming(spec, ledger):
-    process = start(spec)
-    assert when(lambda: len(answers(ledger)) > 0, process)
-    stop(process, signal.SIGKILL)
+    kill(start(spec, stop_at="answer-0000.bin"))
     Rows.make(500, seed=9).write(spec.parent / "data", files=1)
     result = dpgmm("release", spec, "--output", spec.parent / "out", "--release-id", "week-1")
     assert result.returncode == 4
@@ -233,20 +210,21 @@ def test_a_changed_input_is_refused_on_resuming(spec, ledger):
 @pytest.mark.parametrize("whole_group", [False, True])
 def test_an_interrupt_leaves_nothing_half_written(engine, whole_group, spec, ledger):
     """Ctrl-C in a terminal reaches every process of the job; kill -INT, the driver alone."""
-    process = start(spec, *engine)
-    assert when(lambda: len(answers(ledger)) > 1, process)
-    stderr = stop(process, signal.SIGINT, whole_group)
+    process = start(spec, *engine, stop_at="pass 2")
+    stderr = interrupt(process, whole_group)
     assert process.returncode == 130, stderr
     assert strange(stderr) == []
     assert stderr.splitlines()[-1] == "dpgmm: interrupted; a release resumes under its release id"
     check_nothing_released(spec)
     assert left_behind(process.pid) == []
-    check_resumed(spec, ledger, answers(ledger))
+    before = answers(ledger)
+    assert len(before) == 2
+    check_resumed(spec, ledger, before)
 
 
 def left_behind(group: int) -> list[int]:
     """Processes of a group that are still running, after a moment to end."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         alive = [
             pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if runs(pid, group)

@@ -13,7 +13,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from .releases import WIDTH, done, dpgmm, environment, labelled, write_spec
+from .troubled import until
 
 VALUE = 123.456789
 NUMBER = 4711_0815
@@ -114,9 +114,7 @@ def test_a_cluster_whose_worker_fails_logs_no_value(tmp_path):
             for what in (["scheduler", "--port", "0"], ["worker", "--nthreads", "1", "--no-nanny"])
         ]
         try:
-            deadline = time.monotonic() + 60
-            while not file.exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(file.exists, "the scheduler's file")
             spec = write_spec(tmp_path / "spec.yaml", data)
             result = dpgmm(
                 *("release", spec, "--output", tmp_path / "out", "--scheduler-file", file)
@@ -203,7 +201,7 @@ def test_an_unexpected_failure_is_named_by_its_type_alone(tmp_path):
         [sys.executable, "-c", broken, "release", str(spec), "--output", str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env=environment(),
         check=False,
     )

@@ -48,7 +48,7 @@ def flow(home: Path, *options: str, python: str = sys.executable) -> subprocess.
         env=environment({"PYTHONPATH": ROOT}),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=300,
         check=False,
     )
 

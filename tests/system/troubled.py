@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -54,12 +53,6 @@ if __name__ == "__main__":
 """
 
 _PLUGIN = "[fsspec.specs]\ntroubled = troubled_store:TroubledStore\n"
-
-# What Dask says on stderr when a worker ends: true, and no value in it. Nothing else may be there.
-_WORKER_ENDS = re.compile(
-    r"\S+ \S+ - distributed\.nanny(\.memory)? - WARNING - (Restarting worker "
-    r"|Worker tcp\S+ \(pid=\d+\) exceeded 95% memory budget\. Restarting)"
-)
 
 
 def trouble(
@@ -232,12 +225,8 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 
 def strange(stderr: str) -> list[str]:
-    """Lines that are neither the command's own nor about the end of a worker."""
-    return [
-        line
-        for line in stderr.splitlines()
-        if not (line.startswith("dpgmm: ") or _WORKER_ENDS.match(line))
-    ]
+    """Lines that are not the command's own."""
+    return [line for line in stderr.splitlines() if not line.startswith("dpgmm: ")]
 
 
 # ---------------------------------------------------------------- a cluster of other processes
@@ -296,12 +285,7 @@ def dask_cluster(folder: Path, env: dict[str, str], workers: int = 2) -> Iterato
         yield Cluster(json.loads(file.read_text())["address"], scheduler, found, log)
 
 
-def stopped(process: int) -> bool:
-    """Whether a process has been stopped, and may be continued."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def until(happens: Callable[[], bool], what: str, patience: float = 120) -> None:
+def until(happens: Callable[[], bool], what: str, patience: float = 300) -> None:
     """Wait for something that comes; the time is only for when it never does."""
     deadline = time.monotonic() + patience
     while not happens():

@@ -110,7 +110,7 @@ def test_a_missing_tool_gives_a_clear_message(
 @pytest.mark.parametrize("arguments", [["--help"], ["out", "no_such_set"]])
 def test_the_build_script_prints_its_usage(tmp_path: Path, arguments: list[str]) -> None:
     command = ["bash", str(SCRIPTS / "build.sh"), *arguments]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 2
     assert "fashion_scatter128" in result.stderr
 
@@ -118,6 +118,6 @@ def test_the_build_script_prints_its_usage(tmp_path: Path, arguments: list[str])
 def test_the_build_script_skips_a_set_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "data" / "nycflights13").mkdir(parents=True)
     command = ["bash", str(SCRIPTS / "build.sh"), "data", "nycflights13"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert "nycflights13: already built, skipped" in result.stdout

@@ -93,7 +93,7 @@ def write_source(folder: Path, embedding: np.ndarray) -> None:
 
 def cut(source: Path, target: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), str(source), str(target), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_the_script_chooses_rows_by_number_only(tmp_path: Path) -> None:

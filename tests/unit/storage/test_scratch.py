@@ -6,7 +6,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fsspec
@@ -56,7 +55,6 @@ def test_a_later_run_removes_the_folder_of_a_killed_run_and_not_that_of_a_live_o
         other.send_signal(signal.SIGKILL)
         other.wait()
     assert folders(tmp_path) == live
-    time.sleep(0.1)
     with open_scratch(str(tmp_path), "another"):
         assert not set(live) & set(folders(tmp_path))
     assert not folders(tmp_path)
