@@ -16,7 +16,14 @@ import numpy.typing as npt
 from dpgmm_dist.data.lattice import Reals
 from dpgmm_dist.passes.rows import Rows, multiply, stable_order
 from dpgmm_dist.privacy.exact import ExactStatistic
-from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, IntMap, PassQuery, shrink_to_radius
+from dpgmm_dist.privacy.query import (
+    EXACT,
+    FEATURE_RADIUS,
+    Block,
+    IntMap,
+    PassQuery,
+    shrink_to_radius,
+)
 from dpgmm_dist.privacy.sensitivity import block_rows, saturation
 
 Floats = npt.NDArray[np.float64]
@@ -88,6 +95,13 @@ class Kernel:
         d, p = self.query.width, self.query.dimension
         rows = max(_SLICE_ROWS, _SLICE_BYTES // (8 * max(d, p)))
         rows = max(1, min(rows, block_rows(self.query)))
+        self._is_pooled = _is_pooled(self.query)
+        self._has_one_view = all(
+            block.radius in (None, self.radius)
+            and block.axes is None
+            and block.statistic != "square"
+            for block in self.query.blocks
+        )
         self._gathered = np.empty((rows, d))
         self._image = np.empty((rows, p))
         self._mapped = np.empty((rows, p))
@@ -106,6 +120,9 @@ class Kernel:
         ``kept`` (n,), where rows are weighted: how many rows of the row's privacy unit there are.
         """
         weight = self._weights(kept)
+        if self._is_pooled:
+            self._add_pooled(total, Rows(u, None, weight), labels)
+            return
         counts = np.bincount(labels + 1, minlength=len(self.cells_of_label) + 1)
         rows = Rows(u, None, weight)
         if counts.max() < len(labels):
@@ -146,6 +163,22 @@ class Kernel:
             for k, count in enumerate(np.bincount(cell).tolist(), start=first):
                 start, stop = stop, stop + count
                 self._add_whole(total, k, rows.between(start, stop))
+
+    def _add_pooled(self, total: Accumulator, rows: Rows, labels: Ints) -> None:
+        """Add rows about the centre of their label to sums that all labels share."""
+        known = (labels >= 0).nonzero()[0]
+        rows, labels = rows.at(known), labels[known]
+        weights = rows.weights()
+        stop = 0
+        for u in rows.parts(self._gathered):
+            start, stop = stop, stop + len(u)
+            v = self._mapped[: len(u)]
+            np.take(self.shifted, labels[start:stop], axis=0, out=v, mode="clip")
+            v = self._clipped(self._rounded(self._images(u, self.cell_map[0]), v, 0, v))
+            if weights is None:
+                total.add_rows(0, v)
+            else:
+                total.add_weighted(0, v, weights[start:stop].astype(np.float64))
 
     def _add_whole(self, total: Accumulator, cell: int, rows: Rows) -> None:
         """Add rows that are in one cell alone."""
@@ -232,16 +265,8 @@ class Kernel:
         return out if self.cell_map[cell] < 0 else np.rint(out, out=out)
 
     def _clipped(self, v: Floats) -> Floats:
-        """Rows saturated and scaled down to the radius, in place.
-
-        Up to the radius a squared norm is a sum of small exact integers, and a larger one cannot
-        round down past it: the comparison is exact although far rows' sums are not.
-        """
-        long = (np.vecdot(v, v) > float(self.radius) ** 2).nonzero()[0]
-        if long.size:
-            near = np.clip(v[long], -self.saturation, self.saturation)
-            v[long] = shrink_to_radius(near, self.radius)
-        return v
+        """Rows clipped, in place, where all blocks see the same of them."""
+        return clip_rows(v, self.radius, self.saturation) if self._has_one_view else v
 
     def _responsibilities(self, distance: Floats, weight: Ints | None) -> Ints:
         """Shares (cells, n) of each row on the grid of 2**-unit_bits that sum to at most a weight.
@@ -265,6 +290,28 @@ class Kernel:
         return np.asarray(share)
 
 
+def clip_rows(v: Floats, radius: int, limit: int) -> Floats:
+    """Rows saturated at ``limit`` and scaled down to the radius, in place.
+
+    Up to the radius a squared norm is a sum of small exact integers, and a larger one cannot
+    round down past it: the comparison is exact although far rows' sums are not.
+    """
+    long = (np.vecdot(v, v) > float(radius) ** 2).nonzero()[0]
+    if long.size:
+        v[long] = shrink_to_radius(np.clip(v[long], -limit, limit), radius)
+    return v
+
+
+def _is_pooled(query: PassQuery) -> bool:
+    """Whether all labels have one cell each, one map, and every sum in common."""
+    return (
+        query.rule == "label"
+        and len(query.cell_label) == int(query.cell_label[-1]) + 1 > 1
+        and (query.cell_map is None or not query.cell_map.any())
+        and all(block.group_count == 1 for block in query.blocks)
+    )
+
+
 class Accumulator:
     """Sums of slices for one query; ``finish`` gives the :class:`ExactStatistic`.
 
@@ -274,50 +321,63 @@ class Accumulator:
 
     def __init__(self, query: PassQuery) -> None:
         self._query = query
-        p = query.dimension
-        shapes = {"count": (), "sum": (p,), "second": (p, p)}
-        self._pending = [np.zeros((b.group_count, *shapes[b.statistic])) for b in query.blocks]
-        self._triangle = np.triu_indices(p)
+        self._limit = saturation(query.dimension)
+        self._pending = [np.zeros(_shape(query, block)) for block in query.blocks]
         self._total = ExactStatistic.zeros(query.step, statistic_sizes(query))
-        self._wants = {b.statistic for b in query.blocks}
-        self._most = EXACT // max(query.radius, 1) ** 2
+        self._most = EXACT // max(query.widest_radius, 1) ** 2
         self._weight = 0
 
     def add_rows(self, cell: int, v: Floats) -> None:
-        """Add whole rows (n, p) of one cell, n at most ``block_rows(query)``."""
-        if len(v) == 0:
-            return
-        second = v.T @ v if "second" in self._wants else None
-        self._add(cell, len(v), np.ones(len(v)) @ v, second)
+        """Add whole rows (n, p) of one cell, n at most ``block_rows(query)``.
+
+        Rows are within the query's radius; where blocks differ in radius or axes, each clips what
+        it sees by itself.
+        """
+        self._add(cell, v, None)
 
     def add_weighted(self, cell: int, v: Floats, weight: Floats) -> None:
         """Add rows (n, p) of one cell with integer weights (n,)."""
+        self._add(cell, v, weight)
+
+    def _add(self, cell: int, v: Floats, weight: Floats | None) -> None:
         if len(v) == 0:
             return
-        second = None
-        if "second" in self._wants:
-            second = (v * weight[:, None]).T @ v
-        self._add(cell, int(weight.sum()), weight @ v, second)
-
-    def _add(self, cell: int, weight: int, total: Floats, second: Floats | None) -> None:
-        if self._weight + weight > self._most:
+        mass = len(v) if weight is None else int(weight.sum())
+        if self._weight + mass > self._most:
             self._flush()
-        self._weight += weight
+        self._weight += mass
+        done: dict[tuple[object, ...], Floats | float] = {}
         for block, pending in zip(self._query.blocks, self._pending, strict=True):
-            group = int(block.groups[cell])
-            if block.statistic == "count":
-                pending[group] += weight
-            elif block.statistic == "sum":
-                pending[group] += total
-            elif second is not None:
-                pending[group] += second
+            # Blocks that differ in their groups alone share one product.
+            same = (block.statistic, block.radius, block.axes)
+            if same not in done:
+                done[same] = self._moment(block, v, weight, mass)
+            pending[int(block.groups[cell])] += done[same]
+
+    def _moment(self, block: Block, v: Floats, weight: Floats | None, mass: int) -> Floats | float:
+        """What rows add to a block: a number, (q,) or (q, q) of the q coordinates it sees."""
+        if block.statistic == "count":
+            return mass
+        radius = self._query.radius_of(block)
+        if block.axes is not None:
+            v = v[:, block.axes[0] : block.axes[1]]
+        if block.statistic == "square":
+            lengths = np.minimum(np.vecdot(v, v), float(radius) ** 2)
+            return float(lengths.sum() if weight is None else weight @ lengths)
+        if block.axes is not None or block.radius is not None:
+            v = clip_rows(np.array(v, order="C"), radius, self._limit)
+        if block.statistic == "sum":
+            return np.asarray((np.ones(len(v)) if weight is None else weight) @ v)
+        return np.asarray((v if weight is None else v * weight[:, None]).T @ v)
 
     def _flush(self) -> None:
-        rows, columns = self._triangle
         for index, (block, pending) in enumerate(
             zip(self._query.blocks, self._pending, strict=True)
         ):
-            values = pending[:, rows, columns] if block.statistic == "second" else pending
+            values = pending
+            if block.statistic == "second":
+                rows, columns = np.triu_indices(self._query.dimension_of(block))
+                values = pending[:, rows, columns]
             self._total.add_integers(index, values.astype(np.int64).reshape(-1))
             pending[...] = 0
         self._weight = 0
@@ -328,8 +388,18 @@ class Accumulator:
         return self._total
 
 
+def _shape(query: PassQuery, block: Block) -> tuple[int, ...]:
+    """The shape of a block's sums: (G,), (G, q) or (G, q, q)."""
+    q = query.dimension_of(block)
+    inner = {"count": (), "square": (), "sum": (q,), "second": (q, q)}[block.statistic]
+    return (block.group_count, *inner)
+
+
 def statistic_sizes(query: PassQuery) -> tuple[int, ...]:
     """Length of each block's vector of integers: second moments are upper triangles."""
-    p = query.dimension
-    width = {"count": 1, "sum": p, "second": p * (p + 1) // 2}
-    return tuple(block.group_count * width[block.statistic] for block in query.blocks)
+    sizes = []
+    for block in query.blocks:
+        q = query.dimension_of(block)
+        width = {"count": 1, "square": 1, "sum": q, "second": q * (q + 1) // 2}
+        sizes.append(block.group_count * width[block.statistic])
+    return tuple(sizes)
