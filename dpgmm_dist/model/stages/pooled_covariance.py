@@ -1,0 +1,107 @@
+"""One second moment about the labels' means, shared by all labels: its axes and its variances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, PassPlan
+from dpgmm_dist.model.problem import Ask, Problem
+from dpgmm_dist.model.spectrum import Spectrum, clean
+from dpgmm_dist.model.stages.centre import Location
+
+Floats = npt.NDArray[np.float64]
+
+_SQUARE = 0.08
+"""Share of the stage's budget for the trace."""
+_SUM = 0.15
+"""Share for a second look at the mean, where there is one mean only."""
+_TIGHT, _LOOSE = 0.9, 1.5
+"""Clipping radii of the second moment and of the trace, over the root mean squared distance."""
+_LEAST_SPREAD = 0.02
+"""Of the squared norm bound."""
+_SURE_TRACE = 0.1
+"""Noise on the second moment's own trace, in traces, up to which it is taken as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class PooledCovariance:
+    """What all labels have in common, and the mean where there is one label."""
+
+    spectrum: Spectrum
+    """In feature units; its variances sum to the trace that was measured by itself."""
+    shift: Floats
+    """(d,) from the mean that was asked about to the mean; zeros with several labels."""
+    shift_noise: float
+
+    @property
+    def axes(self) -> Floats:
+        """(d, d) orthonormal columns, by increasing variance."""
+        return self.spectrum.axes
+
+    @property
+    def variances(self) -> Floats:
+        """(d,) along the axes."""
+        return self.spectrum.variances
+
+
+def measure(
+    problem: Problem, ask: Ask, location: Location, means: Floats, spread: float, rho: float
+) -> PooledCovariance:
+    """Ask for the second moment of all rows about the means of their labels.
+
+    Parameters
+    ----------
+    means : (L, d) feature units
+    spread : what is known of the mean squared distance from them
+    """
+    bound = problem.norm**2
+    size = float(np.sqrt(np.clip(spread, _LEAST_SPREAD * bound, bound)))
+    tight, loose = min(_TIGHT * size, problem.norm), min(_LOOSE * size, 1.2 * problem.norm)
+    together = np.zeros(problem.labels, dtype=np.int64)
+    for_sum = _SUM if problem.labels == 1 else 0.0
+    blocks = [
+        BlockPlan("second", together, rho * (1 - _SQUARE - for_sum)),
+        BlockPlan("square", together, rho * _SQUARE, radius=loose),
+    ]
+    if for_sum:
+        blocks.append(BlockPlan("sum", together, rho * for_sum, radius=1.2 * size))
+    answer = ask(
+        PassPlan(
+            step="moments.second",
+            cell_label=np.arange(problem.labels),
+            centres=means,
+            radius=tight,
+            blocks=tuple(blocks),
+        ),
+        Latent(problem.width),
+    )
+    rows = location.rows
+    shift, noise = _shift(answer, location) if for_sum else (np.zeros(problem.width), 0.0)
+    squares, second = answer.block("square"), answer.block("second")
+    # What the mean was off by is no variance.
+    off = float(shift @ shift)
+    trace = float(squares.values[0]) / rows - off
+    trace = float(np.clip(trace, _LEAST_SPREAD * bound, bound))
+    scale = second.sigma / rows
+    noisy = second.values[0] / rows - np.outer(shift, shift)
+    seen = float(np.trace(noisy))
+    if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
+        seen = max(seen, 0.3 * trace)
+    else:
+        seen = min(trace, tight**2)
+    found = clean(noisy, scale, seen, rows)
+    grown = found.variances * (trace / float(found.variances.sum()))
+    return PooledCovariance(Spectrum(found.axes, grown, found.gain, found.error), shift, noise)
+
+
+def _shift(answer: Observed, location: Location) -> tuple[Floats, float]:
+    """How far the mean is from the centre, weighed against the noise the centre has."""
+    sums = answer.block("sum")
+    shift, noise = sums.values[0] / location.rows, sums.sigma / location.rows
+    shown = float((shift**2).mean()) - noise**2
+    prior = max(location.noise**2, shown)
+    keep = prior / (prior + noise**2)
+    return keep * shift, noise * float(np.sqrt(keep))
