@@ -17,6 +17,7 @@ from dpgmm_dist.model.shrinkage import (
     rotation_invariant,
     whitener,
 )
+from dpgmm_dist.model.stages.centre import Location
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,11 +40,17 @@ _LEAST_EIGENVALUE = 0.05
 """Floor on a label's variances, in units of the pooled ones."""
 
 
-def find_centre(problem: Problem, ask: Ask, budget: dict[str, float]) -> Centre:
-    """Run the moments passes: counts and means, then second moments about the noisy means."""
+def find_centre(problem: Problem, ask: Ask, location: Location, budget: dict[str, float]) -> Centre:
+    """Run the moments passes: counts and means, then second moments about the noisy means.
+
+    Without labels the location has the count and the mean already.
+    """
     start = Latent(problem.width)
-    first = ask(_sums(problem, budget["moments.sum"]), start)
-    rows, rows_sigma, means = _means(problem, first)
+    if problem.labels == 1:
+        rows, rows_sigma = np.array([location.rows]), location.rows_noise
+        means = location.centre[None]
+    else:
+        rows, rows_sigma, means = _means(problem, ask(_sums(problem, budget["moments.sum"]), start))
     budget = adapted(problem, budget, rows)
     second = ask(_second(problem, means, rows, budget["moments.second"]), start)
     pooled, scales = _pooled(problem, second, rows, means)

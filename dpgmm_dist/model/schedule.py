@@ -8,7 +8,7 @@ shrunk toward the one before it, so a stage that the noise drowns costs its shar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from dpgmm_dist.model.problem import Ask, Fitted, Problem
 from dpgmm_dist.model.shrinkage import structured
 from dpgmm_dist.model.stages import label_covariances, label_means, pooled_covariance, second_look
 from dpgmm_dist.model.stages.centre import Location
+from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
+from dpgmm_dist.model.stages.second_look import SecondLook
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,9 +29,14 @@ CENTRE_SHARE = 0.05
 """Of rho, for the first stage."""
 _SECOND_OF_LABELS = 0.15
 """Of rho, for second moments of labels where they pay."""
-_LEAST_AXES, _MOST_AXES = 8, 32
+_LEAST_AXES, _MOST_AXES = 8, 256
+_MOST_ENTRIES = 1 << 22
+"""Of the second moments of all labels together, for memory."""
 _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
+
+_LEAST_VARIANCE = 1e-7
+"""Of a direction outside the latent space, over the squared norm bound."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,16 @@ def allocate(problem: Problem, rows: float) -> Allocation:
 
 def _axes(problem: Problem, per_label: float) -> int:
     """In how many axes labels' second moments are worth their noise; 0 for none."""
-    if problem.covariance == "tied":
-        return 0
     affordable = _SECOND_NOISE * per_label * math.sqrt(2 * _SECOND_OF_LABELS * problem.rho)
-    axes = min(int(affordable), _MOST_AXES, problem.width)
+    axes = min(int(affordable), most_axes(problem))
     return axes if axes >= min(_LEAST_AXES, problem.width) else 0
+
+
+def most_axes(problem: Problem) -> int:
+    """The most axes in which second moments of labels are asked for: public."""
+    if problem.labels == 1 or problem.covariance == "tied":
+        return 0
+    return min(_MOST_AXES, problem.width, math.isqrt(_MOST_ENTRIES // problem.labels))
 
 
 def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
@@ -84,65 +96,85 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         labels.means @ pooled.axes, labels.noise, pooled.variances
     )
     look = second_look.measure(
-        problem,
-        ask,
-        location,
-        labels,
-        pooled,
-        means,
-        variances,
-        allocation.again,
-        allocation.seconds,
-        allocation.axes,
-    )
+        problem, ask, location, labels, pooled, means, variances,
+        second_look.Budget(allocation.again, allocation.seconds, allocation.axes),
+    )  # fmt: skip
+    features = _inside(problem, location.centre + look.means @ pooled.axes.T)
+    latent, residual = _latent(problem, location, pooled, features, labels.weights)
     mixture = Mixture(
         weights=labels.weights,
-        means=_inside(problem, location.centre + look.means @ pooled.axes.T),
+        means=latent.to_latent(features),
         covariances=_structured(
-            problem, label_covariances.covariances(pooled, labels.weights, look)
+            problem, label_covariances.covariances(pooled, labels.weights, look, latent)
         ),
         labels=np.arange(problem.labels),
         label_values=problem.label_values,
     )
-    along = np.sqrt(np.maximum(look.variances, 0.0) @ (pooled.axes**2).T)
-    return _fitted(problem, location, mixture, labels.count_noise, along, {})
+    axes = pooled.axes if latent.basis is None else latent.basis.T @ pooled.axes
+    mean_errors = np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T)
+    errors = _errors(mixture, labels.count_noise / location.rows, mean_errors)
+    return Fitted(mixture, errors, latent, residual, location.rows, _notes(problem, look))
 
 
-def _unlabelled(
-    problem: Problem, ask: Ask, location: Location, allocation: Allocation
-) -> Fitted:
+def _unlabelled(problem: Problem, ask: Ask, location: Location, allocation: Allocation) -> Fitted:
     pooled = pooled_covariance.measure(
         problem, ask, location, location.centre[None], location.spread, allocation.pooled
     )
-    shared = (pooled.axes * pooled.variances) @ pooled.axes.T
+    features = _inside(problem, location.centre + pooled.shift[None])
+    latent, residual = _latent(problem, location, pooled, features, np.ones(1))
+    axes = pooled.axes if latent.basis is None else latent.basis.T @ pooled.axes
+    shared = (axes * pooled.variances) @ axes.T
     mixture = Mixture(
         weights=np.ones(1),
-        means=_inside(problem, location.centre + pooled.shift[None]),
+        means=latent.to_latent(features),
         covariances=_structured(problem, ((shared + shared.T) / 2)[None]),
         label_values=problem.label_values,
     )
-    along = np.full((1, problem.width), pooled.shift_noise)
-    return _fitted(problem, location, mixture, 0.0, along, {})
+    errors = _errors(mixture, 0.0, np.full(mixture.means.shape, pooled.shift_noise))
+    return Fitted(mixture, errors, latent, residual, location.rows, _notes(problem, None))
 
 
-def _fitted(
-    problem: Problem,
-    location: Location,
-    mixture: Mixture,
-    count_noise: float,
-    mean_errors: Floats,
-    notes: dict[str, Any],
-) -> Fitted:
-    weights = np.full(mixture.n_components, count_noise / location.rows)
-    unknown = np.full(mixture.covariances.shape, np.inf)
-    return Fitted(
-        mixture=mixture,
-        errors=StandardErrors(weights, mean_errors, unknown),
-        latent=Latent(problem.width),
-        residual_variance=0.0,
-        rows=location.rows,
-        notes=notes,
+def _latent(
+    problem: Problem, location: Location, pooled: PooledCovariance, means: Floats, weights: Floats
+) -> tuple[Latent, float]:
+    """The coordinates of the release, and the variance of each direction outside them."""
+    d, p = problem.width, problem.latent_dimension
+    if p == d:
+        return Latent(d), 0.0
+    middle = weights @ means
+    apart = (means - middle) * np.sqrt(weights)[:, None]
+    total = (pooled.axes * pooled.variances) @ pooled.axes.T + apart.T @ apart
+    values, vectors = np.linalg.eigh((total + total.T) / 2)
+    basis = vectors[:, d - p :].copy()
+    # Signs of eigenvectors are arbitrary: make the largest entry of each positive.
+    basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(p)])
+    least = _LEAST_VARIANCE * problem.norm**2
+    return Latent(d, basis, middle), max(float(values[: d - p].mean()), least)
+
+
+def _errors(mixture: Mixture, weight_error: float, mean_errors: Floats) -> StandardErrors:
+    """Standard errors of weights and means; covariances are shrunk without a closed form."""
+    return StandardErrors(
+        np.full(mixture.n_components, weight_error),
+        mean_errors,
+        np.full(mixture.covariances.shape, np.inf),
     )
+
+
+def _notes(problem: Problem, look: SecondLook | None) -> dict[str, Any]:
+    """Public remarks for the receipt."""
+    axes = 0 if look is None else len(look.second_axes)
+    return {
+        "second_moments": "label" if axes else "all",
+        "axes_of_label_covariances": axes,
+        "components_per_label": [1] * problem.labels,
+        "components_choice": "by the noise on their covariances (docs/method.md)",
+        "error_bars": {
+            "weights": "approximate",
+            "means": "approximate",
+            "covariances": "not known: shrunk without a closed form",
+        },
+    }
 
 
 def _inside(problem: Problem, means: Floats) -> Floats:

@@ -2,10 +2,10 @@
 
 Noise spreads the eigenvalues of a symmetric p x p matrix like a semicircle of radius ``2 v sqrt p``
 (v the standard deviation of an off-diagonal entry), and turns its eigenvectors. The variance that
-the rows have along a noisy eigenvector with eigenvalue y is about ``y - 2 p v^2 H(y)``, with H the
-Hilbert transform of the noisy spectrum (Bun, Allez, Bouchaud and Potters 2016). How far to smooth H,
-where to put a floor, and how far to pull all variances to their mean is chosen by an unbiased
-estimate of the log likelihood of the rows (Stein 1981), which costs no budget.
+the rows have along a noisy eigenvector with eigenvalue y is about ``y - 2 p v^2 H(y)``, where H is
+the Hilbert transform of the noisy spectrum (Bun, Allez, Bouchaud and Potters 2016). How far to
+smooth H, where to put a floor, and how far to pull all variances to their mean is chosen by an
+unbiased estimate of the log likelihood of the rows (Stein 1981), which costs no budget.
 """
 
 from __future__ import annotations

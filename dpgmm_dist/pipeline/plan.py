@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.allocation import expected_kl, rows_per_component
-from dpgmm_dist.model.plan import Latent, Observed, ObservedBlock, PassPlan
+from dpgmm_dist.model.plan import POWERS, Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.compile import compile_pass
@@ -164,9 +164,9 @@ class _Imagined:
         self.queries.append(query)
         self._note(asked, query)
         cells, p = len(asked.cell_label), query.dimension
+        spread = 1.0 if asked.cell_map is not None else self._variance(p)
         per_label = self._rows / self._problem.labels
         share = per_label / np.bincount(asked.cell_label)[asked.cell_label]
-        eye = np.eye(p) if asked.cell_map is not None else np.eye(p) * self._variance(p)
         unwhiten = (
             np.stack([np.linalg.inv(asked.whiten[m]) for m in asked.cell_map])
             if asked.cell_map is not None
@@ -175,10 +175,13 @@ class _Imagined:
         blocks = []
         for block in asked.blocks:
             count = np.bincount(block.groups, share).astype(np.float64)
+            start, stop = block.axes or (0, p)
+            q = stop - start
             values: Floats = {
                 "count": count,
-                "sum": np.zeros((len(count), p)),
-                "second": count[:, None, None] * eye,
+                "square": count * q * spread,
+                "sum": np.zeros((len(count), q)),
+                "second": count[:, None, None] * np.eye(q) * spread,
             }[block.statistic]
             blocks.append(ObservedBlock(block.statistic, block.groups, values, 1e-9))
         return Observed(
@@ -190,17 +193,16 @@ class _Imagined:
 
     def _note(self, asked: PassPlan, query: PassQuery) -> None:
         unit = self._step if asked.cell_map is None else asked.radius / query.radius
-        powers = {"count": 0, "sum": 1, "second": 2}
         for block in query.blocks:
             self.blocks.append(
                 PlannedBlock(
                     step=query.step,
                     statistic=block.statistic,
                     groups=block.group_count,
-                    dimension=query.dimension,
-                    radius=asked.radius,
+                    dimension=query.dimension_of(block),
+                    radius=query.radius_of(block) * unit,
                     rho=float(block_cost(query, block)),
-                    noise=block.sigma / query.weight_unit * unit ** powers[block.statistic],
+                    noise=block.sigma / query.weight_unit * unit ** POWERS[block.statistic],
                     expected_kl=None,
                 )
             )
@@ -212,7 +214,7 @@ def _with_kl(
     """Add the expected KL of the last pass's blocks, where components are estimated."""
     from dataclasses import replace
 
-    if rows is None or block.step != last:
+    if rows is None or block.step != last or not block.step.startswith("components"):
         return block
     index = ("count", "sum", "second").index(block.statistic)
     pooled = np.ones(1) if block.groups == 1 else np.full(block.groups, 1 / block.groups)

@@ -24,6 +24,7 @@ from dpgmm_dist.model.problem import Fitted
 from dpgmm_dist.model.strategy import fit, schedule
 from dpgmm_dist.pipeline.checks import (
     require_drawable,
+    require_release_fits,
     require_same_labels,
     require_window_of_files,
 )
@@ -116,6 +117,7 @@ def release(
     # What is measured, and whether memory suffices for it.
     features = feature_map(spec, rows.width)
     problem = problem_of(spec, rows.width, rho_of(spec.privacy, noise) * _ROUNDING)
+    require_release_fits(problem)
     passes = len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
     require_memory(engine, memory_plan(problem, rows.plan()))

@@ -25,6 +25,7 @@ class Location:
 
     rows: float
     """Noisy number of rows, at least 20."""
+    rows_noise: float
     centre: Floats
     """(d,) feature units, shrunk toward the origin."""
     noise: float
@@ -59,4 +60,5 @@ def measure(problem: Problem, ask: Ask, rho: float) -> Location:
     mean = mean * max(1 - problem.width * noise**2 / max(length, 1e-300), 0.0)
     spread = float(squares.values[0]) / rows - float(mean @ mean)
     bound = problem.norm**2
-    return Location(rows, mean, noise, float(np.clip(spread, _LEAST_SPREAD * bound, bound)))
+    spread = float(np.clip(spread, _LEAST_SPREAD * bound, bound))
+    return Location(rows, answer.block("count").sigma, mean, noise, spread)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
 from dpgmm_dist.model.stages.second_look import SecondLook
@@ -18,13 +19,16 @@ _SIZE_PRIOR = 0.3
 _SIZE_RANGE = (0.2, 3.0)
 
 
-def covariances(pooled: PooledCovariance, weights: Floats, look: SecondLook) -> Floats:
-    """(L, d, d) feature units: the pooled covariance, with what differs in the axes asked about."""
-    shared = (pooled.axes * pooled.variances) @ pooled.axes.T
+def covariances(
+    pooled: PooledCovariance, weights: Floats, look: SecondLook, latent: Latent
+) -> Floats:
+    """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about."""
+    axes = pooled.axes if latent.basis is None else latent.basis.T @ pooled.axes
+    shared = (axes * pooled.variances) @ axes.T
     out = np.repeat(((shared + shared.T) / 2)[None], len(weights), axis=0)
     if not look.seconds.size:
         return out
-    basis = pooled.axes[:, look.second_axes] * np.sqrt(pooled.variances[look.second_axes])
+    basis = axes[:, look.second_axes] * np.sqrt(pooled.variances[look.second_axes])
     for label, change in enumerate(departures(weights, look)):
         moved = basis @ change @ basis.T
         out[label] += (moved + moved.T) / 2

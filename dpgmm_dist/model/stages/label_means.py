@@ -63,9 +63,7 @@ def measure(problem: Problem, ask: Ask, location: Location, rho: float) -> Label
     )
     counts, sums = answer.block("count"), answer.block("sum")
     rows = np.maximum(counts.values, _LEAST_COUNT)
-    return LabelMeans(
-        rows, counts.sigma, sums.values / rows[:, None], sums.sigma / rows, radius
-    )
+    return LabelMeans(rows, counts.sigma, sums.values / rows[:, None], sums.sigma / rows, radius)
 
 
 def posterior(means: Floats, noise: Floats, variances: Floats) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,11 @@ Floats = npt.NDArray[np.float64]
 
 _SQUARE = 0.08
 """Share of the stage's budget for the trace."""
-_SUM = 0.15
-"""Share for a second look at the mean, where there is one mean only."""
+_SUM, _MOST_SUM = 0.08, 0.5
+"""Share for a second look at the mean, where there is one mean only: the larger one where the noise
+drowns the covariance altogether."""
+_DROWNED = 30.0
+"""Noise on the eigenvalues, in mean eigenvalues, from which it does."""
 _TIGHT, _LOOSE = 0.9, 1.5
 """Clipping radii of the second moment and of the trace, over the root mean squared distance."""
 _LEAST_SPREAD = 0.02
@@ -61,7 +65,7 @@ def measure(
     size = float(np.sqrt(np.clip(spread, _LEAST_SPREAD * bound, bound)))
     tight, loose = min(_TIGHT * size, problem.norm), min(_LOOSE * size, 1.2 * problem.norm)
     together = np.zeros(problem.labels, dtype=np.int64)
-    for_sum = _SUM if problem.labels == 1 else 0.0
+    for_sum = _share_of_sum(problem, location, rho) if problem.labels == 1 else 0.0
     blocks = [
         BlockPlan("second", together, rho * (1 - _SQUARE - for_sum)),
         BlockPlan("square", together, rho * _SQUARE, radius=loose),
@@ -95,6 +99,13 @@ def measure(
     found = clean(noisy, scale, seen, rows)
     grown = found.variances * (trace / float(found.variances.sum()))
     return PooledCovariance(Spectrum(found.axes, grown, found.gain, found.error), shift, noise)
+
+
+def _share_of_sum(problem: Problem, location: Location, rho: float) -> float:
+    """Share of the budget for the mean: there is more to gain the less the covariance can tell."""
+    d = problem.width
+    edge = _TIGHT**2 * d * math.sqrt(2 * d) / (math.sqrt(2 * rho) * location.rows)
+    return _SUM + (_MOST_SUM - _SUM) / (1 + (_DROWNED / edge) ** 8)
 
 
 def _shift(answer: Observed, location: Location) -> tuple[Floats, float]:

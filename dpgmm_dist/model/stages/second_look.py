@@ -26,6 +26,16 @@ _SECOND_RADIUS = 1.1
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What the second look may cost (rho)."""
+
+    sums: float
+    seconds: float
+    axes: int
+    """Number of leading axes for second moments."""
+
+
 @dataclass(frozen=True, eq=False)
 class SecondLook:
     """Means of the labels along the axes, and noisy second moments about them."""
@@ -52,25 +62,25 @@ def measure(
     pooled: PooledCovariance,
     means: Floats,
     variances: Floats,
-    rho_sum: float,
-    rho_second: float,
-    dimensions: int,
+    budget: Budget,
 ) -> SecondLook:
-    """Ask again for sums, and for second moments in ``dimensions`` axes, where there is budget.
+    """Ask again for sums, and for second moments in leading axes, where there is budget.
 
     Parameters
     ----------
     means, variances : (L, d) posterior means along the axes, and their posterior variances
     """
     d = problem.width
-    leading = np.arange(d - dimensions, d) if rho_second > 0 else np.zeros(0, dtype=np.int64)
+    leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
     unsure = variances / pooled.variances
     chosen = np.zeros(0, dtype=np.int64)
-    if rho_sum > 0:
-        chosen = _most_uncertain(unsure, labels, rho_sum)
+    if budget.sums > 0:
+        chosen = _most_uncertain(unsure, labels, budget.sums)
     if not len(leading) and not len(chosen):
         nothing = np.zeros((problem.labels, 0, 0))
-        return SecondLook(means, variances, leading, nothing, np.ones(problem.labels), labels.counts)
+        return SecondLook(
+            means, variances, leading, nothing, np.ones(problem.labels), labels.counts
+        )
     # Axes of second moments first, those of sums last, so that each block sees a contiguous part.
     both = np.intersect1d(leading, chosen)
     order = np.concatenate([np.setdiff1d(leading, both), both, np.setdiff1d(chosen, both)])
@@ -80,10 +90,10 @@ def measure(
     if len(chosen):
         radius = _RADIUS * float(np.sqrt(len(chosen)))
         axes = (len(order) - len(chosen), len(order))
-        blocks.append(BlockPlan("sum", groups, rho_sum, radius=radius, axes=axes))
+        blocks.append(BlockPlan("sum", groups, budget.sums, radius=radius, axes=axes))
     if q:
         radius = _SECOND_RADIUS * float(np.sqrt(q))
-        blocks.append(BlockPlan("second", groups, rho_second, radius=radius, axes=(0, q)))
+        blocks.append(BlockPlan("second", groups, budget.seconds, radius=radius, axes=(0, q)))
     answer = ask(
         PassPlan(
             step="moments.label",
@@ -107,7 +117,9 @@ def measure(
         variances[:, along] *= 1 - keep
     if not q:
         nothing = np.zeros((problem.labels, 0, 0))
-        return SecondLook(means, variances, leading, nothing, np.ones(problem.labels), labels.counts)
+        return SecondLook(
+            means, variances, leading, nothing, np.ones(problem.labels), labels.counts
+        )
     seconds = answer.block("second")
     return SecondLook(
         means,
