@@ -18,7 +18,7 @@ from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.allocation import whitened_radius
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.problem import Fitted, Problem
-from dpgmm_dist.model.shares import LEAST_CELLS, cells_with_covariance, is_drowned
+from dpgmm_dist.model.shares import MOST_SECONDS, is_drowned, label_edge
 
 Ints = npt.NDArray[np.int64]
 
@@ -30,10 +30,10 @@ _NOISE_IN_MANY_DIMENSIONS = 0.35
 more components, the less surely they are found."""
 _LAST_SHARE = 0.45
 """Of rho, that the last pass over the components has."""
-_JOINT_BYTES = 170 << 20
-"""Size of the exact sums of a pass up to which labels get cells and second moments of their own."""
 _MOST_LABEL_CELLS = 20
-_LIMBS = 16
+_LABEL_EDGE = 4.0
+"""Noise on the eigenvalues of a label's covariance, in mean eigenvalues, up to which labels are
+measured one by one and divided into cells."""
 _MOST_AUTO = 16
 
 
@@ -63,9 +63,10 @@ def sizes(problem: Problem) -> Sizes:
 
 def joint_groups(problem: Problem) -> int:
     """For how many components a joint fit may measure covariances; 0 where there is no memory."""
-    most = _JOINT_BYTES // (_LIMBS * _triangle(problem.latent_dimension)) // problem.labels
+    most = MOST_SECONDS // _triangle(problem.latent_dimension) // problem.labels
     if is_tied(problem):
-        return problem.labels * _MOST_LABEL_CELLS if most >= _MOST_LABEL_CELLS else 0
+        # Covariances of all cells where there is memory for them, else of the labels alone.
+        return problem.labels * (_MOST_LABEL_CELLS if most >= _MOST_LABEL_CELLS else min(most, 1))
     asked = _MOST_AUTO if problem.components == "auto" else _asked(problem)
     return problem.labels * min(asked, most)
 
@@ -139,8 +140,7 @@ def _tied_pays(problem: Problem, rows: float) -> bool:
     each = np.full(problem.labels, rows / problem.labels)
     if problem.labels == 2 and is_drowned(problem, each):
         return True
-    several = cells_with_covariance(problem, each) >= LEAST_CELLS
-    return several and problem.components != 1
+    return label_edge(problem, each) <= _LABEL_EDGE
 
 
 def padded(problem: Problem, fitted: Fitted) -> Fitted:
