@@ -1,19 +1,19 @@
-"""Errors that people read, each with the exit code the command line documents.
+"""Errors with messages for users, each with the exit code of the command.
 
-Messages say what was wrong, the value (public values only) and what to do next.
+A message says what is wrong, shows the value if it is public, and says what to do next.
 """
 
 from __future__ import annotations
 
 
 class DpgmmError(Exception):
-    """Base of every error raised on purpose; ``exit_code`` is what the command exits with."""
+    """Base of every deliberate error; ``exit_code`` is the exit code of the command."""
 
     exit_code = 1
 
 
 class SpecError(DpgmmError):
-    """The specification or the usage is wrong (exit code 2)."""
+    """The specification, or a use of the library, is wrong (exit code 2)."""
 
     exit_code = 2
 
@@ -25,7 +25,7 @@ class LedgerRefused(DpgmmError):
 
 
 class DataError(DpgmmError):
-    """Data or storage cannot be used, or a release is not intact (exit code 4)."""
+    """Data or storage cannot be used, or a release is damaged (exit code 4)."""
 
     exit_code = 4
 
@@ -37,6 +37,6 @@ class ClusterError(DpgmmError):
 
 
 class NotPrivateError(DpgmmError):
-    """A release is intact but was made with insecure test noise (exit code 6)."""
+    """A release is intact, but was made with insecure test noise (exit code 6)."""
 
     exit_code = 6

@@ -1,4 +1,4 @@
-"""DPGaussianMixture: the release as an estimator with scikit-learn's names."""
+"""DPGaussianMixture: a release behind the interface of a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ class DPGaussianMixture:
 
     Parameters
     ----------
-    n_components : components (per label), or candidates, or "auto"
+    n_components : number of components (per label if there are labels), a tuple of numbers to
+        choose from, or "auto"
     epsilon, delta : the guarantee, for adding or removing one row
-    norm_bound : public bound on the Euclidean length of a row (after ``center``); longer rows
-        are scaled down to it. Choose it without looking at the data.
-    center : public centre (d,), subtracted first; the origin by default
+    norm_bound : public bound on the Euclidean norm of a row, after ``center`` is subtracted. Longer
+        rows are scaled down to it. Choose it without looking at the data.
+    center : public centre (d,) that is subtracted from the rows; the origin by default
     covariance_type : "auto", "full", "tied", "diag" or "spherical"
     assignment : "soft" or "hard" responsibilities
-    dimension : latent dimensions to project to with DP-PCA; all by default
-    labels : the public label set; with it ``fit`` takes ``y`` and releases a mixture per label
-    features, label : column names, where ``fit`` is given the path of a dataset
-    random_state : seed of :meth:`sample` alone; noise never depends on it
+    dimension : number of latent dimensions that DP-PCA projects to; no projection by default
+    labels : the public label set. If it is given, ``fit`` needs ``y`` and releases a mixture for
+        each label.
+    features, label : column names, if ``fit`` is given the path of a dataset
+    random_state : seed of :meth:`sample`. The noise of the release does not depend on it.
 
     Attributes
     ----------
-    weights_ : (C,) sum to one over all components
+    weights_ : (C,), sum to one over all components
     means_ : (C, d) in input units
     covariances_ : (C, d, d) in input units, positive definite
-    labels_ : (C,) label of each component, when fitted with labels
-    receipt_ : what was measured, with which noise, at which cost
+    labels_ : (C,) label of each component, if fitted with labels
+    receipt_ : the privacy receipt: queries, noise, cost and guarantee
     n_features_in_ : number of features d
 
     Notes
     -----
-    Each ``fit`` spends (epsilon, delta) again: two fits of the same rows compose. A ledger keeps
-    count of that for you; see ``dpgmm ledger`` and :func:`dpgmm_dist.release`.
+    Each ``fit`` spends (epsilon, delta) again: the costs of two fits of the same rows add up. A
+    ledger keeps account of them; see ``dpgmm ledger`` and :func:`dpgmm_dist.release`.
     """
 
     def __init__(
@@ -84,15 +86,22 @@ class DPGaussianMixture:
 
         Parameters
         ----------
-        X : numpy array (n, d); dask array (n, d), whose rows stay on the workers of the Dask
-            client in use, or are computed by threads of this process where there is none; or the
-            path or URL of a Parquet dataset
-        y : labels (n,), an array of the kind of ``X``, required with ``labels``
+        X : rows (n, d) as a numpy array or a dask array, or the path or URL of a Parquet dataset.
+            The rows of a dask array stay on the workers of the current Dask client; without a
+            client, threads of this process compute them.
+        y : labels (n,), an array of the same kind as ``X``; required with ``labels``
+
+        Returns
+        -------
+        DPGaussianMixture
+            This estimator.
 
         Raises
         ------
         SpecError
-            For impossible parameters; nothing is spent.
+            When a parameter is not valid. Nothing is spent.
+        DataError
+            When the rows cannot be read, or do not fit the parameters.
         """
         from dpgmm_dist.artifact.load import load_release
         from dpgmm_dist.data.dask_arrays import is_dask_array
@@ -104,11 +113,11 @@ class DPGaussianMixture:
         if isinstance(X, (str, Path)):
             path = str(X)
             if y is not None:
-                raise SpecError("y is for arrays: a dataset has its labels in the label column")
+                raise SpecError("y is for arrays: a dataset has its labels in a column")
         else:
             labels: Any = tuple(self.labels)
             if labels and y is None:
-                raise SpecError("labels are given but y is not: pass y to fit")
+                raise SpecError("labels are given, but y is not: pass y to fit")
             if is_dask_array(X) or is_dask_array(y):
                 source = DaskArraySource(X, y, labels)
             else:
@@ -117,32 +126,35 @@ class DPGaussianMixture:
         with tempfile.TemporaryDirectory() as folder:
             target = str(Path(folder) / "release")
             release(spec, output=target, source=source)
-            self._take(load_release(target))
+            self._set_attributes(load_release(target))
         return self
 
     def sample(self, n_samples: int = 1) -> tuple[Floats, npt.NDArray[Any]]:
-        """Draw rows (n, d) in input units, and the index (n,) of each row's component or label."""
+        """Draw rows (n, d) in input units, and the label of each (n,).
+
+        Without labels, the second array has the component index of each row.
+        """
         self._require_fitted()
         return self._release.sample(n_samples, seed=self.random_state)
 
     def score_samples(self, X: npt.ArrayLike) -> Floats:
-        """Natural log density (n,) of rows (n, d) in input units."""
+        """Natural log density (n,) of rows (n, d) in input units, marginal over labels."""
         self._require_fitted()
         return self._release.score_samples(X)
 
     def score(self, X: npt.ArrayLike, y: Any = None) -> float:
-        """Mean of :meth:`score_samples`."""
+        """Mean of :meth:`score_samples`; ``y`` is ignored."""
         return float(self.score_samples(X).mean())
 
     def _spec(self, path: str) -> Any:
         from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-        center = None if self.center is None else [float(c) for c in self.center]
+        center = None if self.center is None else [float(value) for value in self.center]
         components = self.n_components
-        labelled = {"label": self.label, "labels": list(self.labels)} if len(self.labels) else {}
+        labels = {"label": self.label, "labels": list(self.labels)} if len(self.labels) else {}
         return ReleaseSpec.from_dict(
             {
-                "dataset": {"path": path, "features": self.features, **labelled},
+                "dataset": {"path": path, "features": self.features, **labels},
                 "bounds": {"norm": self.norm_bound, "center": center},
                 "privacy": {"epsilon": self.epsilon, "delta": self.delta},
                 "model": {
@@ -154,7 +166,7 @@ class DPGaussianMixture:
             }
         )
 
-    def _take(self, release: Release) -> None:
+    def _set_attributes(self, release: Release) -> None:
         mixture, transform = release.mixture, release.transform
         self._release = release
         self.weights_ = np.array(mixture.weights)

@@ -1,4 +1,4 @@
-"""Progress events: fractions of planned work, never anything about the rows."""
+"""Progress events. They say which part of the planned work is done, and nothing about rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class PassProgress:
     """How far one pass has come."""
 
     step: str
-    """Name of the pass, such as "components.2"."""
+    """The name of the pass, such as "components.2"."""
     index: int
-    """Number of the pass, from 1."""
+    """The number of the pass, from 1."""
     passes: int
-    """Number of passes planned."""
+    """The number of planned passes."""
     fraction: float
-    """Planned units done, 0 to 1."""
+    """The fraction of the work of this pass that is done, from 0 to 1."""
 
 
 Progress = Callable[[PassProgress], None]

@@ -1,9 +1,9 @@
-"""Windows of rows, and accounts in which releases of disjoint windows cost as much as one.
+"""Windows of rows, and accounts in which releases of disjoint windows compose in parallel.
 
-Where the unit of privacy is one row, a row is in the windows that hold the value of its own window
-column and in no other. Releases of disjoint windows therefore compose in parallel: they cost every
-row what the dearest of them costs. With a unit of many rows that is false, and whether it happens
-to hold cannot be looked up without reading the data: the specification refuses it.
+If the unit of privacy is one row, each row is in at most one of several disjoint windows. So their
+releases compose in parallel: together they cost a row as much as the most expensive of them. A unit
+of many rows may have rows in several windows, and only the data could tell. The specification
+therefore refuses an account for such a unit.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dpgmm_dist.errors import SpecError
 
 @dataclass(frozen=True)
 class Window:
-    """Rows whose ``column`` equals a text (a partition), or lies in [start, end).
+    """The rows whose ``column`` equals a text (a partition), or lies in [start, end).
 
     Attributes
     ----------
     column : str
-        Partition key, or column of times.
+        A partition column, or a column of times.
     equals : str or None
-        The partition's text.
+        The value of the partition column, as text.
     start, end : str or None
-        ISO 8601 dates or times, UTC where they name no offset; ``end`` is excluded.
+        ISO 8601 dates or times, in UTC unless they have an offset. ``end`` is excluded.
     """
 
     column: str
@@ -37,10 +37,10 @@ class Window:
 
     def __post_init__(self) -> None:
         if not isinstance(self.column, str) or not self.column:
-            raise SpecError(f"A window needs the name of a column, got {self.column!r}.")
-        given = [value is not None for value in (self.equals, self.start, self.end)]
-        if given not in ([True, False, False], [False, True, True]):
-            raise SpecError(f"The window of {self.column!r} needs equals, or start and end.")
+            raise SpecError(f"A window needs the name of a column, got column={self.column!r}.")
+        is_set = [value is not None for value in (self.equals, self.start, self.end)]
+        if is_set not in ([True, False, False], [False, True, True]):
+            raise SpecError(f"The window of {self.column!r} needs either equals, or start and end.")
         if self.equals is not None and not isinstance(self.equals, str):
             raise SpecError(f"equals must be a text, got {self.equals!r}.")
         if self.start is not None and instant(self.start) >= instant(self.end):
@@ -51,12 +51,12 @@ class Window:
 
     @property
     def kind(self) -> str:
-        """What is compared: "partition" or "time". Windows of two kinds are never disjoint."""
+        """Either "partition" or "time". Windows of different kinds do not count as disjoint."""
         return "partition" if self.equals is not None else "time"
 
     @property
     def first(self) -> str | datetime:
-        """The point at which the window begins; a partition is one point."""
+        """The point at which the window begins. A partition is a single point."""
         return self.equals if self.equals is not None else instant(self.start)
 
     def holds(self, point: str | datetime) -> bool:
@@ -66,14 +66,14 @@ class Window:
         return isinstance(point, datetime) and instant(self.start) <= point < instant(self.end)
 
     def as_dict(self) -> dict[str, str]:
-        """Return the JSON values of a record or a receipt."""
+        """Return the window as JSON values, for a record or a receipt."""
         if self.equals is not None:
             return {"column": self.column, "equals": self.equals}
         return {"column": self.column, "start": str(self.start), "end": str(self.end)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Window:
-        """Read what `as_dict` gave; SpecError or TypeError for anything else."""
+        """Return the window of `as_dict`; raise SpecError or TypeError for anything else."""
         return cls(**fields)
 
     def __str__(self) -> str:
@@ -84,10 +84,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Account:
-    """A name under which the releases of one data set's windows are charged in parallel.
+    """A name under which releases of disjoint windows of one data set compose in parallel.
 
-    ``dataset`` is the path as the specification has it: the same rows under another spelling are
-    another account, and accounts add up, which is on the safe side.
+    ``dataset`` is the path as the specification writes it. The same path in another spelling counts
+    as another data set, which is on the safe side.
     """
 
     name: str
@@ -99,16 +99,16 @@ class Account:
                 raise SpecError(f"An account needs a {field}, got {value!r}.")
 
     def as_dict(self) -> dict[str, str]:
-        """Return the JSON values of a record or a receipt."""
+        """Return the account as JSON values, for a record."""
         return {"name": self.name, "dataset": self.dataset}
 
 
 def instant(text: str | None) -> datetime:
-    """Return the time that an ISO 8601 date or time names; UTC where it names no offset."""
+    """Return an ISO 8601 date or time in UTC; without an offset it is read as UTC."""
     try:
-        found = datetime.fromisoformat(text or "")
+        time = datetime.fromisoformat(text or "")
     except (ValueError, TypeError):
         raise SpecError(
             f"{text!r} is not a date or time: write 2026-11-25 or 2026-11-25T06:00:00+00:00."
         ) from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

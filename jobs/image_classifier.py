@@ -1,10 +1,10 @@
-"""Train a network on synthetic pictures alone, test it on real ones: accuracy in percent.
+"""Train classifiers only on synthetic pictures, and print their accuracy on real ones in percent.
 
     python jobs/image_classifier.py SYNTHETIC REAL [EPOCHS]
 
-SYNTHETIC is a folder that `dpgmm decode` wrote (columns image and label), REAL a Parquet file or
-folder with the columns pixels and label. Real pictures are only tested on: what is printed is the
-trusted side's knowledge, NOT PRIVATE.
+SYNTHETIC is a folder that `dpgmm decode` wrote (columns image and label). REAL is a Parquet file or
+a folder of them with the columns pixels and label; these pictures are only tested on. The accuracy
+is NOT PRIVATE: it is for the trusted side.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def main(synthetic: str, real: str, epochs: int = 5) -> None:
     train_x, train_y = pictures(Path(synthetic), "image")
     test_x, test_y = pictures(Path(real), "pixels")
     print(f"accuracy on {len(test_y):,} real pictures, trained on {len(train_y):,} synthetic ones")
-    print("(NOT PRIVATE: the trusted side's)")
+    print("(NOT PRIVATE, for the trusted side)")
     with threadpool_limits(1):
         network = classifier_accuracy(train_x, train_y, test_x, test_y, epochs=epochs)
         print(f"  two-layer network     {100 * network:5.1f} %", flush=True)
         for kind, name in (("logistic", "logistic regression"), ("lda", "LDA")):
-            guess = predicted_labels(kind, train_x, train_y, test_x)
-            print(f"  {name:20}  {100 * np.mean(guess == test_y):5.1f} %", flush=True)
+            predicted = predicted_labels(kind, train_x, train_y, test_x)
+            print(f"  {name:20}  {100 * np.mean(predicted == test_y):5.1f} %", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A scheduled release from beginning to end: release, verify; tried again where that helps.
+"""A scheduled release: release and verify, and try again after a failure that may pass.
 
     python jobs/weekly_flow.py --date 2026-11-25 [--spec jobs/weekly.yaml] [-- OPTIONS OF RELEASE]
 
-Every attempt is the same command, so it is the same release: charged once, however often it runs.
-Data, storage and cluster failures (exit codes 4 and 5) and killed drivers are tried again. A wrong
-specification (2) or a refusal of the ledger (3) would only be repeated: the flow ends with that
-code.
+Every attempt is the same command and so the same release: it is charged once, however often it
+runs. The flow tries again after failures of data, storage or the cluster (exit codes 4 and 5) and
+after a killed driver. A wrong specification (2) or a refusal by the ledger (3) would only occur
+again, so the flow ends with that code.
 """
 
 from __future__ import annotations
@@ -17,26 +17,34 @@ import sys
 import time
 
 FINAL = {0, 2, 3}
+"""Exit codes after which the flow does not try again."""
 
 
 def dpgmm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command; its results are read, its progress and errors go where ours go."""
+    """Run a dpgmm command and capture its results; its progress and errors go to our stderr."""
     command = [sys.executable, "-m", "dpgmm_dist.cli", *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
 
 
 def attempt(arguments: list[str], attempts: int, wait: float) -> subprocess.CompletedProcess[str]:
-    """The release, at most so many times."""
+    """Run the release until its exit code is final, at most ``attempts`` times.
+
+    ``wait`` is the number of seconds between attempts.
+    """
     for number in range(1, attempts + 1):
         done = dpgmm("release", *arguments, "--json")
         if done.returncode in FINAL or number == attempts:
             break
-        print(f"attempt {number} ended with code {done.returncode}; again", file=sys.stderr)
+        print(
+            f"attempt {number} ended with exit code {done.returncode}; trying again",
+            file=sys.stderr,
+        )
         time.sleep(wait)
     return done
 
 
 def main() -> int:
+    """Release, verify, print the release; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--date", required=True, help="any day of the period, such as 2026-11-25")
     parser.add_argument("--spec", default="jobs/weekly.yaml")

@@ -1,9 +1,12 @@
-"""An Airflow DAG: a weekly release whose task may be retried, cleared and backfilled safely.
+"""An Airflow DAG: a weekly release whose tasks can safely be retried, cleared and backfilled.
 
-The id of a release comes from the week of the run's logical date (``output.release_id`` in the
-specification), so a second attempt is the same release: it resumes, and is charged once. Copy this
-file to the DAG folder. DPGMM_COMMAND is the command in its own environment, DPGMM_SPEC the
-specification, DPGMM_RETRY_SECONDS how long to wait before another attempt.
+The release id comes from the week of the logical date of the run (``output.release_id`` in the
+specification). So a second attempt is the same release: it resumes, and is charged once. Copy this
+file to the DAG folder and set these environment variables:
+
+    DPGMM_COMMAND        the path of the ``dpgmm`` command
+    DPGMM_SPEC           the path of the specification
+    DPGMM_RETRY_SECONDS  the wait before another attempt
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from airflow.sdk import dag, task
 COMMAND = os.environ.get("DPGMM_COMMAND", "/opt/dpgmm/.venv/bin/dpgmm")
 SPEC = os.environ.get("DPGMM_SPEC", "/opt/dpgmm/jobs/weekly.yaml")
 WAIT = timedelta(seconds=float(os.environ.get("DPGMM_RETRY_SECONDS", "600")))
-NOT_BY_TRYING_AGAIN = {2: "the specification is wrong", 3: "the ledger refuses"}
+FINAL_FAILURES = {2: "the specification is wrong", 3: "the ledger refuses"}
 
 
 @dag(
@@ -30,20 +33,20 @@ NOT_BY_TRYING_AGAIN = {2: "the specification is wrong", 3: "the ledger refuses"}
     default_args={"retries": 3, "retry_delay": WAIT},
 )
 def dpgmm_weekly() -> None:
-    """Release the week, then check what was published."""
+    """Release the week, then verify the release."""
 
     @task
     def release(ds: str | None = None) -> str:
-        """Run the release of the week that holds the logical date; return where it is."""
+        """Release the week that contains the logical date; return where the release is."""
         done = _run("release", SPEC, "--date", str(ds))
         return next(
             line.partition(": ")[2] for line in done.splitlines() if line.startswith("release: ")
         )
 
     @task
-    def verify(where: str) -> None:
-        """Work the guarantee out anew from the release alone."""
-        _run("verify", where)
+    def verify(url: str) -> None:
+        """Recompute the guarantee from the release alone."""
+        _run("verify", url)
 
     verify(release())
 
@@ -51,8 +54,8 @@ def dpgmm_weekly() -> None:
 def _run(*arguments: str) -> str:
     done = subprocess.run([COMMAND, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout)
-    if done.returncode in NOT_BY_TRYING_AGAIN:
-        raise AirflowFailException(NOT_BY_TRYING_AGAIN[done.returncode])
+    if done.returncode in FINAL_FAILURES:
+        raise AirflowFailException(FINAL_FAILURES[done.returncode])
     done.check_returncode()
     return done.stdout
 

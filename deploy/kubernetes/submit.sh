@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs a release as a DaskJob, shows its output, and ends with its exit code.
-#   deploy/kubernetes/submit.sh SPEC RELEASE_ID [flags of kubectl, such as --namespace N]
-# RELEASE_ID must be a name that Kubernetes takes (a-z, 0-9, -). The same command again resumes: stored
-# answers are read back, nothing is charged or drawn twice. KUBECTL=... names another kubectl.
+# Runs a release as a DaskJob, prints its output, and ends with its exit code.
+#   deploy/kubernetes/submit.sh SPEC RELEASE_ID [options of kubectl, such as --namespace N]
+# RELEASE_ID may have a-z, 0-9 and -. Run the same command again to resume: nothing is charged or drawn
+# twice. KUBECTL=... names another kubectl.
 set -euo pipefail
 if [ $# -lt 2 ]; then
   sed -n '2,5s/^# \{0,1\}//p' "$0" >&2

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A release on the processes of one mpirun; ends with its exit code.
+# Runs a release on the processes of one mpirun, and ends with its exit code.
 #   deploy/mpi/release.sh PROCESSES SPEC RELEASE_ID [more arguments of dpgmm release]
-# PROCESSES is the number of workers and two more: a scheduler and the driver. Run the same command
-# again to resume. MPIRUN_FLAGS are added to mpirun's (--hostfile F, ...).
+# PROCESSES is the number of workers plus two, for the scheduler and the driver. Run the same command
+# again to resume. MPIRUN_FLAGS has more options of mpirun (--hostfile F, ...).
 set -euo pipefail
 if [ $# -lt 3 ]; then
   sed -n '2,5s/^# \{0,1\}//p' "$0" >&2

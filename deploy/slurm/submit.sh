@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Submits a release to Slurm, waits for it, and ends with its exit code.
 #   deploy/slurm/submit.sh SPEC RELEASE_ID [more arguments of dpgmm release]
-# Give options of sbatch in the environment (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT, ...).
-# A job that is requeued (preemption, a dead node, `scontrol requeue`) runs the same command under the
-# same release id: stored answers are read back, nothing is charged or drawn twice.
+# Set options of sbatch in the environment (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT, ...).
+# A requeued job (preemption, a dead node, `scontrol requeue`) runs the same command again and resumes:
+# nothing is charged or drawn twice.
 set -euo pipefail
 if [ $# -lt 2 ]; then
   sed -n '2,6s/^# \{0,1\}//p' "$0" >&2

@@ -1,1 +1,1 @@
-"""PUBLIC: the release on disk - write, read, verify, receipt, sampled rows."""
+"""PUBLIC: the release on disk. How it is written, read, verified, reported and sampled from."""

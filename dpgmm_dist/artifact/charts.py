@@ -1,7 +1,7 @@
-"""Small charts as SVG text: the same values give the same bytes, and nothing is loaded to draw.
+"""Small charts as SVG text. The same values give the same bytes, and no library is needed.
 
-Colours come from the page's CSS (classes ``bar``, ``alt``, ``whisker``, ``grid``, ``text``), so
-that charts follow its light and dark themes.
+Colours come from the CSS of the page (classes ``bar``, ``alt``, ``whisker``, ``grid``, ``text``),
+so that charts follow its light and dark themes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ class Bar:
 
     value: float
     error: float
-    """Half length of the whisker; infinite for a value the noise leaves undetermined."""
+    """Half the length of the whisker; infinite for a value that the noise leaves undetermined."""
     group: str
-    """Consecutive bars of one group share a shade and one caption."""
+    """Consecutive bars of one group share a shade and a caption."""
     title: str
-    """Shown while pointing at the bar."""
+    """Shown when the pointer is on the bar."""
 
 
 def column_chart(bars: Sequence[Bar], caption: str) -> str:
-    """Upright bars with whiskers of one standard error, over a labelled axis from 0."""
+    """Vertical bars with whiskers of one standard error, over a labelled axis from 0."""
     top = _axis_top(bars)
-    wide = max(8, min(40, 640 // max(1, len(bars))))
-    width = _LEFT + wide * len(bars) + 16
+    pitch = max(8, min(40, 640 // max(1, len(bars))))
+    width = _LEFT + pitch * len(bars) + 16
 
     def y(value: float) -> float:
         return _TOP + _HEIGHT * (1 - min(max(value / top, 0.0), 1.0))
@@ -46,37 +46,37 @@ def column_chart(bars: Sequence[Bar], caption: str) -> str:
     shade, previous = 0, None
     for position, bar in enumerate(bars):
         shade, previous = shade + (previous not in (None, bar.group)), bar.group
-        x = _LEFT + wide * position + 0.15 * wide
-        middle = x + 0.35 * wide
+        x = _LEFT + pitch * position + 0.15 * pitch
+        middle = x + 0.35 * pitch
         parts.append(
             f'<g><title>{escape(bar.title)}</title><rect class="{"alt" if shade % 2 else "bar"}" '
-            f'x="{x:.1f}" y="{y(bar.value):.1f}" width="{0.7 * wide:.1f}" '
+            f'x="{x:.1f}" y="{y(bar.value):.1f}" width="{0.7 * pitch:.1f}" '
             f'height="{_TOP + _HEIGHT - y(bar.value):.1f}"/>'
             f'<line class="whisker" x1="{middle:.1f}" x2="{middle:.1f}" '
             f'y1="{y(bar.value - bar.error):.1f}" y2="{y(bar.value + bar.error):.1f}"/></g>'
         )
-    parts += _captions(bars, wide)
+    parts += _captions(bars, pitch)
     return "".join([*parts, "</svg>"])
 
 
 def share_bar(shares: Sequence[tuple[str, float]], caption: str) -> str:
-    """One long bar divided into named shares of a whole."""
+    """One horizontal bar divided into named shares of a whole."""
     width, height, total = 680, 34, sum(share for _, share in shares) or 1.0
     parts, x = [_open(width, height + 22, caption)], 0.0
     for position, (name, share) in enumerate(shares):
-        long = width * share / total
+        length = width * share / total
         parts.append(
             f"<g><title>{escape(name)}: {share / total:.1%}</title>"
             f'<rect class="{"alt" if position % 2 else "bar"}" x="{x:.1f}" y="0" '
-            f'width="{max(long - 1, 0):.1f}" height="{height}"/>'
+            f'width="{max(length - 1, 0):.1f}" height="{height}"/>'
         )
-        if long > 7 * len(name):  # about the width of the text
+        if length > 7 * len(name):  # about the width of the text
             parts.append(
-                f'<text class="text" x="{x + long / 2:.1f}" y="{height + 16}" '
+                f'<text class="text" x="{x + length / 2:.1f}" y="{height + 16}" '
                 f'text-anchor="middle">{escape(name)}</text>'
             )
         parts.append("</g>")
-        x += long
+        x += length
     return "".join([*parts, "</svg>"])
 
 
@@ -88,7 +88,7 @@ def _open(width: float, height: float, caption: str) -> str:
 
 
 def _axis_top(bars: Sequence[Bar]) -> float:
-    """Room for whiskers up to twice the highest bar; longer ones are cut off at the edge."""
+    """The upper end of the axis: whiskers fit up to twice the highest bar, longer ones are cut."""
     highest = max((bar.value for bar in bars), default=0.0)
     reach = max((bar.value + min(bar.error, highest) for bar in bars), default=0.0)
     return reach * 1.05 or 1.0
@@ -100,14 +100,14 @@ def _ticks(top: float) -> list[float]:
     return [step * i for i in range(int(top / step) + 1)]
 
 
-def _captions(bars: Sequence[Bar], wide: int) -> list[str]:
-    """The name of each group below its bars, where it fits."""
+def _captions(bars: Sequence[Bar], pitch: int) -> list[str]:
+    """The name of each group below its bars, shortened to the room that they have."""
     parts, start = [], 0
     for end in range(1, len(bars) + 1):
         if end < len(bars) and bars[end].group == bars[start].group:
             continue
-        middle = _LEFT + wide * (start + end) / 2
-        room = max(1, wide * (end - start) // 7)
+        middle = _LEFT + pitch * (start + end) / 2
+        room = max(1, pitch * (end - start) // 7)
         name = bars[start].group
         name = name if len(name) <= room else name[: room - 1] + "…"
         parts.append(

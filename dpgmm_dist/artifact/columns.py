@@ -1,4 +1,4 @@
-"""Rows in input units as Arrow columns under the input's own names and types."""
+"""Rows in input units as Arrow columns, with the names and types of the input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXT = ("string", "large_string", "string_view")
 def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schema:
     """Arrow schema of sampled rows.
 
-    Integer labels have the input's type, or int64 where a public label does not fit into that.
+    Integer labels keep the type of the input, or become int64 if a public label does not fit it.
     """
     import pyarrow as pa
 
@@ -38,9 +38,9 @@ def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schem
 def rows_batch(
     rows: NDArray[np.float64], labels: list[LabelValue] | pa.Array, schema: pa.Schema
 ) -> pa.RecordBatch:
-    """Rows (n, d) in input units and their labels (a list or a column) as one batch of ``schema``.
+    """Rows (n, d) in input units and their n labels (a list or a column) as a batch of ``schema``.
 
-    Numbers are rounded to integers and kept in range where the column's type asks for it.
+    Where a column has an integer type, its numbers are rounded and kept in the range of the type.
     """
     import pyarrow as pa
 
@@ -52,13 +52,14 @@ def rows_batch(
     else:
         columns += [_cast(rows[:, j], schema.field(j).type) for j in range(rows.shape[1])]
     if len(columns) < len(schema):
-        given = isinstance(labels, pa.Array)
-        columns.append(labels if given else pa.array(labels, schema.field(len(columns)).type))
+        if not isinstance(labels, pa.Array):
+            labels = pa.array(labels, schema.field(len(columns)).type)
+        columns.append(labels)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def stored_values(rows: NDArray[np.float64], schema: pa.Schema) -> NDArray[np.float64]:
-    """Rows (n, d) rounded as `rows_batch` stores them, as float64 again (a copy)."""
+    """A copy of rows (n, d) as float64, rounded as `rows_batch` stores them."""
     import pyarrow as pa
 
     first = schema.field(0).type
@@ -75,7 +76,7 @@ def _number_type(name: str) -> pa.DataType:
 
     kind = pa.float64() if name == "null" else _alias(name)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise DataError(f"the receipt's input has a feature column of type {name!r}, not a number")
+        raise DataError(f"the receipt lists a feature column of type {name!r}, not a number")
     return kind
 
 
@@ -99,7 +100,7 @@ def _alias(name: str) -> pa.DataType:
         return pa.type_for_alias(name)
     except ValueError:
         raise DataError(
-            f"the receipt's input has a column of type {name!r}, which this version cannot write"
+            f"the receipt lists a column of type {name!r}, which this version cannot write"
         ) from None
 
 
@@ -110,13 +111,13 @@ def _cast(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
 
 
 def _rounded(values: NDArray[np.float64], kind: pa.DataType) -> NDArray[Any]:
-    """Values in a column's own numeric type, kept in its range."""
+    """Values in the numeric type of a column, kept in its range."""
     target: Any = np.dtype(kind.to_pandas_dtype())
     if target.kind == "f":
         limit = float(np.finfo(target).max)
         return np.clip(values, -limit, limit).astype(target)
     limits = np.iinfo(target)
-    # The largest float that the type holds: 2^63 - 1 itself would round up to 2^63.
+    # The largest float64 that the type can hold: 2^63 - 1 itself would round up to 2^63.
     top = float(limits.max)
     top = float(np.nextafter(top, 0)) if int(top) > limits.max else top
     return np.clip(np.rint(values), float(limits.min), top).astype(target)

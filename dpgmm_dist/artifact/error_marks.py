@@ -1,8 +1,9 @@
-"""How far the standard errors of each component can be believed, as columns of mixture.parquet.
+"""How reliable the standard errors of each component are, as columns of mixture.parquet.
 
-``nominal``: the noise makes errors of that size in what was measured. ``approximate``: the number
-was moved afterwards - shrunk toward another, or matched to the components beside it - and its
-standard error is of the measurement. ``unknown``: no standard error is stated (it is infinite).
+``nominal``: the estimate is what was measured, and the standard error is that of the noise in it.
+``approximate``: the estimate was adjusted after it was measured: shrunk toward another one, or
+corrected together with the other components of its label. Its standard error is still that of the
+measurement. ``unknown``: no standard error is stated (it is infinite).
 """
 
 from __future__ import annotations
@@ -23,28 +24,29 @@ _KEPT, _BIAS = "covariance_kept", "covariance_shrinkage"
 
 @dataclass(frozen=True)
 class ErrorMarks:
-    """What the columns say, one entry a component; None where the release does not know."""
+    """The contents of the columns, one entry a component; None where the release does not say."""
 
     weights: tuple[str | None, ...]
     means: tuple[str | None, ...]
     covariances: tuple[str | None, ...]
     kept: tuple[float | None, ...]
-    """Weight each covariance kept of its own measurement, 0 to 1."""
+    """Weight of its own measurement in each covariance, 0 to 1."""
     shrinkage: tuple[float | None, ...]
-    """How far shrinkage moved it, relative to its size: a bias that the error does not include."""
+    """How far shrinkage moved each covariance, relative to its size: a bias that its standard
+    error does not include."""
 
     def ordered(self, order: Sequence[int]) -> ErrorMarks:
-        """The same for components in another order."""
+        """The same marks with the components in another order."""
         return ErrorMarks(*(tuple(column[k] for k in order) for column in vars(self).values()))
 
 
 def marks_of(plan: Mapping[str, Any] | None, components: int) -> ErrorMarks:
-    """From the realised plan in a receipt, which has the same facts for the whole release."""
-    nothing = (None,) * components
+    """The marks of every component, from the realised plan in a receipt."""
+    unmarked = (None,) * components
     notes = (plan or {}).get("error_bars")
     if plan is None or notes is None:
-        return ErrorMarks(nothing, nothing, nothing, nothing, nothing)
-    # Without the joint fit moments are matched to each other where a label has several.
+        return ErrorMarks(unmarked, unmarked, unmarked, unmarked, unmarked)
+    # Without the moment fit, EM fixed-point correction adjusts a label's components to each other.
     matched = plan.get("expected_kl") is None and max(plan["components_per_label"]) > 1
     usual = APPROXIMATE if matched else NOMINAL
     kept = _column(notes.get("weight_of_own_covariance"), components)
@@ -52,7 +54,7 @@ def marks_of(plan: Mapping[str, Any] | None, components: int) -> ErrorMarks:
         covariances: tuple[str | None, ...] = (UNKNOWN,) * components
     else:
         covariances = tuple(
-            usual if one is None or one > NEARLY_ALL else APPROXIMATE for one in kept
+            usual if weight is None or weight > NEARLY_ALL else APPROXIMATE for weight in kept
         )
     return ErrorMarks(
         weights=(notes.get("weights", usual),) * components,
@@ -64,7 +66,7 @@ def marks_of(plan: Mapping[str, Any] | None, components: int) -> ErrorMarks:
 
 
 def columns_of(marks: ErrorMarks) -> dict[str, pa.Array]:
-    """The columns of mixture.parquet, in the order of the marks."""
+    """The marks as columns of mixture.parquet, with the components in the same order."""
     import pyarrow as pa
 
     kinds = (marks.weights, marks.means, marks.covariances)
@@ -75,7 +77,7 @@ def columns_of(marks: ErrorMarks) -> dict[str, pa.Array]:
 
 
 def read_marks(table: pa.Table) -> ErrorMarks | None:
-    """The marks in mixture.parquet; None in a release of a version that did not write them."""
+    """The marks in mixture.parquet; None if the table does not have these columns."""
     names = (*_KINDS, _KEPT, _BIAS)
     if not set(names) <= set(table.column_names):
         return None
@@ -89,4 +91,4 @@ def _column(values: Sequence[float] | None, components: int) -> tuple[float | No
         raise ValueError(
             f"the plan lists {len(values)} components under error_bars, not {components}"
         )
-    return tuple(float(one) for one in values)
+    return tuple(float(value) for value in values)

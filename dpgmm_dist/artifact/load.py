@@ -1,4 +1,4 @@
-"""Read a release: the consumer's side, which needs neither dask nor opendp nor the data."""
+"""Read a release. The reader needs neither dask, nor opendp, nor the data."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _SCORE_ROWS = 1 << 15
 
 @dataclass(frozen=True, eq=False)
 class Release:
-    """A published mixture, ready to sample from and to score with.
+    """A published mixture to sample from and to score rows with.
 
-    ``sample`` and ``score_samples`` speak the input's units; ``mixture`` is in latent units.
+    ``sample`` and ``score_samples`` use the units of the input. ``mixture`` is in latent units.
     """
 
     mixture: Mixture
     standard_errors: StandardErrors
     transform: Transform
     receipt: Mapping[str, Any]
-    """receipt.json: specification, queries, guarantee, input columns."""
+    """Contents of receipt.json: specification, queries, guarantee, input columns."""
     manifest: Manifest
     error_marks: ErrorMarks | None = None
     """Which standard errors are approximate; None where the release does not say."""
@@ -65,7 +65,7 @@ class Release:
 
     @property
     def label_values(self) -> tuple[LabelValue, ...]:
-        """The public labels; () when unlabelled."""
+        """The public labels; () if the release has none."""
         return self.mixture.label_values
 
     def sample(
@@ -78,20 +78,20 @@ class Release:
         n
             Number of rows, at least 0.
         seed
-            An int or SeedSequence; the same seed gives the same rows everywhere. None takes
-            operating-system entropy.
+            An int or SeedSequence. The same seed gives the same rows on every machine. None takes
+            entropy of the operating system.
         label
-            Draw this label's rows only; None draws labels in the released proportions.
+            Draw rows of this label only; None draws labels in the released proportions.
 
         Returns
         -------
         (X, y)
-            X (n, d) float64. y (n,) holds labels, or component indices when there are none.
+            X (n, d) float64. y (n,) holds labels, or component indices if there are no labels.
 
         Raises
         ------
         ValueError
-            When n is negative or the label is not one of ``label_values``.
+            When n is negative, or the label is not one of ``label_values``.
         """
         mixture = self.mixture if label is None else self.mixture.for_label(label)
         rows, index = sample_rows(
@@ -102,14 +102,15 @@ class Release:
         return rows, np.array(mixture.label_values)[mixture.label_index[index]]
 
     def score_samples(self, rows: ArrayLike) -> Floats:
-        """Natural log density (n,) at rows (n, d) in input units, labels marginalised.
+        """Natural log density (n,) at rows (n, d) in input units, marginal over labels.
 
-        With a projection the directions outside it are Gaussian with the residual variance.
+        If the release has a projection, the density is Gaussian with the residual variance in the
+        directions outside it.
 
         Raises
         ------
         ValueError
-            When rows have another width or are not finite.
+            When the rows do not have d columns, or are not finite.
         """
         checked = np.asarray(rows)
         if checked.ndim != 2:
@@ -122,13 +123,13 @@ class Release:
         return out + self.transform.log_jacobian
 
     def to_sklearn(self, space: Literal["input", "latent"] = "input") -> Any:
-        """The mixture as a fitted ``sklearn.mixture.GaussianMixture``, labels marginalised.
+        """The mixture as a fitted ``sklearn.mixture.GaussianMixture``, marginal over labels.
 
         Parameters
         ----------
         space
-            "input": in the input's units, where ``score_samples`` is that of the release; every
-            covariance is then (d, d). "latent": in the coordinates of ``mixture``.
+            "input": in the units of the input, with covariances (d, d); ``score_samples`` agrees
+            with that of the release. "latent": in the coordinates of ``mixture``.
 
         Raises
         ------
@@ -147,7 +148,10 @@ def sample_rows(
     n: int,
     residual: bool = True,
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Rows (n, d) in input units, residual included if asked, and the (n,) component of each."""
+    """Rows (n, d) in input units and the component (n,) of each.
+
+    With ``residual``, rows also vary in the directions outside the projection.
+    """
     latent, index = mixture.sample_with(generator, n)
     noise = None
     if residual and transform.residual_dimension > 0:
@@ -156,14 +160,16 @@ def sample_rows(
 
 
 def load_release(url: str, storage_options: Mapping[str, Any] | None = None) -> Release:
-    """Read the release at a directory or fsspec URL, checking every file against the manifest.
+    """Read the release in a directory or at a fsspec URL.
+
+    Every file is checked against the manifest.
 
     Raises
     ------
     DataError
         When there is no release, or a file is missing, changed or invalid.
     SpecError
-        When the URL cannot be understood.
+        When the URL is not valid.
     """
     store = open_store(str(url), storage_options)
     manifest = read_manifest(store)
@@ -172,7 +178,7 @@ def load_release(url: str, storage_options: Mapping[str, Any] | None = None) -> 
 
 
 def decode_release(manifest: Manifest, files: Mapping[str, bytes]) -> Release:
-    """A release from the bytes of its files (DataError when they do not hold one)."""
+    """A release from the bytes of its files; DataError if they do not hold one."""
     mixture, errors = decode_mixture(files[MIXTURE])
     transform = decode_transform(files[TRANSFORM])
     if transform.latent_dimension != mixture.dimension:
@@ -185,7 +191,7 @@ def decode_release(manifest: Manifest, files: Mapping[str, bytes]) -> Release:
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The manifest of the release in a store; DataError where there is none."""
+    """The manifest of the release in a store; DataError if there is none."""
     data = read_or_none(store, MANIFEST)
     if data is None:
         raise DataError(
@@ -196,14 +202,14 @@ def read_manifest(store: Store) -> Manifest:
 
 
 def read_checked(store: Store, name: str, digest: FileDigest) -> bytes:
-    """One file of a release; DataError when it is missing or not what the manifest says."""
+    """One file of a release; DataError if it is missing or differs from the manifest."""
     data = read_or_none(store, name)
     if data is None:
         raise DataError(f"{store.url}/{name} is missing: the release is not intact")
     if FileDigest.of(data) != digest:
         raise DataError(
-            f"{store.url}/{name} is not the file the manifest describes (SHA-256 or size "
-            "differs): it was changed or damaged; restore the release from its source"
+            f"{store.url}/{name} is not the file that the manifest describes (its SHA-256 or size "
+            "differs): it was changed or damaged. Restore the release from its source"
         )
     return data
 

@@ -1,4 +1,4 @@
-"""release.json: what makes a directory of files a release, and proves that they are its own."""
+"""release.json, the manifest: it makes a directory a release and has a digest of every file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dpgmm_dist.errors import DataError
 
 @dataclass(frozen=True)
 class FileDigest:
-    """What a file of a release must be, to the byte."""
+    """SHA-256 and size of a file of a release."""
 
     sha256: str
     """Hex."""
@@ -39,7 +39,7 @@ class Manifest:
 
     release_id: str
     specification_digest: str
-    """SHA-256 (hex) of the specification: which release this is, wherever it was written."""
+    """SHA-256 (hex) of the specification. It does not depend on the output path."""
     privacy: str
     """"private", or "NOT PRIVATE" for a release made with insecure test noise."""
     library_version: str
@@ -47,7 +47,7 @@ class Manifest:
     schema_version: int = SCHEMA_VERSION
 
     def to_bytes(self) -> bytes:
-        """The file, canonical to the byte."""
+        """The contents of release.json: the same manifest gives the same bytes."""
         return canonical_json(
             {
                 "schema_version": self.schema_version,
@@ -69,13 +69,13 @@ class Manifest:
         Raises
         ------
         DataError
-            When it is damaged, lists files a release cannot have, or is of a newer schema.
+            When it is damaged, lists files that a release cannot have, or has a newer schema.
         """
         value = parse_json(MANIFEST, data)
         version = value.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise DataError(
-                f"the release has schema version {version}, this library reads up to "
+                f"the release has schema version {version}, and this library reads versions up to "
                 f"{SCHEMA_VERSION}: upgrade dpgmm-dist"
             )
         try:
@@ -91,7 +91,9 @@ class Manifest:
                 schema_version=int(value["schema_version"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise DataError(f"{MANIFEST} lacks a key or has a wrong one: damaged") from None
+            raise DataError(
+                f"{MANIFEST} lacks a key or has a wrong value: the release is not intact"
+            ) from None
         _check_names(manifest.files)
         return manifest
 
@@ -103,7 +105,7 @@ def _string(value: Any) -> str:
 
 
 def _check_names(files: Mapping[str, FileDigest]) -> None:
-    """Names are an allow-list: a manifest can neither omit a file nor point outside."""
+    """Accept known names only: a manifest can neither omit a file nor point to another folder."""
     missing = [name for name in REQUIRED if name not in files]
     unknown = sorted(set(files) - set(REQUIRED) - set(OPTIONAL))
     if missing or unknown:

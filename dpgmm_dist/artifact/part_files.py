@@ -1,7 +1,7 @@
-"""Folders of ``part-00000.parquet``, ... : each file appears whole or not at all.
+"""Folders of ``part-00000.parquet``, ``part-00001.parquet``, ...; each file is written atomically.
 
-Any task may write any part, and may write it again: a part's bytes follow from what it is asked
-to hold, so a repeated task replaces a file by itself.
+Any task may write any part, and may write it again. The bytes of a part depend only on what the
+task is asked to write, so a repeated task replaces a file by an identical one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ForEach = Callable[[Callable[[Any], int], Sequence[Any], Report], None]
 
 
 def one_after_another(function: Callable[[T], int], items: Sequence[T], report: Report) -> None:
-    """Run in this thread."""
+    """Call the function with each item in turn, in this thread."""
     for done, item in enumerate(items, start=1):
         function(item)
         report(done / len(items))
@@ -37,12 +37,12 @@ def part_name(index: int) -> str:
 
 
 def make_empty_folder(output: str, options: Mapping[str, Any] | None) -> None:
-    """Make sure that an output holds nothing, and is there if it is local.
+    """Check that an output is empty, and create its folder where the file system has folders.
 
     Raises
     ------
     SpecError
-        When it holds something, is a file, or its URL has a password in it.
+        When the output is not empty, is a file, or has a password in its URL.
     """
     fs, root = resolve(output, options)
     try:
@@ -50,10 +50,10 @@ def make_empty_folder(output: str, options: Mapping[str, Any] | None) -> None:
         entries = fs.ls(root, detail=True)
     except FileNotFoundError:
         entries = []
-    # Object stores may list a prefix's own marker.
+    # An object store may list the marker of the prefix itself.
     if any(str(entry["name"]).strip("/") != root.strip("/") for entry in entries):
         raise SpecError(
-            f"{safe_url(output)} is not empty: choose another output, or empty it yourself"
+            f"{safe_url(output)} is not empty: choose another output, or remove its contents"
         )
     if entries and entries[0]["type"] == "file" and entries[0].get("size"):
         raise SpecError(f"{safe_url(output)} is a file: choose a directory for the output")
@@ -73,12 +73,15 @@ def resolve(output: str, options: Mapping[str, Any] | None) -> tuple[Any, str]:
 def new_parquet(
     output: str, options: Mapping[str, Any] | None, name: str, schema: pa.Schema
 ) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Yield a function that appends row groups to a new file, which appears when all went well."""
+    """Yield a function that appends row groups to a new file.
+
+    The file appears under its name when the block ends without an error.
+    """
     import pyarrow.parquet as pq
 
-    # Gaussian draws do not compress; labels and small integers do, by their dictionary.
-    coded = [field.name for field in schema if not _is_continuous(field.type)]
-    settings = {"compression": "NONE", "use_dictionary": coded, "write_statistics": False}
+    # Gaussian samples do not compress. Dictionaries compress labels and small integers.
+    discrete = [field.name for field in schema if not _is_continuous(field.type)]
+    settings = {"compression": "NONE", "use_dictionary": discrete, "write_statistics": False}
     with (
         new_file(output, options, name) as file,
         pq.ParquetWriter(file, schema, **settings) as writer,
@@ -102,7 +105,7 @@ def new_file(output: str, options: Mapping[str, Any] | None, name: str) -> Itera
         else:
             file.commit()
     except BaseException:
-        # Whatever happened, no part of a file may look like a whole one.
+        # After any failure, a partly written file must not look like a complete one.
         if local:
             file.close()
             os.unlink(target)
@@ -115,9 +118,9 @@ def new_file(output: str, options: Mapping[str, Any] | None, name: str) -> Itera
 def storage_errors(
     what: str, output: str, options: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    """Turn what a file system raises into one line: cannot ``what`` and the output's address.
+    """Turn an error of the file system into a DataError: "cannot ``what`` to ``output``".
 
-    ``options`` are those of the output's file system, none of which the line quotes.
+    ``options`` are the storage options of the output. The message quotes none of them.
     """
     try:
         yield
@@ -126,8 +129,8 @@ def storage_errors(
     except (OSError, ValueError, ImportError) as error:
         reason = describe_error(error, secrets_in(options))
         raise DataError(
-            f"cannot {what} to {safe_url(output)}: {reason}. Check that it "
-            "is there and that you may write to it"
+            f"cannot {what} to {safe_url(output)}: {reason}. Check that the output exists and "
+            "that you may write to it"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""The privacy receipt: what was asked of the data, what noise it got, what that guarantees.
+"""The privacy receipt: the queries, the noise in their answers, and the guarantee that follows.
 
-Readers must accept keys they do not know: keys are added, never renamed.
+Readers accept keys that they do not know: keys are added, never renamed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MECHANISMS: Mapping[str, frozenset[str]] = {
     "gaussian": frozenset({"zcdp", "gdp"}),
     "rounded_gaussian": frozenset({"zcdp", "gdp"}),
 }
-"""Private mechanisms, each with the accounting that is proved for it."""
+"""The private mechanisms, each with the accounting methods that are proved for it."""
 
 _KEYSTREAM = (
     "a ChaCha20 keystream under fresh keys of the operating system: the guarantee is "
@@ -39,7 +39,7 @@ RANDOMNESS: Mapping[str, str] = {
     "gaussian": _KEYSTREAM,
     "rounded_gaussian": _KEYSTREAM,
 }
-"""Where each mechanism's random bits come from, and what that makes of the guarantee."""
+"""Where the random bits of each mechanism come from, and what this means for the guarantee."""
 
 NEIGHBOURS = "data sets that differ by adding or removing one privacy unit"
 CAPACITY_ROWS = 1 << 40
@@ -59,23 +59,23 @@ class Column(_Part):
 
 
 class EncoderNote(_Part):
-    """The encoder that made the input, as ``dpgmm encode`` noted it (see `provenance`)."""
+    """The encoder that made the input, as recorded by ``dpgmm encode`` (see `provenance`)."""
 
     name: str
     digest: str = Field(pattern="^[0-9a-f]{64}$")
     batch: int = Field(ge=1)
     rows_are_independent: bool
     guarantee: str
-    """For which rows the guarantee holds: raw rows, or only their embeddings."""
+    """Whether the guarantee holds for the raw rows, or only for their embeddings."""
 
 
 class InputSchema(_Part):
-    """The input's columns, under "input": what sampled rows are written as."""
+    """The columns of the input, under "input": sampled rows are written with the same columns."""
 
     kind: Literal["list", "columns"]
     """One list column with ``width`` numbers a row, or a table of numeric columns."""
     columns: tuple[Column, ...] = Field(min_length=1)
-    """The list column alone (type of its elements), or every column in feature order."""
+    """The list column with the type of its elements, or all columns in feature order."""
     width: int = Field(ge=1)
     label: Column | None = None
     encoder: EncoderNote | None = None
@@ -89,19 +89,20 @@ class QueryBlock(_Part):
     dimension: int = Field(ge=1)
     radius: int = Field(ge=1)
     weight_unit: int = Field(ge=1)
-    """What one whole row (all rows of a unit, where they are weighted) weighs: 1, or 2^b for soft
-    responsibilities and for weights."""
+    """Weight of one whole row: 1, or 2^b with soft responsibilities or with weights. If the rows
+    of a unit are weighted, this is the weight of all of them together."""
     unit_rows: int = Field(default=1, ge=1)
-    """The most whole rows of one privacy unit, already in rho."""
+    """The most whole rows of one privacy unit. ``rho`` includes this factor."""
     sigma: float = Field(gt=0)
+    """Standard deviation of the noise on each entry; of a second moment, on the diagonal."""
     sigma_off: float | None = Field(default=None, gt=0)
-    """Scale of the off-diagonal entries of a second moment."""
+    """Standard deviation of the noise on the off-diagonal entries of a second moment."""
     rho: float = Field(ge=0)
-    """zCDP cost, at least D^2 / (2 sigma^2)."""
+    """zCDP cost: at least D^2 / (2 sigma^2), where D is the L2 sensitivity."""
 
 
 class Query(_Part):
-    """One step of the release: blocks that were answered together."""
+    """One step of the release: the blocks that were answered in one pass."""
 
     step: str
     blocks: tuple[QueryBlock, ...]
@@ -109,7 +110,7 @@ class Query(_Part):
 
 
 class Budget(_Part):
-    """What was allowed: (epsilon, delta), and the rho (and mu) that it converts to."""
+    """The budget: (epsilon, delta), and the rho (and mu) that it converts to."""
 
     epsilon: float = Field(gt=0)
     delta: float = Field(gt=0, lt=1)
@@ -118,7 +119,7 @@ class Budget(_Part):
 
 
 class Totals(_Part):
-    """What all queries together guarantee."""
+    """The guarantee of all queries together."""
 
     rho: float = Field(ge=0)
     mu: float | None = Field(default=None, ge=0)
@@ -127,7 +128,7 @@ class Totals(_Part):
 
 
 class Neighbours(_Part):
-    """Between which data sets the guarantee holds, and what follows for replacing a unit."""
+    """The neighbouring relation of the guarantee, and the guarantee for replacing a unit."""
 
     relation: str
     unit: str
@@ -135,7 +136,7 @@ class Neighbours(_Part):
 
 
 class Receipt(_Part):
-    """receipt.json."""
+    """The contents of receipt.json."""
 
     schema_version: Literal[1]
     release_id: str = Field(min_length=1)
@@ -162,12 +163,12 @@ def check_receipt(document: Mapping[str, Any]) -> Receipt:
     Raises
     ------
     DataError
-        Naming the first keys that are wrong.
+        When the receipt is not valid. The message names the first three problems.
     """
     from dpgmm_dist.artifact.schema import canonical_json
 
     try:
-        # By way of JSON, so that what is checked is what a reader will see.
+        # Through JSON, so that the check is on what a reader gets.
         return Receipt.model_validate_json(canonical_json(document))
     except ValidationError as error:
         problems = "; ".join(
@@ -196,24 +197,26 @@ def build_receipt(
     error_bars: str | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Put a receipt together; `write_release` adds the input's schema and checks it.
+    """Build a receipt. `write_release` adds the schema of the input and checks it.
 
     Parameters
     ----------
-    release_id, specification, specification_digest
+    release_id
+        Id under which the release is charged.
+    specification, specification_digest
         The specification without storage options, and its digest.
     epsilon, delta
-        The budget that was allowed.
+        The budget of the release.
     mechanism, accounting
-        A name in `MECHANISMS` (any name when not private), and "zcdp" or "gdp".
+        A name in `MECHANISMS` (any name if the release is not private), and "zcdp" or "gdp".
     queries
         Dicts in the form of `Query`, in the order in which they were answered.
     private, privacy_reason
-        False with the reason why for a release with insecure test noise.
+        For a release with insecure test noise: False, and the reason why it is not private.
     unit
         What one privacy unit is.
     ledger
-        Reference to the charge, without paths; None when no ledger was used.
+        Reference to the charge, without paths; None if no ledger was used.
     error_bars
         What the standard errors include and what they leave out.
     more
@@ -270,7 +273,7 @@ _ERROR_BARS = (
 
 
 def budget_rho(epsilon: float, delta: float, accounting: Accounting) -> float:
-    """The rho that (epsilon, delta) allows: mu^2 / 2 under Gaussian DP; rounded down."""
+    """The rho that (epsilon, delta) allows, rounded down; under Gaussian DP this is mu^2 / 2."""
     from dpgmm_dist.privacy import accounting as accountant
 
     if accounting == "zcdp":
@@ -279,7 +282,7 @@ def budget_rho(epsilon: float, delta: float, accounting: Accounting) -> float:
 
 
 def epsilon_of(rho: float, delta: float, accounting: Accounting) -> float:
-    """The epsilon that queries of total cost rho guarantee at delta; rounded up."""
+    """The epsilon that queries of total cost rho guarantee at delta, rounded up."""
     from dpgmm_dist.privacy import accounting as accountant
 
     if rho == 0:
@@ -290,7 +293,7 @@ def epsilon_of(rho: float, delta: float, accounting: Accounting) -> float:
 
 
 def mu_of(rho: float) -> float:
-    """The Gaussian-DP parameter of exact Gaussian answers of total cost rho: mu^2 = 2 rho, up."""
+    """The Gaussian-DP parameter of Gaussian answers of total cost rho: mu^2 = 2 rho, rounded up."""
     import math
 
     mu = math.sqrt(2 * rho)
@@ -308,7 +311,7 @@ def round_up(value: Fraction) -> float:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python, this library and what computes for it."""
+    """Versions of Python, of this library and of the libraries that it computes with."""
     versions = {"python": platform.python_version(), "dpgmm-dist": __version__}
     for name in _LIBRARIES:
         try:
@@ -319,7 +322,7 @@ def library_versions() -> dict[str, str]:
 
 
 def _replacing(rho: float, delta: float, accounting: Accounting) -> dict[str, float | str]:
-    """Replacing is removing and adding: twice the distance, so four times rho (twice mu)."""
+    """The guarantee for replacing a unit: twice the distance, so four times rho (twice mu)."""
     return {
         "rho": 4 * rho,
         "epsilon": epsilon_of(4 * rho, delta, accounting),

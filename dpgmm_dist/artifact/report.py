@@ -1,4 +1,7 @@
-"""report.html: a release for people, one file that loads nothing, from public values only."""
+"""report.html: one page that describes a release, made of public values only.
+
+The page is a single file that loads nothing: no script, font or image from anywhere else.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,26 @@ svg .whisker { stroke: var(--ink); stroke-width: 1.5; } svg .grid { stroke: var(
 svg .text { fill: var(--soft); font-size: 12px; }
 """
 
-_APPROXIMATE = (
-    "Approximate: the number was moved after it was measured (shrunk toward another, or matched "
-    "to the components beside it); its error is the measurement's. Covariance kept: the weight "
-    "of its own measurement, 1 where nothing was shrunk."
+_QUERIES = (
+    "Each line is a statistic of the rows, measured for each group. The radius, the unit (the "
+    "weight of one row) and the noise scale (a standard deviation) are in integer lattice units. "
+    "rho is the privacy cost in zero-concentrated DP."
 )
+_COMPONENTS = (
+    "Spread: root mean square of the standard deviations of the latent coordinates. Errors are "
+    "standard errors. An error is approximate if the estimate was adjusted after it was measured: "
+    "shrunk toward another estimate, or corrected together with the other components of its "
+    "label. The error shown is then that of the measurement. Covariance kept: the weight of its "
+    "own measurement in the covariance; 1 means that nothing was shrunk."
+)
+_ACCOUNTING = {
+    "gdp": "Gaussian differential privacy (GDP)",
+    "zcdp": "zero-concentrated differential privacy (zCDP)",
+}
 
 
 def render_report(release: Release) -> bytes:
-    """The report of a release as one HTML document, the same bytes for the same release."""
+    """The report of a release as one HTML document; the same release gives the same bytes."""
     shown = describe(release)
     guarantee, components = shown["guarantee"], shown["components"]
     body = [
@@ -55,6 +69,7 @@ def render_report(release: Release) -> bytes:
         ),
         "</div>",
         _query_table(shown["queries"]),
+        f'<p class="note">{escape(_QUERIES)}</p>',
         "<h2>Components</h2>",
         f"<p>{_model(shown['model'])}</p>",
         '<div class="wide">',
@@ -62,12 +77,12 @@ def render_report(release: Release) -> bytes:
         "</div>",
         f'<p class="note">Whiskers: {escape(guarantee["error_bars"])}.</p>',
         _component_table(components),
-        f'<p class="note">{escape(_APPROXIMATE)}</p>',
+        f'<p class="note">{escape(_COMPONENTS)}</p>',
         "<h2>Input</h2>",
         _pre(shown["input"]),
         "<h2>Specification</h2>",
         _pre(release.receipt["specification"]),
-        "<h2>Made with</h2>",
+        "<h2>Software</h2>",
         _table(("library", "version"), sorted(release.receipt["libraries"].items())),
     ]
     page = (
@@ -94,35 +109,39 @@ def _badge(guarantee: Mapping[str, Any], reason: str | None) -> str:
 def _sentences(guarantee: Mapping[str, Any]) -> str:
     if guarantee["privacy"] != "private":
         return (
-            "<p>None. What follows is what the same queries would cost with private noise: "
-            f"epsilon {guarantee['spent_epsilon']:.4g} at delta {guarantee['delta']:g}.</p>"
+            "<p>There is none. With private noise, the same queries would cost epsilon "
+            f"{guarantee['spent_epsilon']:.4g} at delta {guarantee['delta']:g}.</p>"
         )
     replacing = guarantee["replacing_one_unit"]
     return (
-        f"<p>Whatever is computed from this release, it is "
-        f"({guarantee['epsilon']:g}, {guarantee['delta']:g})-differentially private: between "
-        f"{escape(guarantee['neighbours'])}. The unit is {escape(guarantee['unit'])}.</p>"
-        f"<p>All queries together cost rho {guarantee['spent_rho']:.6g} of "
-        f"{guarantee['budget_rho']:.6g} allowed, which is epsilon "
-        f"{guarantee['spent_epsilon']:.4g} at that delta. For replacing one unit by another the "
-        f"guarantee is epsilon {_number(replacing.get('epsilon'))}, delta "
+        f"<p>This release is ({guarantee['epsilon']:g}, {guarantee['delta']:g})-differentially "
+        "private, and so is everything that is computed from it. The guarantee compares "
+        f"{escape(guarantee['neighbours'])}. A privacy unit is {escape(guarantee['unit'])}.</p>"
+        f"<p>All queries together cost rho {guarantee['spent_rho']:.6g}; the budget allows "
+        f"{guarantee['budget_rho']:.6g}. At delta {guarantee['delta']:g} this cost is epsilon "
+        f"{guarantee['spent_epsilon']:.4g}. If one unit is replaced by another, the guarantee is "
+        f"epsilon {_number(replacing.get('epsilon'))} at delta "
         f"{_number(replacing.get('delta'))}.</p>"
-        f"<p>Mechanism: {escape(guarantee['mechanism'])}, accounted in "
-        f"{escape(guarantee['accounting'])}.</p>"
+        f"<p>Mechanism: {escape(guarantee['mechanism'].replace('_', ' '))} noise. Accounting: "
+        f"{_ACCOUNTING[guarantee['accounting']]}.</p>"
     )
 
 
 def _model(model: Mapping[str, Any]) -> str:
-    text = f"{model['components']} Gaussian components"
+    text = f"The mixture has {_counted(model['components'], 'Gaussian component')}"
     if model["labels"]:
-        text += f" over {len(model['labels'])} labels"
-    text += f" in {model['latent_dimension']} dimensions"
+        text += f" for {_counted(len(model['labels']), 'label')}"
+    text += f" in {_counted(model['latent_dimension'], 'dimension')}."
     if model["latent_dimension"] < model["input_columns"]:
         text += (
-            f", of {model['input_columns']} input columns; the other directions have variance "
-            f"{model['residual_variance']:.4g} each"
+            f" These are a projection of {model['input_columns']} input columns. In each direction "
+            f"outside the projection, the variance is {model['residual_variance']:.4g}."
         )
-    return text + "."
+    return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _bars(components: Sequence[Mapping[str, Any]]) -> list[Bar]:
@@ -148,8 +167,8 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 def _component_table(components: Sequence[Mapping[str, Any]]) -> str:
     columns = (
-        "component", "weight", "± of weight", "spread", "± of mean", "± of mean is",
-        "± of covariance is", "covariance kept",
+        "component", "weight", "error of weight", "spread", "error of mean", "error of mean is",
+        "error of covariance is", "covariance kept",
     )  # fmt: skip
     return _table(
         columns,
@@ -172,7 +191,7 @@ def _component_table(components: Sequence[Mapping[str, Any]]) -> str:
 def _query_table(queries: Sequence[Mapping[str, Any]]) -> str:
     columns = (
         "step", "statistic", "groups", "dimension", "radius", "unit", "noise scale",
-        "off the diagonal", "rho",
+        "noise scale off the diagonal", "rho",
     )  # fmt: skip
     return _table(
         columns,

@@ -1,8 +1,8 @@
-"""Sampled rows as partitioned Parquet, in the input's columns and units.
+"""Sampled rows as partitioned Parquet, with the columns and units of the input.
 
-Rows come in blocks, each from a counter-based generator keyed by (seed, partition, block): the
-result depends on the release, the numbers of rows and partitions, the options and the seed alone,
-whoever writes the partitions, and one block is all that a task ever holds.
+Rows are drawn in blocks. Each block has a counter-based generator keyed by (seed, partition,
+block), so the result depends only on the release, the numbers of rows and partitions, the options
+and the seed, and not on which worker writes a partition. A task holds one block at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpgmm_dist.artifact.columns import rows_batch, rows_schema, stored_values
-from dpgmm_dist.artifact.inside import PublicBounds
 from dpgmm_dist.artifact.load import Release, load_release, sample_rows
 from dpgmm_dist.artifact.part_files import (
     ForEach,
@@ -26,6 +25,7 @@ from dpgmm_dist.artifact.part_files import (
     part_name,
     storage_errors,
 )
+from dpgmm_dist.artifact.public_bounds import PublicBounds
 from dpgmm_dist.artifact.receipt import check_receipt
 from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, find_label
 from dpgmm_dist.errors import SpecError
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# Numbers in a block; about 16 MB as float64, a few times that while a block is made.
 _BLOCK_VALUES = 1 << 21
+"""Numbers in a block: 16 MB as float64, and a few times that while the block is made."""
 _SEED_BITS = 63
 _TRIES = 100
-"""How often a row outside the bounds is drawn again before it is moved to them."""
+"""How often a row outside the bounds is drawn again before it is moved inside."""
 
 
 class SampleResult(TypedDict):
@@ -51,27 +51,30 @@ class SampleResult(TypedDict):
     rows: int
     partitions: int
     seed: int
-    """With the same release, rows, partitions and options it gives the same files again."""
+    """The same release, rows, partitions, options and seed give the same files again."""
     output: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sampler:
-    """Rows of one release, partition by partition; any engine may run the partitions."""
+    """Draws rows of a release, partition by partition, on any engine."""
 
     mixture: Mixture
     transform: Transform
     schema: pa.Schema
     seed: int
     counts: LabelRows | None = None
-    """Rows of each label of ``mixture``, over all partitions; None: the released proportions."""
-    reject: PublicBounds | None = None
-    clip: PublicBounds | None = None
+    """Rows of each label of ``mixture``, over all partitions; None for the released proportions."""
+    bounds: PublicBounds | None = None
+    """The bounds that rows are kept within; None if they are not."""
+    tries: int = 0
+    """How often a row outside the bounds is drawn again before it is moved inside."""
     residual: bool = True
+    """Whether rows vary in the directions outside the projection."""
 
     @classmethod
     def of(cls, release: Release, seed: int, options: SampleOptions | None = None) -> Sampler:
-        """A sampler of the release, as the options say (SpecError when it has no such label)."""
+        """A sampler of the release with these options; SpecError if it lacks a label of theirs."""
         options = options or SampleOptions()
         mixture, transform = release.mixture, release.transform
         if options.label is not None:
@@ -92,18 +95,21 @@ class Sampler:
             schema,
             seed,
             options.counts(release.label_values),
-            reject=bounds if options.bounds == "reject" else None,
-            clip=bounds,
+            bounds=bounds,
+            tries=_TRIES if options.bounds == "reject" else 0,
             residual=options.residual,
         )
 
     def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
-        """One of ``partitions`` parts of ``rows`` rows, a block at a time, in random order."""
+        """Partition number ``partition`` of ``partitions``, of ``rows`` rows altogether.
+
+        Yields a block at a time, with the labels in random order.
+        """
         for points, index in self.blocks(partition, partitions, rows):
             yield rows_batch(points, self._labels(index), self.schema)
 
     def _labels(self, index: NDArray[np.int64]) -> Any:
-        """The label of each component (n,) as an Arrow column; nothing when unlabelled."""
+        """The label of each row as an Arrow column (n,), from its component; [] without labels."""
         import pyarrow as pa
 
         values = self.mixture.label_values
@@ -115,22 +121,22 @@ class Sampler:
     def blocks(
         self, partition: int, partitions: int, rows: int
     ) -> Iterator[tuple[Floats, NDArray[np.int64]]]:
-        """Rows (n, d) in input units and the component (n,) of each."""
+        """The blocks of a partition: rows (n, d) in input units, and the component (n,) of each."""
         size = max(1, _BLOCK_VALUES // self.transform.input_dimension)
-        left = None if self.counts is None else self.counts.part(partition, partitions)
+        remaining = None if self.counts is None else self.counts.part(partition, partitions)
         total = rows // partitions + (partition < rows % partitions)
-        total = total if left is None else int(left.sum())
+        total = total if remaining is None else int(remaining.sum())
         order = self._generator(partition)
         for block, start in enumerate(range(0, total, size)):
             generator = self._generator(partition, block)
             count = min(size, total - start)
             labels = None
-            if left is not None:
-                # Which of the remaining labels come next: as if all had been shuffled.
-                chosen = order.multivariate_hypergeometric(left, count)
-                left -= chosen
-                labels = generator.permutation(np.repeat(np.arange(left.size), chosen))
-            yield self._inside(generator, labels, *self._draw(generator, labels, count))
+            if remaining is not None:
+                # How many rows of each label are next, as if all of them had been shuffled.
+                chosen = order.multivariate_hypergeometric(remaining, count)
+                remaining -= chosen
+                labels = generator.permutation(np.repeat(np.arange(remaining.size), chosen))
+            yield self._within_bounds(generator, labels, *self._draw(generator, labels, count))
 
     def _generator(self, *key: int) -> np.random.Generator:
         sequence = np.random.SeedSequence(self.seed, spawn_key=key)
@@ -139,51 +145,53 @@ class Sampler:
     def _draw(
         self, generator: np.random.Generator, labels: NDArray[np.int64] | None, count: int
     ) -> tuple[Floats, NDArray[np.int64]]:
-        """``count`` rows and their components; row i of label ``labels[i]`` where given."""
+        """``count`` rows and their components; with ``labels``, row i has label ``labels[i]``."""
         if labels is None:
             return sample_rows(self.mixture, self.transform, generator, count, self.residual)
         rows = np.empty((count, self.transform.input_dimension))
         index = np.empty(count, np.int64)
         for label in np.unique(labels):
-            here = labels == label
-            members = np.flatnonzero(self.mixture.label_index == label)
-            one = self.mixture.for_label(self.mixture.label_values[label])
-            size = int(here.sum())
-            drawn, which = sample_rows(one, self.transform, generator, size, self.residual)
-            rows[here], index[here] = drawn, members[which]
+            of_label = labels == label
+            components = np.flatnonzero(self.mixture.label_index == label)
+            conditional = self.mixture.for_label(self.mixture.label_values[label])
+            size = int(of_label.sum())
+            drawn, component = sample_rows(
+                conditional, self.transform, generator, size, self.residual
+            )
+            rows[of_label], index[of_label] = drawn, components[component]
         return rows, index
 
-    def _inside(
+    def _within_bounds(
         self,
         generator: np.random.Generator,
         labels: NDArray[np.int64] | None,
         rows: Floats,
         index: NDArray[np.int64],
     ) -> tuple[Floats, NDArray[np.int64]]:
-        """The rows as they are stored, inside the bounds if that was asked for."""
-        if self.clip is None:
+        """The rows as they are; with bounds, rounded as stored and moved within them."""
+        if self.bounds is None:
             return rows, index
 
         def stored(values: Floats) -> Floats:
             return stored_values(values, self.schema)
 
         rows = stored(rows)
-        outside = np.flatnonzero(~self.clip.contains(rows))
-        for _ in range(_TRIES if self.reject is not None else 0):
+        outside = np.flatnonzero(~self.bounds.contains(rows))
+        for _ in range(self.tries):
             if not outside.size:
                 break
-            same = None if labels is None else labels[outside]
-            rows[outside], index[outside] = self._draw(generator, same, outside.size)
+            same_labels = None if labels is None else labels[outside]
+            rows[outside], index[outside] = self._draw(generator, same_labels, outside.size)
             rows[outside] = stored(rows[outside])
-            outside = outside[~self.clip.contains(rows[outside])]
+            outside = outside[~self.bounds.contains(rows[outside])]
         if outside.size:
-            rows[outside] = self.clip.moved_inside(rows[outside], stored)
+            rows[outside] = self.bounds.moved_inside(rows[outside], stored)
         return rows, index
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _PartWriter:
-    """Writes one partition; travels to workers, so its repr shows no storage options."""
+    """Writes one partition. It is sent to workers, so its repr shows no storage options."""
 
     sampler: Sampler
     rows: int
@@ -226,31 +234,35 @@ def write_samples(
     release_url
         Directory or URL of a release.
     rows
-        Number of rows altogether, spread evenly over the partitions; None when
-        ``options.label_rows`` says it.
+        Number of rows altogether, spread evenly over the partitions; None if
+        ``options.label_rows`` gives it.
     output
-        Directory or URL, empty or not there yet.
+        Directory or URL; it is empty or does not exist yet.
     label
-        This label's rows only; the released proportions when None. The text of an integer label
-        will do.
+        Write rows of this label only; None for the released proportions. The text of an integer
+        label is accepted.
     partitions
         Number of files.
     seed
-        At least 0; random when None, and returned.
+        At least 0. None draws a random seed, which is returned.
     options
-        Rows per label, temperature, bounds, residual: all free of privacy cost.
+        Rows per label, temperature, bounds, residual. None of them has a privacy cost.
     storage_options, output_options
-        Given to the file systems of the release and of the output.
+        Storage options of the release and of the output.
     progress
         Called with the fraction of partitions written.
     for_each
-        Who writes the partitions: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
+        Runs the partitions. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an engine.
+
+    Returns
+    -------
+    SampleResult
+        What was written, and the seed.
 
     Raises
     ------
     SpecError
-        A number is out of range, the label is not one of the release's, or the output is not
-        empty.
+        A number is out of range, the release does not have the label, or the output is not empty.
     DataError
         The release is not intact, or the output cannot be written.
     """
@@ -264,8 +276,8 @@ def write_samples(
     check_no_password(output)
     release = load_release(release_url, storage_options)
     sampler = Sampler.of(release, seed, options.balanced_over(release.label_values, rows))
-    # The products are small: a second BLAS thread costs more than it brings, on a busy machine
-    # eight times as much. It changes no bit.
+    # The matrix products are small: a second BLAS thread costs more than it saves, on a busy
+    # machine eight times as much. The result is the same to the bit.
     with storage_errors("write samples", output, output_options), threadpool_limits(1):
         make_empty_folder(output, output_options)
         write = _PartWriter(sampler, rows, partitions, output, output_options)

@@ -1,4 +1,4 @@
-"""What may be asked of sampled rows beside their number: post-processing, so free."""
+"""Options of sampled rows. Sampling is post-processing, so no option has a privacy cost."""
 
 from __future__ import annotations
 
@@ -15,27 +15,31 @@ from dpgmm_dist.model.mixture import LabelValue
 Bounds = Literal["none", "reject", "clip"]
 _LARGEST_TEMPERATURE = 10.0
 _MOST_ROWS_OF_A_PART = 10**9
-"""Above, numpy does not draw how labels mix in a partition."""
+"""numpy's multivariate hypergeometric distribution, which mixes labels, ends here."""
 
 
 @dataclass(frozen=True)
 class LabelRows:
-    """How many rows of each label, over all partitions."""
+    """The number of rows of each label, over all partitions."""
 
     rows: tuple[int, ...]
 
     def part(self, partition: int, partitions: int) -> NDArray[np.int64]:
-        """Each label's rows in one partition. Odd rows of different labels go to different ones."""
-        counts, extra = [], 0
+        """The number of rows (labels,) of each label in one partition.
+
+        Remainders of different labels go to different partitions, so that sizes differ by at most
+        one row.
+        """
+        counts, offset = [], 0
         for total in self.rows:
-            share, odd = divmod(total, partitions)
-            counts.append(share + ((partition - extra) % partitions < odd))
-            extra += odd
+            share, remainder = divmod(total, partitions)
+            counts.append(share + ((partition - offset) % partitions < remainder))
+            offset += remainder
         part = np.array(counts, dtype=np.int64)
         if part.sum() >= _MOST_ROWS_OF_A_PART:
             raise SpecError(
                 f"a partition would have {int(part.sum())} rows; with rows per label it may have "
-                f"less than {_MOST_ROWS_OF_A_PART}: use more partitions"
+                f"at most {_MOST_ROWS_OF_A_PART - 1}: use more partitions"
             )
         return part
 
@@ -46,14 +50,17 @@ class SampleOptions:
 
     Attributes
     ----------
-    label : rows of this label only.
-    label_rows : exactly so many rows of each named label, none of the others; says the total.
-    balanced : as many rows of every label (the first get one more if it does not divide).
-    temperature : factor on standard deviations; below 1 rows are closer to the means.
-    bounds : "reject" draws rows outside the public bounds again (at most 100 times, then they are
-        moved there), "clip" moves them at once, "none" leaves them.
-    residual : whether directions that a projection left out vary as the release says they do;
-        without, rows lie in the modelled subspace: smoother pictures, too little spread.
+    label : draw rows of this label only.
+    label_rows : exact number of rows of each named label, and none of the others. It also gives
+        the total.
+    balanced : draw the same number of rows of every label. If the total is not a multiple, the
+        first labels get one row more.
+    temperature : factor on the standard deviations; below 1, rows are closer to the means.
+    bounds : "reject" draws rows outside the public bounds again, at most 100 times, and then moves
+        them inside. "clip" moves them at once. "none" leaves them.
+    residual : whether rows vary in the directions outside the projection, with the released
+        variance. Without it, rows lie in the modelled subspace: pictures look smoother, and the
+        spread is too small.
     """
 
     label: LabelValue | None = None
@@ -78,28 +85,28 @@ class SampleOptions:
                 raise SpecError(f"rows of label {label!r} must be at least 0, got {rows}")
 
     def total(self, rows: int | None) -> int:
-        """The number of rows altogether (SpecError when nothing says it, or two things do)."""
+        """The number of rows altogether; SpecError if nothing gives it, or two options disagree."""
         if self.label_rows is None:
             if rows is None:
-                raise SpecError("say how many rows: --rows N, or --label-rows LABEL=N")
+                raise SpecError("say how many rows to draw: --rows N, or --label-rows LABEL=N")
             return rows
         total = sum(self.label_rows.values())
         if rows not in (None, total):
-            raise SpecError(f"rows is {rows} but label_rows add up to {total}: give one of them")
+            raise SpecError(f"rows is {rows}, but label_rows add up to {total}: give one of them")
         return total
 
     def balanced_over(self, labels: tuple[LabelValue, ...], rows: int) -> SampleOptions:
-        """The same options with ``balanced`` spelled out as rows per label."""
+        """The same options, with ``balanced`` expressed as rows per label."""
         if not self.balanced:
             return self
         if not labels:
             raise SpecError("the release has no labels, so rows cannot be balanced over them")
-        share, odd = divmod(rows, len(labels))
-        spelled = {label: share + (i < odd) for i, label in enumerate(labels)}
-        return replace(self, balanced=False, label_rows=spelled)
+        share, remainder = divmod(rows, len(labels))
+        label_rows = {label: share + (i < remainder) for i, label in enumerate(labels)}
+        return replace(self, balanced=False, label_rows=label_rows)
 
     def counts(self, labels: tuple[LabelValue, ...]) -> LabelRows | None:
-        """Rows of each of the release's labels, in their order; None when not prescribed."""
+        """Rows of each label of the release, in its order; None for the released proportions."""
         if self.label_rows is None:
             return None
         wanted: dict[LabelValue, int] = {}
@@ -112,7 +119,7 @@ class SampleOptions:
 
 
 def parse_label_rows(arguments: Iterable[str]) -> dict[LabelValue, int] | None:
-    """Rows per label from ``LABEL=N`` texts; None when there are none."""
+    """Rows per label from texts ``LABEL=N``; None if there are none."""
     found: dict[LabelValue, int] = {}
     for argument in arguments:
         label, equals, number = argument.rpartition("=")
@@ -125,9 +132,9 @@ def parse_label_rows(arguments: Iterable[str]) -> dict[LabelValue, int] | None:
 
 
 def find_label(labels: tuple[LabelValue, ...], label: LabelValue) -> LabelValue:
-    """The release's label that is meant; a command line has only text for integers."""
+    """The label of the release that is meant: on a command line, integers are text."""
     if not labels:
-        raise SpecError(f"the release has no labels, so label {label!r} cannot be asked for")
+        raise SpecError(f"the release has no labels, so it cannot give rows of label {label!r}")
     for known in labels:
         if known == label or str(known) == str(label):
             return known

@@ -1,7 +1,7 @@
 """The files of a release as bytes: parameters and transform as Parquet, the rest as JSON.
 
-Writing the same values twice gives the same bytes: no time, id, path or extra metadata goes in,
-and the Parquet settings are fixed here.
+The same values give the same bytes: the files hold no time, path or extra metadata, and the
+Parquet settings are fixed here.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _FIXED = {
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """Readable JSON with one form only: sorted keys, two spaces, ASCII, no NaN or infinity."""
+    """JSON in canonical form: sorted keys, an indent of two spaces, ASCII, no NaN or infinity."""
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
     return text.encode("ascii") + b"\n"
 
 
 def parse_json(name: str, data: bytes) -> dict[str, Any]:
-    """The JSON object in a file of a release (DataError when it is none)."""
+    """The JSON object in a file of a release; DataError if there is none."""
     try:
         value = json.loads(data)
     except ValueError:
@@ -63,14 +63,14 @@ def parse_json(name: str, data: bytes) -> dict[str, Any]:
 def encode_mixture(
     mixture: Mixture, errors: StandardErrors, plan: Mapping[str, Any] | None = None
 ) -> bytes:
-    """mixture.parquet: one row a component, sorted by (label, component).
+    """mixture.parquet: one row per component, sorted by (label, component).
 
-    The realised ``plan`` of the receipt says which standard errors are approximate.
+    The realised ``plan`` in the receipt says which standard errors are approximate.
 
     Raises
     ------
     ValueError
-        When the standard errors have other shapes than the parameters.
+        When the shapes of the standard errors are not those of the parameters.
     """
     import pyarrow as pa
 
@@ -96,12 +96,12 @@ def encode_mixture(
 
 
 def decode_marks(data: bytes) -> ErrorMarks | None:
-    """Which standard errors in mixture.parquet are approximate; None before that was written."""
+    """Which standard errors in mixture.parquet are approximate; None if the file does not say."""
     return read_marks(read_table(MIXTURE, data))
 
 
 def decode_mixture(data: bytes) -> tuple[Mixture, StandardErrors]:
-    """Read mixture.parquet; DataError when it does not hold a valid mixture."""
+    """Read mixture.parquet; DataError if it does not hold a valid mixture."""
     table = read_table(MIXTURE, data)
     try:
         label_values, labels = _read_labels(table["label"].to_pylist())
@@ -122,14 +122,14 @@ def decode_mixture(data: bytes) -> tuple[Mixture, StandardErrors]:
         )
         for name in ("weights", "means", "covariances"):
             if getattr(errors, name).shape != getattr(mixture, name).shape:
-                raise ValueError(f"standard errors of {name} have another shape")
+                raise ValueError(f"standard errors of {name} do not have the shape of the {name}")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{MIXTURE} does not hold a valid mixture: {_text(error)}") from None
     return mixture, errors
 
 
 def encode_transform(transform: Transform) -> bytes:
-    """transform.parquet: one row an input column, with its row of the basis (null if none)."""
+    """transform.parquet: one row per input column, with its row of the basis (null if none)."""
     import pyarrow as pa
 
     width = transform.input_dimension
@@ -141,21 +141,21 @@ def encode_transform(transform: Transform) -> bytes:
         "half_width": pa.array(transform.half_width),
         "offset": pa.array(offset),
         "basis": no_basis if transform.basis is None else _lists(transform.basis),
-        # The same in every row: a table has nowhere else for one number.
+        # The same in every row: a table has no other place for a single number.
         "residual_variance": pa.array(np.full(width, transform.residual_variance)),
     }
     return _parquet(pa.table(columns))
 
 
 def decode_transform(data: bytes) -> Transform:
-    """Read transform.parquet; DataError when it does not hold a valid transform."""
+    """Read transform.parquet; DataError if it does not hold a valid transform."""
     table = read_table(TRANSFORM, data)
     try:
         if table["column"].to_pylist() != list(range(table.num_rows)):
             raise ValueError("its column numbers are not 0, 1, 2, ...")
         variances = set(table["residual_variance"].to_pylist())
         if len(variances) != 1:
-            raise ValueError("it has no single residual variance")
+            raise ValueError("it has more than one residual variance, or none")
         basis = table["basis"]
         return Transform(
             center=_vector(table["center"]),
@@ -169,12 +169,12 @@ def decode_transform(data: bytes) -> Transform:
 
 
 def read_table(name: str, data: bytes) -> pa.Table:
-    """A Parquet file of a release as a table (DataError when it cannot be read)."""
+    """A Parquet file of a release as a table; DataError if it cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        # pq.read_table would import pyarrow.dataset, which takes longer than reading does.
+        # pq.read_table imports pyarrow.dataset, which takes longer than reading the file.
         return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError):
         raise DataError(f"{name} is not a readable Parquet file: damaged or incomplete") from None
@@ -198,18 +198,18 @@ def _label_column(mixture: Mixture, order: NDArray[np.int64]) -> pa.Array:
 
 
 def _read_labels(column: list[LabelValue | None]) -> tuple[tuple[LabelValue, ...], Any]:
-    """Label set and indices; the set's order is the order in which labels first occur."""
+    """The label set, in order of first occurrence, and the label index of each row."""
     present = [value for value in column if value is not None]
     if not present:
         return (), np.zeros(len(column), np.int64)
     if len(present) != len(column):
-        raise ValueError("some components have a label and some have none")
+        raise ValueError("some components have a label and others do not")
     values = tuple(dict.fromkeys(present))
     return values, np.array([values.index(value) for value in present], dtype=np.int64)
 
 
 def _lists(matrix: NDArray[np.float64]) -> pa.Array:
-    """A list column with the rows of a matrix (n, k)."""
+    """The rows of a matrix (n, k) as a list column."""
     import pyarrow as pa
 
     rows, width = matrix.shape
@@ -230,8 +230,8 @@ def _matrix(column: pa.ChunkedArray) -> NDArray[np.float64]:
     lists = column.combine_chunks()
     if not pa.types.is_list(lists.type) or not pa.types.is_floating(lists.type.value_type):
         raise ValueError(f"a column is {lists.type}, not a list of floats")
-    # By Arrow: a Python float for each covariance would take gigabytes. Not by flatten(), which
-    # imports pyarrow.compute for longer than all of this takes.
+    # With Arrow's buffers: a Python float for each entry would take gigabytes. Without flatten(),
+    # which imports pyarrow.compute and so takes longer than all of this.
     offsets = lists.offsets.to_numpy()
     values = lists.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     if lists.null_count or values.null_count:

@@ -1,4 +1,4 @@
-"""What a release says about itself, as plain values for printing or JSON."""
+"""The description of a release, as plain values for printing or JSON."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dpgmm_dist.storage.urls import safe_url
 
 
 def describe_release(url: str, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Describe the release at a URL, after checking its digests.
+    """Describe the release at a URL. Its digests are checked first.
 
     Returns
     -------
     dict
-        JSON values only: "release", "guarantee", "input", "model", "components" (one entry each)
-        and "queries". Values that the noise leaves undetermined (infinite error) are None.
+        JSON values only, under "release", "guarantee", "input", "model", "components" and
+        "queries"; the last two are lists. Infinite errors are None.
 
     Raises
     ------
     DataError
-        When there is no release or it is not intact.
+        When there is no release, or it is not intact.
     """
     release = load_release(url, storage_options)
     return {"release": {"url": safe_url(str(url))} | _identity(release)} | describe(release)
@@ -85,11 +85,13 @@ def _model(release: Release) -> dict[str, Any]:
 
 
 def _components(release: Release) -> list[dict[str, Any]]:
-    """Weight with its error, spread, and the error of the mean, in latent units.
+    """Each component's weight, spread and standard errors, in latent units.
 
-    Also which of the errors are approximate, and what the covariance kept of its own measurement.
+    Each entry also says which errors are approximate, and with which weight the covariance kept
+    its own measurement.
     """
     mixture, errors, marks = release.mixture, release.standard_errors, release.error_marks
+    # Root mean square of the standard deviations of the latent coordinates.
     spread = np.sqrt(np.trace(mixture.covariances, axis1=1, axis2=2) / mixture.dimension)
     mean_error = np.sqrt((errors.means**2).mean(axis=1))
     entries = []

@@ -1,4 +1,4 @@
-"""A released mixture as scikit-learn's own estimator."""
+"""A released mixture as an estimator of scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from dpgmm_dist.model.mixture import Mixture
 
 
 def to_sklearn(mixture: Mixture, transform: Transform | None) -> Any:
-    """A fitted GaussianMixture, in latent units or, with a transform, in the input's units."""
+    """A fitted GaussianMixture in latent units or, with a transform, in the units of the input.
+
+    Raises
+    ------
+    SpecError
+        When scikit-learn is not installed.
+    """
     try:
         from sklearn.mixture import GaussianMixture
     except ImportError:
@@ -32,7 +38,7 @@ def to_sklearn(mixture: Mixture, transform: Transform | None) -> Any:
         precisions_init=precisions,
     )
     model.weights_, model.means_, model.covariances_ = mixture.weights.copy(), means, covariances
-    # scikit-learn keeps U with precision = U U^T, upper triangular.
+    # scikit-learn stores the upper triangular U with precision = U U^T.
     factors = np.linalg.cholesky(covariances)
     inverse = np.linalg.solve(factors, np.broadcast_to(np.eye(means.shape[1]), factors.shape))
     model.precisions_cholesky_ = np.triu(inverse.transpose(0, 2, 1))
@@ -43,7 +49,7 @@ def to_sklearn(mixture: Mixture, transform: Transform | None) -> Any:
 
 
 def _in_input_units(covariances: Any, transform: Transform) -> Any:
-    """(C, d, d) covariances of rows in input units, the residual included."""
+    """Covariances (C, d, d) of rows in input units, including the residual variance."""
     full = covariances
     if transform.basis is not None:
         basis = transform.basis

@@ -1,7 +1,8 @@
-"""Check a release against itself: files, parameters, and the guarantee worked out anew.
+"""Check a release against itself: its files, its parameters and its privacy accounting.
 
-The accounting is not believed but recomputed: each block's cost from its sensitivity and noise
-scale, in exact fractions, their sum against the budget that (epsilon, delta) allows.
+The accounting is recomputed in exact fractions. The cost of each block follows from its
+sensitivity and noise scale; the sum of all costs is compared with the budget that (epsilon, delta)
+allows.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from dpgmm_dist.storage.store import open_store
 
 T = TypeVar("T")
 
-# What is listed may exceed the exact cost by rounding, not by more: a receipt is to be precise.
+# A listed cost may exceed the exact one by rounding, but not by more.
 _ROUNDING = Fraction(1, 10**6)
 
 
@@ -52,17 +53,17 @@ class VerifyResult:
     """The outcome of `verify_release`."""
 
     ok: bool
-    """Whether the release is intact and its receipt adds up."""
+    """Whether the release is intact and its accounting is correct."""
     private: bool
-    """Whether it claims, and is entitled to claim, a guarantee."""
+    """Whether it states a guarantee, and the guarantee follows from its queries."""
     problems: tuple[str, ...]
-    """One line for everything found wrong."""
+    """One line for each problem."""
     summary: Mapping[str, Any]
     """Public facts to print, as far as they could be read."""
 
     @property
     def exit_code(self) -> int:
-        """0 intact and private, 4 not intact, 6 intact but NOT PRIVATE."""
+        """0: intact and private. 4: not intact. 6: intact but NOT PRIVATE."""
         if not self.ok:
             return 4
         return 0 if self.private else 6
@@ -71,8 +72,14 @@ class VerifyResult:
 def verify_release(url: str, storage_options: Mapping[str, Any] | None = None) -> VerifyResult:
     """Check digests, schema, parameters and accounting of the release at a URL.
 
-    What is wrong with the release is in the result; only a URL that cannot be understood or a
-    store that cannot be reached raises (SpecError, DataError).
+    Problems of the release are in the result.
+
+    Raises
+    ------
+    SpecError
+        When the URL is not valid.
+    DataError
+        When the store cannot be opened.
     """
     store = open_store(str(url), storage_options)
     problems: list[str] = []
@@ -94,7 +101,7 @@ def verify_release(url: str, storage_options: Mapping[str, Any] | None = None) -
         receipt = _attempt(problems, lambda: check_receipt(parse_json(RECEIPT, files[RECEIPT])))
     if receipt is not None:
         problems += _identity_problems(manifest, receipt)
-        # Numbers outside what the accountant takes are one more thing that is wrong.
+        # The accountant refuses numbers outside its range: that too is a problem of the release.
         problems += _attempt(problems, partial(accounting_problems, receipt)) or []
     problems += _shape_problems(mixture, transform, receipt)
     private = manifest.privacy == PRIVATE and receipt is not None and receipt.privacy == PRIVATE
@@ -103,7 +110,7 @@ def verify_release(url: str, storage_options: Mapping[str, Any] | None = None) -
 
 
 def accounting_problems(receipt: Receipt) -> list[str]:
-    """What is wrong with the receipt's arithmetic; empty when the guarantee follows from it."""
+    """Problems in the accounting of a receipt; empty if the guarantee follows from its queries."""
     return [
         *_mechanism_problems(receipt),
         *(
@@ -118,7 +125,7 @@ def accounting_problems(receipt: Receipt) -> list[str]:
 def rows_per_unit(receipt: Receipt) -> int:
     """The most whole rows that one privacy unit contributes: 1, or ``privacy_unit.max_rows``.
 
-    Weighted rows of a unit count as one together, and a mean is one row.
+    The weighted rows of a unit count as one row together. The mean of a unit is one row.
     """
     unit = receipt.specification.get("dataset", {}).get("privacy_unit") or {}
     whole = unit.get("aggregate", "rows") not in ("weight", "mean")
@@ -126,13 +133,14 @@ def rows_per_unit(receipt: Receipt) -> int:
 
 
 def block_cost(block: QueryBlock, unit_rows: int = 1) -> Fraction:
-    """zCDP cost of one block for one unit, exactly.
+    """The exact zCDP cost of one block for one privacy unit.
 
-    With w = weight_unit and t = radius the L2 sensitivity is w, w t and w t^2 for count, sum and
-    second moment. The upper triangle of a second moment D has scale s_d on the diagonal and s_o
-    off it: sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2) is at most
-    ||D||_F^2 max(1 / (2 s_d^2), 1 / (4 s_o^2)), as ||D||_F^2 counts off-diagonals twice. A unit
-    of m rows has m times the sensitivity.
+    With w = weight_unit and t = radius, the L2 sensitivity of a count, a sum and a second moment
+    is w, w t and w t^2. The noise on the upper triangle of a second moment has scale s_d on the
+    diagonal and s_o off it. A difference D of second moments then costs
+    sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2), which is at most
+    ||D||_F^2 max(1 / (2 s_d^2), 1 / (4 s_o^2)), because ||D||_F^2 counts off-diagonal entries
+    twice. A unit of m rows has m times the sensitivity.
 
     Raises
     ------
@@ -158,19 +166,19 @@ def _attempt(problems: list[str], step: Callable[[], T]) -> T | None:
 
 
 def _identity_problems(manifest: Manifest, receipt: Receipt) -> Iterator[str]:
-    """The manifest, the receipt and the specification inside it must be about one release."""
+    """Differences between the manifest, the receipt and the specification in the receipt."""
     for name in ("release_id", "privacy", "specification_digest"):
-        ours, theirs = getattr(manifest, name), getattr(receipt, name)
-        if ours != theirs:
-            yield f"the manifest says {name} {ours!r}, the receipt {theirs!r}"
+        in_manifest, in_receipt = getattr(manifest, name), getattr(receipt, name)
+        if in_manifest != in_receipt:
+            yield f"the manifest says {name} {in_manifest!r}, the receipt says {in_receipt!r}"
     if specification_digest(receipt.specification) != receipt.specification_digest:
         yield "the specification in the receipt does not have the receipt's digest"
     privacy = receipt.specification.get("privacy", {})
     for name in ("epsilon", "delta"):
         if privacy.get(name) != getattr(receipt.budget, name):
             yield (
-                f"the specification asks for {name} {privacy.get(name)!r}, the receipt's budget "
-                f"is {getattr(receipt.budget, name)!r}"
+                f"the specification asks for {name} {privacy.get(name)!r}, but the budget in the "
+                f"receipt has {getattr(receipt.budget, name)!r}"
             )
 
 
@@ -188,7 +196,7 @@ def _mechanism_problems(receipt: Receipt) -> Iterator[str]:
         return
     if receipt.accounting not in MECHANISMS.get(receipt.mechanism, ()):
         yield (
-            f"mechanism {receipt.mechanism!r} with accounting {receipt.accounting!r} gives no "
+            f"mechanism {receipt.mechanism!r} with accounting {receipt.accounting!r} has no "
             "proved guarantee, but the receipt says private"
         )
     if receipt.capacity.get("rows") != CAPACITY_ROWS:
@@ -197,19 +205,22 @@ def _mechanism_problems(receipt: Receipt) -> Iterator[str]:
 
 def _query_problems(query: Query, unit_rows: int) -> Iterator[str]:
     for block in query.blocks:
-        where = f"query {query.step}, {block.statistic}"
+        name = f"query {query.step}, {block.statistic}"
         try:
             exact = block_cost(block, unit_rows)
         except ValueError as error:
-            yield f"{where}: {error}"
+            yield f"{name}: {error}"
             continue
         if Fraction(block.rho) < exact:
-            yield f"{where}: costs rho {float(exact):.6g}, but {block.rho:.6g} is listed"
+            yield f"{name}: it costs rho {float(exact):.6g}, but {block.rho:.6g} is listed"
         elif Fraction(block.rho) > exact * (1 + _ROUNDING):
-            yield f"{where}: lists rho {block.rho:.6g}, its scale costs only {float(exact):.6g}"
+            yield f"{name}: rho {block.rho:.6g} is listed, but it costs only {float(exact):.6g}"
     listed = sum((Fraction(block.rho) for block in query.blocks), Fraction(0))
     if Fraction(query.rho) < listed:
-        yield f"query {query.step}: blocks add up to {float(listed):.6g}, listed {query.rho:.6g}"
+        yield (
+            f"query {query.step}: its blocks add up to rho {float(listed):.6g}, but "
+            f"{query.rho:.6g} is listed"
+        )
 
 
 def _total_problems(receipt: Receipt) -> Iterator[str]:
@@ -218,19 +229,19 @@ def _total_problems(receipt: Receipt) -> Iterator[str]:
     allowed = budget_rho(budget.epsilon, budget.delta, receipt.accounting)
     if spent > Fraction(allowed):
         yield (
-            f"the queries cost rho {float(spent):.9g}; epsilon {budget.epsilon:g}, delta "
+            f"the queries cost rho {float(spent):.9g}, but epsilon {budget.epsilon:g} and delta "
             f"{budget.delta:g} allow {allowed:.9g}"
         )
     if Fraction(budget.rho) > Fraction(allowed) * (1 + _ROUNDING):
-        yield f"the budget's rho is {budget.rho:.9g}, (epsilon, delta) allow {allowed:.9g}"
+        yield f"the budget's rho is {budget.rho:.9g}, but (epsilon, delta) allow {allowed:.9g}"
     if Fraction(totals.rho) < spent:
-        yield f"the total rho is {totals.rho:.9g}, the queries add up to {float(spent):.9g}"
+        yield f"the total rho is {totals.rho:.9g}, but the queries add up to {float(spent):.9g}"
     steps = [query.step for query in receipt.queries]
     if len(set(steps)) != len(steps):
         yield "a step is listed twice"
     needed = epsilon_of(float(totals.rho), totals.delta, receipt.accounting)
     if totals.epsilon < needed * (1 - float(_ROUNDING)):
-        yield f"the total epsilon is {totals.epsilon:.6g}, the total rho gives {needed:.6g}"
+        yield f"the total epsilon is {totals.epsilon:.6g}, but the total rho gives {needed:.6g}"
     if receipt.accounting == "gdp" and (
         totals.mu is None or Fraction(totals.mu) ** 2 < 2 * Fraction(totals.rho)
     ):
@@ -242,20 +253,20 @@ def _shape_problems(
 ) -> Iterator[str]:
     if mixture and transform and transform.latent_dimension != mixture.dimension:
         yield (
-            f"the transform has {transform.latent_dimension} latent dimensions, the mixture "
-            f"{mixture.dimension}"
+            f"the transform has {transform.latent_dimension} latent dimensions, but the mixture "
+            f"has {mixture.dimension}"
         )
     if transform and receipt and transform.input_dimension != receipt.input.width:
         yield (
-            f"the transform has {transform.input_dimension} input columns, the receipt's input "
-            f"{receipt.input.width}"
+            f"the transform has {transform.input_dimension} input columns, but the input in the "
+            f"receipt has {receipt.input.width}"
         )
     if mixture and receipt:
         stated = tuple(receipt.specification.get("dataset", {}).get("labels") or ())
         if stated != mixture.label_values:
             yield (
-                f"the labels of the mixture are {list(mixture.label_values)}, of the "
-                f"specification {list(stated)}"
+                f"the labels of the mixture are {list(mixture.label_values)}, but those of the "
+                f"specification are {list(stated)}"
             )
 
 

@@ -1,13 +1,13 @@
-"""Write a release: data files first, the manifest last, nothing ever overwritten.
+"""Write a release: data files first, the manifest last. No file is overwritten.
 
-1. `claim_output` creates ``_claim.json``: this output belongs to one release id from here on.
-   Called before any budget is spent, it finds out early that the output cannot be written or
-   belongs to somebody else.
-2. The data files are created. A file that an earlier, killed run of the same release left is kept
-   if it says the same; the manifest then describes what is stored, not what was meant.
+1. `claim_output` creates ``_claim.json``, which reserves the output for one release id. It is
+   called before any budget is spent, so that an output that cannot be written, or belongs to
+   another release, is noticed in time.
+2. The data files are created. A file that an interrupted run of the same release left is kept if
+   its contents are the same up to rounding. The manifest describes the files as they are stored.
 3. ``release.json`` is created. Without it there is no release.
 
-Every step can be repeated after a crash, and two drivers of one release end with one manifest.
+Every step can be repeated after a crash. Two drivers of one release end with one manifest.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.storage.store import Store, create_or_read, open_store, read_or_none
 from dpgmm_dist.version import __version__
 
-# Parameters computed again from the stored noisy answers on another processor may differ in their
-# last bits; anything beyond this is another release.
+# On another processor, parameters computed from the same noisy answers may differ in their last
+# bits. A larger difference means another release.
 _SAME = 1e-6
 
 
 def release_exists(
     output_url: str, storage_options: Mapping[str, Any] | None = None
 ) -> Manifest | None:
-    """The manifest of the release at ``output_url``, or None where there is none (yet).
+    """The manifest of the release at ``output_url``, or None if there is none.
 
     Raises
     ------
     DataError
-        When the store cannot be read or the manifest is damaged.
+        When the store cannot be read, or the manifest is damaged.
     """
     return _stored_manifest(open_store(output_url, storage_options))
 
@@ -66,18 +66,17 @@ def claim_output(
     specification_digest: str,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Manifest | None:
-    """Make the output this release's own before anything is spent on it.
+    """Reserve the output for this release before any budget is spent.
 
     Returns
     -------
     Manifest or None
-        The manifest when this very release is there already, complete; None when it is to be
-        written.
+        The manifest if this release is there already and complete, None if it is to be written.
 
     Raises
     ------
     SpecError
-        When the output holds, or is claimed by, another release.
+        When the output holds another release, or is reserved for one.
     DataError
         When the output cannot be written or read.
     """
@@ -87,7 +86,7 @@ def claim_output(
     if manifest is None:
         stored = parse_json(CLAIM, create_or_read(store, CLAIM, canonical_json(claim)))
         _check_owner(stored, claim, "an unfinished release", store.url)
-        # Another driver of the same release may have finished meanwhile.
+        # Another driver of the same release may have finished in the meantime.
         manifest = _stored_manifest(store)
     if manifest is not None:
         owner = {
@@ -109,7 +108,7 @@ def write_release(
     storage_options: Mapping[str, Any] | None = None,
     report: bool = True,
 ) -> Manifest:
-    """Write the files of a release and, last, its manifest.
+    """Write the files of a release, and its manifest last.
 
     Parameters
     ----------
@@ -118,27 +117,29 @@ def write_release(
     mixture, standard_errors, transform
         Noisy or public values only.
     receipt
-        As `receipt.build_receipt` makes it; ``input_schema`` is added under "input".
+        As `receipt.build_receipt` returns it; ``input_schema`` is added under "input".
     input_schema
-        The input's columns and types (see `receipt.InputSchema`).
+        The columns and types of the input (see `receipt.InputSchema`).
     storage_options
         Given to the file system; never stored.
     report
-        Whether report.html is one of them.
+        Whether to write report.html too.
 
     Returns
     -------
     Manifest
-        What is stored: of an earlier run of the same release if that had finished.
+        The stored manifest. If an earlier run of the same release finished, it is that of the
+        earlier run.
 
     Raises
     ------
     SpecError
         When the output belongs to another release.
     DataError
-        When the store cannot be written, or holds other files of that name.
+        When the store cannot be written, or holds files of these names that are not of this
+        release.
     ValueError
-        When the parts do not fit together.
+        When the dimensions of mixture and transform do not agree.
     """
     from dpgmm_dist.artifact.receipt import check_receipt
     from dpgmm_dist.artifact.report import render_report
@@ -148,7 +149,7 @@ def write_release(
     if transform.latent_dimension != mixture.dimension:
         raise ValueError(
             f"the transform has {transform.latent_dimension} latent dimensions, "
-            f"the mixture {mixture.dimension}"
+            f"but the mixture has {mixture.dimension}"
         )
     finished = claim_output(
         output_url,
@@ -173,7 +174,7 @@ def write_release(
         files={name: FileDigest.of(data) for name, data in stored.items()},
     )
     if report:
-        # From the files as they are stored, which are what it is published with.
+        # The report describes the files as they are stored.
         page = _create(store, REPORT, render_report(decode_release(manifest, stored)))
         manifest = replace(manifest, files={**manifest.files, REPORT: FileDigest.of(page)})
     return Manifest.from_bytes(create_or_read(store, MANIFEST, manifest.to_bytes()))
@@ -188,7 +189,7 @@ def _check_owner(owner: Mapping[str, Any], claim: Mapping[str, str], what: str, 
     other = owner.get("release_id")
     if other != claim["release_id"]:
         finish = (
-            f"finish that one with --release-id {other} (nothing is charged or drawn twice), or "
+            f"finish it with --release-id {other} (nothing is charged or measured twice), or "
             if what == "an unfinished release"
             else ""
         )
@@ -198,26 +199,26 @@ def _check_owner(owner: Mapping[str, Any], claim: Mapping[str, str], what: str, 
         )
     if owner.get("specification_digest") != claim["specification_digest"]:
         raise SpecError(
-            f"{url} holds {what} with the id {other!r} of another specification: choose another "
-            "output and release id, or restore the specification"
+            f"{url} holds {what} with the id {other!r}, made with another specification: choose "
+            "another output and release id, or restore that specification"
         )
 
 
 def _create(store: Store, name: str, data: bytes) -> bytes:
-    """Create a data file, or keep what an earlier run of this release left; the stored bytes."""
+    """Create a data file, or keep that of an earlier run of this release; the stored bytes."""
     stored = create_or_read(store, name, data)
-    if stored != data and not _says_the_same(name, stored, data):
+    if stored != data and not _agrees(name, stored, data):
         raise DataError(
-            f"{store.url}/{name} exists and is not a file of this release: remove it or choose "
+            f"{store.url}/{name} exists and is not a file of this release: remove it, or choose "
             "another output"
         )
     return stored
 
 
-def _says_the_same(name: str, stored: bytes, data: bytes) -> bool:
-    """Whether a file differs at most in last bits or library versions from what it should be."""
+def _agrees(name: str, stored: bytes, data: bytes) -> bool:
+    """Whether the stored file differs from ``data`` only by rounding or in library versions."""
     if name in OPTIONAL:
-        return True  # made from the other files alone, by whichever version wrote it
+        return True  # it follows from the other files, whichever version wrote it
     try:
         if name == RECEIPT:
             old, new = parse_json(name, stored), parse_json(name, data)
@@ -226,15 +227,15 @@ def _says_the_same(name: str, stored: bytes, data: bytes) -> bool:
     except DataError:
         return False
     return bool(old_table.schema == new_table.schema) and all(
-        _close(old.to_pylist(), new.to_pylist())
+        _close_columns(old.to_pylist(), new.to_pylist())
         for old, new in zip(old_table.columns, new_table.columns, strict=True)
     )
 
 
 def _close_values(old: Any, new: Any) -> bool:
-    """Whether two JSON values are equal, floats up to rounding."""
+    """Whether two JSON values are equal, with floats compared up to rounding."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_close_values(old[k], new[k]) for k in old)
+        return old.keys() == new.keys() and all(_close_values(old[key], new[key]) for key in old)
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(map(_close_values, old, new))
     if isinstance(old, float) and isinstance(new, float):
@@ -242,15 +243,15 @@ def _close_values(old: Any, new: Any) -> bool:
     return type(old) is type(new) and bool(old == new)
 
 
-def _close(old: list[Any], new: list[Any]) -> bool:
-    """Whether two columns are equal, numbers up to rounding relative to the column's largest."""
+def _close_columns(old: list[Any], new: list[Any]) -> bool:
+    """Whether two columns are equal up to rounding, relative to the largest entry."""
     if old == new:
         return True
     try:
-        left, right = np.array(old, dtype=np.float64), np.array(new, dtype=np.float64)
+        old_values, new_values = np.array(old, dtype=np.float64), np.array(new, dtype=np.float64)
     except (TypeError, ValueError):
         return False
-    if left.shape != right.shape:
+    if old_values.shape != new_values.shape:
         return False
-    tolerance = _SAME * float(np.abs(right[np.isfinite(right)]).max(initial=0.0))
-    return bool(np.allclose(left, right, rtol=0, atol=tolerance))
+    tolerance = _SAME * float(np.abs(new_values[np.isfinite(new_values)]).max(initial=0.0))
+    return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance))

@@ -1,4 +1,4 @@
-"""Ledger and journal over one small create-only store."""
+"""The ledger and the journal, both kept in a create-only store."""
 
 from __future__ import annotations
 

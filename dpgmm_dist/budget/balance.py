@@ -1,17 +1,19 @@
 """Whether a charge fits a ledger: exact composition, without tolerance.
 
-Charges compose in their currency, never by adding epsilons. If every answer of every release had
-exact Gaussian noise, the releases together are mu-Gaussian-DP with mu^2 the sum of the mu^2
-(Dong, Roth and Su 2022, corollary 3.3); otherwise they are rho-zCDP with rho the sum of the rho
-(Bun and Steinke 2016, lemma 2.3). The limit is what the ledger's (epsilon, delta) is worth in the
+Charges compose in their currency, never by adding epsilons. If every answer of every release has
+exact Gaussian noise, the releases together are mu-Gaussian-DP, and mu^2 is the sum of their mu^2
+(Dong, Roth and Su 2022, corollary 3.3). Otherwise they are rho-zCDP, and rho is the sum of their
+rho (Bun and Steinke 2016, lemma 2.3). The limit is the ledger's (epsilon, delta), converted to the
 same currency. Sums are exact fractions of the recorded floats: a ledger of (E, D) admits exactly
 one release of (E, D), to the last bit.
 
-Windows of rows may share an account, which costs what its dearest point costs (`composition`).
-Releases may be planned after looking at earlier ones: with the limit fixed beforehand both sums are
-valid filters (Feldman and Zrnic 2021; Smith and Thakurta 2022). What must not depend on earlier
-releases is the currency, that is whether a release has exact Gaussian noise: decide that once for a
-ledger (docs/operations.md).
+Releases of disjoint windows may share an account, in which they compose in parallel
+(`composition`).
+
+A release may be planned after looking at earlier ones: the limit is fixed beforehand, so both sums
+are valid filters (Feldman and Zrnic 2021; Smith and Thakurta 2022). The currency must not depend on
+earlier releases: decide once for a ledger whether its releases have exact Gaussian noise
+(docs/operations.md).
 """
 
 from __future__ import annotations
@@ -22,28 +24,28 @@ from fractions import Fraction
 from functools import cache
 
 from dpgmm_dist.budget.composition import Currency, currency_of, power, total
-from dpgmm_dist.budget.exactly import round_down, round_up, sqrt_down, sqrt_up
 from dpgmm_dist.budget.records import Charge
+from dpgmm_dist.budget.rounding import round_down, round_up, sqrt_down, sqrt_up
 
 
 @dataclass(frozen=True)
 class Balance:
-    """What a ledger allows, and what is left of it.
+    """What a ledger allows, what is spent and what remains.
 
     Attributes
     ----------
     currency : {"rho", "mu"}
-        zCDP, or Gaussian DP where every charge has a mu.
+        "rho" for zCDP; "mu" for Gaussian DP, if every charge has a mu.
     limit, spent, remaining : float
-        In that currency; ``spent`` is rounded up and ``remaining`` down. For mu the remainder is
-        sqrt(limit^2 - spent^2): what one more release may cost.
+        In that currency; ``spent`` is rounded up and ``remaining`` down. In mu, ``remaining`` is
+        sqrt(limit^2 - spent^2): the most that one more release may cost.
     delta : float
         The ledger's delta, at which the epsilons below hold.
     epsilon_limit, epsilon_spent : float
-        The ledger's epsilon, and what all charges together guarantee.
+        The ledger's epsilon, and the epsilon of all charges together.
     epsilon_remaining : float
-        The epsilon of one more release at the ledger's delta that would still fit. Epsilons do
-        not add up: this is not the difference of the other two.
+        The epsilon of one more release at the ledger's delta that still fits. Epsilons do not add
+        up, so this is not the difference of the other two.
     """
 
     currency: Currency
@@ -59,9 +61,9 @@ class Balance:
 def admits(
     charges: Sequence[Charge], epsilon: float, delta: float, slack: Fraction = Fraction(0)
 ) -> bool:
-    """Say whether all the charges together keep within (epsilon, delta).
+    """Say whether all the charges together stay within (epsilon, delta).
 
-    ``slack`` is only for reading what another version has admitted.
+    ``slack`` is a relative tolerance, for checking what another version of the library admitted.
     """
     currency = currency_of(charges)
     limit = power(_limit(currency, epsilon, delta), currency)
@@ -73,19 +75,23 @@ def balance(
     epsilon: float,
     delta: float,
     currency: Currency | None = None,
-    beside: Charge | None = None,
+    candidate: Charge | None = None,
 ) -> Balance:
     """Return the balance of a ledger of (epsilon, delta) after the charges.
 
-    ``currency`` "rho" forces zCDP, as a candidate without a mu will; by default it follows the
-    charges. With ``beside`` it is the balance that this charge finds: of an account, what is spent
-    in its own window.
+    Parameters
+    ----------
+    currency
+        By default the currency of the charges. Pass "rho" for a candidate without a mu.
+    candidate
+        The next charge. If given, the balance is the one that applies to it: of its account, only
+        what is spent in its window counts.
     """
     currency = currency or currency_of(charges)
     limit = _limit(currency, epsilon, delta)
-    spent = total(charges, currency, beside)
-    left = max(power(limit, currency) - spent, Fraction(0))
-    remaining = _root_down(left, currency)
+    spent = total(charges, currency, candidate)
+    unspent = max(power(limit, currency) - spent, Fraction(0))
+    remaining = _root_down(unspent, currency)
     cost = round_up(spent) if currency == "rho" else sqrt_up(spent)
     return Balance(
         currency=currency,
@@ -100,7 +106,7 @@ def balance(
 
 
 def epsilon_of(cost: float, currency: Currency, delta: float) -> float:
-    """Return the epsilon at ``delta`` that a cost in rho or mu amounts to (rounded up)."""
+    """Return the epsilon at ``delta`` of a cost in rho or mu, rounded up."""
     from dpgmm_dist.privacy import accounting
 
     if cost == 0:
@@ -111,9 +117,10 @@ def epsilon_of(cost: float, currency: Currency, delta: float) -> float:
 
 
 def affordable_epsilon(remaining: float, currency: Currency, delta: float) -> float:
-    """Return an epsilon whose release at ``delta`` costs at most ``remaining``, near the largest.
+    """Return almost the largest epsilon whose release at ``delta`` costs at most ``remaining``.
 
-    The conversion to epsilon rounds up, so its result is lowered until it really fits.
+    The conversion to epsilon rounds up, so its result is lowered until the release fits. The result
+    is 0 if no supported epsilon fits.
     """
     from dpgmm_dist.privacy.accounting import EPSILON_RANGE
 
@@ -127,7 +134,7 @@ def affordable_epsilon(remaining: float, currency: Currency, delta: float) -> fl
 
 @cache
 def _limit(currency: Currency, epsilon: float, delta: float) -> float:
-    """Return what (epsilon, delta) is worth in the currency (rounded down)."""
+    """Convert (epsilon, delta) to the currency, rounded down."""
     from dpgmm_dist.privacy import accounting
 
     if currency == "mu":
@@ -135,5 +142,5 @@ def _limit(currency: Currency, epsilon: float, delta: float) -> float:
     return float(accounting.rho_from_epsilon_delta(epsilon, delta))
 
 
-def _root_down(total: Fraction, currency: Currency) -> float:
-    return sqrt_down(total) if currency == "mu" else round_down(total)
+def _root_down(amount: Fraction, currency: Currency) -> float:
+    return sqrt_down(amount) if currency == "mu" else round_down(amount)

@@ -1,18 +1,18 @@
-"""The budget of one release: ledger and journal opened together, checked against each other.
+"""The budget of one release: its ledger and its journal, checked against each other.
 
-A release uses it like this; every call may be repeated by a restarted or second driver::
+A release uses it as follows. A restarted driver, or a second one, may repeat every call::
 
     budget = Budget.open(charge, public_spec, mechanism, output_url, ledger_url)
     for step, planned in ...:
-        query = budget.journal.put_query(step, name, planned)  # execute what comes back
+        query = budget.journal.put_query(step, name, planned)  # execute the returned query
         answer = budget.journal.answer(step)
         if answer is None:
             exact = ...
-            budget.charge()  # before the first draw; once
-            answer = budget.journal.put_answer(step, name, noisy)  # use what comes back
+            budget.charge()  # charges once, before the first draw
+            answer = budget.journal.put_answer(step, name, noisy)  # use the returned answer
     budget.journal.finish({"output": output_url})
 
-An answer that is stored is never drawn again, and none is stored that was not charged first.
+Noise is never drawn again for a stored answer, and no answer is stored before the charge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dpgmm_dist.errors import DataError
 
 
 class Budget:
-    """Ledger (or none) and journal of one release; made by `open`."""
+    """The journal of one release and its ledger, if it has one. Create it with `open`."""
 
     def __init__(self, charge: Charge, journal: Journal, ledger: Ledger | None) -> None:
         self._charge = charge
@@ -48,29 +48,32 @@ class Budget:
         output_options: Mapping[str, Any] | None = None,
         ledger_options: Mapping[str, Any] | None = None,
     ) -> Budget:
-        """Open what a release needs, verify that it may go on, and begin its journal.
+        """Open the ledger and the journal, verify that the release may go on, begin the journal.
 
-        With a ledger the journal is beside it; without one, in ``<output>/_journal/``. Nothing is
-        charged. A release that is refused leaves no trace.
+        The journal is stored beside the ledger, or in ``<output>/_journal/`` if there is no ledger.
+        Nothing is charged. A refused release writes nothing.
 
         Parameters
         ----------
         charge : Charge
-            Release id, specification digest and the whole cost.
+            The release id, the digest of the specification and the whole cost.
         public_spec, mechanism
             See `Journal.begin`.
         output_url, ledger_url : str
-            Directories or fsspec URLs; with their ``storage_options``.
+            Directories or fsspec URLs.
+        output_options, ledger_options : mapping, optional
+            The fsspec options of these URLs.
 
         Raises
         ------
         LedgerRefused
             The charge does not fit.
         SpecError
-            The release id belongs to another specification (the difference is shown).
+            The release id belongs to another specification; the message shows the differences.
         DataError
-            A store fails or is unsuitable; or ledger and journal contradict each other: the id is
-            charged and its journal is gone, or there are answers that the ledger never charged.
+            A store fails or is unsuitable. Or the ledger and the journal contradict each other: the
+            id is charged but its journal is gone, or the journal has answers that the ledger never
+            charged.
         """
         budget = cls.locate(
             charge,
@@ -92,7 +95,10 @@ class Budget:
         output_options: Mapping[str, Any] | None = None,
         ledger_options: Mapping[str, Any] | None = None,
     ) -> Budget:
-        """Open ledger and journal without writing; `check` or `begin` comes next. See `open`."""
+        """Open the ledger and the journal without writing; call `check` or `begin` next.
+
+        Parameters and errors are those of `open`.
+        """
         journal = Journal.locate(
             charge.release_id,
             output_url,
@@ -104,17 +110,17 @@ class Budget:
         return cls(charge, journal, ledger)
 
     def check(self, public_spec: Mapping[str, Any], mechanism: str) -> None:
-        """Refuse what `begin` would refuse for its specification or its cost; writes nothing."""
-        # The journal first: it can show how two specifications differ, the ledger cannot.
+        """Raise what `begin` would raise for the specification or the cost, without writing."""
+        # The journal first: it can show how two specifications differ; the ledger cannot.
         self.journal.check_same(self._charge.spec_digest, public_spec, mechanism)
         if self.ledger is not None:
             self.ledger.check(self._charge)
 
     def begin(self, public_spec: Mapping[str, Any], mechanism: str) -> None:
-        """Verify that the release may go on, and begin its journal; see `open`."""
+        """Verify that the release may go on, and begin its journal. Errors are those of `open`."""
         digest = self._charge.spec_digest
-        # In this order: what another driver writes meanwhile must not look like a contradiction.
-        # Whoever answers has charged, and whoever charges has begun.
+        # A driver begins the journal, then charges, then answers. Reading in the opposite order
+        # keeps what another driver writes meanwhile from looking like a contradiction.
         charged = self.ledger is not None and self.ledger.find(self._charge.release_id) is not None
         answered = self.journal.steps()
         begun = self.journal.check_same(digest, public_spec, mechanism) is not None
@@ -127,21 +133,26 @@ class Budget:
         self.journal.begin(digest, public_spec, mechanism)
 
     def charge(self) -> ChargeRecord | None:
-        """Charge the whole release, once; call before every draw. None without a ledger.
+        """Charge the whole release once; call this before every draw.
+
+        Returns None if there is no ledger.
 
         Raises
         ------
         LedgerRefused
-            Another driver took the budget since `open`.
+            Another release was charged since `open`, and this one no longer fits.
         DataError
-            The store failed; run the same command again.
+            The store failed. Run the same command again.
         """
         if self.ledger is not None and self._charged is None:
             self._charged = self.ledger.charge(self._charge)
         return self._charged
 
     def facts(self) -> dict[str, Any] | None:
-        """Return what the receipt says of the budget (public; no place); None without a ledger."""
+        """Return what the receipt says about the ledger, or None if there is none.
+
+        It is public and names no location.
+        """
         if self.ledger is None:
             return None
         charge = self._charge
@@ -151,33 +162,39 @@ class Budget:
             **self.ledger.facts(),
             "account": None if charge.account is None else charge.account.name,
             "window": None if charge.window is None else charge.window.as_dict(),
-            "composition": _how_it_composes(charge),
+            "composition": _composition_text(charge),
         }
 
     def require_same_input(self, identifiers: bytes) -> None:
-        """Refuse to resume on changed input, for accuracy's sake (the guarantee holds anyway).
+        """Refuse to resume on a changed input.
 
-        ``identifiers`` (names, sizes, etags) are private. They are kept beside a ledger; without
-        one the journal is in the output, which gets published, so nothing is kept or compared.
-        As long as nothing is answered the input may change: a broken file may be mended.
+        This protects accuracy; the privacy guarantee holds either way. Until the first answer the
+        input may change, so that a broken file can be repaired.
+
+        Parameters
+        ----------
+        identifiers : bytes
+            Names, sizes and etags of the input files. They are private, so they are stored only
+            beside a ledger. Without a ledger the journal is in the output, which gets published,
+            and nothing is stored or compared.
 
         Raises
         ------
         DataError
-            The input is not the one that the stored answers are about.
+            The stored answers are about another input.
         """
         if not self.journal.private_storage:
             return
-        held = list(takewhile(lambda one: one is not None, map(self._input, count())))
-        if held and held[-1] == identifiers:
+        stored = list(takewhile(lambda data: data is not None, map(self._input, count())))
+        if stored and stored[-1] == identifiers:
             return
-        name = f"input-{len(held)}"
-        answered = bool(held) and bool(self.journal.steps())
+        name = f"input-{len(stored)}"
+        answered = bool(stored) and bool(self.journal.steps())
         if answered or self.journal.put_private(name, identifiers) != identifiers:
             raise DataError(
-                f"The input changed since release {self._charge.release_id!r} was begun, and its"
-                " statistics would mix both. Put the input back, or use another release id (which"
-                " is charged anew)."
+                f"The input changed since release {self._charge.release_id!r} was begun, so its"
+                " statistics would mix the old and the new input. Restore the old input, or use"
+                " another release id, which is charged again."
             )
 
     def _input(self, number: int) -> bytes | None:
@@ -185,20 +202,20 @@ class Budget:
 
     def _refuse_lost_journal(self) -> None:
         raise DataError(
-            f"The release {self._charge.release_id!r} was begun and its journal {self.journal.url}"
-            " is missing, or lost its meta.json: its answers could be drawn a second time. Restore"
-            " the journal from a backup, or use another release id (which is charged anew)."
+            f"The release {self._charge.release_id!r} was begun, but its journal {self.journal.url}"
+            " is missing or lost its meta.json, so its noise could be drawn a second time. Restore"
+            " the journal from a backup, or use another release id, which is charged again."
         )
 
     def _refuse_lost_charge(self, ledger: Ledger) -> None:
         raise DataError(
             f"The journal {self.journal.url} holds answers that the ledger at {ledger.url} never"
-            " charged: the ledger was rolled back or replaced. Restore it from a backup."
+            " charged: the ledger was rolled back or replaced. Restore the ledger from a backup."
         )
 
 
-def _how_it_composes(charge: Charge) -> str:
-    """Return, for the receipt, how this charge adds up with others of its ledger."""
+def _composition_text(charge: Charge) -> str:
+    """Return, for the receipt, how this charge composes with the others of its ledger."""
     currency = "rho-zCDP" if charge.mu is None else "mu-Gaussian-DP"
     if charge.account is None or charge.window is None:
         return f"sequential: its cost in {currency} is added to that of every other release"

@@ -1,8 +1,8 @@
-"""What charges cost together: exact sums in one currency, and the dearest point of an account.
+"""What charges cost together: exact sums in one currency, parallel within an account.
 
-The cost for one row is the sum of the charges without an account and, for each account, of those
-whose window holds the row. No row is at more than one point of an account's column, so an account
-costs what its dearest point costs.
+A row pays for every charge without an account. Within an account it pays only for the charges whose
+window holds it. Every row has one value in the account's window column, so an account costs the
+maximum, over the values of that column, of what the windows that hold the value cost together.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ def cost_of(charge: Charge, currency: Currency) -> Fraction:
     return Fraction(0) if cost is None else power(cost, currency)
 
 
-def total(charges: Sequence[Charge], currency: Currency, beside: Charge | None = None) -> Fraction:
-    """Return what the charges cost together.
+def total(
+    charges: Sequence[Charge], currency: Currency, candidate: Charge | None = None
+) -> Fraction:
+    """Return what the charges cost together, in the form that adds up (`power`).
 
-    With ``beside`` only rows of that charge's window are looked at: what is spent where it would
-    be added.
+    With a ``candidate``, only the rows of its window count: what is already spent on the rows that
+    it would be charged for.
     """
     accounts: dict[str, list[Charge]] = {}
     spent = Fraction(0)
@@ -48,24 +50,22 @@ def total(charges: Sequence[Charge], currency: Currency, beside: Charge | None =
             spent += cost_of(charge, currency)
         else:
             accounts.setdefault(charge.account.name, []).append(charge)
-    for name, held in accounts.items():
-        inside = (
-            beside.window if beside and beside.account and beside.account.name == name else None
-        )
-        spent += _dearest(held, currency, inside)
+    account = candidate.account.name if candidate and candidate.account else None
+    for name, charged in accounts.items():
+        window = candidate.window if candidate and name == account else None
+        spent += _largest_cost(charged, currency, window)
     return spent
 
 
-def _dearest(held: Sequence[Charge], currency: Currency, inside: Window | None) -> Fraction:
-    """Return the cost of the dearest point of an account, or of its part in a window."""
-    windows = [charge.window for charge in held if charge.window is not None]
-    points = {window.first for window in windows}
+def _largest_cost(charged: Sequence[Charge], currency: Currency, inside: Window | None) -> Fraction:
+    """Return the largest cost of a point of an account, or of a point ``inside`` a window."""
+    points = {charge.window.first for charge in charged if charge.window is not None}
     if inside is not None:
         points = {point for point in points if inside.holds(point)} | {inside.first}
-    # Costs change from one start to the next only downwards, at the ends: starts are enough.
+    # The cost rises only where a window starts, so these points include the maximum.
     return max(
         sum(
-            (cost_of(c, currency) for c in held if c.window is None or c.window.holds(point)),
+            (cost_of(c, currency) for c in charged if c.window is None or c.window.holds(point)),
             Fraction(0),
         )
         for point in points
@@ -73,23 +73,26 @@ def _dearest(held: Sequence[Charge], currency: Currency, inside: Window | None) 
 
 
 def check_account(charge: Charge, charges: Sequence[Charge]) -> None:
-    """Refuse a charge whose account is about other rows than it was before.
+    """Refuse a charge whose account is already used for another data set or window column.
 
     Raises
     ------
     SpecError
-        Another data set, column or kind of window: nothing says that its rows are others.
+        The data set, the column or the kind of window differs, so a row could be in both windows.
     """
     if charge.account is None or charge.window is None:
         return
-    for held in charges:
-        if held.account is None or held.window is None or held.account.name != charge.account.name:
+    for other in charges:
+        if other.account is None or other.window is None:
             continue
-        old = (held.account.dataset, held.window.column, held.window.kind)
+        if other.account.name != charge.account.name:
+            continue
+        old = (other.account.dataset, other.window.column, other.window.kind)
         new = (charge.account.dataset, charge.window.column, charge.window.kind)
         if old != new:
             raise SpecError(
-                f"The account {charge.account.name!r} is about windows of {old[0]} by {old[1]!r}"
-                f" ({old[2]}), and release {charge.release_id!r} is about {new[0]} by {new[1]!r}"
-                f" ({new[2]}): a row could be in both. Use another name for privacy.account."
+                f"The account {charge.account.name!r} is for windows of {old[0]} by {old[1]!r}"
+                f" ({old[2]}), but release {charge.release_id!r} reads windows of {new[0]} by"
+                f" {new[1]!r} ({new[2]}): a row could be in both. Use another name for"
+                " privacy.account."
             )

@@ -1,19 +1,20 @@
-"""The journal of one release: what was asked and what was answered, each written once.
+"""The journal of one release: its queries and its noisy answers, each written once.
 
-Noise must be drawn once for a question: two noisy answers to one question leak. So every complete
-query is stored before it runs and every noisy answer before anything uses it, both create-only,
-and the driver goes on with what is *stored*, never with what it has in hand. A restarted driver, or
-a second one with the same release id, replays what is there and draws only what is missing.
+Noise must be drawn only once for each query, because two noisy answers to one query reveal more
+than one. So a complete query is stored before it runs, and a noisy answer before it is used. Both
+are create-only, and the driver continues with the *stored* bytes, never with its own. A restarted
+driver, or a second one with the same release id, reads the stored answers and draws only the
+missing ones.
 
 Objects of a release, under ``journal/<release id>/``:
 
     meta.json                     specification, mechanism, library version
     query-0000.bin, answer-0000.bin, query-0001.bin, ...
-    private-<name>.bin            private: identifiers of the input; only in private storage
+    private-<name>.bin            identifiers of the input; only in private storage
     finished.json                 where the release is
 
-A ``.bin`` object is a sealed line of JSON (step, name, size and SHA-256 of the content; an answer
-also names the SHA-256 of its query) followed by the content.
+A ``.bin`` object is a sealed line of JSON followed by the content. The line has the step, the name,
+and the size and SHA-256 of the content; that of an answer also has the SHA-256 of its query.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ class Journal:
     Parameters
     ----------
     store : Store
-        The ledger's store; without a ledger the directory ``_journal`` of the output.
+        The store of the ledger, or the directory ``_journal`` of the output if there is no ledger.
     release_id : str
         See `records.check_release_id`.
     prefix : str
-        Where in the store journals are: "journal/", or "" in an output.
+        Where the journals are in the store: "journal/" beside a ledger, "" in an output.
     private : bool
-        Whether the store is private storage, so that identifiers of the input may be kept there.
-        An output is not: it is going to be published.
+        Whether the store is private storage, which may hold identifiers of the input. An output is
+        not: it gets published.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Journal:
         output_options: Mapping[str, Any] | None = None,
         ledger_options: Mapping[str, Any] | None = None,
     ) -> Journal:
-        """Return the journal of a release: beside its ledger, or without one in its output."""
+        """Return the journal of a release: beside its ledger, or in its output without a ledger."""
         if ledger_url is not None:
             return cls(open_store(ledger_url, ledger_options), release_id)
         store = open_store(f"{output_url.rstrip('/')}/_journal", output_options)
@@ -91,16 +92,16 @@ class Journal:
         Parameters
         ----------
         spec_digest : str
-            Digest of the specification; decides whether two runs are the same release.
+            Digest of the specification. Two runs with the same id and digest are one release.
         public_spec : mapping
-            Its public part, as JSON values: shown when another one is refused.
+            The public part of the specification, as JSON values, to show how another one differs.
         mechanism : str
-            The noise, for example "discrete_gaussian": a release is not resumed with another.
+            The noise, for example "discrete_gaussian". Another mechanism is refused.
 
         Raises
         ------
         SpecError
-            The id belongs to another specification or mechanism; the message shows how they differ.
+            The id belongs to another specification or mechanism; the message shows the differences.
         DataError
             The store cannot be written, or lets an object be created twice.
         """
@@ -114,10 +115,10 @@ class Journal:
         }
         name = self._prefix + "meta.json"
         stored = create_or_read(self._store, name, seal(fields))
-        held = self._check_meta(stored)
-        self._refuse_other(held, fields)
+        meta = self._check_meta(stored)
+        self._refuse_other(meta, fields)
         confirm_create_only(self._store, name, stored)
-        return held
+        return meta
 
     def meta(self) -> dict[str, Any] | None:
         """Return the meta record that `begin` stored, or None."""
@@ -127,21 +128,21 @@ class Journal:
     def check_same(
         self, spec_digest: str, public_spec: Mapping[str, Any], mechanism: str
     ) -> dict[str, Any] | None:
-        """Return the meta record if there is one; raise SpecError if it is another release's."""
-        held = self.meta()
-        if held is not None:
+        """Return the meta record, or None; raise SpecError if it differs from the arguments."""
+        meta = self.meta()
+        if meta is not None:
             wanted = {"spec_digest": spec_digest, "mechanism": mechanism}
-            self._refuse_other(held, {**wanted, "spec": plain(public_spec)})
-        return held
+            self._refuse_other(meta, {**wanted, "spec": plain(public_spec)})
+        return meta
 
     def put_query(self, step: int, name: str, data: bytes) -> bytes:
-        """Store the query of a step, if none is stored; return the stored one, to be executed."""
+        """Store the query of a step unless one is stored; return the stored one, to execute."""
         return self._put("query", step, name, data)
 
     def put_answer(self, step: int, name: str, data: bytes) -> bytes:
-        """Store the noisy answer of a step, if none is stored; return the stored one, to be used.
+        """Store the noisy answer of a step unless one is stored; return the stored one, to use.
 
-        Only the first answer ever stored is returned, whichever driver drew it.
+        This is always the answer that was stored first, whichever driver drew it.
         """
         return self._put("answer", step, name, data)
 
@@ -150,22 +151,23 @@ class Journal:
         return self._get("query", step)
 
     def answer(self, step: int) -> bytes | None:
-        """Return the stored answer of a step, or None: only then may noise be drawn."""
+        """Return the stored answer of a step, or None. Noise may be drawn only if it is None."""
         return self._get("answer", step)
 
     def steps(self) -> list[int]:
-        """Return the steps that are answered.
+        """Return the numbers of the answered steps.
 
         Raises
         ------
         DataError
-            Something was lost: queries and answers are each written in order, a query first.
+            A record is missing. Steps are written in order, and the query of a step before its
+            answer, so every gap is a loss.
         """
         finished = self._finished_record()
-        bases = [name.removeprefix(self._prefix) for name in self._store.list(self._prefix)]
-        found = [match for match in map(_STEP.fullmatch, bases) if match]
-        queries = {int(match[2]) for match in found if match[1] == "query"}
-        answers = {int(match[2]) for match in found if match[1] == "answer"}
+        names = [name.removeprefix(self._prefix) for name in self._store.list(self._prefix)]
+        matches = [match for match in map(_STEP.fullmatch, names) if match]
+        queries = {int(match[2]) for match in matches if match[1] == "query"}
+        answers = {int(match[2]) for match in matches if match[1] == "answer"}
         count = max([-1, *answers]) + 1
         if finished is not None:
             count = max(count, int(finished["steps"]))
@@ -175,13 +177,13 @@ class Journal:
             and is_complete(self._store, queries, asked, partial(self._path, "query"))
         ):
             raise DataError(
-                f"The journal {self.url} has lost records (steps are missing), so answers could be"
+                f"The journal {self.url} has lost records (steps are missing), so noise could be"
                 " drawn a second time. Restore it from a backup, or use another release id."
             )
         return list(range(count))
 
     def put_private(self, name: str, data: bytes) -> bytes:
-        """Store private bytes, such as etags and sizes of the input; return the stored ones.
+        """Store private bytes, such as the etags of the input; return the stored ones.
 
         Raises
         ------
@@ -189,7 +191,7 @@ class Journal:
             The journal is not in private storage.
         """
         if not self.private_storage:
-            raise DataError(f"The journal {self.url} is in an output: nothing private goes there.")
+            raise DataError(f"The journal {self.url} is in an output, which holds nothing private.")
         return self._put("private", None, _check_private_name(name), data)
 
     def private(self, name: str) -> bytes | None:
@@ -197,7 +199,7 @@ class Journal:
         return self._get("private", _check_private_name(name))
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Record that the release is complete and where (public facts); return what is stored."""
+        """Record the public facts of the complete release; return those that are stored."""
         fields = {
             **self._head("finished"),
             "release": plain(facts),
@@ -209,9 +211,9 @@ class Journal:
         return dict(self._check_finished(stored)["release"])
 
     def finish_begun(self, facts: Mapping[str, Any]) -> None:
-        """Record what `finish` records, where a journal was begun and its driver did not live to.
+        """Do what `finish` does for a driver that ended before it could.
 
-        A ledger may have been moved since: where nothing was begun, nothing is written.
+        Without a journal that was begun, nothing is written: the ledger may have moved.
         """
         if self.finished() is None and self.meta() is not None:
             self.finish(facts)
@@ -239,12 +241,12 @@ class Journal:
         }
         path = self._path(kind, key)
         stored = create_or_read(self._store, path, seal(header) + data)
-        held, content = self._open(kind, key, stored)
-        if held["name"] != name:
+        stored_header, content = self._open(kind, key, stored)
+        if stored_header["name"] != name:
             raise DataError(
-                f"{self._store.url}/{path} is {held['name']!r} and this run wants {name!r} there:"
-                " it was begun by another version of dpgmm-dist. Use that version, or another"
-                " release id."
+                f"{self._store.url}/{path} is for step {stored_header['name']!r}, but this run"
+                f" expects {name!r} there: another version of dpgmm-dist began the release. Use"
+                " that version, or another release id."
             )
         return content
 
@@ -253,25 +255,28 @@ class Journal:
         return None if data is None else self._open(kind, key, data)[1]
 
     def _open(self, kind: Kind, key: int | str, data: bytes) -> tuple[dict[str, Any], bytes]:
-        """Split an object into header and content, and check both."""
+        """Return the header and the content of an object, and check both."""
         where = f"{self._store.url}/{self._path(kind, key)}"
         line, newline, content = data.partition(b"\n")
         header = self._check_head(unseal(line + newline, where), kind, where)
-        own_key = header.get("name") if kind == "private" else header.get("step")
+        stored_key = header.get("name") if kind == "private" else header.get("step")
         intact = (header.get("size"), header.get("sha256")) == (len(content), sha256_hex(content))
-        if own_key != key or not intact:
+        if stored_key != key or not intact:
             raise DataError(
-                f"{where} is corrupt or belongs elsewhere. Restore it from a backup; it must not be"
-                " deleted, or its answer could be drawn a second time."
+                f"{where} is corrupt, or was moved there. Restore it from a backup. Do not delete"
+                " it: noise could be drawn a second time for its step."
             )
         if kind == "answer" and header.get("answers") != self._digest_of_query(int(key)):
-            raise DataError(f"{where} answers another query than the stored one. Restore both.")
+            raise DataError(
+                f"{where} answers a query that differs from the stored one. Restore both from a"
+                " backup."
+            )
         return header, content
 
     def _digest_of_query(self, step: int | None) -> str:
         query = self._get("query", -1 if step is None else step)
         if query is None:
-            raise DataError(f"The journal {self.url} holds no query for the answer of step {step}.")
+            raise DataError(f"The journal {self.url} has no query for the answer of step {step}.")
         return sha256_hex(query)
 
     def _path(self, kind: Kind, key: int | str) -> str:
@@ -287,8 +292,8 @@ class Journal:
     def _check_head(self, fields: dict[str, Any], kind: str, where: str) -> dict[str, Any]:
         if any(fields.get(key) != value for key, value in self._head(kind).items()):
             raise DataError(
-                f"{where} is not {kind} of release {self.release_id!r} in schema {SCHEMA}: it was"
-                " moved, or written by another version of dpgmm-dist."
+                f"{where} is not the {kind} record of release {self.release_id!r} in schema"
+                f" {SCHEMA}: it was moved, or written by another version of dpgmm-dist."
             )
         return fields
 
@@ -300,18 +305,16 @@ class Journal:
         where = f"{self.url}/finished.json"
         return self._check_head(unseal(data, where), "finished", where)
 
-    def _refuse_other(self, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        if (
-            held["spec_digest"] == wanted["spec_digest"]
-            and held["mechanism"] == wanted["mechanism"]
-        ):
+    def _refuse_other(self, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        """Raise SpecError if the release id belongs to another specification or mechanism."""
+        if all(stored[key] == wanted[key] for key in ("spec_digest", "mechanism")):
             return
         keys = ("spec", "mechanism")
-        changes = differences({k: held[k] for k in keys}, {k: wanted[k] for k in keys})
+        changes = differences({k: stored[k] for k in keys}, {k: wanted[k] for k in keys})
         shown = "; ".join(changes[:_MOST_DIFFERENCES]) or "only their digests"
         raise SpecError(
             f"The release id {self.release_id!r} belongs to another specification. What differs:"
-            f" {shown}. Give this one another release id."
+            f" {shown}. Use another release id for this one."
         )
 
 

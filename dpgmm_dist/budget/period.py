@@ -1,8 +1,8 @@
 """Rolling periods: which charges count now, and when the next release fits.
 
-A ledger with a period P bounds what is charged within every stretch of time of length P. A charge
-made at t counts from t until, and not at, t + P. It does not bound the loss of all time: after n
-periods up to n times the budget may have been charged.
+A ledger with a period P bounds the charges within every stretch of time of length P. A charge at
+time t counts in [t, t + P). The period does not bound the loss over all time: after n periods, up
+to n times the budget may be spent.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dpgmm_dist.budget.records import Charge, ChargeRecord, period_length
 
 
 def expiry(record: ChargeRecord, period: str) -> datetime:
-    """Return when a charge no longer counts."""
+    """Return the time from which a charge does not count."""
     return datetime.fromisoformat(record.time) + period_length(period)
 
 
 def counted(records: Sequence[ChargeRecord], period: str | None, at: str) -> list[ChargeRecord]:
-    """Return the charges that count at the time ``at``; all of them without a period."""
+    """Return the charges that count at the time ``at``: all of them if there is no period."""
     if period is None:
         return list(records)
     moment = datetime.fromisoformat(at)
@@ -32,10 +32,10 @@ def fits_from(
     at: str,
     admitted: Callable[[Sequence[Charge]], bool],
 ) -> str | None:
-    """Return when a refused charge fits if nothing else is charged; None if it never does.
+    """Return when a refused charge fits if nothing else is charged, or None if it never does.
 
-    ``admitted`` says whether it fits beside the given charges. Charges expire in their order,
-    since their times never go back.
+    ``admitted`` says whether it fits together with the given charges. Charges expire in order,
+    because the times of records never decrease.
     """
     if period is None:
         return None

@@ -1,8 +1,8 @@
-"""Charges, and the records in which a ledger keeps them.
+"""Charges, and the records in which a ledger stores them.
 
-The format is final: records are never rewritten, so later versions of the library only add kinds,
-and any version refuses what it does not know. Every record is sealed (`sealed`); costs are also
-written in hexadecimal, for readers whose parsers round.
+The format is final. Records are never rewritten, so later versions of the library only add kinds of
+records, and every version refuses a kind it does not know. Every record is sealed (`sealed`). Costs
+are also written in hexadecimal, for readers whose JSON parsers round.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from dpgmm_dist.budget.exactly import round_up
+from dpgmm_dist.budget.rounding import round_up
 from dpgmm_dist.budget.sealed import SCHEMA, seal, stamp, unseal
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.windows import Account, Window
@@ -51,19 +51,19 @@ class Charge:
     Attributes
     ----------
     release_id : str
-        What is charged, once; see `check_release_id`.
+        The release; it is charged once. See `check_release_id`.
     spec_digest : str
-        Digest of the public specification; the same id with another digest is refused.
+        Digest of the public specification. The same id with another digest is refused.
     rho : float
-        Cost in zero-concentrated DP. Always valid, also for a Gaussian release: at least mu^2/2.
+        Cost in zero-concentrated DP. It is valid for every release; at least mu^2/2.
     mu : float or None
-        Cost in Gaussian DP, where every answer has exact Gaussian noise; else None.
+        Cost in Gaussian DP if every answer has exact Gaussian noise, else None.
     epsilon, delta : float
         The guarantee of this release alone.
     account : Account or None
-        What it is charged to in parallel with other windows; the whole ledger without one.
+        The account in which disjoint windows compose in parallel. None charges every row.
     window : Window or None
-        The rows it reads, where that is not all of them.
+        The rows that the release reads. None for all rows.
     """
 
     release_id: str
@@ -89,7 +89,7 @@ class Charge:
     ) -> Charge:
         """Return the charge of a release that spends all of its (epsilon, delta).
 
-        ``gaussian`` says that every answer has exact Gaussian noise.
+        ``gaussian`` says whether every answer has exact Gaussian noise.
         """
         from dpgmm_dist.privacy import accounting
 
@@ -112,16 +112,16 @@ class Charge:
             )
         if self.account is not None and self.window is None:
             raise SpecError(
-                f"The account {self.account.name!r} is for releases of a window: give"
-                " dataset.window, or leave privacy.account out."
+                f"The account {self.account.name!r} needs a window of rows: give dataset.window, or"
+                " leave privacy.account out."
             )
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a ledger was initialised with.
+    """The limit of a ledger, its period, and when it was created.
 
-    The limit holds for all time, or with a ``period`` such as "365d" for what is charged within
+    The limit holds for all charges, or with a ``period`` such as "365d" for the charges within
     every stretch of time of that length (`period`).
     """
 
@@ -132,7 +132,7 @@ class Terms:
 
     @property
     def bound(self) -> str:
-        """What the ledger bounds, in words, for ``ledger show`` and for receipts."""
+        """What the ledger bounds, as a sentence for ``ledger show`` and for receipts."""
         guarantee = f"(epsilon {self.epsilon:g}, delta {self.delta:g})"
         if self.period is None:
             return f"all releases charged to it together are {guarantee}-DP"
@@ -144,7 +144,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class ChargeRecord:
-    """A `Charge` as the ledger holds it, with its number and time (UTC, ISO 8601)."""
+    """A `Charge` in a ledger, with its number and its time (UTC, ISO 8601)."""
 
     seq: int
     charge: Charge
@@ -168,17 +168,17 @@ class ChargeRecord:
 
 
 def check_release_id(release_id: str) -> str:
-    """Return the id if it can name a release, else raise SpecError."""
+    """Return the id if it is valid, else raise SpecError."""
     if not isinstance(release_id, str) or not _RELEASE_ID.fullmatch(release_id):
         raise SpecError(
-            f"The release id {release_id!r} is not usable: give 1 to 128 letters, digits, '.', '_'"
-            " or '-', not starting with '.'."
+            f"The release id {release_id!r} is not valid: use 1 to 128 letters, digits, '.', '_' or"
+            " '-', and do not start with '.'."
         )
     return release_id
 
 
 def random_release_id() -> str:
-    """Return a fresh release id, never drawn twice."""
+    """Return a release id with 64 random bits."""
     return f"r-{secrets.token_hex(8)}"
 
 
@@ -206,20 +206,20 @@ def period_length(period: str) -> timedelta:
     Raises
     ------
     SpecError
-        It is not such a text, or longer than a century.
+        The text is not a period, or the period is longer than a century.
     """
     match = _PERIOD.fullmatch(period) if isinstance(period, str) else None
     length = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
     if not timedelta(0) < length <= _LONGEST:
         raise SpecError(
-            f"The period {period!r} is not usable: write hours, days or weeks, such as 12h, 365d or"
-            " 52w, of a century at most; leave it out for a budget that lasts for all time."
+            f"The period {period!r} is not valid: write hours, days or weeks, such as 12h, 365d or"
+            " 52w, up to a century. Leave it out for a budget for all time."
         )
     return length
 
 
 def encode_terms(epsilon: float, delta: float, created: str, period: str | None = None) -> bytes:
-    """Return a ledger's first record."""
+    """Return the first record of a ledger."""
     check_epsilon_delta(epsilon, delta)
     fields = {"epsilon": float(epsilon), "delta": float(delta), "period": period}
     head = {"schema": SCHEMA, "kind": "init", "seq": 0, "prev": None, "created": created}
@@ -227,10 +227,10 @@ def encode_terms(epsilon: float, delta: float, created: str, period: str | None 
 
 
 def decode_terms(data: bytes, where: str) -> Terms:
-    """Read a ledger's first record; raise DataError for anything else."""
+    """Read the first record of a ledger; raise DataError for anything else."""
     fields = _known(data, where, "init", _TERMS_KEYS)
     if fields["seq"] != 0 or fields["prev"] is not None:
-        raise DataError(f"{where} does not begin a ledger.")
+        raise DataError(f"{where} is not the first record of a ledger.")
     try:
         check_epsilon_delta(fields["epsilon"], fields["delta"])
         if fields["period"] is not None:
@@ -254,27 +254,27 @@ def encode_charge(charge: Charge, seq: int, prev: str, time: str) -> bytes:
         "epsilon": float(charge.epsilon),
         "delta": float(charge.delta),
     }
-    what = {"release_id": charge.release_id, "spec_digest": charge.spec_digest}
+    release = {"release_id": charge.release_id, "spec_digest": charge.spec_digest}
     rows = {
         "account": None if charge.account is None else charge.account.as_dict(),
         "window": None if charge.window is None else charge.window.as_dict(),
     }
-    return seal({**head, **what, **cost, **rows, **stamp()})
+    return seal({**head, **release, **cost, **rows, **stamp()})
 
 
 def encode_close(seq: int, prev: str, time: str) -> bytes:
-    """Return the record after which nothing is charged any more."""
+    """Return the record that closes a ledger."""
     head = {"schema": SCHEMA, "kind": "close", "seq": seq, "prev": prev, "time": time}
     return seal({**head, **stamp()})
 
 
 def is_close(data: bytes, where: str) -> bool:
-    """Say whether a record closes its ledger, as far as its own ``kind`` says."""
+    """Say whether the ``kind`` of a record is that of a closing record."""
     return unseal(data, where).get("kind") == "close"
 
 
 def decode_close(data: bytes, where: str, seq: int, prev: str) -> str:
-    """Read the closing record, as `decode_charge` reads a charge; return its time."""
+    """Read a closing record as `decode_charge` reads a charge; return its time."""
     fields = _known(data, where, "close", _CLOSE_KEYS)
     _check_place(fields, where, seq, prev)
     try:
@@ -284,7 +284,13 @@ def decode_close(data: bytes, where: str, seq: int, prev: str) -> str:
 
 
 def decode_charge(data: bytes, where: str, seq: int, prev: str) -> ChargeRecord:
-    """Read charge number ``seq``, which must follow the record whose SHA-256 is ``prev``."""
+    """Read charge number ``seq``.
+
+    Raises
+    ------
+    DataError
+        It is not a valid charge, or does not follow the record whose SHA-256 is ``prev``.
+    """
     fields = _known(data, where, "charge", _CHARGE_KEYS)
     _check_place(fields, where, seq, prev)
     try:
@@ -309,25 +315,28 @@ def decode_charge(data: bytes, where: str, seq: int, prev: str) -> ChargeRecord:
 def _check_place(fields: dict[str, Any], where: str, seq: int, prev: str) -> None:
     if fields["seq"] != seq or fields["prev"] != prev:
         raise DataError(
-            f"{where} does not follow the record before it: the ledger was edited, or holds records"
-            " of another. Restore it from a backup."
+            f"{where} does not follow the record before it: the ledger was edited, or holds a"
+            " record of another ledger. Restore it from a backup."
         )
 
 
 def _known(data: bytes, where: str, kind: str, keys: set[str]) -> dict[str, Any]:
+    """Return the fields of a record; raise DataError unless schema, kind and keys are known."""
     fields = unseal(data, where)
-    found = (fields.get("schema"), fields.get("kind"))
-    if found != (SCHEMA, kind) or set(fields) != keys:
+    schema, stored_kind = fields.get("schema"), fields.get("kind")
+    if (schema, stored_kind) != (SCHEMA, kind) or set(fields) != keys:
         raise DataError(
-            f"{where} has schema {found[0]!r} and kind {found[1]!r}; this version of dpgmm-dist"
-            f" expects schema {SCHEMA} and kind {kind!r} there. Use the version that wrote it."
+            f"{where} has schema {schema!r} and kind {stored_kind!r}, but this version of"
+            f" dpgmm-dist expects schema {SCHEMA} and kind {kind!r} there. Use the version that"
+            " wrote it."
         )
     return fields
 
 
 def _is_positive(value: object) -> bool:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return numeric and math.isfinite(value) and value > 0  # type: ignore[arg-type, operator]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value > 0
 
 
 def _utc(text: str) -> str:

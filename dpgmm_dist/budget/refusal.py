@@ -1,4 +1,4 @@
-"""The refusal of a charge: what was asked, what is left, what to do."""
+"""The refusal of a charge: what was requested, what remains, what to do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dpgmm_dist.errors import LedgerRefused
 
 
 class BudgetExceeded(LedgerRefused):
-    """A charge does not fit; carries the numbers.
+    """A charge does not fit the balance of its ledger.
 
     Attributes
     ----------
     charge : Charge
-        What was asked for.
+        The requested charge.
     balance : Balance
-        What there is, in the currency in which the charge would be composed.
+        The balance that applies to it, in the currency in which it would be composed.
     fits_from : str or None
-        When it fits if nothing else is charged (UTC, ISO 8601); None where it never does.
+        When the charge fits if nothing else is charged (UTC, ISO 8601), or None if it never does.
     """
 
     def __init__(
@@ -35,57 +35,66 @@ def refusal(
     url: str,
     releases: int,
     charge: Charge,
-    left: Balance,
+    balance: Balance,
     period: str | None = None,
     fits_from: str | None = None,
 ) -> BudgetExceeded:
-    """Return the error for a charge that does not fit the ``left`` balance of a ledger."""
-    cost = charge.mu if left.currency == "mu" and charge.mu is not None else charge.rho
-    name, delta = left.currency, left.delta
-    by = "1 release" if releases == 1 else f"{releases} releases"
-    by += f" in the last {period}" if period else ""
+    """Return the error for a charge that does not fit a ledger.
+
+    Parameters
+    ----------
+    url, releases, period
+        Of the ledger: where it is, how many charges count now, its rolling period or None.
+    charge, balance, fits_from
+        As `BudgetExceeded` has them.
+    """
+    currency, delta = balance.currency, balance.delta
+    cost = charge.mu if currency == "mu" and charge.mu is not None else charge.rho
+    count = "1 release" if releases == 1 else f"{releases} releases"
+    within = f" in the last {period}" if period else ""
     rows = f" over the rows of {charge.window}" if charge.account else ""
-    fits = _floor(affordable_epsilon(left.remaining, left.currency, charge.delta))
+    fits = _floor(affordable_epsilon(balance.remaining, currency, charge.delta))
     advice = f"Lower privacy.epsilon to {fits:g} (at delta {charge.delta:g}), or ask"
     return BudgetExceeded(
         f"The ledger at {url} refuses release {charge.release_id!r}. Requested: epsilon"
-        f" {charge.epsilon:g} at delta {charge.delta:g} ({name} {cost:.6g}; epsilon"
-        f" {epsilon_of(cost, name, delta):.4g} at the ledger's delta {delta:g})."
-        f" Spent by {by}{rows}: epsilon {left.epsilon_spent:.4g} of"
-        f" {left.epsilon_limit:g} ({name} {left.spent:.6g} of {left.limit:.6g}). Remaining:"
-        f" epsilon {_floor(left.epsilon_remaining):g} ({name} {left.remaining:.6g})."
-        f" {advice if fits > 0 else 'Ask'} whoever sets the budget for a new ledger."
+        f" {charge.epsilon:g} at delta {charge.delta:g} ({currency} {cost:.6g}; epsilon"
+        f" {epsilon_of(cost, currency, delta):.4g} at the ledger's delta {delta:g})."
+        f" Spent by {count}{within}{rows}: epsilon {balance.epsilon_spent:.4g} of"
+        f" {balance.epsilon_limit:g} ({currency} {balance.spent:.6g} of {balance.limit:.6g})."
+        f" Remaining: epsilon {_floor(balance.epsilon_remaining):g} ({currency}"
+        f" {balance.remaining:.6g})."
+        f" {advice if fits > 0 else 'Ask'} the owner of the budget for a new ledger."
         f" {_when(period, fits_from)}",
         charge,
-        left,
+        balance,
         fits_from,
     )
 
 
 def closed_refusal(url: str, closed: str, charge: Charge) -> LedgerRefused:
-    """Return the error for a charge to a ledger that was closed."""
+    """Return the error for a charge to a closed ledger."""
     return LedgerRefused(
-        f"The ledger at {url} refuses release {charge.release_id!r}: it was closed on {closed} and"
-        " is charged nothing any more. Ask whoever sets the budget for a new ledger."
+        f"The ledger at {url} refuses release {charge.release_id!r}: it was closed on {closed}. Ask"
+        " the owner of the budget for a new ledger."
     )
 
 
 def expired_refusal(url: str, record: ChargeRecord, period: str) -> LedgerRefused:
-    """Return the error for noise to be drawn on a charge that no period counts any more."""
+    """Return the error for a release that would draw noise after its charge has expired."""
     return LedgerRefused(
         f"The ledger at {url} refuses to go on with release {record.charge.release_id!r}: it was"
-        f" charged on {record.time}, more than {period} ago, and what it would draw now would be"
-        " counted in no period. Use another release id (which is charged anew)."
+        f" charged on {record.time}, more than {period} ago, so no period would count the answers"
+        " that it gives now. Use another release id, which is charged again."
     )
 
 
 def _when(period: str | None, fits_from: str | None) -> str:
-    """Say when a release of this cost fits."""
+    """Return the sentence that says when a release of this cost fits."""
     if period is None:
         return "No later time helps: this budget is for all time."
     if fits_from is None:
-        return f"It exceeds the whole budget of {period}: it never fits."
-    return f"The same release fits from {fits_from} on, if nothing else is charged until then."
+        return f"It never fits: it exceeds the whole budget of {period}."
+    return f"The same release fits from {fits_from} on if nothing else is charged until then."
 
 
 def _floor(epsilon: float) -> float:

@@ -1,8 +1,8 @@
-"""Sealed records: canonical JSON that checks itself.
+"""Sealed records: canonical JSON with its own digest.
 
-A record is one line of JSON with sorted keys and no spaces; ``digest`` is the SHA-256 of the same
-line without that key. Floats are written so that they read back exactly. The digest finds damage
-and careless edits, not forgery: whoever may write to the store is trusted.
+A record is one line of JSON with sorted keys and no spaces. Its ``digest`` is the SHA-256 of the
+same line without that key. Floats read back exactly. The digest detects damage and careless edits,
+not forgery: everyone who may write to the store is trusted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SCHEMA = 1
 
 
 def seal(fields: Mapping[str, Any]) -> bytes:
-    """Return the canonical line of JSON of ``fields`` with their digest added."""
+    """Return ``fields`` and their digest as one canonical line of JSON."""
     return _canonical({**fields, "digest": sha256_hex(_canonical(fields))})
 
 
 def unseal(data: bytes, where: str) -> dict[str, Any]:
-    """Return the fields of a sealed record, without checking what they say.
+    """Return the fields of a sealed record; their values are not checked.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def unseal(data: bytes, where: str) -> dict[str, Any]:
     if not intact:
         raise DataError(
             f"{where} is corrupt or was edited (its content does not match its digest). Restore it"
-            " from a backup; the budget cannot be relied on until then."
+            " from a backup: until then the budget is unknown."
         )
     return dict(fields)
 
@@ -52,14 +52,14 @@ def sha256_hex(data: bytes) -> str:
 
 
 def stamp() -> dict[str, str]:
-    """Return what tells one writer's record from another's: a nonce and the library version."""
+    """Return the fields that identify the writer of a record: a nonce and the library version."""
     from dpgmm_dist.version import __version__
 
     return {"nonce": secrets.token_hex(16), "library": __version__}
 
 
 def now() -> str:
-    """Return the time in UTC, ISO 8601, to the second."""
+    """Return the current time in UTC, in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

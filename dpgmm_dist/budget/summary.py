@@ -1,4 +1,4 @@
-"""What a ledger holds, as plain values: the balance, every charge, and what each month spent."""
+"""A ledger as plain values: the balance, every charge, and what each month spent."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ from dpgmm_dist.storage.store import Store
 
 
 def summary(
-    records: Sequence[ChargeRecord], counting: set[int], terms: Terms, left: Balance
+    records: Sequence[ChargeRecord], counting: set[int], terms: Terms, current: Balance
 ) -> dict[str, Any]:
-    """Return what has been charged and what is left, as ``dpgmm ledger show --json`` prints it.
+    """Return what is charged and what remains, as ``dpgmm ledger show --json`` prints it.
 
-    Shares are of the limit, in the form in which costs add up (rho, or mu squared). Months are
-    by the time of the charge, in UTC; the windows of an account overlap in none of its releases,
-    so with accounts months need not add up to what is spent.
+    Shares are fractions of the limit, in the form in which costs add up (rho, or mu squared).
+    Months are those of the charges, in UTC. Within an account disjoint windows compose in parallel,
+    so with accounts the months need not add up to what is spent.
 
     Parameters
     ----------
+    records
+        All charges, in order.
     counting
-        The numbers of the records that count now: of the rolling period, or all.
+        The numbers of the records that count now: all, or those of the current period.
+    terms
+        The limit of the ledger.
+    current
+        Its balance now.
     """
     return {
-        "currency": left.currency,
-        "limit": left.limit,
-        "spent": left.spent,
-        "remaining": left.remaining,
-        "share_spent": _share(left.spent, left),
-        "epsilon_spent": left.epsilon_spent,
-        "epsilon_remaining": left.epsilon_remaining,
-        "charges": [_charge(record, left, terms, counting) for record in records],
-        "months": _months(records, left, terms),
+        "currency": current.currency,
+        "limit": current.limit,
+        "spent": current.spent,
+        "remaining": current.remaining,
+        "share_spent": _share_spent(current),
+        "epsilon_spent": current.epsilon_spent,
+        "epsilon_remaining": current.epsilon_remaining,
+        "charges": [_charge(record, current, terms, counting) for record in records],
+        "months": _months(records, current.currency, terms),
     }
 
 
 def journals(store: Store, records: Sequence[ChargeRecord]) -> dict[str, list[str]]:
-    """Return the charged releases by the state of their journals.
+    """Return the ids of the charged releases by the state of their journals.
+
+    The states are "finished", "unfinished" and "missing".
 
     Raises
     ------
@@ -61,23 +69,25 @@ def journals(store: Store, records: Sequence[ChargeRecord]) -> dict[str, list[st
 
 
 def _charge(
-    record: ChargeRecord, left: Balance, terms: Terms, counting: set[int]
+    record: ChargeRecord, current: Balance, terms: Terms, counting: set[int]
 ) -> dict[str, Any]:
-    cost = cost_of(record.charge, left.currency) or cost_of(record.charge, "rho")
+    cost = cost_of(record.charge, current.currency) or cost_of(record.charge, "rho")
     until = None if terms.period is None else expiry(record, terms.period)
     return {
         **record.as_dict(),
-        "share": float(cost / power(left.limit, left.currency)),
+        "share": float(cost / power(current.limit, current.currency)),
         "counts": record.seq in counting,
         "counts_until": None if until is None else until.isoformat(timespec="seconds"),
     }
 
 
-def _months(records: Sequence[ChargeRecord], left: Balance, terms: Terms) -> list[dict[str, Any]]:
+def _months(
+    records: Sequence[ChargeRecord], currency: Currency, terms: Terms
+) -> list[dict[str, Any]]:
     months: dict[str, list[ChargeRecord]] = {}
     for record in records:
         months.setdefault(record.time[:7], []).append(record)
-    return [_month(month, held, left.currency, terms) for month, held in months.items()]
+    return [_month(month, charged, currency, terms) for month, charged in months.items()]
 
 
 def _month(
@@ -85,16 +95,16 @@ def _month(
 ) -> dict[str, Any]:
     charges = [record.charge for record in records]
     if any(charge.mu is None for charge in charges):
-        currency = "rho"  # a month that has left the period may hold other charges
-    own = balance(charges, terms.epsilon, terms.delta, currency)
+        currency = "rho"  # a month outside the current period may have charges without a mu
+    total = balance(charges, terms.epsilon, terms.delta, currency)
     return {
         "month": month,
         "releases": len(records),
-        currency: own.spent,
-        "epsilon": epsilon_of(own.spent, currency, terms.delta),
-        "share": _share(own.spent, own),
+        currency: total.spent,
+        "epsilon": epsilon_of(total.spent, currency, terms.delta),
+        "share": _share_spent(total),
     }
 
 
-def _share(cost: float, left: Balance) -> float:
-    return float(power(cost, left.currency) / power(left.limit, left.currency))
+def _share_spent(state: Balance) -> float:
+    return float(power(state.spent, state.currency) / power(state.limit, state.currency))

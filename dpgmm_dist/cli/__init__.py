@@ -1,1 +1,1 @@
-"""The ``dpgmm`` command: what people type, and what it prints."""
+"""The ``dpgmm`` command: its options, its output and its exit codes."""

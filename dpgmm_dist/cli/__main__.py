@@ -1,4 +1,4 @@
-"""``python -m dpgmm_dist.cli``: the command without its script."""
+"""Run the ``dpgmm`` command as ``python -m dpgmm_dist.cli``."""
 
 from dpgmm_dist.cli.main import main
 

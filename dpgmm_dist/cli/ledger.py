@@ -1,4 +1,4 @@
-"""The ``dpgmm ledger`` commands, and the tables and bars in which they print."""
+"""The ``dpgmm ledger`` commands, and the tables and bars that they print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dpgmm_dist.cli.output import emit, guarded, plain
 from dpgmm_dist.cli.storage import StorageOptions, read_options
 
 app = typer.Typer(
-    help="The privacy budget that releases are charged to.",
+    help="Manage privacy budgets that releases are charged to.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -26,20 +26,24 @@ _BAR = 20
 @guarded
 def init(
     url: LedgerUrl,
-    epsilon: Annotated[float, typer.Option("--epsilon", metavar="E", help="The whole budget.")],
-    delta: Annotated[float, typer.Option("--delta", metavar="D", help="Its delta.")],
+    epsilon: Annotated[
+        float, typer.Option("--epsilon", metavar="E", help="Epsilon of the whole budget.")
+    ],
+    delta: Annotated[
+        float, typer.Option("--delta", metavar="D", help="Delta of the whole budget.")
+    ],
     period: Annotated[
         str | None,
         typer.Option(
             "--period",
             metavar="P",
-            help="Budget of every 365d, 52w or 12h, instead of all time.",
+            help="Limit the charges within any 365d, 52w or 12h, instead of all time.",
         ),
     ] = None,
     json_: Json = False,
     storage_options: StorageOptions = None,
 ) -> None:
-    """Begin a ledger. Refuses a store where two writers could both win."""
+    """Begin a ledger. Refuse a store that lets two writers create one object."""
     from dpgmm_dist.budget.ledger import Ledger
 
     ledger = Ledger.init(url, epsilon, delta, period, read_options(storage_options))
@@ -49,7 +53,7 @@ def init(
 @app.command("show")
 @guarded
 def show(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
-    """Show the limit, what is spent and what remains, by release and by month."""
+    """Show the limit, what is spent and what remains, each release and each month."""
     from dpgmm_dist.budget.ledger import Ledger
 
     _print(Ledger.open(url, read_options(storage_options)).show(), json_)
@@ -58,7 +62,7 @@ def show(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = 
 @app.command("verify")
 @guarded
 def verify(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
-    """Check every record, that the charges fit, and that no charged release lost its journal."""
+    """Check every record, that all charges fit, and that no charged release lost its journal."""
     from dpgmm_dist.budget.ledger import Ledger
     from dpgmm_dist.budget.summary import journals
     from dpgmm_dist.errors import DataError
@@ -69,8 +73,8 @@ def verify(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions 
     if states["missing"]:
         raise DataError(
             f"The ledger at {ledger.url} is intact, but the journals of charged releases are"
-            f" missing: {', '.join(states['missing'])}. Restore them from a backup; a release whose"
-            " journal is lost cannot be finished under its id."
+            f" missing: {', '.join(states['missing'])}. Restore them from a backup. A release"
+            " without its journal cannot be finished under its id."
         )
     emit(
         {"ledger": ledger.url, "ok": True, "charges": charges, "closed": ledger.closed, **states},
@@ -81,7 +85,7 @@ def verify(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions 
 @app.command("close")
 @guarded
 def close(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions = None) -> None:
-    """Close a ledger for good: nothing is charged any more; charged releases may be finished."""
+    """Close a ledger for good. Charged releases can still be finished; no other is charged."""
     from dpgmm_dist.budget.ledger import Ledger
 
     ledger = Ledger.open(url, read_options(storage_options))
@@ -89,7 +93,7 @@ def close(url: LedgerUrl, json_: Json = False, storage_options: StorageOptions =
 
 
 def _print(shown: Mapping[str, Any], as_json: bool) -> None:
-    """Print a ledger: JSON, or its values, a table of its charges and a bar for each month."""
+    """Print a ledger as JSON, or as its values, a table of its charges and a bar per month."""
     if as_json:
         emit(shown, as_json=True)
         return
@@ -102,19 +106,19 @@ def _print(shown: Mapping[str, Any], as_json: bool) -> None:
 
 
 def _charges(charges: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a table: one line for each charge, its cost and its share of the budget."""
+    """Return a table with a line for each charge: its cost and its share of the budget."""
     head = ("#", "charged", "release", "epsilon", "delta", "rho", "mu", "share", "rows", "counts")
     rows = [
         (
-            str(one.get("seq", "")),
-            str(one.get("time", ""))[:16].replace("T", " "),
-            str(one.get("release_id", "")),
-            *(_number(one.get(key)) for key in ("epsilon", "delta", "rho", "mu")),
-            f"{one.get('share', 0.0):.1%}",
-            _rows(one),
-            _until(one),
+            str(charge.get("seq", "")),
+            str(charge.get("time", ""))[:16].replace("T", " "),
+            str(charge.get("release_id", "")),
+            *(_number(charge.get(key)) for key in ("epsilon", "delta", "rho", "mu")),
+            f"{charge.get('share', 0.0):.1%}",
+            _rows(charge),
+            _until(charge),
         )
-        for one in charges
+        for charge in charges
     ]
     return _table(head, rows) if rows else []
 
@@ -134,19 +138,19 @@ def _until(charge: Mapping[str, Any]) -> str:
     until = charge.get("counts_until")
     if until is None:
         return "always"
-    return f"until {until[:10]}" if charge.get("counts") else "no more"
+    return f"until {until[:10]}" if charge.get("counts") else "expired"
 
 
 def _months(months: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any]) -> list[str]:
-    """Return the plot: what each month, and all that counts, took of the budget."""
+    """Return a bar for the share of the budget of each month, and one for what is spent now."""
     if not months:
         return []
     bars = [(str(m["month"]), f"{m['releases']} released", float(m["share"])) for m in months]
-    over = ledger.get("period")
-    bars.append((f"last {over}" if over else "all", "spent", float(ledger["share_spent"])))
+    period = ledger.get("period")
+    bars.append((f"last {period}" if period else "all", "spent", float(ledger["share_spent"])))
     lines = _table(
         ("month", "", "share of the budget", ""),
-        [(name, what, _bar(share), f"{share:.1%}") for name, what, share in bars],
+        [(month, note, _bar(share), f"{share:.1%}") for month, note, share in bars],
     )
     return ["", *lines]
 

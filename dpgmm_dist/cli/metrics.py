@@ -1,7 +1,7 @@
 """Progress of a run as a Prometheus text file, for a node exporter's textfile collector.
 
-Only what the guarantee does not have to hide: passes planned and done, whole percents, times, the
-exit code. No rows, bytes or tasks: those follow from the data (docs/operations.md).
+The file has planned and finished passes, whole percents, times and the exit code. It has no counts
+of rows, bytes or tasks, because those depend on the data (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 
 class Metrics:
-    """Counters of one run, written to ``path`` whole or not at all."""
+    """The counters of one run. The file at ``path`` is always complete."""
 
     def __init__(self, path: Path, run: str, release_id: str) -> None:
         self._path = path
@@ -33,25 +33,25 @@ class Metrics:
         self._exit_code: int | None = None
 
     def progress(self, event: PassProgress) -> None:
-        """Note how far a pass has come; written at most once a second."""
+        """Record the progress of a pass; write the file at most once a second."""
         self._passes = event.passes
         self._done = event.index - (event.fraction < 1.0)
         self._percent = int(100 * event.fraction)
         self._progressed = time.time()
         if self._progressed - self._written >= _LEAST_SECONDS:
-            with suppress(OSError):  # a full disk is no reason to stop a release
+            with suppress(OSError):  # a full disk does not stop a release
                 self.write()
 
     def finish(self, exit_code: int) -> None:
-        """Note how the run ended."""
+        """Record the exit code and write the file."""
         self._exit_code = exit_code
         with suppress(OSError):
             self.write()
 
     def write(self) -> None:
-        """Replace the file: a reader sees the old one or the new one."""
+        """Replace the file. A reader sees either the old file or the new one."""
         self._written = time.time()
-        # The collector reads *.prom alone.
+        # The collector reads only *.prom.
         part = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         try:
             part.write_text(self.text(), encoding="utf-8")
@@ -60,31 +60,35 @@ class Metrics:
             part.unlink(missing_ok=True)
 
     def text(self) -> str:
-        """The counters in Prometheus' text format."""
+        """Return the counters in the Prometheus text format."""
         labels = ",".join(f'{name}="{_escaped(text)}"' for name, text in self._labels.items())
         running = self._exit_code is None
         lines = [
-            *_metric("run_info", "The run that the other figures are of.", 1, labels),
-            *_metric("running", "1 until the run has ended.", int(running)),
-            *_metric("passes", "Passes planned; 0 before the first.", self._passes),
-            *_metric("passes_done", "Passes done.", self._done),
-            *_metric("pass_percent", "Planned work of this pass that is done.", self._percent),
-            *_metric("start_time_seconds", "When the run began.", f"{self._started:.0f}"),
+            *_metric("run_info", "The run of the other metrics.", 1, labels),
+            *_metric("running", "1 until the run ends, then 0.", int(running)),
+            *_metric("passes", "Planned passes; 0 before the first pass begins.", self._passes),
+            *_metric("passes_done", "Finished passes.", self._done),
+            *_metric("pass_percent", "Percent of the current pass that is done.", self._percent),
+            *_metric(
+                "start_time_seconds",
+                "Start of the run, in seconds since 1970.",
+                f"{self._started:.0f}",
+            ),
             *_metric(
                 "progress_time_seconds",
-                "When it last got further: old while running means stuck or killed.",
+                "Time of the last progress. Old while running: the run is stuck or was killed.",
                 f"{self._progressed:.0f}",
             ),
         ]
         if not running:
-            lines += _metric("exit_code", "Exit code of the run; 0 is done.", self._exit_code)
+            lines += _metric("exit_code", "Exit code of the run; 0 is success.", self._exit_code)
         return "\n".join(lines) + "\n"
 
 
-def _metric(name: str, meaning: str, value: object, labels: str = "") -> list[str]:
+def _metric(name: str, description: str, value: object, labels: str = "") -> list[str]:
     full = f"dpgmm_{name}"
     shown = f"{full}{{{labels}}}" if labels else full
-    return [f"# HELP {full} {meaning}", f"# TYPE {full} gauge", f"{shown} {value}"]
+    return [f"# HELP {full} {description}", f"# TYPE {full} gauge", f"{shown} {value}"]
 
 
 def _escaped(text: str) -> str:
@@ -93,12 +97,12 @@ def _escaped(text: str) -> str:
 
 @contextmanager
 def metrics_of_run(path: Path | None, run: str, release_id: str) -> Iterator[Metrics | None]:
-    """Counters of the run inside, up to its exit code.
+    """Yield the counters of a run, or None without a path; record its exit code at the end.
 
     Raises
     ------
     DataError
-        When the file cannot be written, before the run begins.
+        The file cannot be written. This is raised before the run begins.
     """
     if path is None:
         yield None
@@ -109,18 +113,18 @@ def metrics_of_run(path: Path | None, run: str, release_id: str) -> Iterator[Met
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(
-            f"--metrics-file {path}: cannot be written ({reason}); give a file in a directory "
-            "that exists and may be written to"
+            f"--metrics-file {path}: cannot be written ({reason}); give a file in an existing "
+            "directory that you may write to"
         ) from None
     try:
         yield metrics
     except BaseException as error:
-        metrics.finish(_code_of(error))
+        metrics.finish(_exit_code(error))
         raise
     metrics.finish(0)
 
 
-def _code_of(error: BaseException) -> int:
+def _exit_code(error: BaseException) -> int:
     if isinstance(error, DpgmmError):
         return error.exit_code
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Scheduler = Annotated[
 ]
 SchedulerFile = Annotated[
     str | None,
-    typer.Option("--scheduler-file", metavar="F", help="Scheduler file of a Dask cluster."),
+    typer.Option("--scheduler-file", metavar="F", help="The scheduler file of a Dask cluster."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 Date = Annotated[
@@ -29,7 +29,7 @@ Date = Annotated[
     typer.Option(
         "--date",
         metavar="DATE",
-        help="What {date:%Y-%m} in ids, paths and windows stands for, such as 2026-11-25.",
+        help="The date for {date:%Y-%m} in ids, paths and windows, such as 2026-11-25.",
     ),
 ]
 Log = Annotated[
@@ -37,7 +37,7 @@ Log = Annotated[
     typer.Option(
         "--log-format",
         envvar="DPGMM_LOG_FORMAT",
-        help="stderr as lines, or as JSON objects that each name the run.",
+        help="Format of stderr: text lines, or a JSON object per line.",
     ),
 ]
 MetricsFile = Annotated[
@@ -45,6 +45,6 @@ MetricsFile = Annotated[
     typer.Option(
         "--metrics-file",
         metavar="FILE",
-        help="Keep progress there in Prometheus' text format, such as .../dpgmm.prom.",
+        help="Write progress to FILE in the Prometheus text format, such as .../dpgmm.prom.",
     ),
 ]

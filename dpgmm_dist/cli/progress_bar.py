@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for people, plain lines for logs. Fractions of planned work only."""
+"""Progress on stderr: a bar on a terminal, lines in a log. Only fractions of planned work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dpgmm_dist.progress import PassProgress, Progress
 if TYPE_CHECKING:
     from dpgmm_dist.artifact.part_files import ForEach
 
-_STEPS = 4  # a log gets a line for each quarter of a pass
+_LINES_PER_PASS = 4
 
 
 @contextmanager
 def show_progress(stream: TextIO | None = None) -> Iterator[Progress]:
-    """Yield the callable that shows progress on ``stream`` (stderr)."""
+    """Yield a callable that shows progress on ``stream``, by default stderr."""
     stream = sys.stderr if stream is None else stream
     if log().structured:
         yield _quarters(_structured)
@@ -33,7 +33,10 @@ def show_progress(stream: TextIO | None = None) -> Iterator[Progress]:
 def engine_for_tasks(
     step: str, workers: int | None, scheduler: str | None, scheduler_file: str | None
 ) -> Iterator[tuple[ForEach, Callable[[float], None]]]:
-    """Yield how the engine asked for runs tasks, and the callable that shows their progress."""
+    """Yield the function that runs tasks on the chosen engine, and one that shows progress.
+
+    The second takes the fraction of the tasks that is done.
+    """
     from dpgmm_dist.engine import open_engine
     from dpgmm_dist.engine.tasks import for_each_on
 
@@ -42,22 +45,22 @@ def engine_for_tasks(
 
 
 def describe(event: PassProgress) -> str:
-    """Return which pass of how many an event is about."""
+    """Return the name of the pass of an event, with its number if there are several passes."""
     if event.passes == 1:
         return event.step
     return f"pass {event.index} of {event.passes}, {event.step}"
 
 
-def _quarters(tell: Callable[[PassProgress, int], None]) -> Progress:
-    """Tell the event and its percents once for each quarter of a pass."""
+def _quarters(show: Callable[[PassProgress, int], None]) -> Progress:
+    """Return a callable that shows an event and its percents once per quarter of a pass."""
     shown: tuple[int, str, int] | None = None
 
     def progress(event: PassProgress) -> None:
         nonlocal shown
-        now = (event.index, event.step, int(event.fraction * _STEPS))
-        if now != shown:
-            shown = now
-            tell(event, 100 * now[2] // _STEPS)
+        current = (event.index, event.step, int(event.fraction * _LINES_PER_PASS))
+        if current != shown:
+            shown = current
+            show(event, 100 * current[2] // _LINES_PER_PASS)
 
     return progress
 
@@ -88,7 +91,7 @@ def _bar(stream: TextIO) -> Iterator[Progress]:
         task = bars.add_task("reading the plan", total=1.0)
 
         def progress(event: PassProgress) -> None:
-            # One bar for the job: passes are alike enough in cost.
+            # One bar for all passes, whose costs are similar.
             done = (event.index - 1 + event.fraction) / max(event.passes, 1)
             bars.update(task, description=describe(event), completed=min(done, 1.0))
 

@@ -1,6 +1,6 @@
-"""``--storage-options FILE``: options of a store for the commands that read no specification.
+"""``--storage-options FILE``: options of a store, for commands that read no specification.
 
-A file and not a value, because every user of a machine sees the arguments of a command.
+The options are in a file because every user of a machine can see the arguments of a command.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ StorageOptions = Annotated[
     typer.Option(
         "--storage-options",
         metavar="FILE",
-        help="YAML file of fsspec options (credentials, endpoint) of the store. Never shown.",
+        help="YAML file with fsspec options of the store (credentials, endpoint). Never shown.",
     ),
 ]
 OutputOptions = Annotated[
@@ -23,18 +23,18 @@ OutputOptions = Annotated[
     typer.Option(
         "--output-options",
         metavar="FILE",
-        help="The same for the output, if its store is not the release's.",
+        help="The same for the output. Default: --storage-options.",
     ),
 ]
 
 
 def read_options(path: Path | None) -> dict[str, Any]:
-    """Return the options in a YAML file; none without a file.
+    """Return the options of a YAML file, or an empty mapping if there is no file.
 
     Raises
     ------
     SpecError
-        The file cannot be read or is no mapping; the message quotes nothing of it.
+        The file cannot be read, or is not a mapping. The message does not quote it.
     """
     if path is None:
         return {}

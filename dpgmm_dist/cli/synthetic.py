@@ -1,4 +1,4 @@
-"""The commands from raw rows to synthetic ones: encode, sample, decode, evaluate."""
+"""The commands that lead from raw to synthetic rows: encode, sample, decode, evaluate."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ def add_to(app: typer.Typer) -> None:
 def sample(
     release: ReleaseUrl,
     output: Annotated[
-        str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
+        str, typer.Option("--output", metavar="URL", help="Directory for part-*.parquet.")
     ],
     rows: Annotated[
-        int | None, typer.Option("--rows", min=1, metavar="N", help="How many rows.")
+        int | None, typer.Option("--rows", min=1, metavar="N", help="The number of rows.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="L", help="Rows of this label only.")
+        str | None, typer.Option("--label", metavar="L", help="Only rows of this label.")
     ] = None,
     label_rows: Annotated[
         list[str] | None,
         typer.Option(
             "--label-rows",
             metavar="L=N",
-            help="Exactly N rows of label L, none of those not named. May be repeated.",
+            help="Exactly N rows of label L; none of other labels. May be repeated.",
         ),
     ] = None,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="As many rows of every label.")
+        bool, typer.Option("--balanced", help="The same number of rows of every label.")
     ] = False,
     temperature: Annotated[
         float,
-        typer.Option("--temperature", metavar="T", help="Factor on standard deviations."),
+        typer.Option("--temperature", metavar="T", help="Factor for standard deviations."),
     ] = 1.0,
     bounds: Annotated[
         str,
         typer.Option(
             "--bounds",
             metavar="HOW",
-            help="Rows outside the public bounds: none (leave), reject (draw again), clip (move).",
+            help="Rows outside the public bounds: none (keep), reject (draw again), clip (move).",
         ),
     ] = "none",
     residual: Annotated[
         bool,
-        typer.Option(help="Whether directions that a projection left out vary too."),
+        typer.Option(help="Whether to add variation in directions that a projection left out."),
     ] = True,
     partitions: Annotated[
-        int, typer.Option("--partitions", min=1, metavar="P", help="How many files.")
+        int, typer.Option("--partitions", min=1, metavar="P", help="The number of files.")
     ] = 1,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="S", help="For the same rows again.")
+        int | None,
+        typer.Option("--seed", min=0, metavar="S", help="Seed, to draw the same rows again."),
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -69,7 +70,7 @@ def sample(
     storage_options: StorageOptions = None,
     output_options: OutputOptions = None,
 ) -> None:
-    """Draw synthetic rows from a release, as Parquet in the input's columns and units."""
+    """Draw synthetic rows from a release as Parquet, in the columns and units of the input."""
     from dpgmm_dist.artifact.sample import write_samples
     from dpgmm_dist.artifact.sample_options import SampleOptions, parse_label_rows
     from dpgmm_dist.cli.progress_bar import engine_for_tasks
@@ -79,7 +80,7 @@ def sample(
         label_rows=parse_label_rows(label_rows or ()),
         balanced=balanced,
         temperature=temperature,
-        bounds=bounds,  # type: ignore[arg-type]  # checked there
+        bounds=bounds,  # type: ignore[arg-type]  # SampleOptions checks it
         residual=residual,
     )
     with engine_for_tasks("sample", workers, scheduler, scheduler_file) as (for_each, progress):
@@ -103,36 +104,47 @@ def evaluate(
     release: ReleaseUrl,
     data: Annotated[
         str,
-        typer.Option("--data", metavar="URL", help="Real rows that had no part in the release."),
+        typer.Option("--data", metavar="URL", help="Real rows that the release did not use."),
     ],
     training: Annotated[
         str | None,
         typer.Option(
-            "--training", metavar="URL", help="The rows it was made from, to compare with."
+            "--training",
+            metavar="URL",
+            help="The rows that the release was made from, for comparison.",
         ),
     ] = None,
     synthetic: Annotated[
         str | None,
-        typer.Option("--synthetic", metavar="URL", help="Sampled rows; drawn anew without."),
+        typer.Option("--synthetic", metavar="URL", help="Sampled rows. Default: draw new ones."),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", min=1, metavar="N", help="Rows to draw; as many as there were."),
+        typer.Option(
+            "--rows",
+            min=1,
+            metavar="N",
+            help="The number of rows to draw. Default: the noisy row count of the release.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", metavar="URL", help="Folder for table, JSON and plots."),
+        typer.Option("--output", metavar="URL", help="Directory for the table, JSON and plots."),
     ] = None,
     epochs: Annotated[
-        int, typer.Option("--epochs", min=1, metavar="N", help="Epochs of the network.")
+        int,
+        typer.Option("--epochs", min=1, metavar="N", help="Training epochs of the neural network."),
     ] = 20,
     max_rows: Annotated[
-        int, typer.Option("--max-rows", min=1, metavar="N", help="Use a part of larger sets.")
+        int,
+        typer.Option("--max-rows", min=1, metavar="N", help="Use at most N rows of each data set."),
     ] = 60_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, metavar="S", help="Of all draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, metavar="S", help="Seed of all random numbers.")
+    ] = 0,
     json_: Json = False,
 ) -> None:
-    """Measure a release against real rows (trusted side). The output is NOT PRIVATE."""
+    """Compare a release with real rows, on the trusted side. The output is NOT PRIVATE."""
     from dpgmm_dist.cli.progress_bar import show_progress
     from dpgmm_dist.evaluate import evaluate as run
     from dpgmm_dist.evaluate.evaluation import WARNING
@@ -140,7 +152,7 @@ def evaluate(
     from dpgmm_dist.progress import PassProgress
 
     with show_progress() as progress:
-        found = run(
+        evaluation = run(
             release,
             data,
             training,
@@ -152,18 +164,18 @@ def evaluate(
             progress=lambda done: progress(PassProgress("evaluate", 1, 1, done)),
         )
     if output is not None:
-        write_evaluation(found, output)
+        write_evaluation(evaluation, output)
     if json_:
         warn(WARNING)
-        emit(found.values, as_json=True)
+        emit(evaluation.values, as_json=True)
     else:
-        typer.echo(table(found))
+        typer.echo(table(evaluation))
 
 
 @guarded
 def encode(
     source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="Parquet of raw rows: file, directory or URL.")
+        str, typer.Argument(metavar="INPUT", help="Raw rows: a Parquet file, directory or URL.")
     ],
     encoder: Annotated[
         str,
@@ -175,30 +187,40 @@ def encode(
     ],
     column: Annotated[
         str,
-        typer.Option("--column", metavar="C", help="Raw column: text, pictures or numbers."),
+        typer.Option(
+            "--column", metavar="C", help="The column to encode: text, pictures or numbers."
+        ),
     ],
     output: Annotated[
-        str, typer.Option("--output", metavar="URL", help="Where part-*.parquet go.")
+        str, typer.Option("--output", metavar="URL", help="Directory for part-*.parquet.")
     ],
     shape: Annotated[
-        str | None, typer.Option("--shape", metavar="HxW[xC]", help="Size of pictures.")
+        str | None, typer.Option("--shape", metavar="HxW[xC]", help="Size of the pictures.")
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="C", help="Other column to copy; all without. Repeatable."),
+        typer.Option(
+            "--keep", metavar="C", help="Another column to copy; may be repeated. Default: all."
+        ),
     ] = None,
     projection: Annotated[
         str | None,
-        typer.Option("--projection", metavar="PATH", help="Public projection after it, .npz."),
+        typer.Option(
+            "--projection",
+            metavar="PATH",
+            help="Public projection to apply to the embeddings, .npz.",
+        ),
     ] = None,
     project: Annotated[
         int | None,
-        typer.Option("--project", min=1, metavar="N", help="To N principal axes of drawn shapes."),
+        typer.Option(
+            "--project", min=1, metavar="N", help="Project on N principal axes of drawn shapes."
+        ),
     ] = None,
     save_projection: Annotated[
         str | None,
         typer.Option(
-            "--save-projection", metavar="PATH", help="Where to keep what --project made."
+            "--save-projection", metavar="PATH", help="Where to save the projection of --project."
         ),
     ] = None,
     unit_norm: Annotated[
@@ -207,7 +229,7 @@ def encode(
     batch: Annotated[
         int,
         typer.Option(
-            "--batch", min=1, metavar="N", help="Rows of every batch; 1 makes rows independent."
+            "--batch", min=1, metavar="N", help="Rows per batch; 1 makes rows independent."
         ),
     ] = 64,
     workers: Workers = None,
@@ -215,7 +237,7 @@ def encode(
     scheduler_file: SchedulerFile = None,
     json_: Json = False,
 ) -> None:
-    """Turn raw rows into embeddings, beside the rows. The output is as private as the input."""
+    """Turn raw rows into embeddings. The output is as sensitive as the input."""
     from dpgmm_dist.cli.progress_bar import engine_for_tasks
     from dpgmm_dist.encode.job import write_embeddings
 
@@ -237,8 +259,8 @@ def encode(
         )
     if not written["rows_are_independent"]:
         warn(
-            "last bits of embeddings depend on which rows are encoded together: a release's "
-            "guarantee will be for the embeddings, not for the raw rows; --batch 1 mends it"
+            "the last bits of an embedding depend on the rows that are encoded with it: the "
+            "guarantee of a release is for the embeddings, not for the raw rows; --batch 1 fixes it"
         )
     emit(written, as_json=json_)
 
@@ -246,7 +268,7 @@ def encode(
 @guarded
 def decode(
     source: Annotated[
-        str, typer.Argument(metavar="ROWS", help="Sampled rows: Parquet file, directory or URL.")
+        str, typer.Argument(metavar="ROWS", help="Sampled rows: a Parquet file, directory or URL.")
     ],
     decoder: Annotated[
         str,
@@ -256,14 +278,18 @@ def decode(
     ],
     shape: Annotated[str, typer.Option("--shape", metavar="HxW[xC]", help="Size of the pictures.")],
     output: Annotated[
-        str, typer.Option("--output", metavar="URL", help="Where pictures and sheets go.")
+        str,
+        typer.Option("--output", metavar="URL", help="Directory for pictures and contact sheets."),
     ],
     column: Annotated[
-        str | None, typer.Option("--column", metavar="C", help="List column; the only one.")
+        str | None,
+        typer.Option("--column", metavar="C", help="The list column. Default: the only one."),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", metavar="C", help="Column for contact sheets; the only other."),
+        typer.Option(
+            "--label", metavar="C", help="The column of labels. Default: the only other column."
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", metavar="F", help="parquet or png.")] = "parquet",
     workers: Workers = None,

@@ -1,4 +1,4 @@
-"""Rows of a numpy array as a source."""
+"""A numpy array in memory as a source of rows."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class ArraySource(Opaque):
     ----------
     X : numpy array of shape (n, d), float16, float32, float64 or any integers, in input units.
     y : integers or strings of shape (n,), or None when the rows are not labelled.
-    labels : the public label set; required with ``y``, and no other label counts.
+    labels : the public label set; required with ``y``. Rows with any other label are invalid.
     chunk_rows : rows of a plan unit; by default as many as take 64 MB.
-    units : integers or strings of shape (n,) that name each row's privacy unit, None for nobody
-        (such a row contributes nothing); required where the specification has privacy units.
+    units : integers or strings of shape (n,) that name each row's privacy unit. None marks a row
+        without one, which contributes nothing. Required where the specification has privacy units.
 
     Raises
     ------
     SpecError
-        If ``labels`` and ``y`` do not fit each other, or ``chunk_rows`` is not positive.
+        If ``labels`` and ``y`` do not match, or ``chunk_rows`` is not positive.
     DataError
         If the arrays have the wrong shape or type.
     """
@@ -108,10 +108,10 @@ class ArraySource(Opaque):
         return RawBlock(_plain(x), named, codes, digests)
 
     def require_unchanged(self) -> None:
-        """Nothing to see: an array in memory is the caller's, and comparing it would be a pass."""
+        """Check nothing: the array belongs to the caller, and comparing it would take a pass."""
 
     def fingerprint(self) -> dict[str, str]:
-        """Digest of the content. PRIVATE: for private storage, to see whether it changed."""
+        """Digest of the content. PRIVATE: kept in private storage, to detect changes."""
         digest = hashlib.blake2b(f"{self.X.shape} {self.X.dtype}".encode(), digest_size=32)
         for block in (b for unit in self.plan() for b in self.blocks(unit, 1 << 16)):
             digest.update(block.features.data)
@@ -122,7 +122,10 @@ class ArraySource(Opaque):
 
 
 def _plain(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """C-contiguous, native, uint8, float32 or float64; only 64-bit integers may be rounded."""
+    """Rows as a C-contiguous native array of uint8, float32 or float64.
+
+    Only integers of more than 53 bits may be rounded.
+    """
     if x.dtype != np.uint8 and x.dtype.kind in "iu":
         kind: type = np.float32 if x.dtype.itemsize <= 2 else np.float64
     else:
@@ -150,6 +153,7 @@ def check_dtype(dtype: np.dtype[Any]) -> None:
     Raises
     ------
     DataError
+        With the type and the types that can be used.
     """
     if dtype.kind not in "fiu" or dtype.itemsize > 8:
         raise DataError(
@@ -183,7 +187,10 @@ def check_label_dtype(dtype: np.dtype[Any], labels: Labels) -> None:
 
     Raises
     ------
-    SpecError, DataError
+    DataError
+        If labels of this type are neither integers nor strings.
+    SpecError
+        If one of ``labels`` and ``y`` holds integers and the other strings.
     """
     if dtype.kind not in "iuUO":
         raise DataError(f"y has dtype {dtype}: labels must be integers or strings")

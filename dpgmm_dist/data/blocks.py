@@ -1,7 +1,7 @@
-"""What a source hands to the passes: plan units, and the raw blocks of rows read from them.
+"""What a source gives to the passes: plan units, and the raw blocks of rows read from them.
 
-Everything here may be an argument or a result of a Dask task, and Dask logs both when a task
-fails: none of these types shows its content.
+All types of this module may be arguments or results of a Dask task. Dask logs both when a task
+fails, so none of these types shows its content.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from dpgmm_dist.opaque import Opaque
 
-# Smaller blocks than this share of the asked size are joined: a block costs the kernel a fixed
-# amount of work, a copy of a small block costs almost nothing.
 _SMALL_SHARE = 8
+"""Blocks below one eighth of the requested size are joined: a block costs the kernel a fixed amount
+of work, and copying a small block costs almost nothing."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -25,19 +25,19 @@ class RawBlock(Opaque):
     """PRIVATE. Rows as stored, before any check of their values."""
 
     features: npt.NDArray[Any]
-    """Shape (n, d), C-contiguous, float32, float64 or uint8, in input units; perhaps read-only.
-    Rows that are not valid hold anything."""
+    """Shape (n, d), C-contiguous, float32, float64 or uint8, in input units; possibly read-only.
+    Rows that are not valid hold arbitrary values."""
     valid: npt.NDArray[np.bool_] | None
     """Shape (n,): False where a value is null or the row has the wrong length; None when there is
-    no such row. NaN and infinity are for the lattice to find."""
+    no such row. NaN and infinity are found later, by the lattice."""
     labels: npt.NDArray[np.int64]
     """Shape (n,): index into the public label set, -1 for null and for any other label; all 0
     when the data are not labelled."""
     units: npt.NDArray[np.uint8] | None = None
-    """Shape (n, 32): digest of the row's privacy unit, where the source has units; a row whose
-    unit is null is not valid."""
+    """Shape (n, 32): digest of the row's privacy unit; None where the source has no units. A row
+    whose unit is null is not valid."""
     kept: npt.NDArray[np.int64] | None = None
-    """Shape (n,): how many rows of the row's unit were kept, where that was decided."""
+    """Shape (n,): how many rows of the row's unit were kept; None where nothing was selected."""
 
     @property
     def rows(self) -> int:
@@ -53,7 +53,7 @@ class FilePiece(Opaque):
     """Path within the source's file system."""
     row_groups: tuple[int, ...]
     constants: tuple[tuple[str, str | None], ...] = ()
-    """Columns given by the names of directories (``label=3``): (column, text or None)."""
+    """Columns given by the names of directories (``label=3``): (column, text, or None for null)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,7 +74,7 @@ class ChunkRange(Opaque):
 
 @dataclass(frozen=True)
 class PlanUnit:
-    """What one task reads. Frozen, picklable, and needs no other file's footer."""
+    """What one task reads. Frozen, picklable, and readable without the footers of other files."""
 
     index: int
     pieces: tuple[FilePiece | RowRange | ChunkRange, ...]
@@ -109,11 +109,11 @@ class Source(Protocol):
         """
 
     def fingerprint(self) -> dict[str, str]:
-        """Identifiers of the input. PRIVATE: for private storage, to see whether it changed."""
+        """Identifiers of the input. PRIVATE: kept in private storage, to detect changes."""
 
 
 def join_small(blocks: Iterable[RawBlock], max_rows: int) -> Iterator[RawBlock]:
-    """Join neighbouring small blocks, drop empty ones; the rows and their order are unchanged."""
+    """Join adjacent small blocks and drop empty ones; the rows and their order do not change."""
     waiting: list[RawBlock] = []
     waiting_rows = 0
     for block in blocks:
@@ -138,7 +138,7 @@ def _concatenate(blocks: list[RawBlock]) -> RawBlock:
             [np.ones(b.rows, dtype=np.bool_) if b.valid is None else b.valid for b in blocks]
         )
     return RawBlock(
-        # Every pair among uint8, float32 and float64 has a common type that holds both exactly.
+        # Any two of uint8, float32 and float64 have a common type that holds both exactly.
         features=_joined([block.features for block in blocks]),
         valid=valid,
         labels=np.concatenate([block.labels for block in blocks]),
@@ -152,6 +152,6 @@ def _all_or_none(parts: list[Any]) -> Any:
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Concatenate; a signalling NaN among float32 rows must not make numpy warn."""
+    """Concatenate without warnings, which numpy gives for a signalling NaN among float32 rows."""
     with np.errstate(all="ignore"):
         return np.concatenate(parts)

@@ -1,7 +1,7 @@
-"""Rows of a dask array as a source: chunks are computed and read where Dask puts them.
+"""A dask array as a source of rows: chunks are computed and read on the workers.
 
-The driver holds the lazy arrays and plans blocks of chunks; what runs on a worker is
-:class:`ChunkSource`, which is handed the computed chunks of one plan unit. Rows are in neither.
+The driver holds the lazy arrays and plans groups of chunks. On a worker a :class:`ChunkSource` gets
+the computed chunks of one plan unit. No rows go from workers to the driver.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
 
 TARGET_BYTES = 16 << 20
-"""Small: chunks of one unit come together on one worker, wherever Dask has put them."""
+"""Small, because all chunks of a unit are moved to one worker."""
 
 Chunk = tuple[Sequence[Any], Any]
-"""PRIVATE. Some consecutive rows: their features in one or more arrays side by side, their y."""
+"""PRIVATE. Consecutive rows: their features in one or more adjacent arrays, and their y or None."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class DaskArraySource(Opaque):
-    """Rows of a lazy array, which is computed anew in each pass unless it is persisted.
+    """Rows of a lazy array, which is computed again in each pass unless it is persisted.
 
     Parameters
     ----------
     X : dask array of shape (n, d), of any type that :class:`ArraySource` takes. n, and the sizes
         of chunks, may be unknown; d may not.
-    y : dask array of integers or strings of shape (n,), or None when rows are not labelled.
-    labels : the public label set; required with ``y``, and no other label counts.
+    y : dask array of integers or strings of shape (n,), or None when the rows are not labelled.
+    labels : the public label set; required with ``y``. Rows with any other label are invalid.
 
     Raises
     ------
     SpecError, DataError
-        As :class:`ArraySource`, from what is known without computing anything.
+        As for :class:`ArraySource`, from what is known without computing anything.
     """
 
     X: Any
     y: Any = None
     labels: Labels = ()
     _seen: list[bytes] = field(default_factory=list)
-    """PRIVATE. Digests of what each pass read; see :meth:`note`."""
+    """PRIVATE. A digest of the rows that each pass read; see :meth:`note`."""
 
     def __post_init__(self) -> None:
         _check_shape(self.X)
@@ -73,7 +73,7 @@ class DaskArraySource(Opaque):
         return declared
 
     def plan(self, target_bytes: int = TARGET_BYTES) -> list[PlanUnit]:
-        """Consecutive blocks of chunks, joined up to about ``target_bytes`` where sizes are known.
+        """Plan consecutive chunks, joined up to about ``target_bytes`` where sizes are known.
 
         A chunk is never divided.
         """
@@ -90,19 +90,19 @@ class DaskArraySource(Opaque):
         return [*units, PlanUnit(len(units), (ChunkRange(start, len(self.X.chunks[0])),), size)]
 
     def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
-        """Never called: chunks are computed first, and read by :class:`ChunkSource`."""
+        """Raise TypeError: chunks are computed first, and read by :class:`ChunkSource`."""
         raise TypeError("a lazy array has no rows to read")
 
     def chunk_source(self) -> ChunkSource:
-        """What reads the computed chunks on a worker."""
+        """Return the source that reads computed chunks on a worker."""
         return ChunkSource(self.width, self.labels)
 
     def note(self, digest: bytes) -> None:
-        """Remember what the pass that just ended has read."""
+        """Remember the digest of the rows that the pass which just ended read."""
         self._seen.append(digest)
 
     def require_unchanged(self) -> None:
-        """Refuse an array that gave other rows than in the pass before.
+        """Refuse an array that gave other rows than in the previous pass.
 
         Raises
         ------
@@ -111,13 +111,13 @@ class DaskArraySource(Opaque):
         """
         if len(set(self._seen)) > 1:
             raise DataError(
-                "the dask array gave other rows than in the pass before, and nothing was drawn for "
-                "these: call X.persist(), or make what computes it give the same rows each time "
+                "the dask array gave other rows than in the previous pass, and nothing was drawn "
+                "for these: call X.persist(), or make its computation give the same rows each time "
                 "(fixed seeds, files that do not change)"
             )
 
     def fingerprint(self) -> dict[str, str]:
-        """Shape and type. PRIVATE: what the rows are is known once they have been computed."""
+        """Shape and type; rows are known only when computed. PRIVATE: kept in private storage."""
         return {"dask array": f"{self.X.shape} {self.X.dtype}"}
 
 
@@ -134,8 +134,8 @@ class ChunkSource(Opaque):
         return ChunkSource, (self.width, self.labels, self.chunks)
 
     def plan(self, target_bytes: int = TARGET_BYTES) -> list[PlanUnit]:
-        """Never called: the driver planned."""
-        raise TypeError("chunks are planned by the array they are of")
+        """Raise TypeError: the driver planned already."""
+        raise TypeError("chunks are planned by the source of their array")
 
     def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
         """Read the chunks in blocks of 1 to ``max_rows`` rows.
@@ -143,7 +143,7 @@ class ChunkSource(Opaque):
         Raises
         ------
         DataError
-            If a chunk is no array of the declared kind; the message holds no value of it.
+            If a chunk is not an array of the declared kind. The message holds no value of it.
         """
         return join_small(self._blocks(max_rows), max_rows)
 
@@ -157,25 +157,25 @@ class ChunkSource(Opaque):
                 )
             for piece in chunk.plan():
                 for block in chunk.blocks(piece, max_rows):
-                    # Two streams: where blocks end differs between passes.
+                    # Two streams, because blocks end at different rows in different passes.
                     self._read[0].update(block.features.data)
                     self._read[1].update(block.labels.data)
                     yield block
 
     def digest(self, unit: PlanUnit) -> int:
-        """What was read, as a number that adds up over units in any order."""
+        """Digest of the rows that were read; the digests of units can be added in any order."""
         whole = hashlib.sha256(f"{unit.index} ".encode())
-        for one in self._read:
-            whole.update(one.digest())
+        for stream in self._read:
+            whole.update(stream.digest())
         return int.from_bytes(whole.digest(), "big")
 
     def fingerprint(self) -> dict[str, str]:
-        """Nothing: the driver's source has it."""
+        """Return nothing: the source of the driver has the fingerprint."""
         return {}
 
 
 def is_dask_array(value: object) -> bool:
-    """Whether ``value`` is a dask array; does not import Dask."""
+    """Whether ``value`` is a dask array. Does not import Dask."""
     import sys
 
     module = sys.modules.get("dask.array")
@@ -183,13 +183,13 @@ def is_dask_array(value: object) -> bool:
 
 
 def _side_by_side(parts: Sequence[Any]) -> Any:
-    """Features (n, d) of chunks (n, d_1), (n, d_2), ...; one that is no plain array as it is."""
+    """Join chunks (n, d_1), (n, d_2), ... to (n, d); a part that is no plain array is returned."""
     if len(parts) == 1:
         return parts[0]
     for part in parts:
         if not isinstance(part, np.ndarray) or np.ma.isMaskedArray(part) or part.ndim != 2:
-            return part  # to be refused
-    with np.errstate(all="ignore"):  # a signalling NaN must not make numpy warn
+            return part  # ArraySource refuses it
+    with np.errstate(all="ignore"):  # numpy would warn of a signalling NaN
         return np.concatenate(parts, axis=1)
 
 
@@ -200,8 +200,8 @@ def _check_shape(x: Any) -> None:
         raise DataError(f"X must have two dimensions (rows, features), got {x.ndim}")
     if math.isnan(x.shape[1]):
         raise DataError(
-            "X has an unknown number of features: it must be public, so say it, for instance by "
-            "X.map_blocks(..., chunks=...) or dask.array.from_delayed(..., shape=...)"
+            "X has an unknown number of features: this number has to be public, so state it, for "
+            "instance by X.map_blocks(..., chunks=...) or dask.array.from_delayed(..., shape=...)"
         )
     if x.shape[1] < 1:
         raise DataError("X has no features: its second dimension is 0")
@@ -209,7 +209,7 @@ def _check_shape(x: Any) -> None:
 
 
 def _alike(x: Any, y: Any, labels: Labels) -> Any:
-    """Labels in chunks like those of the rows."""
+    """Return ``y`` in the chunks of ``x``."""
     if not is_dask_array(y):
         raise DataError(
             f"X is a dask array but y is {type(y).__name__}: make y a dask array as well "
@@ -223,8 +223,9 @@ def _alike(x: Any, y: Any, labels: Labels) -> Any:
     if math.isnan(x.shape[0]) or math.isnan(y.shape[0]):
         if y.numblocks[0] != x.numblocks[0]:
             raise DataError(
-                "X and y have chunks of unknown size, and not equally many: compute their sizes "
-                "with X.compute_chunk_sizes() and y.compute_chunk_sizes(), or chunk them alike"
+                "X and y have chunks of unknown size, and different numbers of chunks: compute "
+                "their sizes with X.compute_chunk_sizes() and y.compute_chunk_sizes(), or give "
+                "them equal chunks"
             )
         return y
     if y.shape[0] != x.shape[0]:

@@ -1,4 +1,4 @@
-"""The input's public schema, so that sampled rows can be written as the input was."""
+"""The public schema of the input, so that sampled rows can be written with the same columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpgmm_dist.storage.parquet_files import opened
 
 
 def describe_input(source: AnySource) -> dict[str, Any]:
-    """Names and types of the feature and label columns (``receipt.InputSchema``)."""
+    """Return the names and types of the feature and label columns (``receipt.InputSchema``)."""
     if not isinstance(source, ParquetSource):
         item = source.X.dtype.name
         label = None
@@ -36,7 +36,7 @@ def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
     text = bool(read.labels) and isinstance(read.labels[0], str)
 
     def name_of(column: str, otherwise: str) -> str:
-        # A column that directories name has no type of its own.
+        # A column that directory names give has no type in the file.
         index = schema.get_field_index(column)
         if index < 0:
             return otherwise

@@ -1,7 +1,7 @@
 """Labels of rows as indices into the public label set.
 
-A label that is null or not in the set becomes -1, whatever it is: rows are compared with the
-public labels, never the other way round, so nothing about the others can appear anywhere.
+A label that is null or not in the set becomes -1. Rows are compared with the public labels, never
+the other way round, so nothing about any other label can appear anywhere.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from dpgmm_dist.errors import SpecError
 Labels = tuple[int, ...] | tuple[str, ...]
 Codes = npt.NDArray[np.int64]
 
-_TABLE_SIZE = 1 << 12  # labels within such a span are looked up in a table, three times as fast
+_TABLE_SIZE = 1 << 12
+"""Labels within a span of this size are looked up in a table, which is three times as fast."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
 def check_labels(labels: Labels | None) -> Labels:
-    """Refuse a label set that is empty, mixed, repeated or neither integers nor strings.
+    """Return the labels as a tuple; refuse what is not a set of integers or of strings.
 
     Raises
     ------
     SpecError
+        If there are none, one occurs twice, or they are not all integers or all strings.
     """
     labels = tuple(labels or ())  # type: ignore[assignment]
     if not labels:
@@ -48,7 +50,7 @@ def are_strings(labels: Labels) -> bool:
 
 
 def encode_integers(values: npt.NDArray[Any], labels: Labels) -> Codes:
-    """Index of each integer in ``labels``, -1 if absent; compared in the values' own type.
+    """Index of each integer in ``labels``, -1 if absent; compared in the type of the values.
 
     Parameters
     ----------
@@ -59,11 +61,11 @@ def encode_integers(values: npt.NDArray[Any], labels: Labels) -> Codes:
     -------
     codes : shape (n,), int64.
     """
-    # A public label that the column's type cannot hold never occurs. Casting it, or the values,
-    # would let 2**64 - 1 pass for -1.
+    # A public label that the column's type cannot hold never occurs. Casting it, or casting the
+    # values, would take 2**64 - 1 for -1.
     limits = np.iinfo(values.dtype)
-    integers = [(x, i) for i, x in enumerate(labels) if isinstance(x, int)]
-    known = [(x, i) for x, i in integers if limits.min <= x <= limits.max]
+    integers = [(label, i) for i, label in enumerate(labels) if isinstance(label, int)]
+    known = [(label, i) for label, i in integers if limits.min <= label <= limits.max]
     codes = np.full(len(values), -1, dtype=np.int64)
     if not known or not len(values):
         return codes
@@ -80,13 +82,13 @@ def encode_integers(values: npt.NDArray[Any], labels: Labels) -> Codes:
 
 
 def _distance(values: npt.NDArray[Any], least: Any) -> npt.NDArray[Any]:
-    """``values - least``, never negative, exactly: where it wraps it is right as unsigned."""
+    """``values - least``, which is not negative, exactly: wrapped values are right as unsigned."""
     wrapped: npt.NDArray[Any] = np.subtract(values, least)
     return wrapped.view(f"u{values.dtype.itemsize}")
 
 
 def encode_text(text: str | None, labels: Labels) -> int:
-    """Index of the label that a directory name spells (``label=3``), -1 if it is none of them."""
+    """Index of the label in a directory name such as ``label=3``; -1 if it is not in ``labels``."""
     if text is None:
         return -1
     value: int | str = text
@@ -98,19 +100,19 @@ def encode_text(text: str | None, labels: Labels) -> int:
 
 
 def spells_integer(text: str) -> bool:
-    """Whether a directory name's value is an integer in plain decimal digits."""
+    """Whether the value in a directory name is an integer in decimal digits."""
     return _INTEGER.fullmatch(text) is not None
 
 
 def encode_objects(values: npt.NDArray[Any], labels: Labels) -> Codes:
-    """Index of each Python object or numpy string of a one-dimensional array; -1 if absent."""
+    """Index of each Python object or numpy string of an array (n,); -1 if absent."""
     index = {label: i for i, label in enumerate(labels)}
     kinds: tuple[type, ...] = (str,) if are_strings(labels) else (int, np.integer)
     return np.array(
         [
-            # True equals 1 and 3.0 equals 3 for a dict: only the labels' own kind may match.
-            index.get(x, -1) if isinstance(x, kinds) and not isinstance(x, bool) else -1
-            for x in values.tolist()
+            # A dict takes True for 1 and 3.0 for 3, so values of other kinds are left out first.
+            index.get(value, -1) if isinstance(value, kinds) and not isinstance(value, bool) else -1
+            for value in values.tolist()
         ],
         dtype=np.int64,
     )
@@ -136,7 +138,7 @@ def encode_arrow(array: Any, labels: Labels) -> Codes:
     if pa.types.is_null(kind):
         return np.full(len(array), -1, dtype=np.int64)
     if pa.types.is_dictionary(kind):
-        # The last entry stands for null rows, whose stored index may be anything.
+        # The last entry stands for null rows, whose stored index is arbitrary.
         entries = np.append(encode_arrow(array.dictionary, labels), np.int64(-1))
         places = numbers(array.indices).astype(np.int64)
         valid = validity(array.indices)
@@ -146,7 +148,7 @@ def encode_arrow(array: Any, labels: Labels) -> Codes:
     else:
         import pyarrow.compute as pc
 
-        if pa.types.is_string_view(kind):  # Arrow looks up only the other string types
+        if pa.types.is_string_view(kind):  # Arrow's index_in does not take this type
             kind = pa.large_string()
             array = array.cast(kind, safe=False)
         known = pa.array(labels, type=kind)

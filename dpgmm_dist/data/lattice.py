@@ -1,10 +1,10 @@
 """The feature lattice: rows of floating-point numbers become integer vectors of bounded norm.
 
-Ordinary clipping leaves some rows slightly outside their bound, and floating-point sums depend
-on their order. Here every row becomes an integer vector ``u`` (held in float64) whose exact
-squared norm is at most ``FEATURE_RADIUS**2``; what a row becomes depends on that row and on
-public numbers alone, bit for bit. Only IEEE elementwise operations touch a row, and every
-comparison that decides something is between exact integers.
+Clipping in floating point leaves some rows slightly outside their bound, and floating-point sums
+depend on their order. So every row becomes an integer vector ``u`` (held in float64) whose exact
+squared norm is at most ``FEATURE_RADIUS**2``. What a row becomes depends on that row and on public
+numbers alone, bit for bit. Only IEEE elementwise operations touch a row, and every comparison that
+decides something is between exact integers. Proof: docs/privacy.md, section 4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Reals = npt.NDArray[np.float64] | npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 _CACHED_BYTES = 1 << 19
-"""Rows (as float64) handled at once: well within a core's own cache."""
+"""Bytes of rows (as float64) handled at once: well within the cache of one core."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class FeatureMap:
 
     @cached_property
     def half_widths(self) -> Floats:
-        """Input units per feature unit (d,): half of each column's range, or ones."""
+        """Input units per feature unit (d,): half of each column's range for tables, else ones."""
         if self.lower is not None and self.upper is not None:
             return np.asarray((np.asarray(self.upper) - np.asarray(self.lower)) / 2)
         return np.ones(self.width)
@@ -93,14 +93,14 @@ class FeatureMap:
 
         Parameters
         ----------
-        features : array (n, d) of any real dtype, input units; garbage allowed where not valid
-        valid : bool array (n,) or None when every row is structurally valid
-        out : float32 or float64 array (n, d) to write to; a new one of float64 by default
+        features : array (n, d) of any real dtype, input units; arbitrary where not valid
+        valid : bool array (n,), or None when every row is structurally valid
+        out : float32 or float64 array (n, d) to write to; by default a new float64 array
 
         Returns
         -------
-        u : array (n, d) of integers with exact squared norm <= FEATURE_RADIUS**2, which are
-            below 2**24: float32 holds them exactly, in half the space
+        u : array (n, d) of integers with exact squared norm <= FEATURE_RADIUS**2. They are below
+            2**24, so float32 holds them exactly, in half the space.
         valid : bool array (n,)
         """
         u: Reals = np.empty(features.shape) if out is None else out
@@ -108,7 +108,7 @@ class FeatureMap:
         if valid is not None:
             np.logical_and(good, valid, out=good)
         norms = np.empty(len(u))
-        # Some hundred rows at a time: each step then finds them in the core's own cache.
+        # Some hundred rows at a time: they stay in the cache from one step to the next.
         rows = max(1, _CACHED_BYTES // (8 * self.width))
         scratch = np.empty((min(rows, len(u)), self.width))
         with np.errstate(all="ignore"):  # a warning would depend on the data
@@ -120,8 +120,8 @@ class FeatureMap:
                 np.rint(z, out=z)
                 np.vecdot(z, z, out=norms[part])
                 u[part] = z
-            # True squared norms up to FEATURE_RADIUS**2 are sums of exact small integers, larger
-            # ones cannot round down past it: this comparison is exact. NaN compares false.
+            # This comparison is exact: squared norms up to FEATURE_RADIUS**2 are exact sums, and
+            # larger ones cannot round down past it. NaN compares false.
             outside = np.flatnonzero(~(norms <= float(FEATURE_RADIUS) ** 2))
             if outside.size:
                 z = np.empty((len(outside), self.width))
@@ -131,7 +131,7 @@ class FeatureMap:
         return u, good
 
     def _to_features(self, z: Floats, features: npt.NDArray[Any], valid: Bools) -> None:
-        """Feature coordinates of rows into ``z``; rows that are not valid become zero first."""
+        """Write the feature coordinates of rows to ``z``; rows that are not valid count as zero."""
         np.copyto(z, features)
         if not valid.all():
             z[~valid] = 0.0
@@ -141,7 +141,7 @@ class FeatureMap:
             z -= self.offset
             z /= self.half_widths
         elif self.center is not None:
-            # Far beyond any bound the direction is all that is kept; this avoids overflow.
+            # Far beyond any bound only the direction is kept, so clipping first avoids overflow.
             finite = np.isfinite(z)
             np.clip(z, -1e300, 1e300, out=z, where=finite)
             z -= self.offset
@@ -152,7 +152,7 @@ class FeatureMap:
         z = np.where(finite[:, None], z, 0.0)
         _, exponent = np.frexp(np.abs(z).max(axis=1, initial=0.0))
         _, bound = math.frexp(self.norm)
-        # One power above the bound's: still too long, yet exact below 2**53 for 2**16 features.
+        # One power above that of the bound: still too long, but exact for up to 2**16 features.
         z = np.ldexp(z, -np.maximum(exponent - bound - 1, 0)[:, None])
         u = np.rint(z * (FEATURE_RADIUS / self.norm))
         return shrink_to_radius(u, FEATURE_RADIUS), finite

@@ -1,7 +1,7 @@
-"""Arrow columns of private values to numpy, with what their structure says about validity.
+"""Arrow columns of private values as numpy arrays, with the validity of each row.
 
-No Arrow cast is used: a checked cast quotes the value it fails on, and errors travel. Values are
-viewed or converted by numpy, which says nothing. Every function honours sliced arrays.
+No Arrow cast is used, because a checked cast quotes the value it fails on. numpy views or converts
+the values without an error. Every function takes sliced arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Valid = npt.NDArray[np.bool_] | None
 
 
 def numbers(array: Any) -> Numbers:
-    """The values of a primitive Arrow array, shape (n,), without a copy; nulls hold anything."""
+    """The values of a primitive Arrow array, shape (n,), without a copy; arbitrary where null."""
     if not len(array):
         return np.empty(0, dtype=array.type.to_pandas_dtype())
     data = array.buffers()[1]
@@ -26,26 +26,26 @@ def numbers(array: Any) -> Numbers:
 
 
 def validity(array: Any) -> Valid:
-    """Shape (n,), False where the array is null; None when nothing is."""
+    """Shape (n,), False where the array is null; None when no value is null."""
     if not array.null_count:
         return None
     return np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def storage(array: Any) -> Any:
-    """The array below an extension type such as a fixed-shape tensor."""
+    """The array itself, or the storage of an extension type such as a fixed-shape tensor."""
     return array.storage if isinstance(array.type, pa.BaseExtensionType) else array
 
 
 def plain_floats(values: Numbers) -> Numbers:
-    """Values as uint8, float32 or float64, exactly where the type allows it.
+    """Convert values to uint8, float32 or float64, whichever is smallest and exact.
 
     Only integers of more than 53 bits are rounded, each to the nearest float64.
     """
     if values.dtype in (np.uint8, np.float32, np.float64):
         return values
     small = values.dtype.itemsize <= 2  # float16 and integers up to 16 bits fit float32 exactly
-    with np.errstate(all="ignore"):  # a signalling NaN must not raise a warning: it would be a log
+    with np.errstate(all="ignore"):  # numpy would warn of a signalling NaN, and warnings are logged
         return values.astype(np.float32 if small else np.float64)
 
 
@@ -81,7 +81,7 @@ def list_rows(array: Any, width: int) -> tuple[Numbers, Valid]:
 
 
 def _rows_of(values: Any, width: int, valid: Valid) -> tuple[Numbers, Valid]:
-    """Rows that lie one after the other; ``values`` is their child array."""
+    """Rows that are stored one after the other; ``values`` is their child array."""
     present = validity(values)
     if present is not None:
         whole = np.all(present.reshape(-1, width), axis=1)
@@ -92,7 +92,7 @@ def _rows_of(values: Any, width: int, valid: Valid) -> tuple[Numbers, Valid]:
 def _scattered_rows(
     array: Any, width: int, keep: npt.NDArray[np.bool_]
 ) -> tuple[Numbers, npt.NDArray[np.bool_]]:
-    """Rows of a variable list some of which (``keep`` False) are null or of another length."""
+    """Rows of a variable list, of which some (``keep`` False) are null or have another length."""
     offsets = numbers(array.offsets)
     values = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     element = np.repeat(keep, np.diff(offsets))
@@ -115,8 +115,8 @@ def table_rows(columns: list[Any], rows: int) -> tuple[npt.NDArray[np.float64], 
 
     Parameters
     ----------
-    columns : for each feature a pyarrow array of a numeric type or null, or a float that all
-        rows share (a column given by directory names), or None for a null that all share.
+    columns : for each feature a pyarrow array of a numeric type or null; or, for a column given by
+        directory names, the value of all rows as a float, None for null.
     rows : number of rows n.
 
     Returns

@@ -1,8 +1,8 @@
-"""The public part of a Parquet data set: which columns, of which types, in row groups of what size.
+"""The public part of a Parquet data set: its columns, their types, and the sizes of row groups.
 
-Reads footers only. Everything refused here is refused before any budget is spent. A column whose
-type is ``null`` (writers give it to a partition in which every value is missing) is a private fact
-and passes: its rows are simply invalid.
+Only footers are read. What this module refuses is refused before any budget is spent. Writers give
+a column the type ``null`` where every value of a partition is missing. That is a private fact, so
+such a column is accepted, and its rows are invalid.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Columns(Opaque):
     unit: str | None = None
     """The column that names privacy units."""
     window: Window | None = None
-    """Rows to keep by a column of times; None for all of them (of the files that are read)."""
+    """The rows to read, by a column of times; None for all rows of the files."""
 
     def __post_init__(self) -> None:
-        """Refuse labels that are not a public set, with SpecError."""
+        """Raise SpecError for labels that are not a set of integers or of strings."""
         if self.label is not None:
             check_labels(self.labels)
 
@@ -58,21 +58,21 @@ class Columns(Opaque):
 
 @dataclass(frozen=True, repr=False)
 class Footer(Opaque):
-    """What one file's footer says."""
+    """What is read from the footer of one file."""
 
     file: FoundFile
     list_size: int | None
-    """Width fixed by the type of the list column; None if the type fixes none."""
+    """Width that the type of the list column fixes; None if it fixes none."""
     item_bytes: int
     """Bytes of one feature (a list) or of the features of one row (a table)."""
     row_groups: tuple[tuple[int, int], ...]
     """(rows, stored bytes of the list column before compression) of each row group."""
     unit_kind: Kind | None = None
-    """What the column of privacy units holds; None where its type or a directory does not say."""
+    """What the column of privacy units holds; None where no column type says."""
 
 
 Gather = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-"""A function of each of many items, in order, by whoever is free."""
+"""Calls a function of each of many items, on whichever worker is free; results are in order."""
 _MANY_FILES = 1000
 _FILES_PER_TASK = 200
 
@@ -80,7 +80,7 @@ _FILES_PER_TASK = 200
 def read_footers(
     place: Place, files: tuple[FoundFile, ...], columns: Columns, gather: Gather | None = None
 ) -> tuple[Footer, ...]:
-    """Read and check the footers of all files; of many files on the workers behind ``gather``.
+    """Read and check the footers of all files; many are read on the workers behind ``gather``.
 
     Raises
     ------
@@ -102,20 +102,20 @@ def read_footers(
 
 @dataclass(frozen=True, repr=False)
 class _Files(Opaque):
-    """Some files; Dask logs the arguments of failed tasks."""
+    """Some files. Opaque, because Dask logs the arguments of failed tasks."""
 
     files: tuple[FoundFile, ...]
 
 
 @dataclass(frozen=True, repr=False)
 class _FooterReader(Opaque):
-    """Reads the footers of some files; travels to workers."""
+    """Reads the footers of some files; sent to workers."""
 
     place: Place
     columns: Columns
 
-    def __call__(self, some: _Files | tuple[FoundFile, ...]) -> tuple[Footer, ...]:
-        files = some.files if isinstance(some, _Files) else some
+    def __call__(self, batch: _Files | tuple[FoundFile, ...]) -> tuple[Footer, ...]:
+        files = batch.files if isinstance(batch, _Files) else batch
         fs, _ = self.place.resolve()
         return tuple(for_each_file(lambda file: self._read(fs, file), files))
 
@@ -134,7 +134,7 @@ class _FooterReader(Opaque):
         except PermissionError:
             problem = "permission denied"
         except Exception:
-            # Arrow's own words quote bytes of the file.
+            # Arrow's own message quotes bytes of the file.
             problem = "it is damaged or not a Parquet file"
         if footer is None:
             raise DataError(f"cannot read {name}: {problem}")
@@ -178,7 +178,7 @@ def _footer(
 
 
 def _type_of(schema: Any, column: str, file: FoundFile, columns: Columns, name: str) -> Any:
-    """Type of a column, below any extension; None where a directory name gives the column."""
+    """Storage type of a column; None where a directory name gives the column."""
     places = schema.get_all_field_indices(column)
     if len(places) > 1:
         raise DataError(f"{name}: has {len(places)} columns named {column!r}; rename one")
@@ -236,33 +236,35 @@ def _check_label(column: str, kind: Any, labels: Labels, name: str) -> None:
             "strings; cast the column"
         )
     if text != are_strings(labels):
-        held, given = ("strings", "integers") if text else ("integers", "strings")
+        stored, given = ("strings", "integers") if text else ("integers", "strings")
         hint = "in quotes" if text else "without quotes"
         raise SpecError(
             f"dataset.labels are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
-            f"holds {held}: write the labels {hint}"
+            f"holds {stored}: write the labels {hint}"
         )
 
 
 def _unit_kind(column: str, kind: Any, name: str) -> Kind | None:
     if kind is None or pa.types.is_null(kind):
         return None
-    found = kind_of(kind)
-    if found is None:
+    unit_kind = kind_of(kind)
+    if unit_kind is None:
         raise DataError(
             f"{name}: dataset.privacy_unit.column {column!r} is {_shown(kind)}: it must hold "
             f"{USABLE}; cast the column"
         )
-    return found
+    return unit_kind
 
 
 def resolve_unit_kind(columns: Columns, footers: tuple[Footer, ...], place: Place) -> Kind | None:
-    """Whether privacy units are named by integers or by text: by the same in every file.
+    """Whether privacy units are named by integers or by text, the same in every file.
+
+    None where there are no units, or where every value is null.
 
     Raises
     ------
     DataError
-        If 5 in one file could be "5" in another, which would make one person two.
+        If 5 in one file could be "5" in another, so that one person would count as two.
     """
     if columns.unit is None:
         return None
@@ -294,7 +296,7 @@ def _is_string_view(kind: Any) -> bool:
 
 
 def _check_directory_names(footers: tuple[Footer, ...], columns: Columns, place: Place) -> None:
-    """Columns given by directory names have a type too: that of the names taken together."""
+    """Check the columns given by directory names, whose type is that of all names together."""
     for column in columns.names:
         texts = {dict(footer.file.constants).get(column) for footer in footers} - {None}
         if not texts:
@@ -313,12 +315,12 @@ def _check_directory_names(footers: tuple[Footer, ...], columns: Columns, place:
 
 
 def parse_number(text: str | None) -> float | None:
-    """The number that a directory name spells, or None."""
+    """The number in a directory name, or None where the name is no number."""
     return float(text) if text is not None and _NUMBER.fullmatch(text) else None
 
 
 def resolve_width(columns: Columns, footers: tuple[Footer, ...], given: int | None) -> int:
-    """The feature dimension d from the schema or the specification, never from rows.
+    """Return the feature dimension d from the schema or the specification, never from rows.
 
     Raises
     ------

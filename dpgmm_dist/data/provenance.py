@@ -1,7 +1,7 @@
-"""Where embeddings come from: what ``encode`` says of them and a release repeats in its receipt.
+"""Where embeddings come from: what ``encode`` records and a release repeats in its receipt.
 
-It travels in the metadata of the Parquet files, which is public as the rest of their schema is.
-Metadata that somebody else wrote is taken for what it is: nothing, unless every part is in form.
+The record is stored in the metadata of the Parquet files, which is public like the rest of their
+schema. Metadata that is not exactly of the recorded form is ignored.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Provenance:
     """Whether each embedding is a function of its own row: tested to the bit on public rows."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def guarantee(self) -> str:
-        """For which rows a release of the embeddings gives its guarantee."""
+        """Say for which rows a release of the embeddings gives its guarantee."""
         if not self.rows_are_independent:
             return FOR_EMBEDDINGS
         return BY_CONSTRUCTION if self.batch == 1 else FOR_RAW_ROWS
 
 
 def from_metadata(metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
-    """What ``encode`` wrote, or None where there is nothing that it could have written."""
+    """Return what ``encode`` wrote; None where the metadata are missing or of another form."""
     data = (metadata or {}).get(METADATA_KEY.encode())
     if data is None:
         return None

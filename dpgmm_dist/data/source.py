@@ -1,8 +1,8 @@
-"""Sources of rows: partitioned Parquet, and arrays in memory.
+"""Sources of rows: partitioned Parquet, and arrays.
 
-A source is made on the driver, where everything public about the data is checked; it travels to
-the workers, which read plan units from it. What a worker cannot read becomes a DataError that
-names the file: Arrow's own exceptions quote values, so none of them leaves this module.
+A source is made on the driver, which checks everything public about the data. It is sent to the
+workers, which read plan units from it. What a worker cannot read becomes a DataError that names the
+file. Arrow's own exceptions quote values, so none of them leaves this module.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ __all__ = [
 
 TARGET_BYTES = 128 << 20
 _FILE_BYTES = 1 << 20
-"""What opening one more file counts for in a unit, so that thousands of tiny files are spread."""
+"""What each file adds to the size of a unit, so that thousands of tiny files are spread."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ParquetSource(Opaque):
-    """Rows of one or many Parquet files; make it with :meth:`open`.
+    """Rows of one or many Parquet files; made by :meth:`open`.
 
-    It pickles without the footers, which only the plan needs: a task carries little.
+    Pickles leave out the footers, which only the plan needs, so tasks stay small.
     """
 
     place: Place
@@ -79,7 +79,7 @@ class ParquetSource(Opaque):
     """Whether privacy units are named by integers or by text, where the source has any."""
     _footers: tuple[Footer, ...] | None = None
     _directories: Window | None = None
-    """The window that directory names decide on."""
+    """The window, where directory names decide which files are in it."""
 
     @classmethod
     def open(
@@ -91,7 +91,7 @@ class ParquetSource(Opaque):
         window: Window | None = None,
         gather: Gather | None = None,
     ) -> ParquetSource:
-        """Find the files and check everything public about them; reads footers, never rows.
+        """Find the files and check everything public about them. Reads footers, never rows.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class ParquetSource(Opaque):
         columns : which columns are read
         width : length of the list column, where its type does not fix it
         window : which rows are read; all by default
-        gather : runs a function of many items on workers, which then read the footers of many files
+        gather : calls a function of each of many items on workers, to read many footers there
 
         Raises
         ------
@@ -127,19 +127,19 @@ class ParquetSource(Opaque):
         return self.columns.labels
 
     def footers(self) -> tuple[Footer, ...]:
-        """The checked footers of all files, sorted by path; read again if they were left behind."""
+        """The checked footers of all files, sorted by path; read again after a pickle."""
         if self._footers is None:
             files, _ = _in_window(self.place, self._directories)
-            found = read_footers(self.place, files, self.columns)
-            object.__setattr__(self, "_footers", found)
-            return found
+            footers = read_footers(self.place, files, self.columns)
+            object.__setattr__(self, "_footers", footers)
+            return footers
         return self._footers
 
     def plan(self, target_bytes: int = TARGET_BYTES) -> list[PlanUnit]:
-        """Bin consecutive row groups, in order of path, into units of about ``target_bytes``.
+        """Join consecutive row groups, in order of path, to units of about ``target_bytes``.
 
-        Sizes are those of the feature values in memory. A row group is never divided: a larger
-        one is a unit of its own, and is still read in bounded memory.
+        Sizes are those of the feature values in memory. A row group is never divided. A larger one
+        is a unit by itself, and is still read in bounded memory.
         """
         units: list[PlanUnit] = []
         pieces: dict[int, list[int]] = {}
@@ -165,15 +165,15 @@ class ParquetSource(Opaque):
         return units
 
     def _piece(self, file: int, groups: list[int]) -> FilePiece:
-        found = self.footers()[file].file
+        planned = self.footers()[file].file
         named = set(self.columns.names)
-        constants = tuple((name, text) for name, text in found.constants if name in named)
-        return FilePiece(found.path, tuple(groups), constants)
+        constants = tuple((name, text) for name, text in planned.constants if name in named)
+        return FilePiece(planned.path, tuple(groups), constants)
 
     def _bytes(self, footer: Footer, group: int) -> int:
         rows, stored = footer.row_groups[group]
         width = 1 if self.columns.table else self.width
-        # The stored size may be small (dictionaries) or large (lists of another length).
+        # The stored size can be smaller (dictionaries) or larger (lists of another length).
         return max(rows * width * footer.item_bytes, stored)
 
     def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
@@ -194,7 +194,7 @@ class ParquetSource(Opaque):
             if piece.row_groups:
                 name = self.place.message_path(fs, piece.path)
                 begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes)
-                # On a local disk what fails once fails again.
+                # On a local disk a read that fails once fails again.
                 blocks = begin() if is_local(fs) else read_on(begin)
                 yield from _without_cause(blocks, f"cannot read {name}")
 
@@ -240,7 +240,7 @@ class ParquetSource(Opaque):
         return RawBlock(features, named if valid is None else valid & named, codes, units)
 
     def _units(self, batch: Any, constants: dict[str, str | None], column: str) -> tuple[Any, Any]:
-        """Digests (n, 32) of the rows' privacy units, and where there is one (n,)."""
+        """Digests (n, 32) of the rows' privacy units, and which rows have one (n,)."""
         if column in batch.schema.names:
             return digests_of(batch.column(column))
         constant = constant_digest(constants[column], self.unit_kind or "text")
@@ -248,9 +248,9 @@ class ParquetSource(Opaque):
         return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, constant is not None)
 
     def require_unchanged(self) -> None:
-        """Refuse files that came, went or changed since they were planned.
+        """Refuse files that appeared, disappeared or changed since they were planned.
 
-        A row that moved from one file to another meanwhile would have been read twice, or not.
+        A row that moved from one file to another may have been read twice, or not at all.
 
         Raises
         ------
@@ -269,7 +269,7 @@ class ParquetSource(Opaque):
             )
 
     def fingerprint(self) -> dict[str, str]:
-        """Size and etag or time of each file. PRIVATE: for private storage, to see a change."""
+        """Size and etag or time of each file. PRIVATE: in private storage, to detect changes."""
         files = (footer.file for footer in self.footers())
         return {file.path: f"{file.size} {file.stamp}" for file in files}
 
@@ -279,7 +279,7 @@ AnySource = ParquetSource | ArraySource | DaskArraySource
 
 
 def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:
-    """The files to read, and whether a column decides on the window, row by row."""
+    """The files to read, and whether a column decides which rows are in the window."""
     files = list_files(place)
     if window is None:
         return files, False
@@ -288,7 +288,7 @@ def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ..
 
 
 def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
-    """Yield the items; any exception becomes a DataError without its cause or its text."""
+    """Yield the items; any exception becomes a DataError without a cause and without its text."""
     while True:
         problem = ""
         try:
@@ -306,6 +306,6 @@ def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:
                 "it is damaged, it changed after the plan was made, or its store fails; repair that"
             )
         if problem:
-            # Raised outside the handler, so that not even __context__ holds the original.
+            # Raised outside the handler, so that __context__ does not hold the original either.
             raise DataError(f"{message}: {problem}, then run the same command again")
         yield item

@@ -1,8 +1,8 @@
-"""Scratch Parquet of privacy units: rows in buckets by unit, and what units contribute.
+"""Scratch Parquet files of privacy units: rows in buckets by unit, and what units contribute.
 
-Rows are fixed-size binary, which reads several times faster than lists. No statistics, no
-dictionaries, no compression: the files live for one run. Whatever fails in reading or writing
-becomes a DataError that quotes nothing.
+Rows are stored as fixed-size binary, which reads several times faster than lists. The files exist
+for one run, so they have no statistics, dictionaries or compression. Every failure in reading or
+writing becomes a DataError that quotes nothing.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _OPTIONS: dict[str, Any] = {
 def write_buckets(
     scratch: Place, name: str, rows: UnitRows, buckets: npt.NDArray[np.int64]
 ) -> None:
-    """Write rows with a row group for each bucket that has any."""
+    """Write rows to one file, with a row group for each bucket that has rows."""
     order = np.argsort(buckets, kind="stable")
-    found, starts = np.unique(buckets[order], return_index=True)
+    present, starts = np.unique(buckets[order], return_index=True)
     rows = rows.at(order)
     table = pa.table(
         {
@@ -47,31 +47,31 @@ def write_buckets(
             "unit": _binary(rows.units),
             "hash": rows.hashes,
         }
-    ).replace_schema_metadata({"buckets": " ".join(map(str, found.tolist()))})
+    ).replace_schema_metadata({"buckets": " ".join(map(str, present.tolist()))})
     stops = [*starts[1:].tolist(), len(rows)]
     parts = [table.slice(a, b - a) for a, b in zip(starts.tolist(), stops, strict=True)]
     _write(scratch, _SPREAD, f"{name}.parquet", parts)
 
 
 def spread_files(scratch: Place) -> tuple[str, ...]:
-    """The files of :func:`write_buckets`, sorted."""
+    """Return the paths of the files of :func:`write_buckets`, sorted."""
     return tuple(sorted(_listed(scratch, _SPREAD)))
 
 
 def read_bucket(
     scratch: Place, files: tuple[str, ...], bucket: int, width: int
 ) -> Iterator[UnitRows]:
-    """The rows of one bucket in all files."""
+    """Yield the rows of one bucket from all files."""
     wanted = str(bucket)
     with _no_details("read"):
         fs, _ = scratch.resolve()
         for path in files:
             with opened(fs, path, 4, 0) as file:
                 metadata = file.schema_arrow.metadata or {}
-                held = metadata[b"buckets"].decode().split()
-                if wanted not in held:
+                buckets = metadata[b"buckets"].decode().split()
+                if wanted not in buckets:
                     continue
-                table = file.read_row_group(held.index(wanted), use_threads=False)
+                table = file.read_row_group(buckets.index(wanted), use_threads=False)
             for batch in table.to_batches():
                 yield UnitRows(
                     _ints(batch.column("row"), width),
@@ -82,10 +82,10 @@ def read_bucket(
 
 
 def write_kept(scratch: Place, bucket: int, kept: KeptRows | None, width: int) -> None:
-    """Write what the units of a bucket contribute, in row groups that threads can share."""
+    """Write what the units of a bucket contribute, in row groups that threads can divide."""
     if kept is None:
-        none = np.zeros(0, dtype=np.int32)
-        kept = KeptRows(none.reshape(0, width), none, none)
+        empty = np.zeros(0, dtype=np.int32)
+        kept = KeptRows(empty.reshape(0, width), empty, empty)
     table = pa.table({"row": _binary(kept.rows), "label": kept.labels, "kept": kept.kept})
     step = max(1, _GROUP_BYTES // (4 * width))
     parts = [table.slice(start, step) for start in range(0, max(len(table), 1), step)]
@@ -93,19 +93,19 @@ def write_kept(scratch: Place, bucket: int, kept: KeptRows | None, width: int) -
 
 
 def kept_files(scratch: Place, width: int) -> tuple[tuple[str, int, int], ...]:
-    """Path, number of row groups and bytes of rows of each file of :func:`write_kept`, sorted."""
-    found = []
+    """(path, row groups, bytes of rows) of each file of :func:`write_kept`, sorted by path."""
+    files = []
     with _no_details("read"):
         fs, _ = scratch.resolve()
         for path in sorted(_listed(scratch, _KEPT)):
             with opened(fs, path, 3, 0) as file:
                 metadata = file.metadata
-                found.append((path, metadata.num_row_groups, metadata.num_rows * width * 4))
-    return tuple(found)
+                files.append((path, metadata.num_row_groups, metadata.num_rows * width * 4))
+    return tuple(files)
 
 
 def read_kept(scratch: Place, piece: FilePiece, max_rows: int, width: int) -> Iterator[RawBlock]:
-    """Row groups of a file of :func:`write_kept` as blocks on the lattice."""
+    """Yield row groups of a file of :func:`write_kept` as blocks of 1 to ``max_rows`` rows."""
     with _no_details("read"):
         fs, _ = scratch.resolve()
         with opened(fs, piece.path, 3, 0) as file:
@@ -131,9 +131,9 @@ def _write(scratch: Place, folder: str, name: str, parts: list[Any]) -> None:
                 _write_groups(handle, parts)
             return
         if not os.path.isdir(root):
-            raise FileNotFoundError  # removed by a driver that is gone: do not make it anew
+            raise FileNotFoundError  # its driver has ended and removed it: do not create it again
         os.makedirs(f"{root}/{folder}", mode=0o700, exist_ok=True)
-        # Under another ending until it is whole.
+        # The name ends in .part until the file is whole.
         part = f"{root}/{folder}/{token_hex(8)}.part"
         with open(part, "wb") as handle:
             _write_groups(handle, parts)
@@ -156,7 +156,7 @@ def _listed(scratch: Place, folder: str) -> list[str]:
 
 
 class _no_details:
-    """Turn what goes wrong with scratch storage into a DataError without its cause."""
+    """Context in which every exception becomes a DataError without a cause."""
 
     def __init__(self, action: str) -> None:
         self._action = action
@@ -174,7 +174,7 @@ class _no_details:
 
 
 def _binary(values: npt.NDArray[Any]) -> Any:
-    """Rows of a two-dimensional array as fixed-size binary."""
+    """Convert the rows of a two-dimensional array to fixed-size binary."""
     rows, columns = values.shape
     size = columns * values.itemsize
     data = pa.py_buffer(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")))

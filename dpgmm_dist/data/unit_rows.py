@@ -1,9 +1,9 @@
-"""Which rows of a privacy unit are kept: the first of them in an order that only content decides.
+"""Which rows of a privacy unit are kept: the least ones, in an order that depends on content alone.
 
-Rows are on the lattice here. The order is that of (keyed hash of the content, the content), never
-of position, so the rows kept are the same for every partitioning; and the least rows of several
-parts are the least of the least rows of each, so memory stays bounded. Proofs: docs/privacy.md,
-section 6.2.
+Rows are on the lattice. Their order is that of (keyed hash of the content, content) and never that
+of their positions. So the rows kept are the same for every partitioning. The least rows of several
+parts are the least among the least rows of each part, so memory stays bounded. Proofs:
+docs/privacy.md, section 6.2.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class UnitRows(Opaque):
-    """PRIVATE. Valid rows on the lattice, each with the digest of its privacy unit."""
+    """PRIVATE. Valid rows on the lattice, each with the digest of its privacy unit and a hash."""
 
     rows: Small
     """(n, d) integers of at most FEATURE_RADIUS."""
@@ -33,23 +33,23 @@ class UnitRows(Opaque):
     units: npt.NDArray[np.uint8]
     """(n, 32) digests."""
     hashes: Words
-    """(n,) keyed hash of row and label."""
+    """(n,) keyed hash of each row and its label."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def bytes(self) -> int:
-        """Memory that the rows take."""
+        """Bytes of memory that the rows take."""
         return self.rows.nbytes + self.labels.nbytes + self.units.nbytes + self.hashes.nbytes
 
     def at(self, index: Index) -> UnitRows:
-        """The rows at these places."""
+        """The rows at these positions."""
         return UnitRows(self.rows[index], self.labels[index], self.units[index], self.hashes[index])
 
     @classmethod
     def joined(cls, parts: list[UnitRows]) -> UnitRows:
-        """All rows of some parts."""
+        """The rows of all parts."""
         if len(parts) == 1:
             return parts[0]
         return cls(
@@ -62,32 +62,32 @@ class UnitRows(Opaque):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class KeptRows(Opaque):
-    """PRIVATE. What of some units goes into the sums."""
+    """PRIVATE. What some privacy units contribute to the sums."""
 
     rows: Small
-    """(n, d)"""
+    """(n, d) integers of at most FEATURE_RADIUS."""
     labels: Small
-    """(n,)"""
+    """(n,) label indices, none negative."""
     kept: Small
-    """(n,) how many rows of the row's unit there are."""
+    """(n,) how many rows of the row's unit were kept."""
 
 
 def coefficients(key: bytes, width: int) -> Words:
-    """Odd 64-bit factors (width + 1,) that a key defines, one for each feature and the label."""
+    """Odd 64-bit factors (width + 1,) derived from a key: one for each feature and the label."""
     data = hashlib.shake_256(b"dpgmm rows of a unit" + key).digest(8 * (width + 1))
     return np.frombuffer(data, dtype="<u8").astype(np.uint64) | np.uint64(1)
 
 
 def content_hashes(rows: Small, labels: Small, factors: Words) -> Words:
-    """A hash (n,) of each row and label, modulo 2**64. It decides an order, and proves nothing."""
+    """A hash (n,) of each row and label, modulo 2**64. It only orders rows."""
     with np.errstate(over="ignore"):
-        found = rows.astype(np.int64).view(np.uint64) @ factors[:-1]
-        found += labels.astype(np.int64).view(np.uint64) * factors[-1]
-        return _mixed(found)
+        hashes = rows.astype(np.int64).view(np.uint64) @ factors[:-1]
+        hashes += labels.astype(np.int64).view(np.uint64) * factors[-1]
+        return _mixed(hashes)
 
 
 def _mixed(words: Words) -> Words:
-    """MurmurHash3's finaliser: a bijection after which the high bits depend on all."""
+    """MurmurHash3's finaliser: a bijection whose high bits depend on all bits of the word."""
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         words = words ^ (words >> np.uint64(33))
         words = words * np.uint64(factor)
@@ -95,9 +95,10 @@ def _mixed(words: Words) -> Words:
 
 
 def buckets_of(units: npt.NDArray[np.uint8], salt: int, count: int) -> npt.NDArray[np.int64]:
-    """Bucket (n,) of each unit: with a secret salt nobody can make one bucket larger than others.
+    """Bucket (n,) of each unit, from 0 to ``count`` - 1.
 
-    Which bucket a unit is in changes nothing but where it is worked on.
+    The bucket decides only where a unit is worked on. The salt is secret, so that nobody can make
+    one bucket larger than the others on purpose.
     """
     with np.errstate(over="ignore"):
         mixed = _mixed(_words(units)[:, 0] ^ np.uint64(salt))
@@ -105,18 +106,18 @@ def buckets_of(units: npt.NDArray[np.uint8], salt: int, count: int) -> npt.NDArr
 
 
 def _words(units: npt.NDArray[np.uint8]) -> Words:
-    """Digests as (n, 4) words: equal words, equal digests."""
+    """View digests as (n, 4) words."""
     return np.ascontiguousarray(units).view(">u8").astype(np.uint64)
 
 
 def smallest(rows: UnitRows, most: int) -> UnitRows:
-    """Of each unit the first ``most`` rows by (hash, content), sorted by unit."""
+    """The least ``most`` rows of each unit by (hash, content), sorted by unit."""
     if not len(rows):
         return rows
     words = _words(rows.units)
     order = np.lexsort((rows.hashes, words[:, 3], words[:, 2], words[:, 1], words[:, 0]))
     new_unit = _changes(words[order])
-    rank = _places(new_unit)
+    rank = _ranks(new_unit)
     if int(rank.max()) < most:
         return rows.at(order)
     _settle_ties(rows, order, new_unit, rank, most)
@@ -133,8 +134,8 @@ def _changes(sorted_words: Words) -> npt.NDArray[np.bool_]:
     return first
 
 
-def _places(first: npt.NDArray[np.bool_]) -> Index:
-    """Place of each row in its run, from 0."""
+def _ranks(first: npt.NDArray[np.bool_]) -> Index:
+    """Rank of each row in its run, from 0; ``first`` marks where a run begins."""
     starts = np.flatnonzero(first)
     lengths = np.diff(np.append(starts, len(first)))
     return np.arange(len(first)) - np.repeat(starts, lengths)
@@ -143,10 +144,10 @@ def _places(first: npt.NDArray[np.bool_]) -> Index:
 def _settle_ties(
     rows: UnitRows, order: Index, new_unit: npt.NDArray[np.bool_], rank: Index, most: int
 ) -> None:
-    """Order rows of equal hash by content where a unit's last kept row is among them, in place.
+    """Order rows of equal hash by content, in place, where a unit's last kept row is among them.
 
-    Rows of equal content are interchangeable. So only where contents differ is there work to do:
-    by chance that hardly happens, and by design it costs a sort.
+    Rows of equal content are interchangeable, so there is work only where contents differ. That
+    hardly ever happens by chance. Where somebody makes it happen, it costs a sort.
     """
     new_run = new_unit | _changes(rows.hashes[order])
     starts = np.flatnonzero(new_run)
@@ -161,13 +162,13 @@ def _settle_ties(
 
 
 def _canonical(rows: UnitRows, index: Index) -> npt.NDArray[np.void]:
-    """The content of rows as bytes that are the same on every machine."""
+    """The content of rows as bytes, the same on every machine."""
     whole = np.column_stack([rows.rows[index], rows.labels[index]]).astype("<i4")
     return np.ascontiguousarray(whole).view(np.dtype((np.void, 4 * whole.shape[1])))[:, 0]
 
 
 def kept_of(rows: UnitRows, most: int) -> KeptRows:
-    """The rows that a release keeps of complete units, with the number kept of each unit."""
+    """The rows that are kept of complete units, with the number of rows kept of each unit."""
     rows = smallest(rows, most)
     if not len(rows):
         return KeptRows(rows.rows, rows.labels, np.zeros(0, dtype=np.int32))
@@ -177,10 +178,10 @@ def kept_of(rows: UnitRows, most: int) -> KeptRows:
 
 
 def means_of(rows: UnitRows, most: int) -> KeptRows:
-    """One row for each of complete units: the mean of its kept rows of its commonest label.
+    """One row for each complete unit: the mean of its kept rows that have its commonest label.
 
-    Of labels that are equally common the lowest index counts. The sum is exact, its quotient is
-    rounded once by division and once to the lattice, then clipped to the norm bound again.
+    If several labels are equally common, the one of lowest index is used. The sum is exact. The
+    quotient is rounded once by the division and once to the lattice, and clipped to the norm bound.
     """
     rows = smallest(rows, most)
     if not len(rows):
@@ -191,7 +192,7 @@ def means_of(rows: UnitRows, most: int) -> KeptRows:
     starts = np.flatnonzero(_changes(np.column_stack([unit, labels]).astype(np.uint64)))
     counts = np.diff(np.append(starts, len(order)))
     sums = np.add.reduceat(rows.rows[order].astype(np.int64), starts, axis=0)
-    # Runs by unit, then by falling count, then by label: the first of each unit is its row.
+    # Order runs by unit, falling count and label: the first run of each unit gives its row.
     best = np.lexsort((labels[starts], -counts, unit[starts]))
     best = best[_changes(unit[starts][best].astype(np.uint64))]
     means = np.rint(sums[best].astype(np.float64) / counts[best, None])

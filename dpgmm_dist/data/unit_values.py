@@ -1,7 +1,7 @@
-"""Values of a privacy unit's column as digests: equal exactly where the values are.
+"""Digests of the values of a privacy unit's column; two are equal only if the values are.
 
-A digest stands for the value from here on, so that no identifier of a person is written to
-scratch storage. Nothing here can fail on what a value is.
+Digests take the place of the values, so that no identifier of a person is written to scratch
+storage. Nothing in this module fails because of a value.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ USABLE = "integers, strings or binary values"
 
 
 def kind_of(kind: Any) -> Kind | None:
-    """What a column type holds; None for a type that cannot name a unit.
+    """Whether a column type holds integers or text; None for a type that cannot name a unit.
 
-    Floating-point numbers and times are left out: 0.0 and -0.0, or one time in two units, would
-    be one person under two names.
+    Floating-point numbers and times cannot: 0.0 and -0.0, or one time in two resolutions, would
+    give one person two names.
     """
     if isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
@@ -47,13 +47,13 @@ def kind_of(kind: Any) -> Kind | None:
 
 
 def digest(value: int | bytes) -> bytes:
-    """BLAKE2b of one value: of an integer whatever its width, of text or bytes as they are."""
+    """BLAKE2b digest of one value: an integer of any width, or text as its bytes."""
     data = b"i%d" % value if isinstance(value, int) else b"t" + value
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES, person=b"dpgmm unit").digest()
 
 
 def digests_of(array: Any) -> tuple[Digests, npt.NDArray[np.bool_]]:
-    """Digest of each value of an Arrow array of a type that :func:`kind_of` knows, or null.
+    """Digest of each value of an Arrow array, of a type that :func:`kind_of` accepts or null.
 
     Returns
     -------
@@ -68,38 +68,44 @@ def digests_of(array: Any) -> tuple[Digests, npt.NDArray[np.bool_]]:
         array = _plain(array).dictionary_encode()
     valid = validity(array.indices)
     valid = np.ones(len(array), dtype=np.bool_) if valid is None else valid.copy()
-    # Only entries in use: each batch of a file may carry the dictionary of all.
-    used, place = np.unique(numbers(array.indices)[valid], return_inverse=True)
+    # Only the entries in use: each batch may carry the dictionary of the whole file.
+    used, position = np.unique(numbers(array.indices)[valid], return_inverse=True)
     entries, known = _entries(_plain(array.dictionary.take(pa.array(used))))
-    out[valid] = entries[place]
-    valid[valid] = known[place]
+    out[valid] = entries[position]
+    valid[valid] = known[position]
     return out, valid
 
 
 def constant_digest(text: str | None, kind: Kind) -> bytes | None:
-    """Digest of a value given by a directory's name; None for null."""
+    """Digest of a value in a directory name; None for null."""
     if text is None:
         return None
     return digest(int(text)) if kind == "integer" else digest(text.encode())
 
 
 def object_digests(values: Iterable[Any]) -> tuple[Digests, npt.NDArray[np.bool_]]:
-    """Digest of Python or numpy integers, strings or bytes; anything else is null."""
-    found: list[bytes | None] = []
+    """Digest of each Python or numpy integer, string or bytes; anything else counts as null.
+
+    Returns
+    -------
+    digests : shape (n, 32); zeros where the value is null
+    valid : shape (n,), False where it is null
+    """
+    digests: list[bytes | None] = []
     for value in values:
         if isinstance(value, int | np.integer) and not isinstance(value, bool):
-            found.append(digest(int(value)))
+            digests.append(digest(int(value)))
         elif isinstance(value, str):
-            found.append(digest(value.encode("utf-8", "surrogatepass")))
+            digests.append(digest(value.encode("utf-8", "surrogatepass")))
         else:
-            found.append(digest(value) if isinstance(value, bytes) else None)
-    valid = np.array([one is not None for one in found], dtype=np.bool_)
-    data = b"".join(one or bytes(DIGEST_BYTES) for one in found)
+            digests.append(digest(value) if isinstance(value, bytes) else None)
+    valid = np.array([item is not None for item in digests], dtype=np.bool_)
+    data = b"".join(item or bytes(DIGEST_BYTES) for item in digests)
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, DIGEST_BYTES), valid
 
 
 def _plain(array: Any) -> Any:
-    """Text as bytes: what is not valid UTF-8 is a value like any other."""
+    """View text as bytes, so that text which is not valid UTF-8 is a value like any other."""
     kind = array.type
     if pa.types.is_string_view(kind):
         return array.cast(pa.large_string(), safe=False).view(pa.large_binary())

@@ -1,8 +1,8 @@
-"""Which rows are in the window of a specification: by directory, or by a column of times.
+"""Which rows are in a window: decided by directory names, or by a column of times.
 
-A directory name decides for all files below it, on the driver, from names alone, which are public.
-A column decides row by row on the workers, as one more condition for a row to be valid: a row
-outside the window, or without a time, contributes zero.
+A directory name decides for all files below it. This happens on the driver and uses only names,
+which are public. A column decides row by row on the workers, as one more condition for a row to be
+valid. A row outside the window, or without a time, contributes zero.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _DAY = 86_400 * 10**9
 def in_directories(
     files: tuple[FoundFile, ...], window: Window, place: Place
 ) -> tuple[FoundFile, ...] | None:
-    """Return the files in a window's directories; None where no directory is named by its column.
+    """Return the files in the directories of a window; None if a column of times decides instead.
 
     Raises
     ------
     DataError
-        Some files are in such directories and others are not, a name is not a date, or no
+        If some files are in such directories and others are not, a name is not a date, or no
         directory is in the window.
     SpecError
-        The window is a partition, and no directory is named by its column.
+        If the window is a partition, and no directory is named by its column.
     """
     named = [file for file in files if window.column in dict(file.constants)]
     if not named and window.kind == "time":
@@ -55,10 +55,10 @@ def in_directories(
     names = {file.path: dict(file.constants)[window.column] for file in named}
     inside = tuple(file for file in named if _holds(window, names[file.path], place))
     if not inside:
-        there = sorted({name for name in names.values() if name is not None})
+        existing = sorted({name for name in names.values() if name is not None})
         raise DataError(
             f"dataset.path {place.url}: no directory is in the window {window}; there are"
-            f" {', '.join(there[-_SHOWN:])}{' and others' if len(there) > _SHOWN else ''}"
+            f" {', '.join(existing[-_SHOWN:])}{' and others' if len(existing) > _SHOWN else ''}"
         )
     return inside
 
@@ -78,7 +78,7 @@ def _holds(window: Window, name: str | None, place: Place) -> bool:
 
 
 def column_problem(kind: Any) -> str | None:
-    """Say what is wrong with the type of a window's column; None for dates and times."""
+    """Return what is wrong with the type of a window's column; None for dates and times."""
     types = pa.types
     if types.is_timestamp(kind) or types.is_date(kind) or types.is_null(kind):
         return None
@@ -88,8 +88,8 @@ def column_problem(kind: Any) -> str | None:
 def inside(column: Any, window: Window) -> npt.NDArray[np.bool_]:
     """Return shape (n,), True where a time is in [start, end); False for null.
 
-    Times without a zone are read as UTC. Exact: the bounds are rounded up to the column's unit,
-    which no value is between.
+    Times without a zone are read as UTC. The result is exact although the bounds are rounded up to
+    the column's unit, because no value lies between a bound and its rounded value.
     """
     column = storage(column)
     if not len(column) or pa.types.is_null(column.type):
@@ -101,19 +101,19 @@ def inside(column: Any, window: Window) -> npt.NDArray[np.bool_]:
     values = np.asarray(stored.to_numpy(zero_copy_only=True)).astype(np.int64)
     unit = _unit(column.type)
     low, high = (_at_least(instant(text), unit) for text in (window.start, window.end))
-    found: npt.NDArray[np.bool_] = (values >= low) & (values < high)
+    within: npt.NDArray[np.bool_] = (values >= low) & (values < high)
     present = validity(column)
-    return found if present is None else found & present
+    return within if present is None else within & present
 
 
 def _unit(kind: Any) -> int:
-    """Nanoseconds of one step of a type."""
+    """Nanoseconds in one unit of a type of dates or times."""
     if pa.types.is_date32(kind):
         return _DAY
     return _NANOSECONDS["ms" if pa.types.is_date64(kind) else kind.unit]
 
 
 def _at_least(moment: datetime, unit: int) -> int:
-    """The least value in units that is not before the moment, within int64."""
+    """The least int64 value, in units of ``unit`` nanoseconds, that is not before the moment."""
     exact = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
     return max(-(2**63), min(-(-exact // unit), 2**63 - 1))

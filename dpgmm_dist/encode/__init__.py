@@ -1,4 +1,4 @@
-"""Raw rows (images, text) to embeddings and back: encoders and decoders, freely exchanged.
+"""Encoders from raw rows (images, text) to embeddings, and decoders back to pictures.
 
-Encoding is PRIVATE and runs on workers, beside the rows. Decoding sees released rows alone.
+Encoding is PRIVATE and runs on the workers that read the rows. Decoding reads only released rows.
 """

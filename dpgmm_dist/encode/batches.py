@@ -1,9 +1,10 @@
-"""Batches of one fixed shape, and whether a row's embedding depends on its neighbours in one.
+"""Batches of a fixed shape, and a test whether an embedding depends on the other rows of a batch.
 
-A float encoder's low bits may depend on the shape of its batch, on a row's place in it, and on the
-other rows (sums in another order, other kernels). The guarantee is for the rows that were given to
-``encode`` only if each embedding is a function of its own row. A fixed, padded shape removes the
-first; the rest is tested to the bit on public probes.
+The last bits of a floating-point encoder may depend on the shape of the batch, on the position of
+a row in it, and on the other rows, because sums are taken in another order or by another kernel.
+The guarantee covers the raw rows only if each embedding is a function of its own row. Batches of a
+fixed, padded shape remove the first dependence. The other two are tested, to the bit, on public
+probe rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _WORDS = ("the", "parcel", "arrives", "on", "Monday", "free", "offer", "reply", 
 
 
 class Pipeline:
-    """An encoder, perhaps a projection, perhaps scaling to unit length; in batches of one size."""
+    """An encoder, an optional projection and optional scaling to unit length.
+
+    The encoder is always called with ``batch`` rows of the shape ``shape``.
+    """
 
     def __init__(
         self,
@@ -38,23 +42,23 @@ class Pipeline:
         self._width: int | None = None
 
     def embed(self, rows: Batch) -> NDArray[np.float32]:
-        """Embeddings (n, d) of any number of rows; rows that come out not finite stay so."""
+        """Embeddings (n, d) of n rows, n at least 0; values that are not finite are kept."""
         if not len(rows):
             return np.empty((0, self.width), np.float32)
-        parts = [
-            self._one(rows[start : start + self.batch]) for start in range(0, len(rows), self.batch)
-        ]
-        return np.concatenate(parts)
+        starts = range(0, len(rows), self.batch)
+        return np.concatenate(
+            [self._embed_batch(rows[start : start + self.batch]) for start in starts]
+        )
 
     @property
     def width(self) -> int:
-        """d, found by encoding a blank row once."""
+        """The number d of values in an embedding, found by encoding a blank row once."""
         if self._width is None:
-            self._width = int(self._one(blank(self.shape, 1)).shape[1])
+            self._width = int(self._embed_batch(blank(self.shape, 1)).shape[1])
         return self._width
 
-    def _one(self, rows: Batch) -> NDArray[np.float32]:
-        """At most one batch, padded with blank rows to the fixed size."""
+    def _embed_batch(self, rows: Batch) -> NDArray[np.float32]:
+        """Embeddings of at most one batch of rows, padded with blank rows to the fixed size."""
         count = len(rows)
         missing = self.batch - count
         padded: Batch
@@ -67,27 +71,28 @@ class Pipeline:
             if out.ndim != 2 or len(out) != self.batch or out.dtype.kind != "f":
                 raise SpecError(
                     f"{self.encoder.name} must give floats of shape ({self.batch}, d) for a batch "
-                    f"of {self.batch} rows, it gave {out.dtype} of shape {out.shape}"
+                    f"of {self.batch} rows, but it gave {out.dtype} of shape {out.shape}"
                 )
             out = out[:count].astype(np.float64)
             if self.projection is not None:
                 out = self.projection.forward(out)
             if self.unit_norm:
-                out = _unit(out)
+                out = _unit_rows(out)
             return out.astype(np.float32)
 
 
-def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of length 1 (zero rows stay zero), each from itself alone."""
+def _unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rows scaled to length 1; a row of zeros is kept."""
+    # One row at a time, so that each result is a function of its row.
     lengths = np.array([np.sqrt(np.dot(row, row)) for row in rows])
     return np.asarray(rows / np.where(lengths > 0, lengths, 1.0)[:, None])
 
 
 def rows_are_independent(pipeline: Pipeline) -> bool:
-    """Whether public probe rows keep every bit of their embeddings in any company and place.
+    """Whether the embedding of a probe row is the same, to the bit, in every batch tried.
 
-    With batches of one row they do by construction. Otherwise each probe is encoded alone, and
-    then among others in random orders: a test, not a proof.
+    With batches of one row this holds by construction. Otherwise each public probe row is encoded
+    alone, and then together with others in random order. This is a test, not a proof.
     """
     if pipeline.batch == 1:
         return True
@@ -96,14 +101,14 @@ def rows_are_independent(pipeline: Pipeline) -> bool:
     alone = np.concatenate([pipeline.embed(_take(probes, [i])) for i in range(_PROBES)])
     for _ in range(_ROUNDS):
         order = rng.integers(0, _PROBES, pipeline.batch + _PROBES // 2)
-        among = pipeline.embed(_take(probes, order.tolist()))
-        if among.tobytes() != alone[order].tobytes():
+        together = pipeline.embed(_take(probes, order.tolist()))
+        if together.tobytes() != alone[order].tobytes():
             return False
     return True
 
 
 def probe_rows(shape: Shape, count: int, rng: np.random.Generator) -> Batch:
-    """Public rows to try an encoder on: noise, or texts of some words."""
+    """Public rows to test an encoder with: random pixels or numbers, or texts of random words."""
     if len(shape) == 3:
         return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
     if len(shape) == 1:
@@ -112,7 +117,7 @@ def probe_rows(shape: Shape, count: int, rng: np.random.Generator) -> Batch:
 
 
 def blank(shape: Shape, count: int) -> Batch:
-    """Rows of zeros, or empty texts."""
+    """``count`` rows of zeros, or empty texts."""
     if not shape:
         return [""] * count
     return np.zeros((count, *shape), np.uint8 if len(shape) == 3 else np.float64)

@@ -1,9 +1,10 @@
-"""``dpgmm decode``: released rows to pictures, as Parquet or PNG files, and contact sheets."""
+"""``dpgmm decode``: pictures of released rows as Parquet or PNG files, and contact sheets."""
 
 from __future__ import annotations
 
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,9 +32,14 @@ from dpgmm_dist.storage.parquet_files import FoundFile, Place, list_files, opene
 from dpgmm_dist.storage.urls import check_no_password, safe_url
 
 IMAGE = "image"
-_ROWS = 4096
+"""Name of the column of pictures."""
+_BATCH_ROWS = 4096
 _SHEET_SIDE = 10
+"""A contact sheet has at most this many pictures in a row, and this many rows for a label."""
 _GAP = 1
+"""Pixels between the pictures of a sheet."""
+_SHEET_BATCHES = 4
+"""Batches that are searched for the pictures of the contact sheets."""
 
 
 class DecodeResult(TypedDict):
@@ -59,23 +65,29 @@ def write_images(
     progress: Callable[[float], None] | None = None,
     for_each: ForEach = one_after_another,
 ) -> DecodeResult:
-    """Write pictures of sampled rows, and contact sheets of the first of each label.
+    """Write pictures of sampled rows, and contact sheets of the first rows of each label.
 
     Parameters
     ----------
-    input_url : Parquet as `write_samples` writes it.
-    output : directory or URL, empty or not there yet.
-    decoder : as `find_decoder` takes it.
-    shape : ``HxW`` or ``HxWxC``.
-    column : the list column of rows; the only one when None.
-    label : the column that contact sheets go by; the only other one when None.
+    input_url : Parquet files as `write_samples` writes them.
+    output : directory or URL; it is empty or does not exist yet.
+    decoder : name of a decoder, see `find_decoder`.
+    shape : shape of the pictures, ``HxW`` or ``HxWxC``.
+    column : the list column that holds the rows; None if there is only one.
+    label : the column that groups the contact sheets. If None and there is exactly one other
+        column, it is that one.
     form : "parquet" (a column ``image`` of uint8 pixels beside the other columns) or "png".
-    for_each : who does the files: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
+    storage_options, output_options : storage options of the input and of the output.
+    progress : called with the fraction of files done.
+    for_each : decodes the files. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an
+        engine.
 
     Raises
     ------
-    SpecError, DataError
-        With what was wrong.
+    SpecError
+        When an argument is not valid, or the pictures do not have the given shape.
+    DataError
+        When the input does not have the columns, or a file cannot be read or written.
     """
     if form not in ("parquet", "png"):
         raise SpecError(f"--format must be parquet or png, got {form!r}")
@@ -86,7 +98,8 @@ def write_images(
     size = parse_shape(shape)
     task = _FileDecoder(decoder, size, place, column, label, form, output, output_options)
     name = _decoder(decoder).name
-    sheets = _first_of_each_label(task, files)  # before anything is written: does it fit?
+    # Before anything is written, so that a decoder that does not fit the rows is noticed.
+    sheets = _first_of_each_label(task, files)
     with storage_errors("write images", output):
         make_empty_folder(output, output_options)
         for_each(task, list(enumerate(files)), progress or (lambda _: None))
@@ -105,7 +118,7 @@ def _columns(
     lists = [field.name for field in schema if pa.types.is_fixed_size_list(field.type)]
     if column is None:
         if len(lists) != 1:
-            raise SpecError(f"{place.url} has {len(lists)} list columns: name one with --column")
+            raise SpecError(f"{place.url} has {len(lists)} list columns: choose one with --column")
         column = lists[0]
     if column not in lists:
         raise DataError(f"{place.url}: no fixed-size list column {column!r}; it has {lists}")
@@ -115,7 +128,10 @@ def _columns(
     if label is not None and label not in others:
         raise DataError(f"{place.url}: no column {label!r}; it has {', '.join(schema.names)}")
     if IMAGE in others:
-        raise SpecError(f"a column of {place.url} is named {IMAGE!r}, as the pictures will be")
+        raise SpecError(
+            f"{place.url} has a column {IMAGE!r}, which is the name of the column of pictures: "
+            "rename it"
+        )
     return column, label
 
 
@@ -126,7 +142,7 @@ def _decoder(text: str) -> Decoder:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _FileDecoder:
-    """Decodes one file; travels to workers, so its repr shows no storage options."""
+    """Decodes one file. It is sent to workers, so its repr shows no storage options."""
 
     decoder: str
     shape: Shape
@@ -150,16 +166,15 @@ class _FileDecoder:
         """The rows of a file and their pictures (n, h, w, c)."""
         fs, _ = self.place.resolve()
         with opened(fs, file.path, 2, 0) as parquet:
-            for batch in parquet.iter_batches(batch_size=_ROWS, use_threads=False):
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
                 column = batch.column(self.column)
                 rows, _ = list_rows(column, column.type.list_size)
-                whole = pa.types.is_integer(column.type.value_type)
-                if whole and rows.dtype.kind == "f":
+                if pa.types.is_integer(column.type.value_type) and rows.dtype.kind == "f":
                     rows = rows.astype(np.int64)
                 yield batch, pictures(_decoder(self.decoder), rows, self.shape)
 
     def labels(self, batch: pa.RecordBatch) -> list[str]:
-        """The label of each row as text."""
+        """The label of each row as text; "all" without a label column."""
         if self.label is None:
             return ["all"] * batch.num_rows
         return [str(value) for value in batch.column(self.label).to_pylist()]
@@ -172,16 +187,16 @@ class _FileDecoder:
         fields = [field for field in found if field.name != self.column]
         schema = pa.schema([*fields, pa.field(IMAGE, kind)])
         with new_parquet(self.output, self.options, part_name(index), schema) as write:
-            for batch, made in self.batches(file):
+            for batch, images in self.batches(file):
                 kept = [batch.column(field.name) for field in fields]
-                flat = pa.array(made.reshape(-1))
+                flat = pa.array(images.reshape(-1))
                 column = pa.FixedSizeListArray.from_arrays(flat, type=kind)
                 write(pa.RecordBatch.from_arrays([*kept, column], schema=schema))
 
     def _pngs(self, index: int, file: FoundFile) -> None:
         number = 0
-        for batch, made in self.batches(file):
-            for label, image in zip(self.labels(batch), made, strict=True):
+        for batch, images in self.batches(file):
+            for label, image in zip(self.labels(batch), images, strict=True):
                 name = f"{index:05d}-{number:07d}.png"
                 folder = f"{self.output.rstrip('/')}/{file_name(label)}"
                 fs, root = resolve(folder, self.options)
@@ -194,26 +209,24 @@ class _FileDecoder:
 def _first_of_each_label(
     task: _FileDecoder, files: tuple[FoundFile, ...]
 ) -> dict[str, list[NDArray[np.uint8]]]:
-    """Up to a sheet of pictures for each label, from the first rows of the first files."""
-    found: dict[str, list[NDArray[np.uint8]]] = {}
-    looked = 0
-    for file in files:
-        for batch, made in task.batches(file):
-            for label, image in zip(task.labels(batch), made, strict=True):
-                sheet = found.setdefault(label, [])
-                if len(sheet) < _SHEET_SIDE**2:
-                    sheet.append(image)
-            looked += 1
-            if looked >= 4 or all(len(s) == _SHEET_SIDE**2 for s in found.values()):
-                return found
-    return found
+    """The first pictures of each label, at most one sheet of them, from the first batches."""
+    sheets: dict[str, list[NDArray[np.uint8]]] = {}
+    batches = (batch for file in files for batch in task.batches(file))
+    for batch, images in itertools.islice(batches, _SHEET_BATCHES):
+        for label, image in zip(task.labels(batch), images, strict=True):
+            sheet = sheets.setdefault(label, [])
+            if len(sheet) < _SHEET_SIDE**2:
+                sheet.append(image)
+        if all(len(sheet) == _SHEET_SIDE**2 for sheet in sheets.values()):
+            break
+    return sheets
 
 
 def _write_sheets(
     sheets: Mapping[str, list[NDArray[np.uint8]]], output: str, options: Mapping[str, Any] | None
 ) -> list[str]:
-    """``contact.png`` with a row for each label, and ``contact-LABEL.png`` for each."""
-    order = sorted(sheets, key=lambda label: (not label.lstrip("-").isdecimal(), _order(label)))
+    """Write ``contact.png`` with a row for each label, and ``contact-LABEL.png`` for each label."""
+    order = sorted(sheets, key=_label_order)
     rows = [sheets[label][:_SHEET_SIDE] for label in order]
     pages = {"contact.png": rows}
     for label in order:
@@ -228,12 +241,15 @@ def _write_sheets(
     return written
 
 
-def _order(label: str) -> Any:
-    return (int(label), "") if label.lstrip("-").isdecimal() else (0, label)
+def _label_order(label: str) -> tuple[bool, int, str]:
+    """Sort key: integers by value, then other labels by text."""
+    if label.lstrip("-").isdecimal():
+        return False, int(label), ""
+    return True, 0, label
 
 
 def contact_sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Pictures (h, w, c) in rows on one page (H, W, c), with thin white lines between them."""
+    """One page (H, W, c) with pictures (h, w, c) in rows, separated by thin white lines."""
     height, width, channels = rows[0][0].shape
     columns = max(len(row) for row in rows)
     page = np.full(
@@ -259,5 +275,5 @@ def png(image: NDArray[np.uint8]) -> bytes:
 
 
 def file_name(label: str) -> str:
-    """A label as part of a file's name."""
+    """A label made safe for use in a file name."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", label).lstrip(".")[:60] or "_"

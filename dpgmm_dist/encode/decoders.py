@@ -1,4 +1,4 @@
-"""From released rows to pictures: linear inverses, ONNX models, Python functions."""
+"""Decoders from released rows to pictures: linear inverses, ONNX models, Python functions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ Floats = NDArray[np.float64]
 
 @runtime_checkable
 class Decoder(Protocol):
-    """Maps released rows to pictures. Sees nothing private, so it may be anything."""
+    """Maps released rows to pictures. It reads nothing private, so it may be any function."""
 
     name: str
 
     def __call__(self, rows: Floats) -> NDArray[Any]:
-        """Pictures of n rows: (n, h, w, c), (n, c, h, w) or (n, h w c); uint8, or in [0, 1]."""
+        """Pictures (n, h, w, c), (n, c, h, w) or (n, h w c) of n rows, uint8 or in [0, 1]."""
         ...
 
 
 def find_decoder(text: str) -> Decoder:
-    """The decoder that a text names: ``pixels``, ``projection:PATH``, ``onnx:PATH`` or
-    ``MODULE:NAME``.
+    """The decoder with the given name.
+
+    Parameters
+    ----------
+    text
+        ``pixels``, ``projection:PATH``, ``onnx:PATH`` or ``MODULE:NAME``.
 
     Raises
     ------
@@ -43,34 +47,35 @@ def find_decoder(text: str) -> Decoder:
         return OnnxDecoder(rest)
     if colon and kind and rest:
         found: Decoder | Function = entry_point(kind, rest)
+        # `entry_point` checks for an encoder, which is called in the same way as a decoder.
         return found  # type: ignore[return-value]
     raise SpecError(f"--decoder {text}: use pixels, projection:PATH, onnx:PATH or MODULE:NAME")
 
 
 class PixelDecoder:
-    """Rows that are pictures already: 0 to 255 in integer columns, 0 to 1 in others."""
+    """For rows that are pictures: 0 to 255 in integer columns, 0 to 1 in others."""
 
     name = "pixels"
 
     def __call__(self, rows: Floats) -> Floats:
-        """The rows."""
+        """The rows as they are."""
         return rows
 
 
 class ProjectionDecoder:
-    """The linear inverse of a public projection of pixels (see ``projection:PATH`` in encode)."""
+    """The linear inverse of a public projection of pixels, such as ``dpgmm encode`` saves."""
 
     def __init__(self, path: str) -> None:
         self.projection = Projection.from_bytes(file_bytes(path), path)
         self.name = f"projection:{base_name(path)}"
 
     def __call__(self, rows: Floats) -> Floats:
-        """Pixels in [0, 1], unclipped."""
+        """Pixels (n, h w c), not yet clipped to [0, 1]."""
         return self.projection.backward(rows)
 
 
 class OnnxDecoder:
-    """An ONNX model from rows (n, d) float32 to pictures in [0, 1]; its first output."""
+    """An ONNX model that maps rows (n, d), float32, to pictures in [0, 1], its first output."""
 
     def __init__(self, path: str) -> None:
         from dpgmm_dist.encode.onnx import OnnxEncoder
@@ -79,7 +84,7 @@ class OnnxDecoder:
         self.name = self.model.name
 
     def __call__(self, rows: Floats) -> NDArray[Any]:
-        """Pictures, flat in the order of the model."""
+        """Pictures (n, h w c) in the order of the model."""
         return self.model(rows)
 
 
@@ -91,18 +96,19 @@ def pictures(decoder: Decoder, rows: NDArray[Any], shape: Shape) -> NDArray[np.u
     SpecError
         When the decoder gives pictures of another size than ``shape``.
     """
-    whole = rows.dtype.kind in "iu" and isinstance(decoder, PixelDecoder)
-    made = np.asarray(decoder(np.asarray(rows, dtype=np.float64)))
+    integer_pixels = rows.dtype.kind in "iu" and isinstance(decoder, PixelDecoder)
+    images = np.asarray(decoder(np.asarray(rows, dtype=np.float64)))
     height, width, channels = shape
-    if len(made) != len(rows) or made[:1].size != (height * width * channels if len(made) else 0):
+    expected = height * width * channels if len(images) else 0
+    if len(images) != len(rows) or images[:1].size != expected:
         raise SpecError(
-            f"{decoder.name} gives {made.shape[1:]} numbers a row, --shape "
+            f"{decoder.name} gives {images.shape[1:]} numbers a row, but --shape "
             f"{height}x{width}x{channels} needs {height * width * channels}: make them agree"
         )
-    channels_first = made.ndim == 4 and made.shape[1] == channels != made.shape[3]
+    channels_first = images.ndim == 4 and images.shape[1] == channels != images.shape[3]
     if channels_first:
-        made = made.transpose(0, 2, 3, 1)
-    if made.dtype != np.uint8:
-        scale = 1.0 if whole else 255.0
-        made = np.clip(np.nan_to_num(np.rint(made * scale)), 0, 255).astype(np.uint8)
-    return made.reshape(len(made), height, width, channels)
+        images = images.transpose(0, 2, 3, 1)
+    if images.dtype != np.uint8:
+        scale = 1.0 if integer_pixels else 255.0
+        images = np.clip(np.nan_to_num(np.rint(images * scale)), 0, 255).astype(np.uint8)
+    return images.reshape(len(images), height, width, channels)

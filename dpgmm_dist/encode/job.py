@@ -1,11 +1,11 @@
-"""``dpgmm encode``: raw Parquet to embeddings, a file for each input file, on any engine."""
+"""``dpgmm encode``: embeddings of the rows of raw Parquet files, on any engine."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import pyarrow as pa
@@ -20,10 +20,10 @@ from dpgmm_dist.artifact.part_files import (
 )
 from dpgmm_dist.data.provenance import METADATA_KEY, Provenance
 from dpgmm_dist.encode.batches import Pipeline, rows_are_independent
-from dpgmm_dist.encode.drawn import principal_axes
+from dpgmm_dist.encode.drawn_shapes import principal_axes
 from dpgmm_dist.encode.projection import Projection
 from dpgmm_dist.encode.protocol import Shape, parse_shape, sha256_of
-from dpgmm_dist.encode.raw_rows import embedding_column, kind_of, raw_batch
+from dpgmm_dist.encode.raw_rows import embedding_column, raw_batch, row_shape
 from dpgmm_dist.encode.registry import find_encoder
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
@@ -31,8 +31,11 @@ from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, li
 from dpgmm_dist.storage.urls import check_no_password, safe_url
 
 COLUMN = "embedding"
-_ROWS_OF_A_GROUP = 8192
-_ROWS_OF_A_PIECE = 8192
+"""Name of the column of embeddings."""
+_GROUP_ROWS = 8192
+"""Most rows of a row group that is written."""
+_PIECE_ROWS = 8192
+"""A piece ends with the row group that reaches this many rows."""
 
 
 class EncodeResult(TypedDict):
@@ -48,7 +51,7 @@ class EncodeResult(TypedDict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the embeddings are made with; workers make the same from it."""
+    """Everything that defines the embeddings. Workers build the same pipeline from it."""
 
     encoder: str
     shape: Shape
@@ -57,16 +60,19 @@ class Recipe:
     unit_norm: bool
 
     def pipeline(self) -> Pipeline:
-        """The encoder, loaded once in a process."""
+        """The pipeline, loaded once in each process."""
         return _loaded(self)
 
     def digest(self) -> str:
-        """SHA-256 of the encoder and everything after it."""
+        """SHA-256 (hex) of the encoder, the projection and the settings."""
         settings = repr((self.shape, self.unit_norm))
         return sha256_of(self.pipeline().encoder.digest, self.projection or b"", settings)
 
     def provenance(self) -> Provenance:
-        """What the receipt says about the embeddings; tests whether rows are independent."""
+        """What the receipt says about the embeddings.
+
+        This tests whether the embeddings of different rows are independent.
+        """
         pipeline = self.pipeline()
         name = pipeline.encoder.name
         if self.projection is not None:
@@ -112,24 +118,30 @@ def write_embeddings(
 
     Parameters
     ----------
-    input_url : file, directory, glob or URL of Parquet.
-    output : directory or URL, empty or not there yet.
-    encoder : as `find_encoder` takes it.
+    input_url : file, directory, glob or URL of Parquet files.
+    output : directory or URL; it is empty or does not exist yet.
+    encoder : name of an encoder, see `find_encoder`.
     column : the raw column: text, pictures as bytes, or lists of numbers.
-    shape : ``HxW`` or ``HxWxC`` of pictures; others are scaled to it.
-    keep : other columns to copy, such as a label; all others when None.
-    batch : rows of a batch; every batch has this size. 1 makes rows independent by construction.
-    projection : path of a public projection (``.npz``) applied after the encoder.
-    axes : in its place, the encoder's first principal axes over drawn shapes.
-    save_projection : path to write the projection to, for other rows (``projection``) and for
-        decoding; it is public.
-    unit_norm : scale embeddings to length 1.
-    for_each : who does the files: `dpgmm_dist.engine.tasks.for_each_on` gives any engine's.
+    shape : ``HxW`` or ``HxWxC`` of pictures; pictures of another size are scaled to it.
+    keep : other columns to copy, such as a label; None copies all of them.
+    batch : number of rows in every batch. With 1, rows are independent by construction.
+    projection : path of a public projection (``.npz``) that is applied after the encoder.
+    axes : number of principal axes over drawn shapes to project to, in place of ``projection``.
+    save_projection : path to write the projection to. It is public, and serves as ``projection``
+        for other rows and for decoding.
+    unit_norm : whether to scale embeddings to length 1.
+    storage_options, output_options : storage options of the input and of the output.
+    progress : called with the fraction of pieces done.
+    for_each : encodes the pieces. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an
+        engine.
 
     Raises
     ------
-    SpecError, DataError
-        With what was wrong, before anything is written unless storage fails.
+    SpecError
+        When an argument is not valid, or does not fit the column. Nothing is written.
+    DataError
+        When the input cannot be read or does not have the columns, or the output cannot be
+        written.
     """
     if not 1 <= batch <= 65536:
         raise SpecError(f"--batch must be from 1 to 65536, got {batch}")
@@ -138,27 +150,26 @@ def write_embeddings(
     check_no_password(output)
     place = Place(input_url, dict(storage_options or {}))
     files = list_files(place)
-    kept, found = _columns(place, files[0], column, keep)
-    recipe = Recipe(
-        encoder, kind_of(column, found, parse_shape(shape)), batch, _matrix(projection), unit_norm
-    )
+    kept, column_type = _columns(place, files[0], column, keep)
+    raw_shape = row_shape(column, column_type, parse_shape(shape))
+    recipe = Recipe(encoder, raw_shape, batch, _read_projection(projection), unit_norm)
     if axes is not None:
         recipe = _with_axes(recipe, axes)
     if save_projection is not None:
         _save(recipe.projection, save_projection)
     pieces = _pieces(place, files)
-    said = recipe.provenance()
+    provenance = recipe.provenance()
     width = recipe.pipeline().width
-    task = _PieceEncoder(recipe, said, place, column, kept, output, output_options)
+    task = _PieceEncoder(recipe, provenance, place, column, kept, output, output_options)
     with storage_errors("write embeddings", output):
         make_empty_folder(output, output_options)
         for_each(task, pieces, progress or (lambda _: None))
     return EncodeResult(
         files=len(pieces),
         width=width,
-        encoder=said.name,
-        digest=said.digest,
-        rows_are_independent=said.rows_are_independent,
+        encoder=provenance.name,
+        digest=provenance.digest,
+        rows_are_independent=provenance.rows_are_independent,
         output=safe_url(output),
     )
 
@@ -166,7 +177,7 @@ def write_embeddings(
 def _columns(
     place: Place, file: FoundFile, column: str, keep: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], pa.DataType]:
-    """The columns to copy and the type of the raw one, from the first file's schema."""
+    """The columns to copy and the type of the raw column, from the schema of the first file."""
     fs, _ = place.resolve()
     schema = None
     try:
@@ -181,19 +192,22 @@ def _columns(
         if name not in names:
             raise DataError(f"{place.url}: no column {name!r}; it has {', '.join(names[:20])}")
     if column not in schema.names:
-        raise DataError(f"column {column!r} is the name of directories, not a column of the files")
+        raise DataError(
+            f"column {column!r} is a partition key in the names of directories: encode takes a "
+            "column of the files"
+        )
     kept = tuple(name for name in names if name != column) if keep is None else keep
     if COLUMN in kept:
         raise SpecError(
-            f"a column to keep is named {COLUMN!r}, as the embeddings will be: use --keep for "
-            "those you need"
+            f"a column to keep is named {COLUMN!r}, which is the name of the column of embeddings: "
+            "list the columns that you need with --keep"
         )
     return kept, schema.field(column).type
 
 
 @dataclass(frozen=True, repr=False)
 class _Piece(Opaque):
-    """Consecutive row groups of one file: what one task encodes, into one file."""
+    """Consecutive row groups of one file. A task encodes a piece into one output file."""
 
     index: int
     file: FoundFile
@@ -201,35 +215,36 @@ class _Piece(Opaque):
 
 
 def _pieces(place: Place, files: tuple[FoundFile, ...]) -> list[_Piece]:
-    """All row groups of all files, in order, in pieces of about `_ROWS_OF_A_PIECE` rows."""
+    """All row groups of all files, in order, in pieces of about `_PIECE_ROWS` rows."""
     fs, _ = place.resolve()
 
-    def sizes(file: FoundFile) -> list[int] | None:
+    def group_rows(file: FoundFile) -> list[int] | None:
         try:
             with opened(fs, file.path, 1, 0) as parquet:
                 metadata = parquet.metadata
                 return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        except Exception:  # Arrow's own words quote bytes of the file
+        except Exception:  # Arrow's message may quote bytes of the file
             return None
 
     pieces: list[_Piece] = []
-    for file, rows in zip(files, for_each_file(sizes, files), strict=True):
-        if rows is None:
+    for file, sizes in zip(files, for_each_file(group_rows, files), strict=True):
+        if sizes is None:
             raise DataError(f"cannot read {place.message_path(fs, file.path)}: is it Parquet?")
         groups: list[int] = []
-        held = 0
-        for group, count in enumerate(rows):
+        rows = 0
+        for group, size in enumerate(sizes):
             groups.append(group)
-            held += count
-            if held >= _ROWS_OF_A_PIECE:
+            rows += size
+            if rows >= _PIECE_ROWS:
                 pieces.append(_Piece(len(pieces), file, tuple(groups)))
-                groups, held = [], 0
-        if groups or not rows:
+                groups, rows = [], 0
+        if groups or not sizes:
             pieces.append(_Piece(len(pieces), file, tuple(groups)))
     return pieces
 
 
-def _matrix(path: str | None) -> bytes | None:
+def _read_projection(path: str | None) -> bytes | None:
+    """The bytes of a projection file, checked; None for no path."""
     from dpgmm_dist.encode.protocol import file_bytes
 
     if path is None:
@@ -243,22 +258,23 @@ def _save(projection: bytes | None, path: str) -> None:
     import fsspec
 
     if projection is None:
-        raise SpecError("--save-projection: there is none; give --project N")
+        raise SpecError("--save-projection: there is no projection to save; give --project N")
     with storage_errors("write the projection", path), fsspec.open(path, "wb") as file:
         file.write(projection)
 
 
 def _with_axes(recipe: Recipe, axes: int) -> Recipe:
-    found = principal_axes(recipe.pipeline().embed, recipe.shape, axes)
-    return Recipe(recipe.encoder, recipe.shape, recipe.batch, found.to_bytes(), recipe.unit_norm)
+    """The recipe with the principal axes of drawn shapes as its projection."""
+    projection = principal_axes(recipe.pipeline().embed, recipe.shape, axes)
+    return replace(recipe, projection=projection.to_bytes())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _PieceEncoder:
-    """Encodes one piece; travels to workers, so its repr shows no storage options."""
+    """Encodes one piece. It is sent to workers, so its repr shows no storage options."""
 
     recipe: Recipe
-    said: Provenance
+    provenance: Provenance
     place: Place
     column: str
     kept: tuple[str, ...]
@@ -274,7 +290,7 @@ class _PieceEncoder:
         except (DataError, SpecError):
             raise
         except Exception as error:
-            # Its words, or Arrow's, could quote rows.
+            # The message of the encoder or of Arrow could quote rows.
             name = self.place.message_path(fs, piece.file.path)
             problem = f"cannot encode {name} ({type(error).__name__})"
         if problem:
@@ -283,41 +299,43 @@ class _PieceEncoder:
 
     def _encode(self, fs: Any, piece: _Piece) -> None:
         pipeline = self.recipe.pipeline()
-        if self.recipe.digest() != self.said.digest:
+        if self.recipe.digest() != self.provenance.digest:
             raise DataError(
-                f"the encoder {pipeline.encoder.name} is another one on a worker: install the same "
-                "files everywhere"
+                f"a worker has another version of the encoder {pipeline.encoder.name}: install the "
+                "same files on all workers"
             )
         constants = dict(piece.file.constants)
         with opened(fs, piece.file.path, 1 + len(self.kept), 0) as parquet:
             schema = self._schema(parquet.schema_arrow, pipeline.width)
-            present = [n for n in (self.column, *self.kept) if n in parquet.schema_arrow.names]
+            names = parquet.schema_arrow.names
+            present = [name for name in (self.column, *self.kept) if name in names]
             with new_parquet(self.output, self.options, part_name(piece.index), schema) as write:
                 for batch in parquet.iter_batches(
-                    batch_size=_ROWS_OF_A_GROUP,
+                    batch_size=_GROUP_ROWS,
                     row_groups=list(piece.row_groups),
                     columns=present,
                     use_threads=False,
                 ):
-                    write(self._one(batch, schema, constants))
+                    write(self._encoded(batch, schema, constants))
 
-    def _schema(self, found: pa.Schema, width: int) -> pa.Schema:
+    def _schema(self, file_schema: pa.Schema, width: int) -> pa.Schema:
+        """The kept columns, partition keys as text, then the embeddings."""
         fields = [
-            found.field(name) if name in found.names else pa.field(name, pa.string())
+            file_schema.field(name) if name in file_schema.names else pa.field(name, pa.string())
             for name in self.kept
         ]
         fields.append(pa.field(COLUMN, pa.list_(pa.float32(), width)))
-        return pa.schema(fields, metadata={METADATA_KEY: json.dumps(self.said.to_dict())})
+        return pa.schema(fields, metadata={METADATA_KEY: json.dumps(self.provenance.to_dict())})
 
-    def _one(
+    def _encoded(
         self, batch: pa.RecordBatch, schema: pa.Schema, constants: Mapping[str, str | None]
     ) -> pa.RecordBatch:
-        rows, good = raw_batch(batch.column(self.column), self.recipe.shape)
-        made = embedding_column(self.recipe.pipeline().embed(rows), good)
+        rows, readable = raw_batch(batch.column(self.column), self.recipe.shape)
+        embeddings = embedding_column(self.recipe.pipeline().embed(rows), readable)
         columns = [
             batch.column(name)
             if name in batch.schema.names
             else pa.array([constants[name]] * batch.num_rows, pa.string())
             for name in self.kept
         ]
-        return pa.RecordBatch.from_arrays([*columns, made], schema=schema)
+        return pa.RecordBatch.from_arrays([*columns, embeddings], schema=schema)

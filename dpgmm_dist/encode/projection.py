@@ -1,8 +1,8 @@
-"""Public linear maps whose result for a row is a function of that row alone, to the bit.
+"""Public linear maps. The result for a row depends on that row alone, to the bit.
 
 A floating-point matrix product adds in an order that depends on the shape of the batch. Here each
-row is first brought to a grid of its own (a power of two below its largest entry) and the matrix
-to another, so that all sums are exact integers and no order matters.
+row is first rounded to a grid (multiples of a power of two relative to its largest entry), and the
+matrix to another grid. All sums are then exact integers, so their order does not matter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EXACT_BITS = 53
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Coordinates of (row - mean) along the columns of a matrix.
+    """A linear map of a row to the coordinates (row - mean) @ matrix.
 
     Parameters
     ----------
@@ -36,7 +36,13 @@ class Projection:
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Projection:
-        """Read an ``.npz`` with ``matrix`` and perhaps ``mean``; no pickles."""
+        """Read an ``.npz`` file with ``matrix`` and, optionally, ``mean``; no pickles are read.
+
+        Raises
+        ------
+        SpecError
+            When the bytes are not such a file. The message names it as ``where``.
+        """
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 matrix = np.asarray(arrays["matrix"], dtype=np.float64)
@@ -44,7 +50,8 @@ class Projection:
                 mean = np.asarray(arrays["mean"], np.float64) if has_mean else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise SpecError(
-                f"{where}: not a projection; save one with numpy.savez(path, matrix=..., mean=...)"
+                f"{where} is not a projection: save one with numpy.savez(path, matrix=..., "
+                "mean=...)"
             ) from None
         mean = np.zeros(len(matrix)) if mean is None and matrix.ndim else mean
         if (
@@ -53,50 +60,56 @@ class Projection:
             or mean.shape != matrix.shape[:1]
             or not (np.isfinite(matrix).all() and np.isfinite(mean).all() and matrix.size)
         ):
-            raise SpecError(f"{where}: matrix must be (d, p) and mean (d,), finite, not empty")
+            raise SpecError(f"{where}: matrix must be (d, p) and mean (d,), finite and not empty")
         return cls(matrix, mean)
 
     def to_bytes(self) -> bytes:
-        """As an ``.npz``."""
-        out = io.BytesIO()
-        np.savez(out, matrix=self.matrix, mean=self.mean)
-        return out.getvalue()
+        """The bytes of an ``.npz`` file that `from_bytes` reads."""
+        file = io.BytesIO()
+        np.savez(file, matrix=self.matrix, mean=self.mean)
+        return file.getvalue()
 
     def forward(self, rows: Floats) -> Floats:
-        """Coordinates (n, p) of rows (n, d)."""
+        """Coordinates (n, p) of rows (n, d); SpecError if the rows have another width."""
         if rows.shape[1] != len(self.mean):
             raise SpecError(
-                f"the projection maps vectors of {len(self.mean)} numbers, these have "
+                f"the projection maps vectors of {len(self.mean)} numbers, but the rows have "
                 f"{rows.shape[1]}"
             )
         return rowwise_product(rows - self.mean, self.matrix)
 
     def backward(self, coordinates: Floats) -> Floats:
-        """The vectors (n, d) nearest to the mean that have coordinates (n, p)."""
+        """The vectors (n, d) nearest to the mean that have the coordinates (n, p)."""
         if coordinates.shape[1] != self.matrix.shape[1]:
             raise SpecError(
-                f"the projection has {self.matrix.shape[1]} coordinates, these rows "
+                f"the projection has {self.matrix.shape[1]} coordinates, but the rows have "
                 f"{coordinates.shape[1]}"
             )
         return np.asarray(coordinates @ np.linalg.pinv(self.matrix) + self.mean)
 
 
 def rowwise_product(rows: Floats, matrix: Floats) -> Floats:
-    """``rows @ matrix`` (n, p), each row from itself alone, to about 2^-20 of its largest entry."""
+    """``rows @ matrix`` (n, p), where each result depends on its own row alone.
+
+    The error is about 2^-20 relative to the largest entry of the row. A row that is not finite
+    gives NaN.
+    """
     bits = _EXACT_BITS - math.ceil(math.log2(max(rows.shape[1], 1)))
-    left, right = bits // 2, bits - bits // 2
-    # Every partial sum is at most d 2^left 2^right <= 2^53.
-    with np.errstate(all="ignore"):  # rows that are not finite stay so
-        unit = _power_above(np.abs(rows).max(axis=1, initial=0.0), left)[:, None]
-        grid = np.rint(rows / unit)
-    scale = _power_above(np.abs(matrix).max(initial=0.0), right)
+    row_bits, matrix_bits = bits // 2, bits - bits // 2
+    # Every partial sum is at most d 2^row_bits 2^matrix_bits <= 2^53.
+    with np.errstate(all="ignore"):  # for rows that are not finite
+        row_step = _grid_step(np.abs(rows).max(axis=1, initial=0.0), row_bits)[:, None]
+        grid = np.rint(rows / row_step)
+    matrix_step = _grid_step(np.abs(matrix).max(initial=0.0), matrix_bits)
     finite = np.isfinite(grid).all(axis=1)
-    out = np.full((len(rows), matrix.shape[1]), np.nan)
-    out[finite] = (grid[finite] @ np.rint(matrix / scale)) * (unit[finite] * scale)
-    return out
+    product = np.full((len(rows), matrix.shape[1]), np.nan)
+    product[finite] = (grid[finite] @ np.rint(matrix / matrix_step)) * (
+        row_step[finite] * matrix_step
+    )
+    return product
 
 
-def _power_above(largest: Floats, bits: int) -> Floats:
-    """The power of two by which values up to ``largest`` become integers of at most ``bits``."""
+def _grid_step(largest: Floats, bits: int) -> Floats:
+    """The power of two in units of which values up to ``largest`` are integers of ``bits`` bits."""
     exponent = np.frexp(np.where(np.isfinite(largest) & (largest > 0), largest, 1.0))[1]
     return np.asarray(np.ldexp(1.0, exponent - bits))

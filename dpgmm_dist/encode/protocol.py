@@ -1,4 +1,4 @@
-"""What an encoder is, and how one is named on the command line."""
+"""What an encoder is, and how encoders in Python modules are found by name."""
 
 from __future__ import annotations
 
@@ -18,37 +18,45 @@ from dpgmm_dist.errors import SpecError
 Batch = NDArray[Any] | list[str]
 """Images (n, h, w, c) uint8, vectors (n, d) float64, or n texts."""
 Shape = tuple[int, ...]
-"""Of one image: (h, w, c); of one vector: (d,); () for text."""
+"""Shape of a row: (h, w, c) for an image, (d,) for a vector, () for text."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Maps a batch of raw rows to embeddings; always called with batches of one size."""
+    """Maps a batch of raw rows to embeddings. All batches have the same size."""
 
     name: str
-    """For the receipt, such as "scattering" or "onnx:minilm.onnx"; no path."""
+    """Name for the receipt, such as "scattering" or "onnx:minilm.onnx", without a path."""
     digest: str
     """SHA-256 (hex) of what defines the map: a model file, or the code's version and settings."""
 
     def __call__(self, batch: Batch) -> NDArray[Any]:
-        """Embeddings (n, d) of the n rows of a batch, floating point."""
+        """Embeddings (n, d), floating point, of the n rows of a batch."""
         ...
 
 
 def entry_point(module: str, name: str) -> Any:
-    """The encoder or decoder that ``module:name`` stands for."""
+    """The encoder or decoder that ``module:name`` names.
+
+    A class, or a function without arguments, is called to make it.
+
+    Raises
+    ------
+    SpecError
+        When there is no such module or name, or it is not an encoder or a function.
+    """
     found = imported(module, name)
     if inspect.isclass(found) or (callable(found) and not _takes_an_argument(found)):
         found = found()
     if isinstance(found, Encoder):
         return found
     if not callable(found):
-        raise SpecError(f"{module}:{name} is not a function, an encoder or a class of one")
+        raise SpecError(f"{module}:{name} is not a function, an encoder or a class of encoders")
     return Function(found, f"{module}:{name}", _source_digest(module, name))
 
 
 def imported(module: str, name: str) -> Any:
-    """What a module has under a name; SpecError when there is no such module or name."""
+    """The object ``name`` of a module; SpecError if there is no such module or name."""
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
@@ -63,18 +71,18 @@ def imported(module: str, name: str) -> Any:
 
 
 class Function:
-    """A plain function as an encoder; its digest is that of the file it is written in."""
+    """A plain function as an encoder. Its digest covers the file that defines it."""
 
     def __init__(self, function: Any, name: str, digest: str) -> None:
         self.function, self.name, self.digest = function, name, digest
 
     def __call__(self, batch: Batch) -> NDArray[Any]:
-        """Embeddings of a batch."""
+        """Embeddings (n, d) of a batch."""
         return np.asarray(self.function(batch))
 
 
 def sha256_of(*parts: str | bytes) -> str:
-    """Digest of some parts, each with its length, so that their borders count."""
+    """SHA-256 (hex) of several parts. The length of each part is hashed too."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -84,7 +92,7 @@ def sha256_of(*parts: str | bytes) -> str:
 
 @functools.lru_cache(maxsize=8)
 def file_bytes(path: str) -> bytes:
-    """The bytes of a model file at a path or URL."""
+    """The bytes of a model file at a path or URL; SpecError if it cannot be read."""
     import fsspec
 
     try:
@@ -95,7 +103,7 @@ def file_bytes(path: str) -> bytes:
 
 
 def base_name(path: str) -> str:
-    """The last part of a path: what a receipt may show of it."""
+    """The last part of a path, which is all that a receipt shows of it."""
     return path.rstrip("/").rpartition("/")[2]
 
 
@@ -113,7 +121,13 @@ def _source_digest(module: str, name: str) -> str:
 
 
 def parse_shape(text: str | None) -> Shape:
-    """(h, w, c) of ``HxW`` or ``HxWxC``; () for None."""
+    """The shape (h, w, c) that ``HxW`` or ``HxWxC`` gives; () for None.
+
+    Raises
+    ------
+    SpecError
+        When the text is not a shape, or has a number of channels other than 1 and 3.
+    """
     if text is None:
         return ()
     parts: Sequence[str] = text.lower().split("x")

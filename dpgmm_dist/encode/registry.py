@@ -9,10 +9,16 @@ from dpgmm_dist.errors import SpecError
 
 
 def find_encoder(text: str, shape: Shape) -> Encoder:
-    """The encoder that a text names, for raw rows of a shape.
+    """The encoder with the given name, for raw rows of a shape.
 
-    ``pixels``, ``scattering``, ``onnx:PATH``, ``projection:PATH`` or ``MODULE:NAME``, where NAME
-    is a function of a batch, an `Encoder`, or a class or function without arguments that makes one.
+    Parameters
+    ----------
+    text
+        ``pixels``, ``scattering``, ``onnx:PATH``, ``projection:PATH`` or ``MODULE:NAME``. NAME is
+        a function of a batch, an `Encoder`, or a class or function without arguments that makes
+        one.
+    shape
+        Shape of a raw row.
 
     Raises
     ------
@@ -29,8 +35,8 @@ def find_encoder(text: str, shape: Shape) -> Encoder:
     if kind == "projection" and rest:
         return ProjectionEncoder(rest)
     if colon and kind and rest:
-        found: Encoder = entry_point(kind, rest)
-        return found
+        encoder: Encoder = entry_point(kind, rest)
+        return encoder
     raise SpecError(
         f"--encoder {text}: use pixels, scattering, onnx:PATH, projection:PATH or MODULE:NAME"
     )

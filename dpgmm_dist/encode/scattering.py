@@ -1,8 +1,9 @@
-"""Wavelet scattering of images: features with no weights, so nothing in them is learnt from data.
+"""Wavelet scattering of images. The features have no weights, so they are not learnt from data.
 
-Two orders of Morlet wavelets at two scales and eight angles (Mallat 2012; Bruna and Mallat 2013):
-the image, moduli of its wavelet transform and moduli of theirs, each averaged over 4 x 4 pixels.
-Every image is transformed alone, so that its features depend on nothing else.
+Scattering of two orders with Morlet wavelets at two scales and eight angles (Mallat 2012; Bruna
+and Mallat 2013). The features are local averages, over 4 x 4 pixels, of the image, of the moduli
+of its wavelet transform, and of the moduli of the wavelet transform of those. Every image is
+transformed alone, so its features depend on nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Complex = NDArray[np.complex64]
 SCALES = 2
 ANGLES = 8
 STEP = 2**SCALES
-"""Pixels that one output position averages over, along each side."""
+"""Pixels that an output position averages over, in each direction."""
 CHANNELS = 1 + SCALES * ANGLES + ANGLES * ANGLES
 _GROUP = 3
 _VARIANCE_FLOOR = 1e-5
@@ -79,7 +80,8 @@ class Scattering:
         padded = np.pad(image.astype(np.float32), STEP, mode=mode)  # type: ignore[call-overload]
         spectrum = fft.fft2(padded)
         spectra = fft.fft2(_modulus(fft.ifft2(spectrum * self._wavelets)))
-        # The second scale's wavelets leave nothing above half the sampling rate.
+        # Wavelets of the second scale leave no frequencies above a quarter of the sampling rate,
+        # so every second pixel is enough.
         folded = _fold(spectra[0][:, None] * self._wavelets[1], 2)
         second = fft.fft2(_modulus(fft.ifft2(folded)))
         small = self._average_at_half
@@ -100,14 +102,14 @@ class Scattering:
 
     @cached_property
     def _average_at_half(self) -> Floats:
-        """The averaging window on the grid of every second pixel: its low frequencies."""
+        """Fourier transform of the averaging window on the grid of every second pixel."""
         h, w = self._padded
-        rows, columns = _low(h), _low(w)
+        rows, columns = _low_frequencies(h), _low_frequencies(w)
         return np.asarray(self._average[np.ix_(rows, columns)])
 
 
-def _low(size: int) -> NDArray[np.int64]:
-    """Indices of the frequencies that a grid of half the size has."""
+def _low_frequencies(size: int) -> NDArray[np.int64]:
+    """Indices of the frequencies that a grid of half the size has too."""
     return np.asarray(np.rint(np.fft.fftfreq(size // 2) * (size // 2)).astype(np.int64) % size)
 
 
@@ -115,19 +117,19 @@ def _fold(spectra: Complex, factor: int) -> Complex:
     """Spectra (..., h, w) of the maps at every ``factor``-th position."""
     *lead, h, w = spectra.shape
     blocks = spectra.reshape(*lead, factor, h // factor, w)
-    tall = sum(blocks[..., i, :, :] for i in range(factor))
-    halves = np.asarray(tall).reshape(*lead, h // factor, factor, w // factor)
-    folded = sum(halves[..., i, :] for i in range(factor))
+    rows = sum(blocks[..., i, :, :] for i in range(factor))
+    blocks = np.asarray(rows).reshape(*lead, h // factor, factor, w // factor)
+    folded = sum(blocks[..., i, :] for i in range(factor))
     return np.asarray(folded * np.float32(1 / factor**2))
 
 
 def _modulus(values: Complex) -> Floats:
-    """Absolute values; numpy's own guards against overflow, at four times the cost."""
+    """Absolute values. np.abs also guards against overflow, at four times the cost."""
     return np.asarray(np.sqrt(values.real**2 + values.imag**2))
 
 
 def _morlet(size: tuple[int, int], scale: int, angle: float) -> NDArray[np.complex128]:
-    """Fourier transform of a wavelet: a wave in a Gaussian window, less its mean."""
+    """Fourier transform of a Morlet wavelet: a wave in a Gaussian window, with mean zero."""
     sigma, frequency = _SIGMA * 2**scale, _FREQUENCY / 2**scale
     wave = _gabor(size, sigma, angle, frequency, _SLANT)
     window = _gabor(size, sigma, angle, 0.0, _SLANT)
@@ -138,13 +140,13 @@ def _morlet(size: tuple[int, int], scale: int, angle: float) -> NDArray[np.compl
 def _gabor(
     size: tuple[int, int], sigma: float, angle: float, frequency: float, slant: float
 ) -> NDArray[np.complex128]:
-    """A complex wave along ``angle`` under a Gaussian window, wrapped around the grid."""
+    """A complex wave along ``angle`` in a Gaussian window, wrapped around the grid."""
     total = np.zeros(size, dtype=np.complex128)
     cosine, sine = np.cos(angle), np.sin(angle)
-    for up in range(-2, 3):
-        for right in range(-2, 3):
-            x = np.arange(size[0])[:, None] + up * size[0]
-            y = np.arange(size[1])[None, :] + right * size[1]
+    for i in range(-2, 3):
+        for j in range(-2, 3):
+            x = np.arange(size[0])[:, None] + i * size[0]
+            y = np.arange(size[1])[None, :] + j * size[1]
             along, across = cosine * x + sine * y, -sine * x + cosine * y
             window = np.exp(-(along**2 + (slant * across) ** 2) / (2 * sigma**2))
             total += window * np.exp(1j * frequency * along)

@@ -1,4 +1,4 @@
-"""Where passes run: local threads or a Dask cluster; batching, tree reduction, progress."""
+"""Where passes run: threads of this process or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def open_engine(
     scheduler_file: str | None = None,
     cluster: ClusterConfig | None = None,
 ) -> Iterator[Engine]:
-    """The engine asked for: threads in this process, local processes, or any Dask cluster.
+    """Open an engine: threads of this process, local processes, or any Dask cluster.
 
-    What is given by the first three comes before ``cluster``.
+    The first three arguments take precedence over ``cluster``. At most one of them may be given.
 
     Parameters
     ----------
     workers : start this many single-threaded worker processes on this machine
     scheduler : address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``
     scheduler_file : path of a Dask scheduler file
-    cluster : which cluster to start or join
+    cluster : which cluster to start or connect to; threads of this process by default
 
     Raises
     ------
     SpecError
-        When more than one is given or the number of workers is not positive.
+        If more than one of the first three is given, or the number of workers is not positive.
     ClusterError
-        When the cluster cannot be reached or its workers have another version.
+        If the cluster cannot be reached, or its workers have another version.
     """
     given = [value for value in (workers, scheduler, scheduler_file) if value is not None]
     if len(given) > 1:
@@ -59,16 +59,16 @@ def open_engine(
 
 
 def engine_in_use() -> Engine | None:
-    """The cluster of Dask's current client in this process, if there is one.
+    """Return the cluster of Dask's current client in this process; None if there is no client.
 
     Raises
     ------
     ClusterError
-        When its workers have another version, or do not answer.
+        If its workers have another version, or do not answer.
     """
     import sys
 
-    if "distributed" not in sys.modules:  # then nobody has made a client
+    if "distributed" not in sys.modules:  # then there is no client
         return None
     from dpgmm_dist.engine.cluster import current_cluster
 

@@ -1,4 +1,4 @@
-"""What every engine offers."""
+"""The interface of every engine."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ class Engine(Protocol):
     ) -> ExactStatistic:
         """Sum :func:`dpgmm_dist.passes.run.run_unit` over ``units``.
 
-        ``report`` is called with the fraction of units done. Raises DataError for unreadable
-        input and ClusterError for failed workers.
+        ``report`` is called with the fraction of units done, from 0 to 1.
+
+        Raises
+        ------
+        DataError
+            If the input cannot be read.
+        ClusterError
+            If workers fail.
         """
         ...
 
     def limits(self) -> Sequence[tuple[int, int]]:
-        """(bytes of memory, threads) of each kind of worker; 0 bytes where nothing is known."""
+        """(bytes of memory, threads) of each kind of worker; 0 bytes where it is unknown."""
         ...
 
     def gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """``function`` of each item, in order, on the workers."""
+        """Call ``function`` with each item on the workers; return the results in order."""
         ...

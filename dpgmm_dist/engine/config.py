@@ -1,4 +1,4 @@
-"""Where passes run, as the engines take it: small, frozen, and without a specification."""
+"""The configuration of engines: small, frozen, and independent of a specification."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """Files in PEM that this client shows, and by which it checks the scheduler."""
+    """PEM files: the certificate and key of this client, and the authority of the scheduler's."""
 
     ca_file: str
     cert: str
@@ -18,18 +18,19 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Which cluster is started or joined.
+    """Which cluster is started or connected to.
 
     Attributes
     ----------
-    kind : "threads" of this process, "local" processes, a running "scheduler", or a cluster that
-        the job starts: "slurm", "kubernetes", or the processes of one "mpi" run.
+    kind : "threads" (of this process), "local" (processes on this machine), "scheduler" (one that
+        is running), or a cluster that the job starts: "slurm", "kubernetes", or "mpi" (the
+        processes of one MPI run).
     workers : number of workers to start
     threads : threads of each worker, or of this process
     memory : memory of each worker, such as ``4GB``
-    address, scheduler_file : the running scheduler
+    address, scheduler_file : where the running scheduler is
     tls : certificates for a scheduler at ``tls://...``
-    options : options of Dask's own class for this kind of cluster
+    options : options of Dask's class for this kind of cluster
     """
 
     kind: str = "threads"

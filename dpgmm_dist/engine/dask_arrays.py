@@ -1,8 +1,8 @@
-"""A pass over a dask array: one task more for each plan unit, behind the array's own graph.
+"""A pass over a dask array: one task for each plan unit is added to the array's own graph.
 
-Chunks are computed where Dask puts them and read there; sums alone leave the workers. On a
-cluster, arrays that a graph holds (``dask.array.from_array`` of rows in memory) are first sent
-from the driver to the workers, so that no row is in the graph, which the scheduler keeps.
+Chunks are computed and read where Dask puts them, and only sums leave the workers. The scheduler
+keeps the graph. So on a cluster, arrays that the graph holds (``dask.array.from_array`` of rows in
+memory) are first sent from the driver to the workers, and no row is in the graph.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ from dpgmm_dist.privacy.exact import ExactStatistic
 _FAN_IN = 8
 _DIGEST_BITS = 256
 _INLINE_BYTES = 1 << 16
-"""A graph may have arguments of this size in it: parameters, not rows."""
+"""Arguments in a graph up to this size count as parameters; larger ones may be rows."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Summed(Opaque):
-    """PRIVATE. The sums over some plan units, and a digest of the rows that were read."""
+    """PRIVATE. The sums over some plan units, and a digest of the rows that were read for them."""
 
     statistic: ExactStatistic
     digest: int
 
     def merge(self, other: Summed) -> Summed:
-        """Both together; associative and commutative."""
+        """Add both sums and both digests; associative and commutative."""
         digest = (self.digest + other.digest) % (1 << _DIGEST_BITS)
         return Summed(self.statistic.merge(other.statistic), digest)
 
 
 def add_chunks(context: PassContext, unit: PlanUnit, chunks: Sequence[Any]) -> Summed:
-    """Exact sums over the computed chunks of one plan unit."""
+    """Return the exact sums over the computed chunks of one plan unit."""
     source = context.source
     if not isinstance(source, ChunkSource):
-        raise TypeError("chunks are read by a source of their own")
+        raise TypeError("chunks are read by a ChunkSource")
     reading = ChunkSource(source.width, source.labels, chunks)
     total = run_unit(replace(context, source=reading), unit)
     return Summed(total, guarded(f"unit {unit.index}", lambda: reading.digest(unit)))
 
 
 def merge(first: Summed, *others: Summed) -> Summed:
-    """Add up partial sums."""
+    """Merge any number of partial sums."""
     for other in others:
         first = first.merge(other)
     return first
 
 
 def require_array_source(context: PassContext) -> DaskArraySource:
-    """The lazy array that a pass is over."""
+    """Return the source of a pass; TypeError if it is not a dask array."""
     if not isinstance(context.source, DaskArraySource):
         raise TypeError("this pass is not over a dask array")
     return context.source
 
 
 def leaves(context: PassContext, units: Sequence[PlanUnit], arrays: Sequence[Any]) -> list[Any]:
-    """A lazy :class:`Summed` for each plan unit, of ``arrays``: features and, if any, labels."""
+    """A lazy :class:`Summed` for each plan unit. ``arrays`` are features and, if any, labels."""
     lazy = _dask()
-    # Optimised together: what computes both is computed once.
+    # Optimised together, so that tasks on which both depend run once.
     x, *labels = lazy.optimize(*arrays)
     features = x.to_delayed(optimize_graph=False)
     y = labels[0].to_delayed(optimize_graph=False) if labels else None
@@ -84,14 +84,14 @@ def leaves(context: PassContext, units: Sequence[PlanUnit], arrays: Sequence[Any
 
 
 def arrays_of(source: DaskArraySource) -> list[Any]:
-    """Features and, if any, labels."""
+    """The features of a source and, if it has any, its labels."""
     return [source.X] if source.y is None else [source.X, source.y]
 
 
 def run_on_threads(
     context: PassContext, units: Sequence[PlanUnit], threads: int, report: Fraction
 ) -> ExactStatistic:
-    """Sum over ``units`` on Dask's threaded scheduler."""
+    """Return the sum over ``units``, computed on Dask's threaded scheduler."""
     lazy = _dask()
     nodes = leaves(context, units, arrays_of(require_array_source(context)))
     keys = {node.key for node in nodes}
@@ -100,15 +100,15 @@ def run_on_threads(
         nodes = [together(*nodes[i : i + _FAN_IN]) for i in range(0, len(nodes), _FAN_IN)]
     done = 0
 
-    def told(key: Any, *_: Any) -> None:
+    def count(key: Any, *_: Any) -> None:
         nonlocal done
         if key in keys:
             done += 1
             report(done / len(units))
 
     def compute() -> Summed:
-        with lazy.callbacks.Callback(posttask=told):
-            # Fusing tasks would hide which of them are done.
+        with lazy.callbacks.Callback(posttask=count):
+            # Optimisation would fuse tasks, which hides which of them are done.
             total: Summed = nodes[0].compute(
                 scheduler="threads", num_workers=threads, optimize_graph=False
             )
@@ -118,56 +118,56 @@ def run_on_threads(
 
 
 def noted(context: PassContext, total: Summed) -> ExactStatistic:
-    """The sums of a pass; what it read is remembered, to be compared with the next pass."""
+    """Return the sums of a pass, and keep its digest for comparison with the next pass."""
     require_array_source(context).note(total.digest.to_bytes(_DIGEST_BITS // 8, "big"))
     return total.statistic
 
 
 def computed(work: Callable[[], Summed]) -> Summed:
-    """The result of ``work``; whatever the array's own tasks raise becomes a DataError."""
+    """Return the result of ``work``; exceptions of the array's own tasks become DataError."""
     try:
         return work()
     except DpgmmError:
         raise
-    except Exception as error:  # of the array's own tasks, or of the cluster
+    except Exception as error:  # from the array's own tasks, or from the cluster
         failure = failure_of(error)
     raise failure
 
 
 def failure_of(error: Exception) -> DpgmmError:
-    """What to say of an exception, without its message: that could quote rows."""
+    """Describe an exception without its message, which could quote rows."""
     kind = type(error)
     of_cluster = kind.__module__.partition(".")[0] in ("distributed", "concurrent", "asyncio")
     if of_cluster or isinstance(error, NoWorkerError):
         return cluster_failure("while the dask array was computed", error)
     return DataError(
-        f"the dask array cannot be computed ({kind.__name__}): see whether X.compute() works where "
-        "its errors may be seen"
+        f"the dask array cannot be computed ({kind.__name__}): try X.compute() where its errors "
+        "may be seen"
     )
 
 
 def scattered(client: Any, array: Any) -> Any:
-    """An equal array whose graph holds no rows: arrays in it go straight to the workers.
+    """Return an equal array whose graph holds no rows: arrays in it are sent to the workers.
 
     Raises
     ------
     DataError
-        If there are rows in the graph that cannot be taken out.
+        If the graph holds rows that cannot be removed from it.
     """
     import numpy as np
 
     graph = dict(array.__dask_graph__())
-    held = {key: node for key, node in graph.items() if isinstance(_constant(node), np.ndarray)}
+    arrays = {key: node for key, node in graph.items() if isinstance(_constant(node), np.ndarray)}
     if any(_inline_bytes(node) > _INLINE_BYTES for node in graph.values()):
         raise DataError(
             "the graph of the dask array holds large arguments, which would be sent through the "
-            "scheduler: read rows inside of tasks, or X.persist() it"
+            "scheduler: read rows inside tasks, or call X.persist()"
         )
-    if not held:
+    if not arrays:
         return array
-    values = [_constant(node) for node in held.values()]
+    values = [_constant(node) for node in arrays.values()]
     futures = client.scatter(values, direct=True, hash=False)
-    graph.update(zip(held, futures, strict=True))
+    graph.update(zip(arrays, futures, strict=True))
     name = array.name
     plain = _dask().highlevelgraph.HighLevelGraph.from_collections(name, graph)
     return _dask().array.Array(plain, name, array.chunks, meta=array._meta, dtype=array.dtype)
@@ -180,7 +180,7 @@ def _constant(node: Any) -> Any:
 
 
 def _inline_bytes(node: Any) -> int:
-    """Size of the largest argument of a task that is no other task's result."""
+    """Bytes of the largest argument of a task that is not the result of another task."""
     from dask._task_spec import DataNode, GraphNode
     from dask.sizeof import sizeof
 
@@ -188,19 +188,19 @@ def _inline_bytes(node: Any) -> int:
         return 0
     arguments = [*getattr(node, "args", ()), *(getattr(node, "kwargs", None) or {}).values()]
     sizes = [
-        _inline_bytes(one) if isinstance(one, GraphNode) else sizeof(_constant(one))
-        for one in arguments
+        _inline_bytes(argument) if isinstance(argument, GraphNode) else sizeof(_constant(argument))
+        for argument in arguments
     ]
     return max(sizes, default=0)
 
 
 def _chunks_of(unit: PlanUnit) -> list[int]:
-    found: list[int] = []
+    indices: list[int] = []
     for piece in unit.pieces:
         if not isinstance(piece, ChunkRange):
             raise TypeError("this unit was planned by another source")
-        found += range(piece.start, piece.stop)
-    return found
+        indices += range(piece.start, piece.stop)
+    return indices
 
 
 def _same(context: PassContext) -> PassContext:

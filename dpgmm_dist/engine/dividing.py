@@ -1,4 +1,4 @@
-"""Dividing plan units, so that few large ones still keep every thread busy."""
+"""Division of plan units, so that a few large ones still keep every thread busy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Piece = FilePiece | RowRange | ChunkRange
 
 
 def divided(units: Sequence[PlanUnit], wanted: int) -> list[PlanUnit]:
-    """The same rows in about ``wanted`` units or more, as far as row groups and rows allow."""
+    """The same rows in about ``wanted`` units or more, as far as row groups and chunks allow."""
     if len(units) >= wanted:
         return list(units)
     count = -(-wanted // len(units))
@@ -21,7 +21,7 @@ def divided(units: Sequence[PlanUnit], wanted: int) -> list[PlanUnit]:
 
 
 def _divided(unit: PlanUnit, count: int) -> list[PlanUnit]:
-    """A unit in at most ``count`` runs of its smallest pieces."""
+    """Divide a unit into at most ``count`` runs of its smallest pieces."""
     atoms = [atom for piece in unit.pieces for atom in _atoms(piece, count)]
     size = -(-len(atoms) // count)
     runs = [atoms[start : start + size] for start in range(0, len(atoms), size)]
@@ -39,7 +39,7 @@ def _atoms(piece: Piece, count: int) -> list[Piece]:
 
 
 def _joined(run: Sequence[Piece]) -> tuple[Piece, ...]:
-    """Row groups of one file as one piece: each piece opens its file anew."""
+    """Join the row groups of one file to one piece, because each piece opens its file again."""
     pieces: list[Piece] = []
     for whole, same in groupby(run, lambda atom: _without_groups(atom)):
         if isinstance(whole, FilePiece):

@@ -1,4 +1,4 @@
-"""Threads in this process: no cluster to start, BLAS held to one thread each."""
+"""Threads in this process, without a cluster; BLAS runs on one thread in each of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dpgmm_dist.passes.run import PassContext, PassRun
 from dpgmm_dist.privacy.exact import ExactStatistic
 
 _UNITS_PER_THREAD = 4
-"""Fewer units than this are divided, so that no thread waits long for the last one."""
+"""Units wanted per thread. Fewer are divided, so that no thread waits long for the last one."""
 
 
 class LocalEngine:
@@ -30,8 +30,8 @@ class LocalEngine:
     Parameters
     ----------
     threads : number of threads; by default one for each core this process may use
-    cache_bytes : memory for rows kept between passes over the same source, which then are not
-        read again; a quarter of the machine's by default, 0 for none
+    cache_bytes : memory for rows that are kept between passes over the same source and not read
+        again; by default a quarter of the machine's memory, 0 for none
     """
 
     name = "threads"
@@ -46,7 +46,7 @@ class LocalEngine:
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> ExactStatistic:
-        """Sum over ``units``; which thread takes which, and when, does not matter to the bit."""
+        """Return the sum over ``units``; every order of threads gives the same bits."""
         units = divided(units, self.threads * _UNITS_PER_THREAD)
         if isinstance(context.source, DaskArraySource):
             with threadpool_limits(1, "blas"):
@@ -61,7 +61,7 @@ class LocalEngine:
                 sums = [pool.submit(work.run) for _ in range(threads)]
                 done = 0
                 while threads:
-                    if work.done.get():
+                    if work.events.get():
                         done += 1
                         report(done / len(units))
                     else:
@@ -71,26 +71,26 @@ class LocalEngine:
                 work.stop.set()
         if work.failure is not None:
             raise work.failure
-        total, *others = [one.result() for one in sums]
+        total, *others = [future.result() for future in sums]
         for other in others:
             total = total.merge(other)
         return total
 
     def limits(self) -> Sequence[tuple[int, int]]:
-        """The memory that this process may use, and its threads."""
+        """(bytes of memory that this process may use, number of threads)."""
         return [(memory_bytes(), self.threads)]
 
     def gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """``function`` of each item, in order, on this process's threads."""
+        """Call ``function`` with each item on the threads; return the results in order."""
         with ThreadPoolExecutor(self.threads) as pool:
             return list(pool.map(function, items))
 
     def forget(self) -> None:
-        """Drop the rows kept between passes: what is in memory may change from now on."""
+        """Drop the rows kept between passes. The source may change afterwards."""
         self._cached, self._cache = (None, None), None
 
     def _cache_for(self, context: PassContext) -> LatticeCache | None:
-        """The rows kept from earlier passes, if they were over the same source."""
+        """The cache of earlier passes if they were over the same source, else a new one."""
         if self._cached != (context.source, context.features):
             self._cached = (context.source, context.features)
             self._cache = LatticeCache(self.cache_bytes) if self.cache_bytes else None
@@ -108,24 +108,24 @@ class _Work:
         self._waiting = waiting
         self.stop = threading.Event()
         self.failure: Exception | None = None
-        self.done: SimpleQueue[bool] = SimpleQueue()
-        """True for each unit, False for each thread."""
+        self.events: SimpleQueue[bool] = SimpleQueue()
+        """True when a unit is done, False when a thread ends."""
 
     def run(self) -> ExactStatistic:
-        """Take units until there are none; the sum over those taken."""
+        """Take units until none is left, and return the sum over those taken."""
         try:
-            one = PassRun(self._context, self._cache)
+            run = PassRun(self._context, self._cache)
             while (unit := self._next()) is not None:
-                one.add(unit, self.stop.is_set)
-                self.done.put(True)
-            return one.finish()
+                run.add(unit, self.stop.is_set)
+                self.events.put(True)
+            return run.finish()
         except Exception as error:
-            if not self.stop.is_set():  # else it only says that it stopped
+            if not self.stop.is_set():  # otherwise the error only reports the stop
                 self.failure = error
                 self.stop.set()
             raise
         finally:
-            self.done.put(False)
+            self.events.put(False)
 
     def _next(self) -> PlanUnit | None:
         try:

@@ -1,6 +1,7 @@
-"""What a pass needs of a worker's memory, compared with what there is before the first pass.
+"""How much memory a pass needs on a worker, checked before the first pass.
 
-Upper figures, from public numbers and the sizes in footers; jobs/benchmarks/scale.py measures them.
+The figures are upper bounds from public numbers and the sizes in footers. jobs/benchmarks/scale.py
+measures the real use.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ from dpgmm_dist.model.affordable import sizes
 from dpgmm_dist.model.problem import Problem
 
 _PROCESS = 250 << 20
-"""Python with numpy, pyarrow and Dask, before any row."""
+"""Bytes of a process with numpy, pyarrow and Dask, before any row is read."""
 _BLOCKS = 6 * (32 << 20)
-"""A block of rows, as read, on the lattice, and in the coordinates of its cells."""
+"""Bytes of a block of rows: as read, on the lattice, and in the coordinates of its cells."""
 _AT_ONCE = 256 << 20
-"""The most that is read of a unit at once."""
+"""The most bytes of a unit that are read at once."""
 _RESULTS = 12
-"""Statistics that a worker holds at once: of finished tasks, and those being merged."""
+"""Statistics that a worker holds at once: those of finished tasks, and those being merged."""
 _LIMBS = 16
 """Bytes of an exact integer."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes, at most."""
+    """Upper bounds on memory, in bytes."""
 
     process: int
-    """Of a worker, whatever its number of threads."""
+    """For a worker, whatever its number of threads."""
     task: int
-    """Of each task that runs in it."""
+    """For each task that runs in the worker."""
     statistic: int
-    """Of one exact statistic: what each task returns, and all that the driver receives."""
+    """For one exact statistic, which is what a task returns and what the driver receives."""
 
     def worker(self, threads: int) -> int:
-        """Bytes of a worker with so many threads."""
+        """Bytes that a worker with this number of threads needs."""
         return self.process + threads * self.task + _RESULTS * self.statistic
 
 
@@ -55,7 +56,7 @@ def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
 
 
 def require_memory(engine: Engine, plan: MemoryPlan) -> None:
-    """Refuse a cluster whose smallest worker is too small for the largest pass.
+    """Refuse an engine with a worker that is too small for the largest pass.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Independent tasks on any engine: files to be written, each by whoever is free.
+"""Independent tasks on any engine, which write files.
 
-For work that reads nothing private (sampling, decoding) or that makes private rows of private
-rows (encoding). What passes need, sums that merge, is in the engines themselves.
+For work that reads nothing private (sampling, decoding) or that makes private rows from private
+rows (encoding, privacy units). The passes need sums that merge; the engines have these.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ _WAVE_PER_THREAD = 4
 
 
 def for_each_on(engine: Engine) -> ForEach:
-    """How ``engine`` calls a function with many items; a task may be run again elsewhere.
+    """Return a function that calls another one with many items, each as a task of ``engine``.
 
-    The first failure ends it: a DpgmmError as it is, anything else on a cluster as ClusterError
-    without its cause, which could quote arguments.
+    A task may run again on another worker. The first failure ends the call. A DpgmmError is raised
+    as it is. On a cluster anything else becomes a ClusterError without a cause, which could quote
+    arguments.
     """
     from dpgmm_dist.engine.cluster import DaskEngine
     from dpgmm_dist.engine.local import LocalEngine
@@ -39,7 +40,7 @@ def _on_threads(
     threads: int, function: Callable[[Any], int], items: Sequence[Any], report: Report
 ) -> None:
     with ThreadPoolExecutor(threads) as pool:
-        # Not all at once: after a failure the others are never begun.
+        # Tasks are submitted as threads become free: after a failure no other begins.
         waiting = iter(items)
         running: set[Future[int]] = set()
         done = 0
@@ -50,8 +51,8 @@ def _on_threads(
                 if not running:
                     return
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for one in finished:
-                    one.result()
+                for future in finished:
+                    future.result()
                     done += 1
                     report(done / len(items))
         finally:
@@ -65,7 +66,7 @@ def _on_cluster(
     client: Any, function: Callable[[Any], int], items: Sequence[Any], report: Report
 ) -> None:
     try:
-        # A task, not scattered data: if the worker that holds it dies, it is made again.
+        # A task and not scattered data: if its worker dies, another one runs it again.
         shared = client.submit(_same, function, pure=False, retries=_RETRIES)
         size = max(1, sum(client.nthreads().values())) * _WAVE_PER_THREAD
         for start in range(0, len(items), size):

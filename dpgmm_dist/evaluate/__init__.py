@@ -1,4 +1,4 @@
-"""TRUSTED side: needs the data; every output is marked NOT PRIVATE."""
+"""TRUSTED side: measures a release against real rows. Every output is marked NOT PRIVATE."""
 
 from dpgmm_dist.evaluate.evaluation import Evaluation, evaluate
 

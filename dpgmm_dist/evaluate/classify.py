@@ -1,7 +1,8 @@
-"""How much a classifier learns from some rows, measured on others. TRUSTED side: NOT PRIVATE.
+"""Accuracy of classifiers on test rows. TRUSTED side: NOT PRIVATE.
 
-Trained on synthetic rows and tested on real ones this says how useful a release is; trained on
-real rows it says how much there was to learn. Accuracy on real test rows is a private fact.
+The accuracy of a classifier that is trained on synthetic rows and tested on real ones measures how
+useful a release is. Training on real rows gives the accuracy to compare it with. Accuracy on real
+test rows is a private fact.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dpgmm_dist.errors import SpecError
 BATCH = 256
 _RATES = (1e-3, 1e-4)
 _LAST = 0.3
-"""Share of the epochs, the last, at the lower rate: it averages out what single batches did."""
+"""Share of the epochs, at the end, with the lower rate, which averages over batches."""
 Kind = Literal["network", "logistic", "lda"]
 KINDS: tuple[Kind, ...] = ("network", "logistic", "lda")
 
@@ -30,40 +31,41 @@ def classifier_accuracy(
     epochs: int = 20,
     seed: int = 0,
 ) -> float:
-    """Share of test rows that a two-layer network trained on the training rows gets right.
+    """Share of test rows whose label a two-layer network predicts correctly.
 
-    Features are standardised by the training rows' own mean and one common scale; the network
-    (``hidden`` rectified units, batches of 256, Adam, at a tenth of the rate in the last third
-    of the epochs) trains for a fixed number of epochs, so that nothing is tuned on test rows.
+    The features are centred by the mean of the training rows and divided by one common scale. The
+    network has ``hidden`` rectified units and is trained with Adam on batches of 256 rows; the
+    last 30% of the epochs have a tenth of the learning rate. The number of epochs is fixed, so
+    nothing is tuned on the test rows.
 
     Parameters
     ----------
     train_X, test_X
-        (n, d) and (m, d), numbers.
+        Features of the training rows (n, d) and of the test rows (m, d).
     train_y, test_y
-        (n,) and (m,), labels of one kind, int or str.
+        Their labels (n,) and (m,), all int or all str.
     hidden
         Units of the hidden layer.
     epochs
         Passes over the training rows.
     seed
-        Of the initial weights and the order of rows.
+        Seed of the initial weights and of the order of rows.
 
     Returns
     -------
     float
-        From 0 to 1. NOT PRIVATE when either set of rows is real.
+        From 0 to 1. NOT PRIVATE if either set of rows is real.
 
     Raises
     ------
     SpecError
-        When scikit-learn is not installed, or shapes do not fit.
+        When scikit-learn is not installed, or the shapes do not agree.
     """
-    tests, truth = _checked("test", test_X, test_y)
-    guess = predicted_labels(
-        "network", train_X, train_y, tests, hidden=hidden, epochs=epochs, seed=seed
+    test_features, test_labels = _checked("test", test_X, test_y)
+    predicted = predicted_labels(
+        "network", train_X, train_y, test_features, hidden=hidden, epochs=epochs, seed=seed
     )
-    return float(np.mean(guess == truth))
+    return float(np.mean(predicted == test_labels))
 
 
 def predicted_labels(
@@ -76,44 +78,60 @@ def predicted_labels(
     epochs: int = 20,
     seed: int = 0,
 ) -> NDArray[Any]:
-    """Labels (m,) that a classifier trained on the training rows gives the test rows (m, d).
+    """Labels (m,) that a classifier predicts for the test rows (m, d). NOT PRIVATE on real rows.
 
-    "network" is that of `classifier_accuracy`; "logistic" (multinomial, L2 penalty 1) and "lda"
-    (linear discriminant with Ledoit-Wolf shrinkage) are linear. NOT PRIVATE when rows are real.
+    Parameters
+    ----------
+    kind
+        "network" is the network of `classifier_accuracy`. "logistic" is multinomial logistic
+        regression with an L2 penalty of 1. "lda" is the linear discriminant with Ledoit-Wolf
+        shrinkage.
+    train_X, train_y, test_X
+        Features (n, d) and labels (n,) of the training rows, and features (m, d) of the test rows.
+    hidden, epochs, seed
+        Of the network, as in `classifier_accuracy`.
+
+    Raises
+    ------
+    SpecError
+        When scikit-learn is not installed, or the shapes do not agree.
     """
     features, labels = _checked("train", train_X, train_y)
-    tests = np.asarray(test_X, dtype=np.float32)
-    if tests.ndim != 2 or tests.shape[1] != features.shape[1]:
+    test_features = np.asarray(test_X, dtype=np.float32)
+    if test_features.ndim != 2 or test_features.shape[1] != features.shape[1]:
         raise SpecError(
-            f"train_X has {features.shape[1]} columns, test_X {tests.shape[-1]}: they must agree"
+            f"train_X has {features.shape[1]} columns, but test_X has {test_features.shape[-1]}: "
+            "they must agree"
         )
     if np.unique(labels).size == 1:
-        return np.full(len(tests), labels[0])
+        return np.full(len(test_features), labels[0])
     model = _classifier(kind, hidden, min(BATCH, len(labels)), epochs, seed)
     mean = features.mean(axis=0)
-    # One scale for all columns: scaling each alone would blow up directions that are only noise.
+    # One scale for all columns: a scale for each would enlarge directions that are only noise.
     scale = np.float32(features.std() or 1.0)
     import warnings
 
     with warnings.catch_warnings():
-        # The number of epochs or steps is fixed on purpose, and a pixel may be constant.
+        # The number of epochs or steps is fixed on purpose, and a column may be constant.
         warnings.simplefilter("ignore")
         model.fit((features - mean) / scale, labels)
         if kind == "network" and epochs > 1:
             last = max(1, round(_LAST * epochs))
             model.set_params(max_iter=last, learning_rate_init=_RATES[1])
             model.fit((features - mean) / scale, labels)
-    return np.asarray(model.predict((tests - mean) / scale))
+    return np.asarray(model.predict((test_features - mean) / scale))
 
 
 def majority_accuracy(train_y: ArrayLike, test_y: ArrayLike) -> float:
-    """Share of test rows that have the training rows' most frequent label. NOT PRIVATE.
+    """Share of test rows that have the most frequent label of the training rows. NOT PRIVATE.
 
-    Of equally frequent labels the least is taken.
+    If several labels are most frequent, the smallest of them counts.
     """
     values, counts = np.unique(np.asarray(train_y), return_counts=True)
     if not values.size or not np.asarray(test_y).size:
-        raise SpecError("there are no labels to compare: give at least one training and test row")
+        raise SpecError(
+            "there are no labels to compare: give at least one training row and one test row"
+        )
     return float(np.mean(np.asarray(test_y) == values[np.argmax(counts)]))
 
 
@@ -121,7 +139,7 @@ def _checked(name: str, rows: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any
     features, values = np.asarray(rows, dtype=np.float32), np.asarray(labels)
     if features.ndim != 2 or values.shape != features.shape[:1] or not values.size:
         raise SpecError(
-            f"{name}_X must have shape (n, d) and {name}_y (n,) with n of at least 1, got "
+            f"{name}_X must have shape (n, d) and {name}_y shape (n,) with n at least 1, got "
             f"{features.shape} and {values.shape}"
         )
     return features, values
@@ -149,7 +167,7 @@ def _classifier(kind: Kind, hidden: int, batch: int, epochs: int, seed: int) -> 
         learning_rate_init=_RATES[0],
         warm_start=True,
         random_state=seed,
-        # Never stop early: every comparison trains for the same number of epochs.
+        # No early stopping: every comparison trains for the same number of epochs.
         n_iter_no_change=epochs + 1,
         tol=0.0,
     )

@@ -1,6 +1,6 @@
-"""How near two sets of rows are: as distributions, and row by row. NOT PRIVATE where rows are real.
+"""Distances between two sets of rows, as distributions and row by row. NOT PRIVATE on real rows.
 
-Rows are in feature units, in which a table's columns have comparable scales.
+Rows are in feature units, in which the columns of a table have comparable scales.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from dpgmm_dist.errors import SpecError
 
 Floats = NDArray[np.float64]
 NEIGHBOURS = 5
+_BLOCK = 512
+"""Rows that are compared with all others at a time."""
 
 
 def frechet_distance(first: Floats, second: Floats) -> float:
     """Squared Frechet distance between Gaussians with the moments of rows (n, d) and (m, d).
 
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), feature units squared; at least 0. Depends on the
-    number of rows: compare it with that between two sets of real rows.
+    This is |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), in squared feature units, at least 0. It
+    depends on the number of rows: compare it with the distance between two sets of real rows.
     """
     mean_1, mean_2 = first.mean(axis=0), second.mean(axis=0)
     cov_1, cov_2 = _covariance(first), _covariance(second)
@@ -33,45 +35,55 @@ def frechet_distance(first: Floats, second: Floats) -> float:
 
 
 def precision_and_recall(
-    real: Floats, made: Floats, k: int = NEIGHBOURS
+    real: Floats, synthetic: Floats, k: int = NEIGHBOURS
 ) -> tuple[float | None, float | None]:
     """Improved precision and recall (Kynkaanniemi et al. 2019) with k nearest neighbours.
 
-    Precision: the share of made rows within the k-th neighbour distance of some real row; recall:
-    the share of real rows so near to some made row. Use equally many rows of both, more than k;
-    None where there are fewer.
+    A row covers the ball whose radius is the distance to its k-th nearest neighbour in its own
+    set. Precision is the share of synthetic rows that some real row covers. Recall is the share of
+    real rows that some synthetic row covers.
+
+    Parameters
+    ----------
+    real, synthetic
+        Rows (n, d) and (m, d), best with n equal to m.
+    k
+        Number of neighbours.
+
+    Returns
+    -------
+    (precision, recall)
+        From 0 to 1; None if the covering set has no more than k rows.
     """
-    return _covered(made, real, k), _covered(real, made, k)
+    return _covered_share(synthetic, real, k), _covered_share(real, synthetic, k)
 
 
-def _covered(rows: Floats, by: Floats, k: int) -> float | None:
-    if len(by) <= k:
+def _covered_share(rows: Floats, covering: Floats, k: int) -> float | None:
+    if len(covering) <= k:
         return None
-    radius = nearest_distances(by, by, k + 1)[:, -1]  # the first is the row itself
+    # One neighbour more, because the nearest one is the row itself.
+    radius = nearest_distances(covering, covering, k + 1)[:, -1]
     covered = 0
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
-        squared = _squared_distances(block, by)
+        squared = _squared_distances(block, covering)
         covered += int((squared <= radius**2).any(axis=1).sum())
     return covered / len(rows)
 
 
-_BLOCK = 512
-
-
 def nearest_distances(rows: Floats, among: Floats, k: int = 1) -> Floats:
-    """Distances (n, k) from each of rows (n, d) to its k nearest among (m, d), in order."""
+    """Distances (n, k) from each of rows (n, d) to the k nearest of (m, d), in increasing order."""
     return nearest(rows, among, k)[0]
 
 
 def nearest(rows: Floats, among: Floats, k: int = 1) -> tuple[Floats, NDArray[np.int64]]:
-    """`nearest_distances`, and the index among (m, d) of each neighbour (n, k)."""
+    """Distances (n, k) as `nearest_distances`, and the index (n, k) of each neighbour in among."""
     distance, index = np.empty((len(rows), k)), np.empty((len(rows), k), np.int64)
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         squared = _squared_distances(block, among)
         near = np.argpartition(squared, k - 1, axis=1)[:, :k]
-        # From the differences themselves: the squares above cancel where rows are equal.
+        # From the differences of rows: the squared distances suffer cancellation for equal rows.
         exact = np.stack(
             [np.linalg.norm(block - among[near[:, j]], axis=1) for j in range(k)], axis=1
         )
@@ -82,40 +94,55 @@ def nearest(rows: Floats, among: Floats, k: int = 1) -> tuple[Floats, NDArray[np
 
 
 def _squared_distances(rows: Floats, among: Floats) -> Floats:
-    norms = np.einsum("ij,ij->i", among, among)
-    own = np.einsum("ij,ij->i", rows, rows)
-    return np.asarray(np.maximum(own[:, None] + norms - 2 * rows @ among.T, 0.0))
+    among_squared = np.einsum("ij,ij->i", among, among)
+    rows_squared = np.einsum("ij,ij->i", rows, rows)
+    return np.asarray(np.maximum(rows_squared[:, None] + among_squared - 2 * rows @ among.T, 0.0))
 
 
 def memorisation(
-    made: Floats, training: Floats, held_out: Floats, seed: int = 0
+    synthetic: Floats, training: Floats, held_out: Floats, seed: int = 0
 ) -> tuple[dict[str, Any], Floats, Floats]:
-    """Whether made rows are nearer to training rows than to rows that had no part in it.
+    """Whether synthetic rows are nearer to training rows than to held-out rows.
 
-    As many training rows as held-out rows are compared (the larger set is cut at random). A model
-    that generalises is as often nearer to the one as to the other: a share of one half. Ties count
-    half.
+    The same number of training and held-out rows is compared; the larger set is cut at random. If
+    a model generalises, half of its rows are nearer to a training row and half to a held-out row.
+    Ties count half.
+
+    Parameters
+    ----------
+    synthetic, training, held_out
+        Rows (n, d), (m, d) and (l, d).
+    seed
+        Seed of the random cut.
 
     Returns
     -------
     (summary, to_training, to_held_out)
-        The distances (n,) of each made row to the nearest of either.
+        Plain values, and the distances (n,) from each synthetic row to the nearest training and
+        held-out row.
+
+    Raises
+    ------
+    SpecError
+        When there is no training row, or no held-out row.
     """
     size = min(len(training), len(held_out))
     if size == 0:
         raise SpecError("the memorisation check needs training and held-out rows")
     rng = np.random.default_rng(seed)
-    near, far = (
+    training, held_out = (
         rows[np.sort(rng.choice(len(rows), size, replace=False))] for rows in (training, held_out)
     )
-    (to_training, own), (to_held_out, other) = nearest(made, near), nearest(made, far)
-    to_training, to_held_out = to_training[:, 0], to_held_out[:, 0]
+    training_distances, training_index = nearest(synthetic, training)
+    held_out_distances, held_out_index = nearest(synthetic, held_out)
+    to_training, to_held_out = training_distances[:, 0], held_out_distances[:, 0]
     closer = to_training < to_held_out
     share = float((closer + 0.5 * (to_training == to_held_out)).mean())
-    # In high dimension a few real rows are the nearest of very many: what counts is how many
-    # different ones there are. Under the null each is a training row with a chance of one half.
-    hubs = np.bincount(np.where(closer, own[:, 0], size + other[:, 0]))
-    error = 0.5 * float(np.sqrt((hubs.astype(np.float64) ** 2).sum())) / len(made)
+    # In high dimension a few real rows ("hubs") are the nearest to very many synthetic rows, so
+    # the error depends on the number of different ones. Under the null hypothesis, each of them is
+    # a training row with probability one half.
+    hubs = np.bincount(np.where(closer, training_index[:, 0], size + held_out_index[:, 0]))
+    error = 0.5 * float(np.sqrt((hubs.astype(np.float64) ** 2).sum())) / len(synthetic)
     quantiles = {"1%": 0.01, "50%": 0.5}
     summary = {
         "share_nearer_to_training": share,
@@ -123,10 +150,10 @@ def memorisation(
         "standard_error": error,
         "exact_copies_of_training_rows": int((to_training == 0).sum()),
         "distance_to_training": {
-            q: float(np.quantile(to_training, v)) for q, v in quantiles.items()
+            name: float(np.quantile(to_training, q)) for name, q in quantiles.items()
         },
         "distance_to_held_out": {
-            q: float(np.quantile(to_held_out, v)) for q, v in quantiles.items()
+            name: float(np.quantile(to_held_out, q)) for name, q in quantiles.items()
         },
         "rows_compared": size,
     }

@@ -1,7 +1,7 @@
-"""How useful a release is, and whether it repeats its rows. TRUSTED side: NOT PRIVATE.
+"""How useful a release is, and whether it repeats its training rows. TRUSTED side: NOT PRIVATE.
 
-What is measured on real rows is a private fact: it stays with whoever may see the rows, and no
-option of a later release should be chosen by it.
+What is measured on real rows is a private fact. It stays with people who may see the rows, and the
+options of later releases should not depend on it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ Floats = NDArray[np.float64]
 NOT_PRIVATE = "NOT PRIVATE"
 WARNING = (
     "NOT PRIVATE: measured on real rows, for the trusted side alone. Do not publish it, and do not "
-    "choose options of a release by it"
+    "choose the options of a release by it"
 )
 _COMPARED_ROWS = 5000
-"""Rows of each kind in the comparisons that look at every pair."""
+"""Most rows of each kind in the comparisons of all pairs of rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What `evaluate` measured; all of it NOT PRIVATE."""
+    """The results of `evaluate`. All of them are NOT PRIVATE."""
 
     values: Mapping[str, Any]
     """Plain JSON values; "privacy" is "NOT PRIVATE"."""
     distances: tuple[Floats, Floats] | None
-    """Distances (n,) of synthetic rows to the nearest training and held-out row, for the plot."""
+    """Distances (n,) from synthetic rows to the nearest training and held-out row, for the plot."""
     principal: tuple[Floats, Floats]
-    """Held-out and synthetic rows (m, 2) on the held-out rows' first principal axes."""
+    """Held-out and synthetic rows (m, 2) on the first two principal axes of the held-out rows."""
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.values['release_id']!r}, {NOT_PRIVATE}>"
@@ -68,53 +68,55 @@ def evaluate(
     release
         A loaded release, or its directory or URL.
     data
-        Held-out rows: real rows that had no part in the release. A Parquet path with the input's
-        columns, or (X, y).
+        Held-out rows: real rows that were not used for the release. The path of Parquet files
+        with the columns of the input, or (X, y).
     training
-        The rows the release was made from, for comparisons with classifiers and mixtures of real
-        rows and for the memorisation check; None leaves these out.
+        The rows that the release was made from. They are needed to compare with classifiers and
+        mixtures of real rows, and for the memorisation check; None leaves these out.
     synthetic
-        Sampled rows, as written by `write_samples`; None samples from the release.
+        Sampled rows as written by `write_samples`; None samples from the release.
     rows
-        Number of rows to sample; as many as the release says there were when None, at most
+        Number of rows to sample. None takes the noisy number of rows in the release, at most
         ``max_rows``.
     max_rows
-        Of larger sets of real rows a random part of this size is used.
+        A larger set of real rows is reduced to a random subset of this size.
     epochs, hidden
-        Of the two-layer network, which is never tuned.
+        Epochs and hidden units of the two-layer network, which is not tuned.
     seed
-        Of sampling, of choosing rows and of the network.
+        Seed of sampling, of random subsets and of the network.
     storage_options
-        Given to the file system of the rows.
+        Storage options of the rows.
     progress
-        Called with the fraction of measurements done.
+        Called with the fraction of the work done.
 
     Raises
     ------
-    SpecError, DataError
-        When something cannot be read or does not fit, or scikit-learn is missing.
+    SpecError
+        When an argument is not valid, arrays do not fit the release, or scikit-learn is missing.
+    DataError
+        When the release or the rows cannot be read, or rows do not fit the release.
     """
     if max_rows < 1 or (rows is not None and rows < 1):
         raise SpecError(f"rows and max_rows must be at least 1, got {rows} and {max_rows}")
     loaded = load_release(release) if isinstance(release, str) else release
     report = progress or (lambda _: None)
     held_out = rows_of(loaded, data, max_rows, seed, storage_options)
-    known = None
+    training_rows = None
     if training is not None:
-        known = rows_of(loaded, training, max_rows, seed, storage_options)
+        training_rows = rows_of(loaded, training, max_rows, seed, storage_options)
     if synthetic is not None:
-        made = rows_of(loaded, synthetic, max_rows, seed, storage_options)
+        sampled = rows_of(loaded, synthetic, max_rows, seed, storage_options)
     else:
-        made = _sampled(loaded, rows, max_rows, seed)
+        sampled = _sampled(loaded, rows, max_rows, seed)
     report(0.1)
     with threadpool_limits(1):
-        return _measured(loaded, held_out, known, made, epochs, hidden, seed, report)
+        return _measured(loaded, held_out, training_rows, sampled, epochs, hidden, seed, report)
 
 
 def _sampled(release: Release, rows: int | None, most: int, seed: int) -> LabelledRows:
     if rows is None:
-        said = release.receipt.get("noisy_rows")
-        rows = int(max(2, min(most, said if isinstance(said, (int, float)) else most)))
+        noisy_rows = release.receipt.get("noisy_rows")
+        rows = int(max(2, min(most, noisy_rows if isinstance(noisy_rows, (int, float)) else most)))
     X, y = release.sample(rows, seed)
     return rows_of(release, (X, y), rows, seed)
 
@@ -123,7 +125,7 @@ def _measured(
     release: Release,
     held_out: LabelledRows,
     training: LabelledRows | None,
-    made: LabelledRows,
+    sampled: LabelledRows,
     epochs: int,
     hidden: int,
     seed: int,
@@ -131,21 +133,24 @@ def _measured(
 ) -> Evaluation:
     density = log_likelihood(release, held_out, training, seed)
     report(0.3)
-    test, real, synthetic = (
-        None if rows is None else _feature_units(release, rows)
-        for rows in (held_out, training, made)
-    )
-    assert test is not None and synthetic is not None  # noqa: S101 - for the type checker
-    accuracy, guesses = _accuracy(release, synthetic, real, test, epochs, hidden, seed)
+    test = _feature_units(release, held_out)
+    synthetic = _feature_units(release, sampled)
+    real = None if training is None else _feature_units(release, training)
+    accuracy, predicted = _accuracy(release, synthetic, real, test, epochs, hidden, seed)
     report(0.7)
-    few_test, few_made = test.some(_COMPARED_ROWS, seed), synthetic.some(_COMPARED_ROWS, seed)
-    size = min(len(few_test), len(few_made))
-    precision, recall = precision_and_recall(few_test.some(size, 1).X, few_made.some(size, 1).X)
-    remembered, distances = None, None
+    test_part = test.subset(_COMPARED_ROWS, seed)
+    synthetic_part = synthetic.subset(_COMPARED_ROWS, seed)
+    size = min(len(test_part), len(synthetic_part))
+    precision, recall = precision_and_recall(
+        test_part.subset(size, 1).X, synthetic_part.subset(size, 1).X
+    )
+    memorised, distances = None, None
     if real is not None:
-        few_real = real.some(_COMPARED_ROWS, seed)
-        remembered, *nearest = memorisation(few_made.X, few_real.X, few_test.X, seed)
-        distances = (nearest[0], nearest[1])
+        real_part = real.subset(_COMPARED_ROWS, seed)
+        memorised, to_training, to_held_out = memorisation(
+            synthetic_part.X, real_part.X, test_part.X, seed
+        )
+        distances = (to_training, to_held_out)
     report(0.9)
     values = {
         "privacy": NOT_PRIVATE,
@@ -153,7 +158,7 @@ def _measured(
         "release_id": release.release_id,
         "release_privacy": release.manifest.privacy,
         "rows": {
-            "synthetic": len(made),
+            "synthetic": len(sampled),
             "held_out": len(held_out),
             "training": None if training is None else len(training),
         },
@@ -165,81 +170,92 @@ def _measured(
         },
         "precision": precision,
         "recall": recall,
-        "memorisation": remembered,
-        "labels": _by_label(release, synthetic, test, guesses),
+        "memorisation": memorised,
+        "labels": _by_label(release, synthetic, test, predicted),
         "settings": {"epochs": epochs, "hidden": hidden, "seed": seed},
     }
     report(1.0)
-    return Evaluation(values, distances, _principal(few_test.X, few_made.X))
+    return Evaluation(values, distances, _principal_axes(test_part.X, synthetic_part.X))
 
 
 def _feature_units(release: Release, rows: LabelledRows) -> LabelledRows:
-    """Rows on the scale of their public bounds, so that a table's columns are comparable."""
+    """Rows scaled by their public bounds, so that the columns of a table are comparable."""
     transform = release.transform
     return LabelledRows((rows.X - transform.center) / transform.half_width, rows.y)
 
 
 def _accuracy(
     release: Release,
-    made: LabelledRows,
+    synthetic: LabelledRows,
     real: LabelledRows | None,
     test: LabelledRows,
     epochs: int,
     hidden: int,
     seed: int,
 ) -> tuple[dict[str, Any] | None, dict[str, NDArray[Any]]]:
-    """Accuracy on held-out rows by training rows and classifier, and what each predicted."""
+    """Accuracy on the test rows, by classifier and training rows.
+
+    Also the labels that each classifier predicts after training on synthetic rows.
+    """
     if len(release.label_values) < 2:
         return None, {}
-    found: dict[str, Any] = {"majority": majority_accuracy(made.y, test.y)}
-    guesses: dict[str, NDArray[Any]] = {}
+    accuracy: dict[str, Any] = {"majority": majority_accuracy(synthetic.y, test.y)}
+    predicted: dict[str, NDArray[Any]] = {}
 
-    def score(kind: Kind, rows: LabelledRows) -> NDArray[Any]:
+    def predictions(kind: Kind, rows: LabelledRows) -> NDArray[Any]:
         return predicted_labels(
             kind, rows.X, rows.y, test.X, hidden=hidden, epochs=epochs, seed=seed
         )
 
     for kind in KINDS:
-        guesses[kind] = score(kind, made)
-        found[kind] = {
-            "trained_on_synthetic": float((guesses[kind] == test.y).mean()),
+        predicted[kind] = predictions(kind, synthetic)
+        accuracy[kind] = {
+            "trained_on_synthetic": float((predicted[kind] == test.y).mean()),
             "trained_on_real": None,
         }
         if real is not None:
-            found[kind]["trained_on_real"] = float((score(kind, real) == test.y).mean())
-    return found, guesses
+            accuracy[kind]["trained_on_real"] = float((predictions(kind, real) == test.y).mean())
+    return accuracy, predicted
 
 
 def _by_label(
-    release: Release, made: LabelledRows, test: LabelledRows, guesses: Mapping[str, NDArray[Any]]
+    release: Release,
+    synthetic: LabelledRows,
+    test: LabelledRows,
+    predicted: Mapping[str, NDArray[Any]],
 ) -> list[dict[str, Any]]:
-    out = []
+    entries = []
     for index, label in enumerate(release.label_values):
-        here, there = test.y == index, made.y == index
+        in_test, in_synthetic = test.y == index, synthetic.y == index
         entry: dict[str, Any] = {
             "label": label,
-            "held_out_rows": int(here.sum()),
-            "share_held_out": float(here.mean()),
-            "share_synthetic": float(there.mean()),
+            "held_out_rows": int(in_test.sum()),
+            "share_held_out": float(in_test.mean()),
+            "share_synthetic": float(in_synthetic.mean()),
             "network_recall": None,
             "frechet_distance": None,
         }
-        if here.any():
-            if "network" in guesses:
-                entry["network_recall"] = float((guesses["network"][here] == index).mean())
-            if there.any():
-                entry["frechet_distance"] = frechet_distance(made.X[there], test.X[here])
-        out.append(entry)
-    return out
+        if in_test.any():
+            if "network" in predicted:
+                entry["network_recall"] = float((predicted["network"][in_test] == index).mean())
+            if in_synthetic.any():
+                entry["frechet_distance"] = frechet_distance(
+                    synthetic.X[in_synthetic], test.X[in_test]
+                )
+        entries.append(entry)
+    return entries
 
 
-def _principal(test: Floats, made: Floats) -> tuple[Floats, Floats]:
-    """Both on the first two principal axes of the held-out rows (one axis, then zeros, if d=1)."""
+def _principal_axes(test: Floats, synthetic: Floats) -> tuple[Floats, Floats]:
+    """Both sets of rows on the first two principal axes of the test rows.
+
+    The second coordinate is 0 if there is only one dimension.
+    """
     centre = test.mean(axis=0)
     axes = np.linalg.eigh(np.cov(test, rowvar=False).reshape(test.shape[1], -1))[1][:, ::-1][:, :2]
 
-    def onto(rows: Floats) -> Floats:
-        flat = (rows - centre) @ axes
-        return np.asarray(np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))))
+    def projected(rows: Floats) -> Floats:
+        coordinates = (rows - centre) @ axes
+        return np.asarray(np.pad(coordinates, ((0, 0), (0, 2 - coordinates.shape[1]))))
 
-    return onto(test), onto(made)
+    return projected(test), projected(synthetic)

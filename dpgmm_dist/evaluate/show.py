@@ -1,4 +1,4 @@
-"""An evaluation for people: a table, JSON and plots, each marked NOT PRIVATE."""
+"""An evaluation as a table, as JSON and as plots, each marked NOT PRIVATE."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _CLASSIFIERS = {"network": "two-layer network", "logistic": "logistic regression
 
 
 def table(evaluation: Evaluation) -> str:
-    """The evaluation as text; the first line says that it is NOT PRIVATE."""
-    v = evaluation.values
-    rows = v["rows"]
+    """The evaluation as text. The first line says that it is NOT PRIVATE."""
+    values = evaluation.values
+    rows = values["rows"]
     training = "" if rows["training"] is None else f", {rows['training']:,} training"
     counts = f"{rows['synthetic']:,} synthetic, {rows['held_out']:,} held-out{training} rows"
     lines = [
         WARNING,
-        f"release {v['release_id']}: {counts}",
+        f"release {values['release_id']}: {counts}",
         "",
-        *_accuracy_lines(v["accuracy"]),
-        *_pairs(v),
+        *_accuracy_lines(values["accuracy"]),
+        *_measure_lines(values),
     ]
-    if v["labels"]:
+    if values["labels"]:
         lines += [
             "",
             f"{'label':>12} {'held-out':>9} {'real %':>7} {'synth %':>8} "
@@ -37,7 +37,7 @@ def table(evaluation: Evaluation) -> str:
             f"{entry['label']!s:>12} {entry['held_out_rows']:>9,} "
             f"{100 * entry['share_held_out']:7.2f} {100 * entry['share_synthetic']:8.2f} "
             f"{_percent(entry['network_recall']):>9} {_number(entry['frechet_distance']):>9}"
-            for entry in v["labels"]
+            for entry in values["labels"]
         ]
     return "\n".join(lines)
 
@@ -47,34 +47,36 @@ def _accuracy_lines(accuracy: Mapping[str, Any] | None) -> list[str]:
         return []
     lines = [f"{'accuracy on held-out rows, %, trained on':42} {'synthetic':>10} {'real':>7}"]
     for kind, name in _CLASSIFIERS.items():
-        one = accuracy[kind]
-        made, real = _percent(one["trained_on_synthetic"]), _percent(one["trained_on_real"])
-        lines.append(f"  {name:40} {made:>10} {real:>7}")
+        synthetic = _percent(accuracy[kind]["trained_on_synthetic"])
+        real = _percent(accuracy[kind]["trained_on_real"])
+        lines.append(f"  {name:40} {synthetic:>10} {real:>7}")
     return [*lines, f"  {'majority class':40} {_percent(accuracy['majority']):>10}", ""]
 
 
-def _pairs(v: Mapping[str, Any]) -> list[str]:
-    density, frechet, memory = v["log_likelihood"], v["frechet_distance"], v["memorisation"]
-    pairs = [
+def _measure_lines(values: Mapping[str, Any]) -> list[str]:
+    """A line for each measure other than accuracy."""
+    density, frechet = values["log_likelihood"], values["frechet_distance"]
+    measures = [
         ("log-likelihood of held-out rows, nats a row", _number(density["held_out"])),
         ("  that of a mixture fitted without privacy", _number(density["reference"])),
         ("  gap", _number(density["gap"])),
         ("  training less held-out rows", _number(density["training_less_held_out"])),
         ("Frechet distance, synthetic to held-out", _number(frechet["synthetic_to_held_out"])),
         ("  training to held-out", _number(frechet["training_to_held_out"])),
-        ("precision, %", _percent(v["precision"])),
-        ("recall, %", _percent(v["recall"])),
+        ("precision, %", _percent(values["precision"])),
+        ("recall, %", _percent(values["recall"])),
     ]
+    memory = values["memorisation"]
     if memory is not None:
         share, error = memory["share_nearer_to_training"], memory["standard_error"]
-        pairs += [
+        measures += [
             (
                 "synthetic rows nearer to a training row, %",
                 f"{100 * share:.1f} (50 expected, +- {100 * error:.1f})",
             ),
             ("exact copies of training rows", str(memory["exact_copies_of_training_rows"])),
         ]
-    return [f"{name:53} {value}" for name, value in pairs]
+    return [f"{name:53} {value}" for name, value in measures]
 
 
 def _percent(value: float | None) -> str:
@@ -93,7 +95,7 @@ def to_json(evaluation: Evaluation) -> str:
 def write_evaluation(
     evaluation: Evaluation, output: str, options: Mapping[str, Any] | None = None
 ) -> None:
-    """Write `FILES` to a folder, over those of an earlier evaluation."""
+    """Write `FILES` to a folder or URL. They replace those of an earlier evaluation."""
     with storage_errors("write the evaluation", output):
         fs, root = resolve(output, options)
         fs.makedirs(root, exist_ok=True)
@@ -104,7 +106,7 @@ def write_evaluation(
 
 
 def plot(evaluation: Evaluation) -> bytes:
-    """A PNG of three panels: accuracy by label, rows on principal axes, nearest neighbours."""
+    """A PNG with three panels: recall by label, rows on principal axes, nearest neighbours."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -115,9 +117,9 @@ def plot(evaluation: Evaluation) -> bytes:
     )
     labels, scatter, nearest = figure.subplots(1, 3)
     _plot_labels(labels, evaluation)
-    test, made = evaluation.principal
+    test, synthetic = evaluation.principal
     scatter.scatter(*test[:2000].T, s=3, alpha=0.4, label="held-out", color="#1b6ca8")
-    scatter.scatter(*made[:2000].T, s=3, alpha=0.4, label="synthetic", color="#e07b39")
+    scatter.scatter(*synthetic[:2000].T, s=3, alpha=0.4, label="synthetic", color="#e07b39")
     scatter.set(title="rows on the first two principal axes", xticks=[], yticks=[])
     scatter.legend(markerscale=3, loc="upper right")
     _plot_distances(nearest, evaluation)
@@ -127,14 +129,16 @@ def plot(evaluation: Evaluation) -> bytes:
 
 
 def _plot_labels(axes: Any, evaluation: Evaluation) -> None:
-    entries = [one for one in evaluation.values["labels"] if one["network_recall"] is not None]
+    entries = [
+        entry for entry in evaluation.values["labels"] if entry["network_recall"] is not None
+    ]
     axes.set(title="recall of each label, trained on synthetic rows", ylim=(0, 1))
     if not entries:
         axes.text(0.5, 0.5, "no labels", ha="center", transform=axes.transAxes)
         return
     axes.bar(
-        [str(one["label"]) for one in entries],
-        [one["network_recall"] for one in entries],
+        [str(entry["label"]) for entry in entries],
+        [entry["network_recall"] for entry in entries],
         color="#e07b39",
     )
 

@@ -17,20 +17,20 @@ from dpgmm_dist.opaque import Opaque
 
 Ints = npt.NDArray[np.int64]
 Lattice = tuple[Reals, Ints, Ints | None]
-"""Rows (n, d), integers of at most FEATURE_RADIUS, their label indices (n,), -1 for none, and
-where privacy units have several rows how many of the row's unit were kept (n,)."""
+"""Rows (n, d), integers of at most FEATURE_RADIUS; their label indices (n,), -1 for none; and how
+many rows of the row's privacy unit were kept (n,), None where the unit is one row."""
 _Kept = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int32] | None]
 
 MEMORY_SHARE = 0.25
-"""What the cache may take of the memory that this process may use."""
+"""The part of this process's memory that the cache may take."""
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class LatticeCache(Opaque):
-    """PRIVATE. The rows of as many plan units as fit ``max_bytes``; the others are read again.
+    """PRIVATE. The rows of as many plan units as fit ``max_bytes``. Other units are read again.
 
-    Lattice coordinates are integers below 2**24, which float32 holds exactly, in half the space.
-    Threads may share a cache, each working on other units.
+    Lattice coordinates are integers below 2**24. float32 holds them exactly, in half the space.
+    Threads may share a cache if they work on different units.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -39,27 +39,27 @@ class LatticeCache(Opaque):
         self._units: dict[PlanUnit, list[_Kept]] = {}
 
     def rows(self, unit: PlanUnit, read: Iterable[Lattice]) -> Iterator[Lattice]:
-        """Blocks of a unit: as kept, or from ``read`` and kept if there is room for all of them."""
+        """Yield the blocks of a unit from memory, or from ``read``, keeping them if all fit."""
         kept = self._units.get(unit)
         if kept is not None:
-            yield from ((u, labels.astype(np.int64), _wide(of)) for u, labels, of in kept)
+            yield from ((u, labels.astype(np.int64), _wide(counts)) for u, labels, counts in kept)
             return
         taken = 0
         blocks: list[_Kept] | None = []
         try:
-            for u, labels, of in read:
-                size = u.size * 4 + labels.size * (4 if of is None else 8)
+            for u, labels, counts in read:
+                size = u.size * 4 + labels.size * (4 if counts is None else 8)
                 if blocks is not None and self._take(size):
                     taken += size
-                    narrow = None if of is None else of.astype(np.int32)
+                    narrow = None if counts is None else counts.astype(np.int32)
                     blocks.append((u.astype(np.float32), labels.astype(np.int32), narrow))
                 else:
                     blocks = None
-                yield u, labels, of
+                yield u, labels, counts
             if blocks is not None:
                 self._units[unit], taken = blocks, 0
         finally:
-            self._take(-taken)  # of a unit that did not fit, or was not read to its end
+            self._take(-taken)  # the unit did not fit, or was not read to its end
 
     def _take(self, size: int) -> bool:
         with self._lock:
@@ -69,17 +69,17 @@ class LatticeCache(Opaque):
             return True
 
 
-def _wide(kept: npt.NDArray[np.int32] | None) -> Ints | None:
-    return None if kept is None else kept.astype(np.int64)
+def _wide(counts: npt.NDArray[np.int32] | None) -> Ints | None:
+    return None if counts is None else counts.astype(np.int64)
 
 
 def default_cache_bytes() -> int:
-    """A share of the memory of this machine or, where it is less, of this container."""
+    """Return ``MEMORY_SHARE`` of :func:`memory_bytes`."""
     return int(memory_bytes() * MEMORY_SHARE)
 
 
 def memory_bytes() -> int:
-    """The memory of this machine or, where it is less, of this container."""
+    """Return the memory of this machine or, where it is less, of this container."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
         total = min(total, int(_CGROUP_LIMIT.read_text()))

@@ -1,4 +1,4 @@
-"""Rows of a block on their way through the kernel: chosen by index, gathered a part at a time."""
+"""A selection of the rows of a block, gathered a part at a time, for the kernel."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Index = npt.NDArray[np.intp]
 Ints = npt.NDArray[np.int64]
 
 _SMALL_PRODUCT = 1_000_000
-"""Multiplications up to which OpenBLAS takes the factors as they are; it copies larger ones."""
+"""Up to this many multiplications OpenBLAS uses the factors in place; it copies larger ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some rows of ``u`` (n, d), in an order of their own; nothing is copied until used."""
+    """Some rows of ``u`` (n, d) in a given order. Nothing is copied until :meth:`parts` is used."""
 
     u: Reals
     index: Index | None = None
-    """Which rows, in which order; None for all as they are."""
+    """Which rows, in which order; None for all rows in the order of ``u``."""
     weight: Ints | None = None
-    """What each row of ``u`` weighs (n,); None where all weigh the same."""
+    """The weight of each row of ``u`` (n,); None where all rows weigh the same."""
 
     def __len__(self) -> int:
         return len(self.u if self.index is None else self.index)
@@ -44,16 +44,16 @@ class Rows:
         return Rows(self.u, index, self.weight)
 
     def weights(self) -> Ints | None:
-        """What the rows weigh, in this order."""
+        """The weights of the rows, in this order; None where all weigh the same."""
         return self.weight if self.weight is None or self.index is None else self.weight[self.index]
 
     def parts(self, buffer: Floats) -> Iterator[Floats]:
-        """The rows, as many at a time as ``buffer`` holds; it may be used again for each part."""
+        """Yield the rows, as many at a time as ``buffer`` holds; each part may overwrite it."""
         for start in range(0, len(self), len(buffer)):
             stop = min(start + len(buffer), len(self))
             part = buffer[: stop - start]
             if self.index is not None and self.u.dtype == np.float64:
-                # Without a mode numpy checks the indices by way of a second buffer.
+                # Without a mode numpy allocates a second buffer to check the indices.
                 np.take(self.u, self.index[start:stop], axis=0, out=part, mode="clip")
             elif self.index is not None:
                 part[...] = np.take(self.u, self.index[start:stop], axis=0)
@@ -65,12 +65,12 @@ class Rows:
 
 
 def stable_order(key: npt.NDArray[np.int16]) -> Index:
-    """Indices that sort small numbers stably: 16-bit keys sort in linear time."""
+    """The indices that sort small numbers stably; 16-bit keys sort in linear time."""
     return np.argsort(key, kind="stable")
 
 
 def multiply(u: Floats, matrix: Floats, out: Floats) -> Floats:
-    """``u @ matrix`` into ``out`` (n, p), in pieces small enough for OpenBLAS's shortest way."""
+    """Write ``u @ matrix`` to ``out`` (n, p), in pieces that OpenBLAS multiplies without a copy."""
     rows = min(1024, _SMALL_PRODUCT // max(matrix.size, 1))
     whole = len(u) // rows * rows if rows >= 16 else 0
     if whole:

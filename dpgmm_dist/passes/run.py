@@ -1,4 +1,4 @@
-"""Plan units of one pass: read rows, put them on the lattice, run the kernel."""
+"""One pass over plan units: read rows, put them on the lattice, run the kernel."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from dpgmm_dist.privacy.sensitivity import check_fits
 T = TypeVar("T")
 
 _BLOCK_BYTES = 8 << 20
-"""Lattice rows (float32) handled at once: little memory, and near the processor."""
+"""Bytes of lattice rows (float32) in a block: little memory, and it fits the cache."""
 _MOST_BLOCK_BYTES = 32 << 20
-"""The same where rows are wide or cells are many."""
+"""The same limit where rows are wide or there are many cells."""
 _ROWS_PER_CELL = 1024
-"""Rows wanted of each cell at once: adding up second moments costs as much as some hundred do."""
+"""Rows per cell that a block should have: one second moment costs as much as some hundred rows."""
 
 
 class PassFailed(DpgmmError):
-    """A unit failed; carries a code in place of a cause, which could quote private values."""
+    """A plan unit failed. It carries a code and no cause, which could quote private values."""
 
     exit_code = 5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PassContext:
-    """What every task of a pass needs. Its representation is opaque: Dask logs arguments."""
+    """What every task of a pass needs. Its repr shows nothing, because Dask logs arguments."""
 
     source: Source
     features: FeatureMap
@@ -53,8 +53,14 @@ class PassContext:
 class PassRun:
     """One pass over plan units, one after the other: one kernel, its buffers and its sums.
 
-    Each thread has a run of its own. Raises DataError for unreadable input and PassFailed for
-    anything else, without causes.
+    Each thread has its own run. ``cache`` may be shared.
+
+    Raises
+    ------
+    DataError
+        If the input cannot be read. Without a cause.
+    PassFailed
+        If anything else fails. Without a cause.
     """
 
     def __init__(self, context: PassContext, cache: LatticeCache | None = None) -> None:
@@ -65,13 +71,13 @@ class PassRun:
         self._buffer = _block_buffer(context.query)
 
     def add(self, unit: PlanUnit, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Add the rows of a unit; ends early, failing, once ``stopped`` says so."""
+        """Add the rows of a plan unit; raises PassFailed as soon as ``stopped`` returns True."""
         guarded(f"unit {unit.index}", lambda: self._add(unit, stopped))
 
     def finish(self) -> ExactStatistic:
         """The exact sums over all units added."""
-        # What Arrow keeps to read into, after the last unit: memory given back after each is
-        # touched anew for the next, which takes half as long as reading does.
+        # Arrow's buffers are released after the last unit only. Releasing them after each unit
+        # would cost half as much time as reading does.
         pa.default_memory_pool().release_unused()
         return self._total.finish()
 
@@ -83,12 +89,12 @@ class PassRun:
         for u, labels, kept in blocks:
             if stopped():
                 raise PassFailed("stopped")
-            # A code that the query does not know must not decide whether the pass fails.
+            # Whether the pass fails must not depend on a label that the query does not know.
             known_labels = np.where(labels <= known, labels, -1)
             self._kernel.accumulate(self._total, u, known_labels, kept)
 
     def _read(self, unit: PlanUnit) -> Iterator[Lattice]:
-        """Blocks of rows on the lattice; each is overwritten by the next."""
+        """Yield blocks of rows on the lattice; each block overwrites the previous one."""
         for block in self._context.source.blocks(unit, len(self._buffer)):
             out = self._buffer[: block.rows]
             u, valid = self._context.features.to_lattice(block.features, block.valid, out)
@@ -96,7 +102,7 @@ class PassRun:
 
 
 def run_unit(context: PassContext, unit: PlanUnit) -> ExactStatistic:
-    """Exact sums over one plan unit (see :class:`PassRun`)."""
+    """Return the exact sums over one plan unit (see :class:`PassRun`)."""
     run = PassRun(context)
     run.add(unit)
     return run.finish()
@@ -116,31 +122,31 @@ def _block_buffer(query: PassQuery) -> npt.NDArray[np.float32]:
 
 
 def _require_exact_products() -> None:
-    """Refuse to sum on a machine whose BLAS takes short cuts: sums would not be exact."""
+    """Refuse a machine whose BLAS rounds products of integers: sums would not be exact."""
     if not products_are_exact():
-        names = {str(one.get("internal_api")) for one in threadpool_info()} or {"unknown"}
+        names = {str(pool.get("internal_api")) for pool in threadpool_info()} or {"unknown"}
         raise PassFailed(
             f"the BLAS of a worker ({', '.join(sorted(names))}) does not multiply integers below "
             "2**53 exactly, so its sums cannot be trusted: install numpy with another BLAS there, "
-            "or take that machine out of the cluster"
+            "or remove that machine from the cluster"
         )
 
 
 @cache
 def products_are_exact() -> bool:
-    """Whether GEMM and SYRK of integers are exact up to 2**53; tried once in a process."""
+    """Whether GEMM and SYRK of integers are exact up to 2**53; tried once per process."""
     terms = 61
     largest = math.isqrt(EXACT // terms)
     values = np.random.default_rng(0).integers(largest - (1 << 16), largest, (terms, 83))
-    left, right = values[:, :45], values[:, 40:]
-    a, b = left.astype(np.float64), right.astype(np.float64)
+    first, second = values[:, :45], values[:, 40:]
+    a, b = first.astype(np.float64), second.astype(np.float64)
     gemm, syrk = a.T @ b, a.T @ a
-    exact = bool((gemm == left.T @ right).all() and (syrk == left.T @ left).all())
-    return exact and bool((np.ones(terms) @ a == left.sum(axis=0)).all())
+    exact = bool((gemm == first.T @ second).all() and (syrk == first.T @ first).all())
+    return exact and bool((np.ones(terms) @ a == first.sum(axis=0)).all())
 
 
 def guarded(what: str, work: Callable[[], T]) -> T:
-    """The result of ``work``; its exceptions become codes, as they or their causes quote rows."""
+    """Return the result of ``work``; exceptions become codes, because they could quote rows."""
     try:
         return work()
     except DataError as error:

@@ -1,9 +1,10 @@
-"""The two steps that find each privacy unit's rows, as tasks that any engine runs.
+"""The two steps that select each privacy unit's rows, as tasks that any engine runs.
 
-Spread: rows of a plan unit go to the lattice, invalid ones are dropped, and the rest is written
-in buckets by unit. Gather: a bucket's rows from all files are brought together and each unit's
-rows are kept, weighed or averaged. Both keep only a unit's least rows in memory, whenever there
-is more than a public number of bytes. Tasks may run again: they write the same files.
+:class:`Spread` puts the rows of a plan unit on the lattice, drops invalid ones, and writes the rest
+in buckets by privacy unit. :class:`Gather` reads the rows of one bucket from all files, and keeps,
+weighs or averages the rows of each privacy unit. Whenever the rows in memory exceed a public number
+of bytes, both drop all but the least rows of each unit. Tasks may run again: they write the same
+files.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ _BLOCK_BYTES = 8 << 20
 
 @dataclass(frozen=True, repr=False, eq=False)
 class UnitRule(Opaque):
-    """What is done with the rows of a privacy unit: public, but for the salt."""
+    """What is done with the rows of a privacy unit. Public, except for the salt."""
 
     most: int
-    """At most so many rows are kept."""
+    """The most rows of a unit that are kept."""
     aggregate: Aggregate
     key: bytes
-    """Decides which rows are kept; public, and the same for every run of a specification."""
+    """Decides which rows are kept. Public, and the same for every run of a specification."""
     salt: int
-    """Decides where units are worked on, and nothing else; new for every run."""
+    """Decides in which bucket a unit is, and nothing else. Secret, and new in every run."""
     buckets: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Spread(Opaque):
-    """First step: called with a plan unit, writes its valid rows in buckets by privacy unit."""
+    """First step: writes the valid rows of a plan unit in buckets by privacy unit."""
 
     source: Source
     features: FeatureMap
@@ -62,7 +63,7 @@ class Spread(Opaque):
     buffer_bytes: int = BUFFER_BYTES
 
     def __call__(self, unit: PlanUnit) -> int:
-        """Return the number of files written."""
+        """Write the files of a plan unit and return their number."""
         return guarded(f"unit {unit.index}", lambda: self._write(unit))
 
     def _write(self, unit: PlanUnit) -> int:
@@ -89,7 +90,7 @@ class Spread(Opaque):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Gather(Opaque):
-    """Second step: called with a bucket, writes what its privacy units contribute."""
+    """Second step: writes what the privacy units of a bucket contribute."""
 
     files: tuple[str, ...]
     """All files of the first step."""
@@ -99,7 +100,7 @@ class Gather(Opaque):
     buffer_bytes: int = BUFFER_BYTES
 
     def __call__(self, bucket: int) -> int:
-        """Return 1: the number of files written."""
+        """Write the file of a bucket and return 1, the number of files written."""
         return guarded(f"bucket {bucket}", lambda: self._write(bucket))
 
     def _write(self, bucket: int) -> int:
@@ -111,7 +112,7 @@ class Gather(Opaque):
         limit = self.buffer_bytes
         for part in read_bucket(self.scratch, self.files, bucket, self.width):
             parts.append(part)
-            if sum(one.bytes for one in parts) > limit:
+            if sum(part.bytes for part in parts) > limit:
                 parts = [smallest(UnitRows.joined(parts), self.rule.most)]
                 limit = max(self.buffer_bytes, 2 * parts[0].bytes)
         if not parts:
@@ -123,11 +124,11 @@ class Gather(Opaque):
 
 
 def _bounded(blocks: Iterator[UnitRows], most: int, limit: int) -> Iterator[UnitRows]:
-    """The least rows of each unit, together in portions of about ``limit`` bytes."""
+    """The least rows of each unit, in portions of at most about ``limit`` bytes."""
     parts: list[UnitRows] = []
     for block in blocks:
         parts.append(block)
-        if sum(one.bytes for one in parts) > limit:
+        if sum(part.bytes for part in parts) > limit:
             parts = [smallest(UnitRows.joined(parts), most)]
             if parts[0].bytes > limit // 2:
                 yield parts.pop()
@@ -137,7 +138,7 @@ def _bounded(blocks: Iterator[UnitRows], most: int, limit: int) -> Iterator[Unit
 
 @dataclass(frozen=True, repr=False, eq=False)
 class KeptSource(Opaque):
-    """PRIVATE. The rows that privacy units contribute, on the lattice, as a source of passes."""
+    """PRIVATE. The rows that privacy units contribute, on the lattice, as the source of passes."""
 
     scratch: Place
     width: int
@@ -146,7 +147,7 @@ class KeptSource(Opaque):
     """(path, row groups, bytes) of each bucket's file."""
 
     def plan(self, target_bytes: int = 64 << 20) -> list[PlanUnit]:
-        """One unit for each bucket."""
+        """Plan one unit for each bucket."""
         del target_bytes
         return [
             PlanUnit(index, (FilePiece(path, tuple(range(groups))),), size)
@@ -163,5 +164,5 @@ class KeptSource(Opaque):
             yield from read_kept(self.scratch, piece, max_rows, self.width)
 
     def fingerprint(self) -> dict[str, str]:
-        """Nothing: what may change is the input, not what was made of it."""
+        """Return nothing: the input may change, the files made from it do not."""
         return {}

@@ -1,1 +1,1 @@
-"""From a specification to a release: the only place that sees all sides, and the gate between."""
+"""From a specification to a release: the only package that sees both sides of the gate."""

@@ -1,4 +1,4 @@
-"""What a release refuses before anything is spent, once its rows and its budget are known."""
+"""What a release refuses before anything is spent."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def require_drawable(spec: ReleaseSpec) -> None:
     epsilon, delta = spec.privacy.epsilon, spec.privacy.delta
     if epsilon < _LEAST_EPSILON:
         raise SpecError(
-            f"privacy.epsilon is {epsilon:g}, below {_LEAST_EPSILON:g}: its noise "
-            "would exceed any statistic; use at least that"
+            f"privacy.epsilon is {epsilon:g}: its noise would exceed every statistic; use at least "
+            f"{_LEAST_EPSILON:g}"
         )
     rows = unit_share(spec.dataset).rows
     one_row = budget_rho(epsilon, delta, "zcdp") / rows**2
@@ -36,7 +36,7 @@ def require_drawable(spec: ReleaseSpec) -> None:
 
 
 def require_same_labels(spec: ReleaseSpec, rows: AnySource) -> None:
-    """Refuse rows whose label codes would count for other labels than the specification's."""
+    """Refuse rows whose labels, or their order, are not those of the specification."""
     if tuple(rows.labels) != tuple(spec.label_values):
         raise SpecError(
             f"the source has the labels {tuple(rows.labels)!r}, dataset.labels are "
@@ -45,7 +45,7 @@ def require_same_labels(spec: ReleaseSpec, rows: AnySource) -> None:
 
 
 def require_window_of_files(spec: ReleaseSpec, source: AnySource | None) -> None:
-    """Refuse a window over rows in memory, which have no column that it could be about."""
+    """Refuse a window over rows in memory, which have no columns to select by."""
     if spec.dataset.window is not None and not isinstance(source, ParquetSource | None):
         raise SpecError(
             "dataset.window selects rows of files, and these rows are an array: select them "

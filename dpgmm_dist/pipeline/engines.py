@@ -1,4 +1,4 @@
-"""Which engine runs the passes of a release that names none, and what it forgets afterwards."""
+"""The engine of a release that names none, and the rows that an engine keeps between passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dpgmm_dist.engine.local import LocalEngine
 
 
 def default_engine(rows: AnySource, threads: int | None) -> Engine:
-    """Threads of this process; for a dask array the client in use, where there is one."""
+    """Threads of this process; for a dask array the current Dask client, if there is one."""
     if isinstance(rows, DaskArraySource) and (engine := engine_in_use()) is not None:
         return engine
     return LocalEngine(threads)
@@ -24,5 +24,5 @@ def rows_forgotten(engine: Engine) -> Iterator[None]:
     try:
         yield
     finally:
-        if isinstance(engine, LocalEngine):  # no other keeps rows
+        if isinstance(engine, LocalEngine):  # no other engine keeps rows
             engine.forget()

@@ -1,13 +1,13 @@
-"""What a release would measure: the real strategy on imagined, noise-free answers.
+"""What a release would measure: the real strategy on imagined answers without noise.
 
 Nothing is read and nothing is spent. A public guess of the number of rows decides what depends
-on it (how many cells, at which level second moments are worth their noise).
+on it: the number of cells, and the level at which second moments are worth their noise.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -35,13 +35,11 @@ from dpgmm_dist.spec.release_spec import ReleaseSpec
 Floats = npt.NDArray[np.float64]
 
 ASSUMED_ROWS = 100_000
-"""Where no guess is given."""
+"""The number of rows where no guess is given."""
 _ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
 _SPREAD = 3.0
-"""Imagined rows have their standard deviation at this share of the norm bound."""
-
-
-_OF_THE_WORK = ("width", "queries", "driver_seconds")
+"""The norm bound divided by the root mean square length of imagined rows."""
+_NOT_IN_JSON = ("width", "queries", "driver_seconds")
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,12 @@ class PlannedBlock:
     groups: int
     dimension: int
     radius: float
-    """In cell coordinates: feature units, or standard deviations once whitened."""
+    """In cell coordinates: feature units, or standard deviations after whitening."""
     rho: float
     noise: float
     """Standard deviation of the noise, in the same units (to the statistic's power)."""
     expected_kl: float | None
-    """Nats, for the passes that estimate components, given --rows."""
+    """Nats, for the last pass, if a number of rows is given."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,14 @@ class Plan:
     width: int = field(default=0, repr=False, compare=False)
     """Number of features."""
     queries: tuple[PassQuery, ...] = field(default=(), repr=False, compare=False)
-    """What passes would ask, on imagined answers."""
+    """What the passes would ask, on imagined answers."""
     driver_seconds: float = field(default=0.0, repr=False, compare=False)
-    """What the driver took for its own work between the passes, here."""
+    """Time of the driver's own work between the passes, on this machine."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values of what would be measured, and what it costs."""
-        from dataclasses import asdict, replace
-
-        known = asdict(replace(self, queries=()))
-        return {key: known[key] for key in known if key not in _OF_THE_WORK}
+        """What would be measured and what it would cost, as JSON values."""
+        document = asdict(replace(self, queries=()))
+        return {key: document[key] for key in document if key not in _NOT_IN_JSON}
 
 
 def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
@@ -94,7 +90,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     Raises
     ------
     SpecError
-        When the number of features is not public in the specification.
+        When the number of features is neither in the specification nor in the schema.
     """
     width = spec.dim_hint or _schema_width(spec)
     noise = noise_source(spec.privacy.noise)
@@ -106,10 +102,10 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     start = time.perf_counter()
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
         fitted = fit(problem, imagined.ask)
-    taken = time.perf_counter() - start
+    driver_seconds = time.perf_counter() - start
     last = imagined.blocks[-1].step
     blocks = tuple(
-        _with_kl(b, last, problem, rows, fitted.mixture.weights) for b in imagined.blocks
+        _with_kl(block, last, problem, rows, fitted.mixture.weights) for block in imagined.blocks
     )
     privacy = spec.privacy
     if rows is not None:
@@ -124,19 +120,18 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
         notes=fitted.notes,
         width=width,
         queries=tuple(imagined.queries),
-        driver_seconds=taken,
+        driver_seconds=driver_seconds,
     )
 
 
 def _rows_rule(
     problem: Problem, blocks: list[PlannedBlock], rows: int, fitted: Fitted
 ) -> dict[str, float]:
-    """Rows a component has by this guess, and needs for a covariance of its own."""
-    last = sum(block.rho for block in blocks if block.step == blocks[-1].step)
-    p = fitted.mixture.dimension
+    """Rows that a component has by this guess, and that a covariance of its own needs."""
+    last_rho = sum(block.rho for block in blocks if block.step == blocks[-1].step)
     return {
         "expected": rows / fitted.mixture.n_components,
-        "needed": rows_per_component(p, last, problem.allocation),
+        "needed": rows_per_component(fitted.mixture.dimension, last_rho, problem.allocation),
     }
 
 
@@ -148,7 +143,7 @@ def _schema_width(spec: ReleaseSpec) -> int:
 
 
 class _Imagined:
-    """Answers plans as if rows were one round Gaussian per label, and writes down the queries."""
+    """Answers plans as if rows were one round Gaussian per label, and records the queries."""
 
     def __init__(self, problem: Problem, rows: int, step: float, unit: UnitShare) -> None:
         self._problem = problem
@@ -158,22 +153,22 @@ class _Imagined:
         self.blocks: list[PlannedBlock] = []
         self.queries: list[PassQuery] = []
 
-    def ask(self, asked: PassPlan, latent: Latent) -> Observed:
-        """Note the query and answer it without noise."""
-        query = compile_pass(asked, latent, self._step, self._unit)
+    def ask(self, plan: PassPlan, latent: Latent) -> Observed:
+        """Record the query and answer it without noise."""
+        query = compile_pass(plan, latent, self._step, self._unit)
         self.queries.append(query)
-        self._note(asked, query)
-        cells, p = len(asked.cell_label), query.dimension
-        spread = 1.0 if asked.cell_map is not None else self._variance(p)
+        self._note(plan, query)
+        cells, p = len(plan.cell_label), query.dimension
+        spread = 1.0 if plan.cell_map is not None else self._variance(p)
         per_label = self._rows / self._problem.labels
-        share = per_label / np.bincount(asked.cell_label)[asked.cell_label]
+        share = per_label / np.bincount(plan.cell_label)[plan.cell_label]
         unwhiten = (
-            np.stack([np.linalg.inv(asked.whiten[m]) for m in asked.cell_map])
-            if asked.cell_map is not None
+            np.stack([np.linalg.inv(plan.whiten[index]) for index in plan.cell_map])
+            if plan.cell_map is not None
             else np.broadcast_to(np.eye(p), (cells, p, p))
         )
         blocks = []
-        for block in asked.blocks:
+        for block in plan.blocks:
             count = np.bincount(block.groups, share).astype(np.float64)
             start, stop = block.axes or (0, p)
             q = stop - start
@@ -185,14 +180,14 @@ class _Imagined:
             }[block.statistic]
             blocks.append(ObservedBlock(block.statistic, block.groups, values, 1e-9))
         return Observed(
-            asked.step, asked.cell_label, asked.centres, unwhiten, asked.radius, tuple(blocks), 0.0
+            plan.step, plan.cell_label, plan.centres, unwhiten, plan.radius, tuple(blocks), 0.0
         )
 
     def _variance(self, p: int) -> float:
         return (self._problem.norm / _SPREAD) ** 2 / p
 
-    def _note(self, asked: PassPlan, query: PassQuery) -> None:
-        unit = self._step if asked.cell_map is None else asked.radius / query.radius
+    def _note(self, plan: PassPlan, query: PassQuery) -> None:
+        unit = self._step if plan.cell_map is None else plan.radius / query.radius
         for block in query.blocks:
             self.blocks.append(
                 PlannedBlock(
@@ -226,7 +221,7 @@ def _with_kl(
 
 
 def render_plan(planned: Plan) -> str:
-    """The plan as a table for people."""
+    """The plan as a table to print."""
     lines = [
         f"epsilon {planned.epsilon:g}, delta {planned.delta:g}: rho {planned.rho:.6g} "
         f"({_ACCOUNTS[planned.accounting]}; nothing is read or spent)",
@@ -234,17 +229,17 @@ def render_plan(planned: Plan) -> str:
         f"{'pass':<16}{'statistic':<11}{'groups':>7}{'dim':>5}{'radius':>9}{'rho':>12}"
         f"{'noise':>12}{'expected KL':>14}",
     ]
-    for b in planned.blocks:
-        kl = "" if b.expected_kl is None else f"{b.expected_kl:.3g}"
+    for block in planned.blocks:
+        kl = "" if block.expected_kl is None else f"{block.expected_kl:.3g}"
         lines.append(
-            f"{b.step:<16}{b.statistic:<11}{b.groups:>7}{b.dimension:>5}{b.radius:>9.4g}"
-            f"{b.rho:>12.4g}{b.noise:>12.4g}{kl:>14}"
+            f"{block.step:<16}{block.statistic:<11}{block.groups:>7}{block.dimension:>5}"
+            f"{block.radius:>9.4g}{block.rho:>12.4g}{block.noise:>12.4g}{kl:>14}"
         )
-    total = sum(b.expected_kl or 0.0 for b in planned.blocks)
+    total = sum(block.expected_kl or 0.0 for block in planned.blocks)
     lines.append("")
     if planned.rows is None:
         lines.append(
-            f"Choices assume {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
+            f"The plan assumes {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
         )
     else:
         lines.append(
@@ -254,9 +249,8 @@ def render_plan(planned: Plan) -> str:
     rule = planned.notes.get("rows_per_component")
     if rule is not None and rule["expected"] < rule["needed"]:
         lines.append(
-            f"Warning: about {rule['expected']:,.0f} rows a component; a covariance of its own "
-            f"takes about {rule['needed']:,.0f} (docs/method.md, section 7). Most of a covariance "
-            "will be what components share: ask for fewer components, fewer dimensions or more "
-            "epsilon."
+            f"Warning: about {rule['expected']:,.0f} rows a component, but a covariance of its own "
+            f"needs about {rule['needed']:,.0f} (docs/method.md, section 7). Components will "
+            "mostly share one covariance: use fewer components or dimensions, or a larger epsilon."
         )
     return "\n".join(lines)

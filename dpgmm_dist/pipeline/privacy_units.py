@@ -1,6 +1,6 @@
-"""Privacy units of several rows: their rows are brought together before the first pass.
+"""Privacy units of several rows: the rows of each unit are brought together before the first pass.
 
-This happens at most once a run, and only if a pass has to be measured: a restarted job that replays
+This happens at most once a run, and only if a pass is to be measured. A restarted job that replays
 stored answers needs no rows.
 """
 
@@ -36,17 +36,17 @@ _STEPS = 2
 
 @dataclass(frozen=True)
 class PassInput:
-    """What passes read: a source, the map of its rows to the lattice, its plan."""
+    """What the passes read: a source, the map of its rows to the lattice, and its plan units."""
 
     source: Source
     features: FeatureMap
     units: Sequence[PlanUnit]
     require_unchanged: Callable[[], None]
-    """Raises DataError when a pass may have read rows that were moving."""
+    """Raises DataError when the input may have changed during a pass."""
 
 
 Prepare = Callable[[Report], PassInput]
-"""Makes the input of the passes when the first of them needs it, and reports its progress."""
+"""Makes the input of the passes when the first pass needs it, and reports its progress."""
 
 
 @contextmanager
@@ -59,9 +59,9 @@ def input_of_passes(
     release_id: str,
     scratch: str | None,
 ) -> Iterator[Prepare]:
-    """What passes read: the rows themselves, or what their privacy units contribute.
+    """What the passes read: the rows themselves, or the kept rows of each privacy unit.
 
-    Scratch storage for the latter is removed at the end.
+    The latter are in scratch storage, which is removed at the end.
     """
     unit = dataset.privacy_unit
     if unit is None:
@@ -72,14 +72,14 @@ def input_of_passes(
 
     options = dataset.storage_options if _same_store(dataset.path, scratch) else None
     with open_scratch(scratch, release_id, options) as place:
-        made: list[PassInput] = []
+        prepared: list[PassInput] = []
 
         def prepare(report: Report) -> PassInput:
-            if not made:
+            if not prepared:
                 plan = rows.plan()
                 rule = _rule(unit, plan)
-                made.append(_prepared(rows, features, plan, rule, place, engine, report))
-            return made[0]
+                prepared.append(_prepared(rows, features, plan, rule, place, engine, report))
+            return prepared[0]
 
         yield prepare
 
@@ -90,14 +90,13 @@ def check_units(
     engine: Engine | None,
     scratch: str | None,
 ) -> None:
-    """Refuse privacy units that could not be enforced, before anything is spent."""
+    """Refuse privacy units that cannot be enforced, before anything is spent."""
     unit = dataset.privacy_unit
     if unit is not None and isinstance(rows, DaskArraySource):
         raise SpecError(
             "dataset.privacy_unit: a dask array has no column of privacy units; write the rows as "
             "Parquet with one, or remove the key where one row is the unit"
         )
-    named = isinstance(rows, ParquetSource) or getattr(rows, "units", None) is not None
     if unit is None:
         if isinstance(rows, ArraySource) and rows.units is not None:
             raise SpecError(
@@ -105,7 +104,7 @@ def check_units(
                 "dataset.privacy_unit, or leave units out where one row is the unit"
             )
         return
-    if not named:
+    if not isinstance(rows, ParquetSource) and getattr(rows, "units", None) is None:
         raise SpecError(
             "dataset.privacy_unit: rows in memory need units, the privacy unit of each row; give "
             "ArraySource(..., units=...) or remove the key"
@@ -114,8 +113,8 @@ def check_units(
     if unit.aggregate != "weight" and unit.max_rows * row_bytes > BUFFER_BYTES * 8:
         raise SpecError(
             f"dataset.privacy_unit.max_rows is {unit.max_rows}: that many rows of {rows.width} "
-            f"features are more than {BUFFER_BYTES * 8 >> 20} MB, which a worker must hold for "
-            f"one unit; use at most {BUFFER_BYTES * 8 // row_bytes}"
+            f"features are more than {BUFFER_BYTES * 8 >> 20} MB, which a worker holds for one "
+            f"unit; use at most {BUFFER_BYTES * 8 // row_bytes}"
         )
     if scratch is None and engine is not None and not getattr(engine, "same_machine", False):
         raise SpecError(
@@ -131,7 +130,7 @@ def _same_store(path: str, scratch: str | None) -> bool:
 def _rule(unit: PrivacyUnitSpec, plan: Sequence[PlanUnit]) -> UnitRule:
     size = sum(part.bytes for part in plan)
     buckets = max(_LEAST_BUCKETS, min(_MOST_BUCKETS, -(-size // _BUCKET_BYTES)))
-    # Public, and the same wherever the rows lie: docs/privacy.md, section 6.2.
+    # The key is public, and does not depend on how rows are stored: docs/privacy.md, section 6.2.
     key = hashlib.blake2b(unit.column.encode(), digest_size=32, person=b"dpgmm key").digest()
     return UnitRule(unit.max_rows, unit.aggregate, key, randbits(64), buckets)
 
@@ -152,8 +151,8 @@ def _prepared(
     gather = Gather(spread_files(scratch), width, rule, scratch)
     for_each(gather, range(rule.buckets), partial(_part, report, 1))
     source = KeptSource(scratch, width, rows.labels, kept_files(scratch, width))
-    # Its rows are on the lattice: this map leaves them as they are, and checks them again.
-    # What becomes of the input from now on does not matter.
+    # These rows are on the lattice. The map leaves them as they are and checks their norms again.
+    # Changes of the input do not matter any more.
     identity = FeatureMap(width, float(FEATURE_RADIUS))
     return PassInput(source, identity, source.plan(), lambda: None)
 
@@ -175,7 +174,7 @@ def describe_unit(unit: PrivacyUnitSpec | None) -> str:
 
 
 def describe_estimand(unit: PrivacyUnitSpec | None) -> str:
-    """The distribution of which the release is an estimate; for the receipt."""
+    """The distribution that the release estimates; for the receipt."""
     if unit is None:
         return "the density of rows"
     kept = f"of the at most {unit.max_rows} rows kept of a unit"

@@ -48,7 +48,7 @@ from dpgmm_dist.progress import Progress
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 _ROUNDING = 1 - 2.0**-40
-"""Shares of the budget are sums of floats: this much of it stays unspent."""
+"""Keeps the shares of the budget, which are added up in floats, below the whole."""
 
 
 def release(
@@ -68,20 +68,20 @@ def release(
     ----------
     spec : the specification; everything public that defines the release
     output : directory or URL of the release, in place of ``spec.output.path``
-    release_id : the same id resumes a killed job and is never charged twice;
-        ``spec.output.release_id`` by default, or random
+    release_id : the same id resumes a killed job and is never charged twice; by default
+        ``spec.output.release_id``, or a random one
     engine : where passes run; what ``spec.cluster`` names by default
-    insecure_test_noise : seed of reproducible noise for tests; the release is NOT PRIVATE
+    insecure_test_noise : seed of reproducible noise for tests; the release is then NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
     source : rows in memory or of a dask array, in place of ``spec.dataset``; a dask array is
-        computed by the Dask client in use, where there is one and no other engine is named
-    scratch : private directory or URL for ``dataset.privacy_unit``, reached by all workers; by
-        default the directory for temporary files, where all run on this machine
+        computed by the current Dask client, if there is one and no other engine is given
+    scratch : private directory or URL for ``dataset.privacy_unit`` that all workers reach; by
+        default the directory for temporary files, if all workers run on this machine
 
     Raises
     ------
     SpecError, LedgerRefused, DataError, ClusterError
-        With what was wrong and what to do; the first three kinds before anything is spent,
+        With what is wrong and what to do. The first three are raised before anything is spent,
         unless storage fails later.
     """
     if engine is None and spec.cluster.kind != "threads":
@@ -97,20 +97,20 @@ def release(
                 scratch=scratch,
             )
 
-    # What is asked for, and whether it is there already.
-    place = _Output(spec, output or spec.output.path)
+    # The output: it may hold this release already.
+    target = _Output(spec, output or spec.output.path)
     require_drawable(spec)
     noise = noise_for(spec.privacy, insecure_test_noise)
-    name = release_id or spec.output.release_id or random_release_id()
-    if place.holds_release():
-        place.claim(name)
-        place.finish_begun(name)
-        return ReleaseResult(place.url, name, already_done=True)
+    release_id = release_id or spec.output.release_id or random_release_id()
+    if target.holds_release():
+        target.claim(release_id)
+        target.finish_begun(release_id)
+        return ReleaseResult(target.url, release_id, already_done=True)
 
-    # The rows: everything public about them is checked before anything is spent.
+    # The rows: all that is public about them is checked before anything is spent.
     require_window_of_files(spec, source)
     rows = source or open_dataset(spec.dataset, engine.gather if engine else None)
-    schema = describe_input(rows)  # now: at the end the input may be gone
+    schema = describe_input(rows)  # now, because the input may be gone at the end
     require_same_labels(spec, rows)
     check_units(spec.dataset, rows, engine, scratch)
 
@@ -123,22 +123,22 @@ def release(
     require_memory(engine, memory_plan(problem, rows.plan()))
 
     # The budget is reserved for this release: ledger and journal, before the first pass.
-    charge = _charge(spec, name, noise)
-    budget = Budget.locate(charge, place.url, spec.privacy.ledger, **place.options)
+    charge = _charge(spec, release_id, noise)
+    budget = Budget.locate(charge, target.url, spec.privacy.ledger, **target.options)
     budget.check(spec.public_dict(), _mechanism(noise))
-    place.claim(name)
+    target.claim(release_id)
     budget.begin(spec.public_dict(), _mechanism(noise))
     budget.require_same_input(json.dumps(rows.fingerprint(), sort_keys=True).encode())
 
     # The passes: the model asks, the session charges, measures and stores. What follows the gate
-    # runs on one BLAS thread, so that the same answers give the same file. Noise may overflow where
-    # there is no data; a warning would be a line that other data do not cause.
+    # runs on one BLAS thread, so that the same answers give the same file. Floats may overflow
+    # where there are few rows. A warning would then say something about the data.
     with (
         threadpool_limits(1, "blas"),
         np.errstate(all="ignore"),
         rows_forgotten(engine),
         input_of_passes(
-            spec.dataset, rows, features, engine=engine, release_id=name, scratch=scratch
+            spec.dataset, rows, features, engine=engine, release_id=release_id, scratch=scratch
         ) as prepared,
     ):
         session = Session(
@@ -155,9 +155,11 @@ def release(
         fitted = fit(problem, session.ask)
 
     # The release, published by its manifest, which is written last.
-    receipt = receipt_of(spec, name, noise=noise, session=session, fitted=fitted, budget=budget)
+    receipt = receipt_of(
+        spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget
+    )
     write_release(
-        place.url,
+        target.url,
         mixture=fitted.mixture,
         standard_errors=fitted.errors,
         transform=transform_of(features, fitted),
@@ -165,8 +167,8 @@ def release(
         input_schema=schema,
         storage_options=spec.output.storage_options,
     )
-    budget.journal.finish({"output": place.url})
-    return ReleaseResult(place.url, name, already_done=False, fitted=fitted, receipt=receipt)
+    budget.journal.finish({"output": target.url})
+    return ReleaseResult(target.url, release_id, already_done=False, fitted=fitted, receipt=receipt)
 
 
 class _Output:
@@ -186,7 +188,7 @@ class _Output:
         return release_exists(self.url, self._spec.output.storage_options) is not None
 
     def claim(self, release_id: str) -> None:
-        """Refuse an output that holds another release, or the same under another id."""
+        """Claim the output for this release; refuse one that holds another release or id."""
         claim_output(
             self.url,
             release_id=release_id,
@@ -195,7 +197,7 @@ class _Output:
         )
 
     def finish_begun(self, release_id: str) -> None:
-        """Note in the journal what a driver that was killed after its manifest did not."""
+        """Finish the journal of a driver that was killed after it wrote the manifest."""
         journal = Journal.locate(release_id, self.url, self._spec.privacy.ledger, **self.options)
         journal.finish_begun({"output": self.url})
 
@@ -211,9 +213,9 @@ def transform_of(features: FeatureMap, fitted: Fitted) -> Transform:
     )
 
 
-def _charge(spec: ReleaseSpec, name: str, noise: NoiseSource) -> Charge:
+def _charge(spec: ReleaseSpec, release_id: str, noise: NoiseSource) -> Charge:
     return Charge.of_release(
-        name,
+        release_id,
         spec.digest(),
         spec.privacy.epsilon,
         spec.privacy.delta,

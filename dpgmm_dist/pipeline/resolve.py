@@ -1,7 +1,8 @@
-"""A specification, resolved once into the small inputs that the other rooms take.
+"""A specification, resolved once into the small inputs that the other packages take.
 
-Only the pipeline knows a specification. What it hands down - a place, columns, a window, a map of
-features, a problem, the share of a unit - is frozen and can be made without one.
+Only the pipeline knows specifications. It hands down small frozen values: a place, columns, a
+window, a feature map, a problem, the share of a privacy unit. Each can be made without a
+specification, so each package can be tested alone.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def account_of(spec: ReleaseSpec) -> Account | None:
 
 
 def unit_share(dataset: DatasetSpec) -> UnitShare:
-    """How the rows of one privacy unit enter every query, which is what noise is scaled by."""
+    """How the rows of one privacy unit enter every query; the noise is scaled by it."""
     unit = dataset.privacy_unit
     if unit is None or unit.aggregate == "mean":
         return UnitShare()
@@ -100,7 +101,7 @@ def rho_of(privacy: PrivacySpec, noise: NoiseSource) -> float:
 
 
 def noise_for(privacy: PrivacySpec, insecure_test_noise: int | None) -> NoiseSource:
-    """The noise of a release, or reproducible test noise, which no ledger may be charged for."""
+    """The noise of a release, or reproducible test noise, for which no ledger may be charged."""
     if insecure_test_noise is None:
         return noise_source(privacy.noise)
     if privacy.ledger is not None:

@@ -25,7 +25,7 @@ class ReleaseResult:
     receipt: dict[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Public facts to print."""
+        """The public facts that the command prints."""
         if self.receipt is None or self.fitted is None:
             return {}
         return {

@@ -1,15 +1,13 @@
 """What a planned release takes: tasks, bytes, memory, time.
 
-The estimate is from a public guess of the number of rows, so it is public too. On request it is
-from the footers of the input, and then it is for the trusted side only. Kernels are timed here on
+The estimate is based on a public guess of the number of rows, so it is public too. On request it is
+based on the footers of the input, and is for the trusted side only. The kernel is timed on
 made-up rows with the queries of the plan. No row of the input is read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dpgmm_dist.cores import cores as cores_here
+from dpgmm_dist.cores import cores as available_cores
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.source import TARGET_BYTES
@@ -29,7 +27,7 @@ from dpgmm_dist.privacy.query import PassQuery
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 READ_BYTES_PER_SECOND = 500_000_000
-"""A core's, of uncompressed lists of float32 on a local disk; jobs/benchmarks/throughput.py."""
+"""Per core, for uncompressed lists of float32 on a local disk (jobs/benchmarks/throughput.py)."""
 _ITEM_BYTES = 4
 _MADE_UP_VALUES = 1 << 19
 _SEED = 0
@@ -37,11 +35,11 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class PassRate:
-    """One pass."""
+    """How fast one pass runs."""
 
     step: str
     rows_per_core_second: float
-    """Of the lattice and the kernel, without reading."""
+    """Rows on the lattice and through the kernel; without reading."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +47,20 @@ class PlannedWork:
     """What a release takes."""
 
     trusted_side: bool
-    """True where it is from the input's footers: then it is NOT for publication."""
+    """True if it is based on the input's footers: then it is NOT for publication."""
     rows: int
     passes: int
     tasks: int
-    """Of each pass."""
+    """Tasks of each pass."""
     bytes_read: int
-    """By each pass: feature values, before any compression."""
+    """Bytes of feature values that each pass reads, uncompressed."""
     worker_memory: int
-    """Bytes, at most, of a worker of one thread."""
+    """The most bytes that a worker of one thread needs."""
     cores: int
     pass_seconds: float
-    """All passes, each row read in each of them, on that many cores."""
+    """Time of all passes on ``cores`` cores, if each pass reads each row."""
     driver_seconds: float
-    """Noise-free, on this machine: the driver's own work between passes."""
+    """Time of the driver's own work between passes, on this machine, without drawing noise."""
     read_bytes_per_core_second: int
     """Assumed, not measured."""
     rates: tuple[PassRate, ...]
@@ -85,10 +83,10 @@ def plan_work(
     if footers:
         source = open_dataset(spec.dataset)
         units = source.plan()
-        rows = sum(n for footer in source.footers() for n, _ in footer.row_groups)
+        rows = sum(count for footer in source.footers() for count, _ in footer.row_groups)
     else:
         rows = planned.rows or ASSUMED_ROWS
-        units = _guessed(rows * planned.width * _ITEM_BYTES)
+        units = _plan_units(rows * planned.width * _ITEM_BYTES)
     size = sum(unit.bytes for unit in units)
     cores = cores or _cores_of(spec)
     rates = _rates(planned.queries, feature_map(spec, planned.width))
@@ -110,8 +108,8 @@ def plan_work(
     )
 
 
-def _guessed(size: int) -> list[PlanUnit]:
-    """Plan units of ``size`` bytes together."""
+def _plan_units(size: int) -> list[PlanUnit]:
+    """Plan units that together have ``size`` bytes."""
     starts = range(0, max(size, 1), TARGET_BYTES)
     return [PlanUnit(i, (), min(TARGET_BYTES, size - start)) for i, start in enumerate(starts)]
 
@@ -120,7 +118,7 @@ def _cores_of(spec: ReleaseSpec) -> int:
     cluster = spec.cluster
     if cluster.workers is not None:
         return cluster.workers * (cluster.threads or 1)
-    return cluster.threads or cores_here()
+    return cluster.threads or available_cores()
 
 
 def _rates(queries: tuple[PassQuery, ...], features: FeatureMap) -> tuple[PassRate, ...]:
@@ -131,38 +129,29 @@ def _rates(queries: tuple[PassQuery, ...], features: FeatureMap) -> tuple[PassRa
 
 
 def _made_up(rows: int, features: FeatureMap) -> Any:
-    """Rows (n, d) in input units, about a third of the norm bound long."""
-    draws = np.random.default_rng(_SEED).standard_normal((rows, features.width))
+    """Rows (n, d) in input units, with a length of about a third of the norm bound."""
+    samples = np.random.default_rng(_SEED).standard_normal((rows, features.width))
     scale = features.norm / 3 / np.sqrt(features.width)
-    return (draws * scale * features.half_widths + features.offset).astype(np.float32)
+    return (samples * scale * features.half_widths + features.offset).astype(np.float32)
 
 
 def _seconds(query: PassQuery, features: FeatureMap, x: Any) -> float:
-    """Time for one block on one core; the second run, which finds its memory allocated."""
+    """Time for one block on one core: that of the second run, whose memory is allocated."""
     kernel = Kernel(query)
     total = kernel.start()
     labels = np.arange(len(x)) % (int(query.cell_label[-1]) + 1)
     kept = np.ones(len(x), dtype=np.int64) if query.weighted else None
     out = np.empty(x.shape, dtype=np.float32)
-    taken = 0.0
+    start = 0.0
     for _ in range(2):
-        with _timed() as times:
-            u, valid = features.to_lattice(x, None, out)
-            kernel.accumulate(total, u, np.where(valid, labels, -1), kept)
-        taken = times[0]
-    return taken
-
-
-@contextmanager
-def _timed() -> Iterator[list[float]]:
-    times = [0.0]
-    start = time.perf_counter()
-    yield times
-    times[0] = max(time.perf_counter() - start, 1e-9)
+        start = time.perf_counter()
+        u, valid = features.to_lattice(x, None, out)
+        kernel.accumulate(total, u, np.where(valid, labels, -1), kept)
+    return max(time.perf_counter() - start, 1e-9)
 
 
 def render_work(spec: ReleaseSpec, work: PlannedWork) -> str:
-    """The work as lines for people."""
+    """The work as lines to print."""
     if work.trusted_side:
         origin = "TRUSTED SIDE, not for publication: from the footers of the input"
     else:

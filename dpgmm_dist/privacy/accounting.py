@@ -1,12 +1,12 @@
 """Conversions between (epsilon, delta), zCDP (rho) and Gaussian differential privacy (mu).
 
 A release budget is given as (epsilon, delta) and spent as rho (rho adds up, any mechanism) or as
-mu^2 (adds up, exact Gaussians only). Every function here rounds to the safe side: budgets down,
-costs up. How that is ensured, rather than hoped:
+mu^2 (adds up, exact Gaussians only). Every function of this module rounds to the safe side: budgets
+down, costs up. This is ensured as follows:
 
-* zCDP: any order alpha gives a valid conversion, so a good alpha is searched in floating point and
+* zCDP: any order alpha gives a valid conversion. A good alpha is searched in floating point, and
   the bound at that alpha is moved to the safe side by more than its evaluation error.
-* Gaussian: a candidate is searched in floating point, and returned only after
+* Gaussian: a candidate is searched in floating point. It is returned only after
   `delta <= requested` has been proved for it in integer arithmetic (`normal_tail`). A candidate
   that cannot be proved is moved to the safe side and tried again.
 
@@ -24,13 +24,13 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.privacy.normal_tail import exp_bounds, tail_bounds
 
 EPSILON_RANGE = (1e-4, 1000.0)
-"""Epsilons that can be asked for; far beyond what is either useful or private."""
+"""Epsilons that can be asked for, far wider than what is useful or private."""
 
 DELTA_RANGE = (1e-300, 1.0)
 """Deltas that can be asked for, ends excluded."""
 
 _MARGIN = 2.0**-47
-"""Relative evaluation error allowed for sums of a few libm terms: 64 ulps where 12 would do."""
+"""Relative error allowed for sums of a few libm terms: 64 ulps, where 12 are enough."""
 
 
 def rho_from_epsilon_delta(epsilon: float, delta: float) -> float:
@@ -55,7 +55,7 @@ def rho_from_epsilon_delta(epsilon: float, delta: float) -> float:
         a (a+1) rho - a epsilon - H(a) <= log(delta),   H(a) = a log(1 + 1/a) + log(1 + a),
 
     so rho = max over a of (log(delta) + a epsilon + H(a)) / (a (a+1)). The condition is convex,
-    so the maximand is quasiconcave and a golden-section search finds it; any a is safe.
+    so the maximand is quasiconcave and a golden-section search finds its maximum. Any a is safe.
     """
     _check_epsilon(epsilon)
     _check_delta(delta)
@@ -69,12 +69,15 @@ def rho_from_epsilon_delta(epsilon: float, delta: float) -> float:
 
 
 def epsilon_from_rho(rho: float, delta: float) -> float:
-    """Return an epsilon such that rho-zCDP implies (epsilon, delta), rounded up."""
+    """Return an epsilon such that rho-zCDP implies (epsilon, delta), rounded up.
+
+    Raises SpecError if rho is not finite and non-negative, or delta is out of range.
+    """
     _check_cost("rho", rho)
     _check_delta(delta)
     if rho == 0.0:
         return 0.0
-    # Costs below 1e-30 are charged as 1e-30: the search range for the order is then finite.
+    # Costs below 1e-30 are counted as 1e-30, so that the search range for the order is finite.
     rho = max(rho, 1e-30)
 
     def bound(log_a: float) -> float:
@@ -87,7 +90,10 @@ def epsilon_from_rho(rho: float, delta: float) -> float:
 
 
 def delta_from_rho(rho: float, epsilon: float) -> float:
-    """Return a delta such that rho-zCDP implies (epsilon, delta), rounded up."""
+    """Return a delta such that rho-zCDP implies (epsilon, delta), rounded up.
+
+    Raises SpecError if rho is not finite and non-negative, or epsilon is out of range.
+    """
     _check_cost("rho", rho)
     _check_epsilon(epsilon, zero=True)
     if rho == 0.0:
@@ -145,13 +151,14 @@ def mu_from_epsilon_delta(epsilon: float, delta: float) -> float:
 def epsilon_from_mu(mu: float, delta: float) -> float:
     """Return the least epsilon for which mu-Gaussian DP implies (epsilon, delta), rounded up.
 
-    Above the largest epsilon that can be asked for, zCDP's larger bound is returned instead.
+    Above the largest epsilon of `EPSILON_RANGE`, the larger bound of zCDP is returned instead.
+    Raises SpecError if mu is not finite and non-negative, or delta is out of range.
     """
     _check_cost("mu", mu)
     _check_delta(delta)
     if mu == 0.0:
         return 0.0
-    mu = max(mu, 1e-7)  # charge tiny costs as 1e-7: their differences of tails would cancel
+    mu = max(mu, 1e-7)  # count tiny costs as 1e-7: their differences of tails would cancel
     target = _log_of_delta(delta)
     ceiling = EPSILON_RANGE[1]
     if mu > 80.0 or _log_delta(mu, ceiling) > target:
@@ -171,7 +178,10 @@ def epsilon_from_mu(mu: float, delta: float) -> float:
 
 
 def delta_from_mu(mu: float, epsilon: float) -> float:
-    """Return the delta for which mu-Gaussian DP is (epsilon, delta)-DP, rounded up."""
+    """Return the delta for which mu-Gaussian DP is (epsilon, delta)-DP, rounded up.
+
+    Raises SpecError if mu is not finite and non-negative, or epsilon is out of range.
+    """
     _check_cost("mu", mu)
     _check_epsilon(epsilon, zero=True)
     if mu == 0.0:
@@ -179,7 +189,7 @@ def delta_from_mu(mu: float, epsilon: float) -> float:
     if mu > 80.0:
         return 1.0
     mu = max(mu, 1e-7)
-    # The estimate only chooses the precision; below the least delta an upper bound is enough.
+    # The estimate only chooses the precision. Below the least delta an upper bound is enough.
     estimate = max(_log_delta(mu, epsilon), log(DELTA_RANGE[0]))
     bits = 72 + int(-estimate * 1.45)
     return min(1.0, nextafter(_delta_upper(mu, epsilon, bits) / (1 << bits), inf))
@@ -201,10 +211,10 @@ def _delta_upper(mu: float, epsilon: float, bits: int) -> int:
     m, n = mu.as_integer_ratio()
     e, f = epsilon.as_integer_ratio()
     # t = e n / (f m) - m / (2 n); t + mu has plus in place of minus.
-    left, right, den = 2 * e * n * n, f * m * m, 2 * f * m * n
+    ratio, half_mu, den = 2 * e * n * n, f * m * m, 2 * f * m * n
     extra = int(1.45 * epsilon) + 8
-    first = tail_bounds(left - right, den, bits)[1]
-    second = tail_bounds(left + right, den, bits + extra)[0]
+    first = tail_bounds(ratio - half_mu, den, bits)[1]
+    second = tail_bounds(ratio + half_mu, den, bits + extra)[0]
     growth = exp_bounds(e, f, bits)[0]
     return first - (second * growth >> (bits + extra)) + 1
 
@@ -227,7 +237,7 @@ def _log_of_delta(delta: float) -> float:
 
 
 def _log_delta(mu: float, epsilon: float) -> float:
-    """Estimate log(delta) of the Gaussian mechanism; only guides the search."""
+    """Estimate log(delta) of the Gaussian mechanism; it only guides the search."""
     t = epsilon / mu - mu / 2.0
     if t > 1e150:
         return -inf
@@ -259,7 +269,7 @@ def _down(total: float, terms: tuple[float, ...]) -> float:
 
 
 def _least(objective: Callable[[float], float]) -> float:
-    """Least value of a quasiconvex function of log(a), by golden section on a wide range."""
+    """Least value of a quasiconvex function of log(a), by golden-section search on a wide range."""
     ratio = (sqrt(5.0) - 1.0) / 2.0
     low, high = -60.0, 60.0
     x, y = high - ratio * (high - low), low + ratio * (high - low)

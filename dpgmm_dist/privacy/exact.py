@@ -1,8 +1,8 @@
-"""Exact sums of private rows, in a type that gives nothing away.
+"""Exact sums of private rows, in a type that shows nothing of its content.
 
 Integers are kept in two int64 limbs, ``hi * 2**32 + lo`` with ``0 <= lo < 2**32``, so that totals
-over the public capacity do not wrap. The type travels between workers by pickling (Dask's own
-serialisation); it has no useful representation, cannot be compared, hashed or converted, and only
+over the public capacity do not wrap. The type is pickled to move between workers. Its repr shows
+nothing, it cannot be compared, hashed or converted, and only
 :func:`dpgmm_dist.privacy.measure.measure` opens it.
 """
 
@@ -21,7 +21,7 @@ _MASK = (1 << _LIMB) - 1
 
 
 class ExactStatistic:
-    """PRIVATE. Exact integer sums for the blocks of one query, each flattened to one vector."""
+    """PRIVATE. Exact integer sums for the blocks of one query, one flat vector per block."""
 
     __slots__ = ("_hi", "_lo", "_step")
 
@@ -32,7 +32,7 @@ class ExactStatistic:
 
     @classmethod
     def zeros(cls, step: str, sizes: tuple[int, ...]) -> ExactStatistic:
-        """The sum over no rows: one vector of the given length a block."""
+        """Return the sum over no rows, with a vector of the given length for each block."""
         return cls(
             step,
             tuple(np.zeros(n, dtype=np.int64) for n in sizes),
@@ -46,7 +46,10 @@ class ExactStatistic:
         self._lo[block][:] = lo & _MASK
 
     def merge(self, other: ExactStatistic) -> ExactStatistic:
-        """Add two partial sums of the same query; associative and commutative to the bit."""
+        """Return the sum of two partial sums of the same query.
+
+        Associative and commutative to the bit. Raises ValueError for sums of different queries.
+        """
         if self._step != other._step or len(self._hi) != len(other._hi):
             raise ValueError("partial sums of different queries cannot be added")
         his, los = [], []
@@ -57,9 +60,9 @@ class ExactStatistic:
         return ExactStatistic(self._step, tuple(his), tuple(los))
 
     def _open_for_the_gate(self, step: str, block: int, noise: Ints) -> Floats:
-        """Add noise to one block and round the sum to float64, after the noise.
+        """Add noise to one block, then round the sum to float64.
 
-        Raises ValueError unless every integer gets a noise of its own, of its own query.
+        Raises ValueError unless there is one noise value for every integer, drawn for this query.
         """
         if step != self._step or noise.shape != self._lo[block].shape:
             raise ValueError("exact sums can only be opened with noise drawn for their own query")

@@ -1,7 +1,7 @@
-"""The exact answer for one sample: which integer a cell of random digits belongs to.
+"""The exact value of one sample: the integer to which a cell of random digits rounds.
 
-Slow and certain: integer arithmetic only, and as many more random digits as it takes. Reached for
-the few samples that the fast path of `rounded_gaussian` leaves undecided.
+Slow and certain: it uses integer arithmetic only, and reads as many further random digits as it
+needs. It decides the few samples that the fast path of `rounded_gaussian` leaves undecided.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dpgmm_dist.privacy.normal_tail import tail_bounds
 
 _WORD = 64
 _GUARD = 8
-"""Bits by which the tail is known more finely than the cell."""
+"""Additional bits to which the tail is known, compared with the cell."""
 
 
 class TailCell:
@@ -47,7 +47,7 @@ class TailCell:
         return low
 
     def search(self) -> int:
-        """Return ``round(sigma Q^{-1}(U))`` with nothing known: bracket it, then settle."""
+        """Return ``round(sigma Q^{-1}(U))`` without known bounds: bracket it, then bisect."""
         while self._value == 0:
             self._extend()
         sigma = self._num / self._den
@@ -63,8 +63,9 @@ class TailCell:
     def exceeds(self, k: int) -> bool:
         """Whether ``sigma Q^{-1}(U) > k + 1/2``, so that the rounded value exceeds k.
 
-        That is U < Q(x) at x = (2k + 1) / (2 sigma). Decided when the whole cell is on one side of
-        certified bounds on Q(x); until then more digits are read. (U = Q(x) has chance zero.)
+        That is U < Q(x) at x = (2k + 1) / (2 sigma). It is decided when the whole cell is on one
+        side of certified bounds on Q(x). Until then more digits are read. (U = Q(x) has probability
+        zero.)
         """
         while True:
             precision = self._bits + _GUARD
@@ -82,7 +83,7 @@ class TailCell:
 
 
 def _estimate_quantile(log_p: float) -> float:
-    """Estimate Q^{-1}(p) for p below 2^-10; a place to start looking, nothing rests on it."""
+    """Estimate Q^{-1}(p) for p below 2^-10; only the start of a search, no proof rests on it."""
     z = sqrt(-2.0 * log_p)
     for _ in range(8):
         y = z

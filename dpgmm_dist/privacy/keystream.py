@@ -1,8 +1,8 @@
 """Uniform random bits for privacy noise: ChaCha20 under a key drawn from the operating system.
 
-A keystream replaces "uniform bits" by "bits that no feasible computation tells from uniform", so a
-guarantee that rests on it is computational. Linux itself serves its random numbers from ChaCha20,
-so this adds no assumption there; reading every bit from the operating system costs 15 times more.
+A keystream replaces uniform bits by bits that no feasible computation can distinguish from uniform.
+So a guarantee that rests on it is computational. Linux makes its own random numbers with ChaCha20,
+so there this adds no assumption. Reading every bit from the operating system takes 15 times longer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 _KEY_BYTES = 32
 _BYTES_PER_KEY = 1 << 34
-"""A new key well before the cipher's block counter (2^32 blocks of 64 bytes) comes round."""
+"""A new key is taken well before the block counter (2^32 blocks of 64 bytes) wraps."""
 
 
 class BitSource(Protocol):
@@ -29,8 +29,8 @@ class BitSource(Protocol):
 class Keystream:
     """Secure uniform words. There is no seed, no state to copy, and no way to repeat a stream.
 
-    A stream belongs to the process that opened it: it refuses to be used in a forked child, which
-    would repeat its parent's bits, and to be pickled.
+    A stream belongs to the process that opened it. It cannot be pickled, and it refuses to be used
+    in a forked child, which would repeat the bits of its parent.
     """
 
     def __init__(self) -> None:
@@ -42,18 +42,18 @@ class Keystream:
         if os.getpid() != self._pid:
             raise RuntimeError("a noise keystream crossed a fork; open a new one in each process")
         size = 8 * count
-        if self._left < size:
+        if self._unused < size:
             self._open()
-        self._left -= size
+        self._unused -= size
         return np.frombuffer(self._encryptor.update(bytes(size)), dtype=np.int64)
 
     def _open(self) -> None:
-        # Imported here: a reader of releases does not need it.
+        # Imported late, because reading a release does not need it.
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
         key = algorithms.ChaCha20(os.urandom(_KEY_BYTES), nonce=bytes(16))
         self._encryptor = Cipher(key, mode=None).encryptor()
-        self._left = _BYTES_PER_KEY
+        self._unused = _BYTES_PER_KEY
 
     def __reduce__(self) -> Any:
         raise TypeError("a noise keystream cannot be pickled or copied")

@@ -18,33 +18,33 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class NoisyStatistic:
-    """The answer to one query: public from here on.
+    """The noisy answer to one query. It is public.
 
     ``values[i]`` belongs to the query's block i, in lattice units of whole rows: (G,) counts
-    and squares, (G, p) sums or (G, p, p) symmetric second moments.
+    and squares, (G, p) sums or (G, p, p) symmetric second moments, for G groups and p coordinates.
     """
 
     step: str
     values: tuple[Floats, ...]
 
     def to_bytes(self) -> bytes:
-        """Serialise without pickles."""
+        """Serialise as an npz, without pickles."""
         arrays = {f"block_{i}": value for i, value in enumerate(self.values)}
         return pack({"schema": 1, "step": self.step}, arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> NoisyStatistic:
-        """Read what :meth:`to_bytes` wrote; DataError when it is damaged."""
+        """Read what :meth:`to_bytes` wrote; raise DataError if it is damaged."""
         header, arrays = unpack(data)
         return cls(header["step"], tuple(arrays[f"block_{i}"] for i in range(len(arrays))))
 
 
 def measure(exact: ExactStatistic, query: PassQuery, noise: NoiseSource) -> NoisyStatistic:
-    """Answer a query once: every integer of every block gets its own noise, then becomes float64.
+    """Answer a query: every integer of every block gets its own noise, then becomes float64.
 
     Pre-condition: ``exact`` holds this query's integer sums, and ``query_cost(query)`` has been
     charged. Post-condition: the result is ``query_cost(query)``-zCDP (with Gaussian noise,
-    ``sqrt(2 query_cost(query))``-GDP). Proof: docs/privacy.md, "The gate".
+    ``sqrt(2 query_cost(query))``-GDP). Proof: docs/privacy.md, section 8.
     """
     check_fits(query)
     if isinstance(noise, InsecureTestNoise):

@@ -1,4 +1,4 @@
-"""Where noise comes from. Only the gate draws from these, on the driver, after the reduction."""
+"""Sources of noise. Only the gate draws from them, on the driver, after the reduction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NoiseName = Literal["auto", "discrete_gaussian", "gaussian"]
 
 
 class NoiseSource(Protocol):
-    """Integer noise with mean zero; what it is called, how it is accounted, whether it protects."""
+    """Integer noise with mean zero: its name, its accounting, and whether it is private."""
 
     @property
     def name(self) -> str:
@@ -25,20 +25,20 @@ class NoiseSource(Protocol):
 
     @property
     def accounting(self) -> Literal["zcdp", "gdp"]:
-        """The currency its answers compose in."""
+        """The currency in which its answers compose."""
 
     @property
     def private(self) -> bool:
-        """Whether draws are fit for a release."""
+        """Whether a release made with its draws is private."""
 
     def draw(self, sigma: float, size: int) -> Ints:
-        """Draw ``size`` independent integers of scale ``sigma``, never the same twice."""
+        """Draw ``size`` independent integers of scale ``sigma``, afresh in every call."""
         ...
 
 
 @dataclass(frozen=True)
 class DiscreteGaussian:
-    """OpenDP's discrete Gaussian: exact, proven, operating-system randomness.
+    """OpenDP's discrete Gaussian: exact, proven, with randomness of the operating system.
 
     An integer query with L2 sensitivity D costs ``D^2 / (2 sigma^2)`` zCDP (Canonne, Kamath and
     Steinke, "The Discrete Gaussian for Differential Privacy", 2020, theorem 4).
@@ -60,7 +60,7 @@ class DiscreteGaussian:
 
 @dataclass
 class InsecureTestNoise:
-    """NOT PRIVATE: reproducible noise for tests; a release made with it says so."""
+    """NOT PRIVATE: reproducible noise for tests. A release made with it says so."""
 
     seed: int
     name: str = "insecure_test_noise"
@@ -69,7 +69,7 @@ class InsecureTestNoise:
     _drawn: int = field(default=0, repr=False)
 
     def restart(self, step: str) -> None:
-        """Begin the stream of one query, so that a resumed job draws what it would have drawn."""
+        """Begin the stream of one query, so that a resumed job draws the same noise."""
         digest = hashlib.sha256(f"{self.seed}/{step}".encode()).digest()
         self._drawn = int.from_bytes(digest[:16], "little")
 
@@ -81,10 +81,15 @@ class InsecureTestNoise:
 
 
 def noise_source(name: NoiseName) -> NoiseSource:
-    """The private noise source of a specification's ``privacy.noise``.
+    """Return the private noise source of a specification's ``privacy.noise``.
 
     "auto" is the rounded Gaussian: its answers compose exactly in Gaussian DP, so the same
     (epsilon, delta) needs less noise than the discrete Gaussian in zCDP (docs/noise.md).
+
+    Raises
+    ------
+    SpecError
+        If there is no noise of this name.
     """
     if name == "discrete_gaussian":
         return DiscreteGaussian()
@@ -94,5 +99,5 @@ def noise_source(name: NoiseName) -> NoiseSource:
 
 
 def insecure_noise(name: NoiseName, seed: int) -> InsecureTestNoise:
-    """Reproducible noise in place of :func:`noise_source`, accounted for in the same currency."""
+    """Return test noise in place of :func:`noise_source`, accounted in the same currency."""
     return InsecureTestNoise(seed, accounting=noise_source(name).accounting)

@@ -1,8 +1,8 @@
 """A piecewise polynomial for the normal quantile, with a certified error on every piece.
 
 The table covers ``z(p) = Q^{-1}(p)``, Q the normal tail, for p in [2^-(OCTAVES+1), 1/2). It is
-computed, and its error bounds are proved, in integer arithmetic when it is first used (in 0.1 s):
-there is no data file to trust, and no special function of a library.
+computed, and its error bounds are proved, in integer arithmetic when it is first used (in 0.1 s).
+So there is no data file to trust, and no special function of a library.
 
 Geometry. A 62-bit integer w stands for the cell of tail probabilities ``[w, w+1) / 2^63``. Octave j
 holds the w with 2^j <= w < 2^(j+1) and is cut into PIECES equal pieces of ``width = 2^j / PIECES``
@@ -25,7 +25,7 @@ Proof of the slack. Let ``g(z) = 1/phi(z) = sqrt(2 pi) exp(z^2/2)`` and ``h = wi
    a pair of floats that represents it to 2^-100. The coefficients are functions of z0 with
    ``d c_n / d z0 = -(n+1) c_{n+1} / (g h)``, below one, and computed to 2^-80. Together these are
    below 2^-70.
-6. Evaluation in floats is accounted for here as well, see `evaluation_error`.
+6. The slack includes the error of the evaluation in floats; see `evaluation_error`.
 
 The bounds themselves are computed in floats to a relative error below 2^-40 and raised by 2^-20.
 """
@@ -45,7 +45,7 @@ TAIL_BITS = 62
 """Bits of w; the tail probability of a cell is [w, w+1) / 2^(TAIL_BITS+1)."""
 
 OCTAVES = 19
-"""Octaves of the table; a w below 2^(TAIL_BITS-OCTAVES), chance 2^-OCTAVES, is not covered."""
+"""Octaves of the table. A w below 2^(TAIL_BITS-OCTAVES) is not covered: chance 2^-OCTAVES."""
 
 PIECES_LOG2 = 5
 DEGREE = 10
@@ -86,7 +86,7 @@ class QuantileTable:
 
 @lru_cache(maxsize=1)
 def quantile_table() -> QuantileTable:
-    """Compute and certify the table (once per process)."""
+    """Compute and certify the table, once per process."""
     rows = []
     start = 0.0
     for octave in range(TAIL_BITS - 1, TAIL_BITS - 1 - OCTAVES, -1):
@@ -140,8 +140,8 @@ def evaluation_error(coefficients: list[float]) -> float:
 
     With u = 2^-53, the term of degree n carries at most: one rounding of c_n to a float, one of
     sigma c_n, n of t (w - c rounded to a float), n products and n + 1 sums of Horner's scheme.
-    That is 3 n + 3 factors (1 + u); 3 n + 4 covers their higher orders. At |t| <= 1/2 (powers of
-    two by which t is scaled are exact).
+    That is 3 n + 3 factors (1 + u), and 3 n + 4 covers their higher orders. The bound is taken at
+    |t| <= 1/2. (Scaling t by powers of two is exact.)
     """
     terms = enumerate(coefficients, start=1)
     return sum((3 * n + 4) * _UNIT * abs(c) * 0.5**n for n, c in terms)

@@ -1,14 +1,14 @@
 """Certified bounds on the normal tail and the exponential, in integer arithmetic only.
 
-Everything else about the normal distribution in this package may be computed in any fast way,
-because what matters is checked here at the end: the accountant certifies its answer and the
-sampler settles its hard cases with these functions. They use Python integers (fixed point, no
-floating point, no library of special functions), and each states its error bound with its proof.
+The rest of this package may compute the normal distribution in any fast way, because these
+functions check what matters: the accountant certifies its results with them, and the sampler
+decides its hard cases. They use Python integers (fixed point, no floating point, no library of
+special functions). Each states its error bound with the proof.
 
 Conventions: ``bits`` is the number of fractional bits; a pair ``(lo, hi)`` means
 ``lo <= value * 2**bits <= hi``. A floor division loses less than one unit in the last place (ulp).
 
-One lemma serves both series. Let ``a_0 = 1`` ulp-exact and ``a_n = floor(a_{n-1} * h / n)``, an
+One lemma covers both series. Let ``a_0 = 1`` ulp-exact and ``a_n = floor(a_{n-1} * h / n)``, an
 approximation from below of ``A_n = A_0 h^n / n!``. Each floor loses less than one ulp, and a loss
 at step j is multiplied by ``prod_{i=j+1..n} h/i = h^(n-j) j!/n! <= h^(n-j)/(n-j)!`` (because
 ``n! >= j! (n-j)!``), so
@@ -22,7 +22,7 @@ from functools import lru_cache
 from math import isqrt
 
 _GRAIN = 64
-"""Working precisions are rounded up to a multiple of this, so that constants are cached."""
+"""Working precisions are rounded up to a multiple of this, so that constants can be cached."""
 
 
 def exp_bounds(num: int, den: int, bits: int) -> tuple[int, int]:

@@ -6,12 +6,13 @@ mu = sensitivity / sigma), by post-processing. This needs N to have exactly that
 in every tail, for the very float sigma that the accountant uses. docs/noise.md has the proof.
 
 A normal variable is ``Z = +-Q^{-1}(U)``, U uniform on (0, 1/2), whose binary digits are an endless
-stream of random bits. The digits read so far say that U lies in a cell; N is returned only when
-every U in the cell has the same N, and otherwise more digits are read. So N is a function of the
-endless digits, exactly the right one, whatever cells were looked at.
+stream of random bits. The digits read so far say that U lies in a cell. N is returned only when
+every U in the cell has the same N; otherwise more digits are read. So N is exactly the right
+function of the endless digits, whatever cells were looked at.
 
-Fast path: 62 digits, a polynomial for Q^{-1} with a proved error bound (`normal_quantile`),
-vectorised. What it cannot decide goes to `gaussian_cell`, in integer arithmetic.
+The fast path reads 62 digits and evaluates a polynomial for Q^{-1} with a proved error bound
+(`normal_quantile`), vectorised. What it cannot decide goes to `gaussian_cell`, in integer
+arithmetic.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SIGMA_RANGE = (2.0**-32, 2.0**55)
 """Standard deviations that can be drawn, in units of the integer lattice."""
 
 _CHUNK = 8192
-"""Samples worked on at a time: the arrays of a chunk stay in the processor's cache."""
+"""Samples drawn at a time, so that the arrays of a chunk stay in the processor's cache."""
 
 _TAIL_MASK = (1 << TAIL_BITS) - 1
 _FLOAT_MASK = -(1 << (TAIL_BITS - 53))
@@ -50,7 +51,7 @@ _FLOAT_MASK = -(1 << (TAIL_BITS - 53))
 
 _PIECE_SHIFT = 52 - PIECES_LOG2
 _BEFORE_FIRST_PIECE = ((1023 + TAIL_BITS - OCTAVES) << PIECES_LOG2) - 1
-"""Exponent and leading digits, as float64 stores them, one below the first covered piece."""
+"""Exponent and leading digits of a float64, one below those of the first covered piece."""
 
 
 class RoundedGaussian:
@@ -63,7 +64,7 @@ class RoundedGaussian:
     accounting : str
         ``"gdp"``: answers compose in Gaussian DP, mu^2 adds up.
     private : bool
-        Whether draws are fit for a release: true unless a test injected its own bits.
+        Whether a release made with its draws is private: True unless a test injected its own bits.
     """
 
     def __init__(self, *, _bits: Callable[[], BitSource] | None = None) -> None:
@@ -172,7 +173,7 @@ def _evaluate(words: Ints, scaled: _Scaled) -> tuple[Ints, Floats]:
 
 
 def _scale(sigma: float) -> _Scaled:
-    """Scale the table by sigma; docs/noise.md accounts for every rounding made here."""
+    """Scale the table by sigma; section 4.4 of docs/noise.md bounds every rounding of this step."""
     table = quantile_table()
     product, error = _exact_product(sigma, table.anchor)
     whole = np.rint(product)
@@ -201,14 +202,14 @@ def _exact_product(a: float, b: Floats) -> tuple[Floats, Floats]:
 
 
 def _split(value: Any) -> tuple[Any, Any]:
-    """Halves of 26 bits whose sum is ``value`` exactly."""
+    """Two halves of 26 bits whose sum is ``value`` exactly."""
     large = value * (2.0**27 + 1.0)
     high = large - (large - value)
     return high, value - high
 
 
 def _after(first: float, values: NDArray[Any]) -> NDArray[Any]:
-    """``values`` with an entry before them."""
+    """``values`` with the entry ``first`` before them."""
     return np.concatenate([np.array([first], dtype=values.dtype), values])
 
 

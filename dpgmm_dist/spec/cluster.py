@@ -1,6 +1,7 @@
-"""The ``cluster`` section: where a release runs, which is no part of what it is.
+"""The ``cluster`` section: where a release runs.
 
-It is in no receipt, journal or digest: a job that was begun on a laptop may be finished on Slurm.
+It does not affect what is released, so it is in no receipt, journal or digest. A job that was begun
+on a laptop may be finished on Slurm.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _Text = Annotated[str | None, Read(fields.optional(fields.text))]
 
 
 class TlsSpec(Section):
-    """Files in PEM that this client shows, and by which it checks the scheduler."""
+    """PEM files: this client's certificate and key, and the authority that it trusts."""
 
     ca_file: Annotated[str, Read(fields.text)]
     cert: Annotated[str, Read(fields.text)]
@@ -46,7 +47,7 @@ class ClusterSpec(Section):
     workers : how many workers are started (local, slurm, kubernetes).
     threads : threads of each worker, or of this process.
     memory : memory of each worker, such as ``4GB``.
-    address, scheduler_file : the running scheduler: one of them.
+    address, scheduler_file : the running scheduler, by one of the two.
     tls : certificates for a scheduler at ``tls://...``.
     options : passed on to dask-jobqueue's SLURMCluster (``queue``, ``walltime``, ...), to
         dask-kubernetes' KubeCluster (``image``, ``namespace``, ...) or to dask-mpi's initialize
@@ -65,14 +66,14 @@ class ClusterSpec(Section):
     )
 
     def problems(self) -> list[str]:
-        """Return what is wrong between the keys."""
+        """Return a line for each contradiction between the keys."""
         lines = [
             f"cluster.{key}: belongs to kind {' or '.join(kinds)}; remove it, kind is {self.kind}"
             for key, kinds in _USED_BY.items()
             if getattr(self, key) not in (None, {}) and self.kind not in kinds
         ]
         if self.kind in _STARTED and self.workers is None:
-            lines.append(f"cluster.workers: missing; say how many workers {self.kind} shall have")
+            lines.append("cluster.workers: missing; give the number of workers to start")
         if self.kind == "scheduler" and (self.address is None) == (self.scheduler_file is None):
             lines.append(
                 "cluster.address: kind scheduler needs address or scheduler_file, one of them"

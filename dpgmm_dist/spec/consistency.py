@@ -1,4 +1,4 @@
-"""What is wrong between keys of a specification that are right one by one: one line a problem."""
+"""Contradictions between keys of a specification, each of which is valid alone."""
 
 from __future__ import annotations
 

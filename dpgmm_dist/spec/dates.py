@@ -1,7 +1,7 @@
 """The date of a scheduled run, in ids, paths and windows: ``weekly-{date:%G-W%V}``.
 
-The date is given (``--date``), never taken from the clock: a run that is tried again after midnight
-must be the same release.
+The date comes from ``--date``, never from the clock: a run that is repeated after midnight is then
+the same release.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dpgmm_dist.errors import SpecError
 
 _TEMPLATE = re.compile(r"\{date(?::([^{}]*))?\}")
 _DIRECTIVES = "YmdHMjGVuy"
-"""What means the same on every platform and in every locale."""
+"""Directives that give the same text on every platform and in every locale."""
 _PLACES = (
     ("dataset", "path"),
     ("dataset", "window", "equals"),
@@ -31,7 +31,7 @@ def has_template(text: str | None) -> bool:
 
 
 class RunDate:
-    """A date to fill in, or none; remembers whether anything asked for it."""
+    """The date of a run, or none. It remembers whether anything used it."""
 
     def __init__(self, text: str | None) -> None:
         self.used = False
@@ -77,7 +77,7 @@ class RunDate:
             window |= {"start": start.isoformat(), "end": end.isoformat()}
 
     def require_used(self) -> None:
-        """Raise SpecError where a date was given and nothing asked for one."""
+        """Raise SpecError if a date was given and nothing used it."""
         if self._text is not None and not self.used:
             raise SpecError(
                 f"--date {self._text}: neither the release id, nor a path, nor dataset.window uses"
@@ -87,11 +87,10 @@ class RunDate:
     def _format(self, pattern: str | None, where: str) -> str:
         self.used = True
         pattern = pattern or "%Y-%m-%d"
-        wrong = [one for one in re.findall(r"%(.?)", pattern) if one not in _DIRECTIVES or not one]
-        if wrong:
-            raise SpecError(
-                f"{where}: got %{wrong[0]} in a date; use {' '.join('%' + d for d in _DIRECTIVES)}"
-            )
+        for directive in re.findall(r"%(.?)", pattern):
+            if not directive or directive not in _DIRECTIVES:
+                known = " ".join(f"%{letter}" for letter in _DIRECTIVES)
+                raise SpecError(f"{where}: got %{directive} in a date; use {known}")
         if self._date is None:
             raise SpecError(f"{where}: uses a date; give it with --date, such as --date 2026-11-25")
         return self._date.strftime(pattern)
@@ -100,11 +99,11 @@ class RunDate:
 def period_around(day: date, every: str) -> tuple[date, date]:
     """Return the first day of the period that holds ``day``, and of the one after it."""
     start: Callable[[date], date] = {
-        "day": lambda d: d,
-        "week": lambda d: d - timedelta(days=d.weekday()),
-        "month": lambda d: d.replace(day=1),
-        "quarter": lambda d: d.replace(month=(d.month - 1) // 3 * 3 + 1, day=1),
-        "year": lambda d: d.replace(month=1, day=1),
+        "day": lambda day: day,
+        "week": lambda day: day - timedelta(days=day.weekday()),
+        "month": lambda day: day.replace(day=1),
+        "quarter": lambda day: day.replace(month=(day.month - 1) // 3 * 3 + 1, day=1),
+        "year": lambda day: day.replace(month=1, day=1),
     }[every]
     first = start(day)
     longest = {"day": 1, "week": 7, "month": 31, "quarter": 92, "year": 366}[every]
@@ -113,7 +112,7 @@ def period_around(day: date, every: str) -> tuple[date, date]:
 
 
 def _section(document: dict[str, Any], path: list[str]) -> dict[str, Any] | None:
-    here: Any = document
+    section: Any = document
     for key in path:
-        here = here.get(key) if isinstance(here, dict) else None
-    return here if isinstance(here, dict) else None
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else None

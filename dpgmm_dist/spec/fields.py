@@ -1,8 +1,8 @@
 """What one field of a specification may hold, and how a refusal reads.
 
-Each function takes a raw value (from YAML or Python), returns it in its one canonical
-form, or raises ``ValueError`` with the end of the sentence "<key>: ...". Booleans are never
-numbers here: YAML's ``true`` in a list of labels is a mistake, not a 1.
+Each function takes a raw value (from YAML or Python). It returns the value in its canonical form,
+or raises ``ValueError`` with the end of the sentence "<key>: ...". A boolean is never a number:
+YAML's ``true`` in a list of labels is a mistake, not a 1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SECRET_IN_URL = re.compile(
 
 
 def show(value: object, limit: int = 60) -> str:
-    """Return ``value`` for an error line: short, on one line, never the inside of a mapping."""
+    """Return ``value`` for an error: short, on one line, and never the content of a mapping."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -50,7 +50,7 @@ def show(value: object, limit: int = 60) -> str:
 
 
 def number(value: object) -> float:
-    """Return a finite float; integers are welcome, booleans and texts are not."""
+    """Return a finite float; integers are allowed, booleans and texts are not."""
     if isinstance(value, (bool, str)) or not isinstance(value, numbers.Real):
         raise ValueError(f"got {show(value)}; must be a number")
     try:
@@ -111,10 +111,10 @@ def moment(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be a date or time in quotes, such as '2026-11-25'")
     try:
-        found = instant(value)
+        time = instant(value)
     except SpecError as error:
         raise ValueError(str(error)) from None
-    return found.date().isoformat() if found.time().isoformat() == "00:00:00" else found.isoformat()
+    return time.date().isoformat() if time.time().isoformat() == "00:00:00" else time.isoformat()
 
 
 def _encodable(value: object) -> str:
@@ -179,7 +179,7 @@ def center(value: object) -> tuple[float, ...]:
     """Return a public centre in input units, shape (d,)."""
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"got {show(value)}; must be a list with one number per feature")
-    return tuple(_item(_within_largest, index, number_) for index, number_ in enumerate(value))
+    return tuple(_item(_within_largest, index, item) for index, item in enumerate(value))
 
 
 def _within_largest(value: object) -> float:
@@ -260,7 +260,7 @@ def components(value: object) -> int | tuple[int, ...] | str:
 
 
 def storage_options(value: object) -> dict[str, object]:
-    """Return the options for the storage. Never shown: they hold credentials."""
+    """Return the options of a store. They are never shown, because they hold credentials."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

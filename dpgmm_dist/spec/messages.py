@@ -1,4 +1,4 @@
-"""Pydantic's complaints as lines for people: the key, the value, what to do."""
+"""Pydantic's errors as one line each: the key, the value, what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EXAMPLES = {
 
 
 class Problems(ValueError):
-    """Several finished lines at once, from a check that looks at several keys."""
+    """Several messages at once, from a check that compares keys."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
@@ -38,7 +38,7 @@ def explain(
 ) -> list[str]:
     """Return one line for each problem in ``error``.
 
-    ``sources`` names, for key paths not from the file, where their values came from.
+    ``sources`` says where a value came from, for each key path that is not from the file.
     """
     lines: list[str] = []
     for detail in error.errors(include_url=False):
@@ -55,8 +55,8 @@ def _lines(
         return
     path = tuple(str(part) for part in detail["loc"])
     key = ".".join(path) or "specification"
-    came = [source for given, source in sources.items() if given[: len(path)] == path]
-    note = f" (from {came[-1]})" if came else ""
+    origins = [source for key_path, source in sources.items() if key_path[: len(path)] == path]
+    note = f" (from {origins[-1]})" if origins else ""
     match detail["type"]:
         case "extra_forbidden":
             yield f"{key}: unknown key{_shown(detail['input'])}{note}; {_suggestion(path, model)}"
@@ -72,25 +72,25 @@ def _lines(
 
 
 def _shown(value: object) -> str:
-    # Under a misspelt storage_options there may be a secret: texts of unknown keys stay unseen.
+    # A misspelt storage_options may hold a secret, so texts under unknown keys are not shown.
     return f", got {show(value)}" if isinstance(value, (bool, int, float)) else ""
 
 
 def _suggestion(path: tuple[str, ...], model: type[BaseModel]) -> str:
-    """Return advice for an unknown key: the same name elsewhere, or a close one here."""
-    here = _model_at(path[:-1], model).model_fields
+    """Return advice for an unknown key: the same name in another section, or a similar one."""
+    siblings = _model_at(path[:-1], model).model_fields
     prefix = "".join(part + "." for part in path[:-1])
     everywhere = list(_all_keys(model))
     for key in everywhere:
         if key.rpartition(".")[2] == path[-1]:
             return f"did you mean {key}?"
-    close = difflib.get_close_matches(path[-1], here, n=1)
+    close = difflib.get_close_matches(path[-1], siblings, n=1)
     if close:
         return f"did you mean {prefix}{close[0]}?"
     close = difflib.get_close_matches(".".join(path), everywhere, n=1, cutoff=0.75)
     if close:
         return f"did you mean {close[0]}?"
-    return f"remove it, or use one of {', '.join(here)}"
+    return f"remove it, or use one of {', '.join(siblings)}"
 
 
 def _model_at(path: tuple[str, ...], model: type[BaseModel]) -> type[BaseModel]:

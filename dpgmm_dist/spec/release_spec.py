@@ -1,6 +1,6 @@
 """ReleaseSpec: everything public that defines a release, validated and frozen.
 
-The YAML of a job and this model say the same thing. A mistake is a :class:`SpecError` with one line
+It has the sections and keys of a job's YAML file. A mistake is a :class:`SpecError` with one line
 per problem: the key, the value, what to do. The ``storage_options`` of the dataset, the ledger and
 the output are secret: they are in no repr, error, public dictionary or digest.
 """
@@ -88,7 +88,7 @@ class ReleaseSpec(Section):
         environ: Mapping[str, str] | None = None,
         date: str | RunDate | None = None,
     ) -> ReleaseSpec:
-        """Return the specification in a YAML file, under the environment, under ``overrides``.
+        """Return the specification in a YAML file, changed by the environment and by ``overrides``.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class ReleaseSpec(Section):
             for key, value in document.items()
         }
         try:
-            # What BaseModel.__init__ does, around the __init__ above that does not know sources.
+            # What BaseModel.__init__ does; the __init__ above does not know the sources.
             spec = cls.__new__(cls)
             cls.__pydantic_validator__.validate_python(sections, self_instance=spec)
             return spec
@@ -160,12 +160,12 @@ class ReleaseSpec(Section):
 
     @property
     def dim_hint(self) -> int | None:
-        """The number of features as far as the specification says it."""
+        """The number of features, where the specification says it."""
         return self.dataset.known_width
 
     @property
     def norm_bound(self) -> float:
-        """The bound on a row's L2 norm: as given, else the half diagonal of a table's cube."""
+        """The bound on a row's L2 norm; for a table by default half the diagonal of its cube."""
         if self.bounds.norm is not None:
             return self.bounds.norm
         return math.sqrt(len(self.feature_names))
@@ -176,21 +176,21 @@ class ReleaseSpec(Section):
         return self.dataset.labels or ()
 
     def public_dict(self) -> dict[str, Any]:
-        """Return the specification as plain JSON values, less its secrets and the cluster."""
+        """Return the specification as JSON values, without its secrets and the cluster."""
         return windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
 
     def digest(self) -> str:
-        """Return the SHA-256 (hex) of what defines the release: all but where it is written."""
+        """Return the SHA-256 (hex) of all that defines the release; not of where it is written."""
         text = json.dumps(_identity(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
     def difference(self, other: ReleaseSpec) -> list[str]:
-        """Return a line for each key in which the two define different releases, by key."""
-        mine, theirs = _leaves(_identity(self)), _leaves(_identity(other))
+        """Return a line for each key in which the two differ, sorted by key."""
+        leaves, other_leaves = _leaves(_identity(self)), _leaves(_identity(other))
         return [
-            f"{key}: {_leaf(mine, key)} here, {_leaf(theirs, key)} there"
-            for key in sorted(mine.keys() | theirs.keys())
-            if mine.get(key) != theirs.get(key)
+            f"{key}: {_leaf(leaves, key)} here, {_leaf(other_leaves, key)} there"
+            for key in sorted(leaves.keys() | other_leaves.keys())
+            if leaves.get(key) != other_leaves.get(key)
         ]
 
 
@@ -200,7 +200,7 @@ def _fill_dates(document: dict[str, Any], date: str | RunDate | None) -> None:
         date.fill_document(document)
         date.require_used()
     else:
-        date.fill_document(document)  # its owner knows what else may use it
+        date.fill_document(document)  # the caller may use it elsewhere, and checks that
 
 
 def _identity(spec: ReleaseSpec) -> dict[str, Any]:

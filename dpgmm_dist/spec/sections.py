@@ -1,4 +1,4 @@
-"""The sections of a specification: their keys, each with the reader that checks its value."""
+"""The sections of a specification: their keys, and the reader that checks each value."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class PrivacyUnitSpec(Section):
     ----------
     column : of integers, strings or binary values; a row without one contributes nothing.
     max_rows : rows kept of a unit.
-    aggregate : "rows": kept rows count whole, and noise grows with ``max_rows``. "weight": the rows
-        of a unit weigh one row together. "mean": a unit is one row, the mean of those kept.
+    aggregate : "rows": each kept row counts as a whole, and noise grows with ``max_rows``.
+        "weight": the rows of a unit together weigh as much as one row. "mean": a unit is one row,
+        the mean of the kept ones.
     """
 
     column: Name
@@ -35,15 +36,15 @@ class PrivacyUnitSpec(Section):
 
 
 class WindowSpec(Section):
-    """Rows whose ``column`` is in the window; all other rows contribute nothing.
+    """The rows whose ``column`` is in the window; all other rows contribute nothing.
 
     Attributes
     ----------
     column : partition key (a directory ``column=value``), or a column of dates or times.
     equals : the text of the partition.
     start, end : dates or times, in UTC where they name no offset; ``end`` is excluded.
-    every : the day, week, month, quarter or year that holds the date of the run; becomes start
-        and end.
+    every : the day, week, month, quarter or year that holds the date of the run. It is replaced by
+        start and end.
     """
 
     column: Name
@@ -90,16 +91,16 @@ class DatasetSpec(Section):
 
     @property
     def known_width(self) -> int | None:
-        """The number of features, as far as the specification says it."""
+        """The number of features, where the specification says it."""
         return len(self.feature_names) if self.is_table else self.width
 
 
 class BoundsSpec(Section):
-    """Public bounds, in input units: rows beyond them are clipped.
+    """Public bounds, in input units. Rows beyond them are clipped.
 
     Attributes
     ----------
-    norm : bound on the L2 norm of a row (after ``center``); for a table, of a row of the cube.
+    norm : bound on the L2 norm of a row (after ``center``); for a table, of a row in the cube.
     columns : [low, high] of every numeric column; maps the table to the cube [-1, 1]^d.
     center : public centre of embeddings, shape (d,), subtracted first.
     """
@@ -114,8 +115,8 @@ class BoundsSpec(Section):
 class PrivacySpec(Section):
     """The guarantee, and the ledger it is charged to.
 
-    Releases of disjoint windows of one data set may name one ``account`` of the ledger: together
-    they cost a row what the dearest of them costs. Only where the unit of privacy is one row.
+    Releases of disjoint windows of one data set may name one ``account`` of the ledger. Together
+    they cost each row as much as the most expensive of them. The unit of privacy is one row then.
 
     ``storage_options`` are the fsspec options of ``ledger``. Secret.
     """
@@ -147,7 +148,7 @@ class ModelSpec(Section):
 
 
 class OutputSpec(Section):
-    """Where the release goes, and its id where the command gives none (with a date: a template).
+    """Where the release goes, and its id where the command gives none. Both may use the date.
 
     ``storage_options`` are the fsspec options of ``path``. Secret.
     """

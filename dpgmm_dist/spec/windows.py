@@ -1,4 +1,4 @@
-"""Checks of windows, accounts and dates, key against key."""
+"""Checks of windows, accounts and dates: whether their keys agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def without_unset(public: dict[str, Any]) -> dict[str, Any]:
     """Drop the keys of windows and accounts that are not set, and ``output.release_id``.
 
     A specification without a window keeps the digest that ledgers and journals already hold. The
-    release id goes because it names a release and does not define it.
+    release id is dropped because it names a release and does not define it.
     """
     window = public["dataset"].pop("window", None)
     if window is not None:
@@ -26,7 +26,7 @@ def without_unset(public: dict[str, Any]) -> dict[str, Any]:
 
 
 def problems(dataset: DatasetSpec, privacy: PrivacySpec, output: OutputSpec) -> list[str]:
-    """Return a line for each contradiction between these keys, each of which is right alone."""
+    """Return a line for each contradiction between these keys."""
     return [
         *_unfilled(dataset, output),
         *([] if dataset.window is None else _window_problems(dataset.window)),
@@ -54,8 +54,8 @@ def _window_problems(window: WindowSpec) -> list[str]:
             f"dataset.window.every: got {window.every}, the {window.every} that holds the date of"
             " the run; give that date with --date, or give start and end"
         ]
-    given = [value is not None for value in (window.equals, window.start, window.end)]
-    if given not in ([True, False, False], [False, True, True]):
+    is_given = [value is not None for value in (window.equals, window.start, window.end)]
+    if is_given not in ([True, False, False], [False, True, True]):
         return [
             "dataset.window: give equals (the text of a partition), or start and end (end is"
             f" excluded), or every ({', '.join(PERIODS)}) with --date"
@@ -74,16 +74,15 @@ def _account_problems(dataset: DatasetSpec, privacy: PrivacySpec) -> list[str]:
     found = []
     if dataset.window is None:
         found.append(
-            "privacy.account: is for releases of disjoint windows, which cost a row once; give"
-            " dataset.window, or remove it"
+            "privacy.account: is for releases of disjoint windows; give dataset.window, or remove"
+            " privacy.account"
         )
     if privacy.ledger is None:
         found.append("privacy.account: is kept in a ledger; give privacy.ledger, or remove it")
     if dataset.privacy_unit is not None:
         found.append(
             "privacy.account: the unit is not one row (dataset.privacy_unit), so a unit may have"
-            " rows in several windows and releases of disjoint windows add up for it; remove"
-            " privacy.account (whether units do span windows is not looked up: that would read"
-            " data)"
+            " rows in several windows, and their releases add up for it; remove privacy.account"
+            " (whether units have rows in several windows is not checked: that would read data)"
         )
     return found

@@ -1,4 +1,4 @@
-"""From a YAML file, the environment and ``--set`` to one plain mapping, before any validation.
+"""A YAML file, the environment and ``--set`` become one plain mapping, not yet validated.
 
 YAML here is the safe subset with the scalars of YAML 1.2: ``1e-6`` is a number, ``yes`` is a text,
 ``1:30`` and ``2026-11-01`` are texts. A key given twice is an error. Messages give the line, never
@@ -56,7 +56,7 @@ def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
 
 
 def _construct_str(loader: _Loader, node: yaml.ScalarNode) -> str:
-    # JSON writes characters beyond 16 bits as two escapes, which PyYAML leaves apart.
+    # JSON writes a character beyond 16 bits as two escapes, which PyYAML does not join.
     return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
@@ -118,7 +118,7 @@ def read_document(path_or_text: str | Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SpecError(
             f"{source}: must be a mapping with dataset, bounds and privacy, "
-            f"got a {type(document).__name__}"
+            f"got a value of type {type(document).__name__}"
         )
     return document
 
@@ -150,14 +150,17 @@ def from_assignments(assignments: Iterable[str]) -> list[tuple[tuple[str, ...], 
 def from_environment(
     environ: Mapping[str, str], sections: Iterable[str]
 ) -> list[tuple[tuple[str, ...], Any, str]]:
-    """Return (key path, value, source) of each ``DPGMM_SECTION__KEY``; other names are not ours.
+    """Return (key path, value, source) of each ``DPGMM_SECTION__KEY``.
 
-    ``DPGMM_PRIVACY_EPSILON``, one underscore short, would be ignored to nobody's benefit: error.
+    Other variables are ignored. ``DPGMM_PRIVACY_EPSILON``, one underscore short, is an error:
+    ignoring it would hide a mistake.
     """
     result = []
     for variable in sorted(environ):
         name = variable.removeprefix(PREFIX).lower()
-        section = next((s for s in sections if name == s or name.startswith(s + "_")), None)
+        section = next(
+            (known for known in sections if name == known or name.startswith(f"{known}_")), None
+        )
         if not variable.startswith(PREFIX) or section is None:
             continue
         path = tuple(name.split("__"))
@@ -171,14 +174,14 @@ def from_environment(
 
 
 def assign(document: dict[str, Any], path: tuple[str, ...], value: Any, source: str) -> None:
-    """Set ``path`` in ``document`` in place, making the mappings on the way."""
+    """Set ``path`` in ``document``, in place, with the mappings that lead to it."""
     if path[:2] == ("bounds", "columns") and len(path) > 2:
         path = ("bounds", "columns", ".".join(path[2:]))  # column names may hold dots
-    here = document
+    mapping = document
     for depth, key in enumerate(path[:-1], start=1):
-        if here.get(key) is None:
-            here[key] = {}
-        here = here[key]
-        if not isinstance(here, dict):
+        if mapping.get(key) is None:
+            mapping[key] = {}
+        mapping = mapping[key]
+        if not isinstance(mapping, dict):
             raise SpecError(f"{source}: {'.'.join(path[:depth])} is a value and has no keys")
-    here[path[-1]] = value
+    mapping[path[-1]] = value

@@ -1,1 +1,1 @@
-"""Files and object stores: create-only objects, Parquet files, scratch space. Reads no rows."""
+"""Files and object stores: create-only objects, Parquet files, scratch storage. Reads no rows."""

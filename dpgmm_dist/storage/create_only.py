@@ -1,4 +1,4 @@
-"""Checks that a store keeps what it promises: create-only names, complete series."""
+"""Checks of a store: names are created only once, and no number of a series is missing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dpgmm_dist.storage.store import ObjectExists, Store, create_or_read
 def is_complete(
     store: Store, listed: Collection[int], below: int, name: Callable[[int], str]
 ) -> bool:
-    """Say whether the objects ``name(0)`` to ``name(below - 1)`` are all there.
+    """Say whether the objects ``name(0)`` to ``name(below - 1)`` all exist.
 
-    A listing that ran while others wrote may show a late object and not an earlier one, so what is
-    not among the ``listed`` numbers is looked for by its name.
+    A listing made while others write may contain an object and miss an earlier one. So each number
+    that is not ``listed`` is looked up by its name.
     """
     return all(number in listed or store.exists(name(number)) for number in range(below))
 
@@ -26,7 +26,7 @@ def probe(store: Store) -> None:
     Raises
     ------
     DataError
-        The store let a second create succeed, or lost what was written.
+        The store let a second create succeed, or lost the first object.
     """
     name = f"probe-{secrets.token_hex(8)}"
     first = b"first\n"
@@ -45,9 +45,14 @@ def probe(store: Store) -> None:
 def confirm_create_only(store: Store, name: str, data: bytes) -> None:
     """Verify that an existing object cannot be created again.
 
-    With the object's own bytes as ``data`` this changes nothing even on a store that overwrites,
-    so it is safe on live records; a ledger copied to an unsuitable store is found out this way.
-    On local files it also makes sure that an object another process wrote is durable.
+    This detects a ledger that was copied to an unsuitable store. Pass the object's own bytes as
+    ``data``: then nothing changes even if the store overwrites, so live records are safe. On local
+    files it also makes an object that another process wrote durable.
+
+    Raises
+    ------
+    DataError
+        The store let the create succeed.
     """
     try:
         store.create(name, data)

@@ -1,9 +1,9 @@
 """Create a local file once, whole and durable.
 
-Write a temporary file beside the target, flush it to disk, link it to the name, flush the
-directory, remove the temporary name. A link fails if the name exists, and the name appears
-together with its content: a reader never sees half a file, whenever the writer is killed. What a
-killed writer leaves behind is at most a file named ``.tmp-...``, which nobody reads.
+The writer writes a temporary file beside the target, flushes it to disk, links it to the name,
+flushes the directory and removes the temporary name. The link fails if the name exists. The name
+appears together with its content, so a reader never sees a part of a file, even if the writer is
+killed. A killed writer may leave a file named ``.tmp-...``, which is never read.
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ import secrets
 
 
 def create_file(path: str, data: bytes, root: str) -> None:
-    """Create the file ``path`` with the content ``data``; durable when this returns.
+    """Create the file ``path`` with the content ``data``. It is durable when this returns.
 
     Parameters
     ----------
     path : str
-        Absolute path; missing directories are made.
+        Absolute path. Missing directories are made.
+    data : bytes
+        The whole content.
     root : str
-        The store's directory: directories from the file's up to this one are flushed too.
+        The directory of the store. All directories from the file's to this one are flushed.
 
     Raises
     ------
     FileExistsError
-        The name is taken; what the other writer put there is durable by now.
+        The name is taken. The existing file is durable when this is raised.
     OSError
-        Anything else the system says; the file may or may not be there.
+        Anything else failed. The file may exist or not.
     """
     folder = os.path.dirname(path)
     _make_folders(folder)
@@ -42,7 +44,7 @@ def create_file(path: str, data: bytes, root: str) -> None:
         try:
             os.link(temporary, path)
         finally:
-            # After a conflict too: the caller is about to rely on what the other writer made.
+            # After a conflict too: the caller is about to rely on the file of the other writer.
             _sync_up(folder, root)
     finally:
         os.unlink(temporary)
@@ -71,7 +73,7 @@ def _make_folders(folder: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    if os.name == "nt":  # directories cannot be opened there
+    if os.name == "nt":  # Windows cannot open directories
         return
     fd = os.open(folder, os.O_RDONLY)
     try:

@@ -1,6 +1,6 @@
 """Finding and opening the Parquet files of a data set: file, directory, glob, hive, fsspec URL.
 
-Runs on the driver, and on workers for the opening. Paths are public; rows are not read here.
+The driver finds files; driver and workers open them. Paths are public. No rows are read here.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 _PRE_BUFFER_BYTES = 256 << 20
 _STREAM_BYTES = 64 << 20
-"""For the stream buffers of all columns of a file together."""
+"""Of the stream buffers of all columns of a file together."""
 
 
 @dataclass(frozen=True, repr=False)
 class FoundFile(Opaque):
-    """One Parquet file as the listing gives it."""
+    """One Parquet file of a listing."""
 
     path: str
-    """Path within the file system."""
+    """Path in the file system."""
     size: int
     stamp: str
-    """Changes when the file does: etag or modification time, as far as the store has one."""
+    """Changes when the file changes: an etag or a time, or empty if the store has neither."""
     constants: tuple[tuple[str, str | None], ...]
-    """Columns given by directory names, (name, text or None for null), outermost first."""
+    """Columns from directory names as (name, text, or None for null), outermost first."""
 
 
 @dataclass(frozen=True, repr=False)
 class Place(Opaque):
-    """A path as the user wrote it (a specification admits no secret in it), and secret options."""
+    """A path as the user wrote it, which holds no secret, and storage options, which may."""
 
     url: str
     storage_options: Mapping[str, Any]
     key: str = "dataset.path"
-    """What messages call it."""
+    """Its name in messages."""
 
     def resolve(self) -> tuple[Any, str]:
-        """The fsspec file system and the path within it.
+        """Return the fsspec file system and the path in it.
 
         Raises
         ------
         SpecError
-            If no such protocol exists, or its package is not installed.
+            The protocol does not exist, or its package is not installed.
         DataError
-            If the store refuses.
+            The store refuses.
         """
         with self.public_errors(f"cannot open {self.key} {self.url}"):
             try:
@@ -69,10 +69,10 @@ class Place(Opaque):
             except ImportError:
                 scheme = self.url.partition("://")[0]
                 extra = _EXTRAS.get(scheme)
-                what = f"pip install 'dpgmm-dist[{extra}]'" if extra else "install its package"
+                advice = f"pip install 'dpgmm-dist[{extra}]'" if extra else "install its package"
                 raise SpecError(
                     f"{self.key} {self.url}: {scheme}:// needs a package that is not "
-                    f"installed: {what}"
+                    f"installed: {advice}"
                 ) from None
             except ValueError as error:
                 if "rotocol" not in str(error):
@@ -85,7 +85,10 @@ class Place(Opaque):
 
     @contextmanager
     def public_errors(self, what: str) -> Iterator[None]:
-        """Turn a storage error met while no row is being read into one DataError line."""
+        """Turn an error of a storage library into a DataError of one line.
+
+        Only for code that reads no row: the error of the library is quoted.
+        """
         problem: DpgmmError | None = None
         try:
             yield
@@ -97,7 +100,7 @@ class Place(Opaque):
             raise problem from None
 
     def message_path(self, fs: Any, path: str) -> str:
-        """A file's path for messages, as a URL unless it is local."""
+        """Return the path of a file for messages: a URL unless the file is local."""
         return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
@@ -110,96 +113,97 @@ def _reason(error: Exception, secrets: tuple[str, ...]) -> str:
 
 
 def is_local(fs: Any) -> bool:
-    """Whether the file system is the local disk."""
+    """Say whether the file system is the local disk."""
     return isinstance(fs, LocalFileSystem)
 
 
 def list_files(place: Place) -> tuple[FoundFile, ...]:
-    """The Parquet files under a path, sorted.
+    """Return the Parquet files at a path, sorted by path.
 
-    A directory is read with all below it except names that begin with ``_`` or ``.``; in
-    directories and globs only names ending in .parquet, .parq or .pq count; a file named in full
-    is taken as it is. Directory names ``column=value`` give columns that the files may lack:
-    those below a directory, or all in the path of a glob or file.
+    A directory is searched with all its subdirectories, except names that begin with ``_`` or
+    ``.``. In directories and globs only names that end in .parquet, .parq or .pq count. A file
+    named in full is taken whatever its name. A directory named ``column=value`` gives a column that
+    the files may lack: below a directory, or anywhere in the path of a glob or a file.
 
     Raises
     ------
     SpecError, DataError
-        If the path cannot be opened, does not exist, holds no Parquet file or is a table of a
-        format that keeps old rows in files, or if a local file is found under two names.
+        The path cannot be opened, does not exist or holds no Parquet file. It is a table of a
+        format that keeps old rows in files. Or a local file is found under two names.
     """
     fs, root = place.resolve()
     with place.public_errors(f"cannot list dataset.path {place.url}"):
-        found = _find(fs, root)
-        if found is None:
+        by_path = _find(fs, root)
+        if by_path is None:
             raise DataError(
                 f"dataset.path {place.url} does not exist: give a Parquet file, a directory "
                 "of them or a glob"
             )
-    if not found:
+    if not by_path:
         raise DataError(
             f"dataset.path {place.url} holds no Parquet file: names must end in "
             f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
-    files = tuple(sorted(found.values(), key=lambda file: file.path))
+    files = tuple(sorted(by_path.values(), key=lambda file: file.path))
     if is_local(fs):
         _refuse_second_names(files)
     return files
 
 
 def _refuse_second_names(files: tuple[FoundFile, ...]) -> None:
-    """A row that is read twice would change answers by twice what the noise is made for."""
-    first: dict[tuple[int, int], str] = {}
+    """Refuse a file with two names: the noise does not cover a row that counts twice."""
+    first_path: dict[tuple[int, int], str] = {}
     for file in files:
         try:
             status = os.stat(file.path)
         except OSError:
-            continue  # reading it tells what is wrong
-        other = first.setdefault((status.st_dev, status.st_ino), file.path)
+            continue  # reading the file will report the error
+        other = first_path.setdefault((status.st_dev, status.st_ino), file.path)
         if status.st_ino and other != file.path:
             raise DataError(
                 f"{file.path} and {other} are one file under two names, so its rows would count "
-                "twice: remove one of the links, or choose a path that holds one of them"
+                "twice: remove one of the links, or choose a path that holds only one of them"
             )
 
 
 def _refuse_table_format(fs: Any, root: str) -> None:
-    """Tables with a log: which of their files are current the log alone says."""
+    """Refuse a table whose log says which of its files are current."""
     base = root.rstrip("/")
-    formats = {"Delta Lake": "_delta_log", "Hudi": ".hoodie"}
+    formats = {"a Delta Lake": "_delta_log", "a Hudi": ".hoodie"}
     kind = next((kind for kind, name in formats.items() if _info(fs, f"{base}/{name}")), None)
     with suppress(FileNotFoundError, NotADirectoryError):
         names = fs.ls(f"{base}/metadata", detail=False)
         if any(str(name).endswith(".metadata.json") for name in names):
-            kind = "Iceberg"
+            kind = "an Iceberg"
     if kind:
         raise DataError(
-            f"{base} is a {kind} table: its files still hold removed and earlier versions of "
-            "rows, which would count too; export the current rows to plain Parquet files"
+            f"{base} is {kind} table: its files still hold deleted rows and old versions of rows, "
+            "which would count too; export the current rows to plain Parquet files"
         )
 
 
 def _find(fs: Any, root: str) -> dict[str, FoundFile] | None:
-    """Files by path; None when the path does not exist."""
+    """Return the files by path, or None if the path does not exist."""
     info = _info(fs, root)
     if info is not None and info["type"] != "directory":
         return {root: _file(root, info, root)}
     if info is not None:
         _refuse_table_format(fs, root)
         return _below(fs, root, "")
-    if not _MAGIC.search(root):
+    wildcard = _MAGIC.search(root)
+    if wildcard is None:
         return None
-    fixed = root[: _MAGIC.search(root).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    fixed = root[: wildcard.start()].rpartition("/")[0]
     _refuse_table_format(fs, fixed)
-    found: dict[str, FoundFile] = {}
+    files: dict[str, FoundFile] = {}
     for path, entry in fs.glob(root, detail=True).items():
         if entry["type"] == "directory":
             if _visible(path, fixed):
                 _refuse_table_format(fs, path)
-                found |= _below(fs, path, path)
+                files |= _below(fs, path, path)
         elif _visible(path, fixed) and path.lower().endswith(SUFFIXES):
-            found[path] = _file(path, entry, path)
-    return found
+            files[path] = _file(path, entry, path)
+    return files
 
 
 def _info(fs: Any, path: str) -> dict[str, Any] | None:
@@ -209,51 +213,51 @@ def _info(fs: Any, path: str) -> dict[str, Any] | None:
         return None
 
 
-def _below(fs: Any, root: str, named: str) -> dict[str, FoundFile]:
-    """Files below a directory; ``named`` is the part of the path whose names also give columns."""
+def _below(fs: Any, root: str, hive: str) -> dict[str, FoundFile]:
+    """Return the files below a directory; names of directories in ``hive`` also give columns."""
     base = root.rstrip("/")
     entries = _walk_local(fs, root) if is_local(fs) else fs.find(root, detail=True)
     return {
-        path: _file(path, entry, named + path[len(base) :])
+        path: _file(path, entry, hive + path[len(base) :])
         for path, entry in entries.items()
         if _visible(path, base) and path.lower().endswith(SUFFIXES)
     }
 
 
 def _walk_local(fs: Any, root: str) -> dict[str, dict[str, Any]]:
-    """All files below a local directory.
+    """Return all Parquet files below a local directory.
 
-    Unlike fsspec's own ``find`` this follows links to directories and fails on a directory that
-    may not be read, rather than leave rows out without a word.
+    Unlike fsspec's ``find`` this follows links to directories, and raises an error for a directory
+    that may not be read. Otherwise rows would be left out silently.
     """
 
     def fail(error: OSError) -> None:
         raise error
 
-    def turns_back(folder: str, name: str) -> bool:
+    def is_loop(folder: str, name: str) -> bool:
         path = os.path.join(folder, name)
         target = os.path.join(os.path.realpath(path), "")
         return os.path.islink(path) and os.path.join(os.path.realpath(folder), "").startswith(
             target
         )
 
-    found: dict[str, dict[str, Any]] = {}
-    for folder, below, names in os.walk(root, onerror=fail, followlinks=True):
-        below[:] = [name for name in below if not turns_back(folder, name)]
+    entries: dict[str, dict[str, Any]] = {}
+    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
+        subfolders[:] = [name for name in subfolders if not is_loop(folder, name)]
         for name in names:
             path = os.path.join(folder, name)
             if name.lower().endswith(SUFFIXES):
-                found[path] = fs.info(path)
-    return found
+                entries[path] = fs.info(path)
+    return entries
 
 
 def _visible(path: str, base: str) -> bool:
     names = path[len(base) :].strip("/").split("/")
-    # A partition column may itself begin with an underscore.
+    # The name of a partition column may begin with an underscore.
     return not any(n.startswith(".") or (n.startswith("_") and "=" not in n) for n in names)
 
 
-def _file(path: str, entry: Mapping[str, Any], named: str) -> FoundFile:
+def _file(path: str, entry: Mapping[str, Any], hive: str) -> FoundFile:
     stamp = next(
         (
             f"{key}:{entry[key]}"
@@ -270,7 +274,7 @@ def _file(path: str, entry: Mapping[str, Any], named: str) -> FoundFile:
         ),
         "",
     )
-    return FoundFile(path, int(entry.get("size") or 0), stamp, _hive_columns(named))
+    return FoundFile(path, int(entry.get("size") or 0), stamp, _hive_columns(hive))
 
 
 def _hive_columns(path: str) -> tuple[tuple[str, str | None], ...]:
@@ -284,16 +288,18 @@ def _hive_columns(path: str) -> tuple[tuple[str, str | None], ...]:
 
 @contextmanager
 def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
-    """A file as a pyarrow.parquet.ParquetFile, closed afterwards.
+    """Yield a file as a pyarrow.parquet.ParquetFile; close it afterwards.
 
-    Local files are streamed through small buffers: as fast as a memory map, but resident memory
-    stays the size of a block, and a file cut short meanwhile is an error, not a crash. From object
-    stores a piece is fetched in few large requests unless it is too large to hold.
+    Local files are streamed through small buffers. That is as fast as a memory map, but resident
+    memory stays the size of a block, and a file that is truncated meanwhile is an error, not a
+    crash. From an object store a piece is fetched in a few large requests if it fits in memory.
 
     Parameters
     ----------
-    columns : number of columns that will be read.
-    piece_bytes : size of what will be read of them, uncompressed.
+    columns : int
+        The number of columns that will be read.
+    piece_bytes : int
+        How many bytes of them will be read, uncompressed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -313,19 +319,22 @@ def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
 
 
 def _stored(fs: Any, path: str) -> Any:
-    """A file of an object store, to be read by Arrow's own client where there is one."""
-    own = arrow_filesystem(fs)
-    if own is not None:
-        # If it finds no credentials, or no file, or does not take the path (ArrowInvalid), fsspec
-        # shall have a look and say what is wrong.
+    """Open a file of an object store with Arrow's own client if there is one, else with fsspec."""
+    arrow_fs = arrow_filesystem(fs)
+    if arrow_fs is not None:
+        # Without credentials or a file, or with a path that Arrow rejects (ArrowInvalid), fsspec
+        # opens the file or reports the error.
         with suppress(OSError, ValueError):
-            return own.open_input_file(path)
-    # Arrow reads exact ranges; fsspec's own read-ahead would fetch more than asked.
+            return arrow_fs.open_input_file(path)
+    # Arrow asks for exact ranges. A cache of fsspec would fetch more.
     return fs.open(path, "rb", cache_type="none")
 
 
 def for_each_file(read: Callable[[FoundFile], T], files: tuple[FoundFile, ...]) -> list[T]:
-    """Apply ``read`` to every file on a small thread pool; errors come in the files' order."""
+    """Return ``read(file)`` of every file, from a small thread pool.
+
+    Of several errors, that of the first file is raised.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     if len(files) == 1:

@@ -1,7 +1,7 @@
-"""Reading on after a store's passing trouble: throttling, a broken connection, a truncated read.
+"""Retrying a read after a temporary failure: throttling, a lost connection, a truncated read.
 
-What was already handed on is skipped, not handed on twice. Whether the file is still the same is
-checked once the pass is over and before anything is drawn for it (`ParquetSource.unchanged`).
+Items that were already yielded are skipped, so none is yielded twice. After the pass, and before
+noise is drawn for it, `ParquetSource.unchanged` checks that the file is still the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T")
 ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.5
 _FINAL = (FileNotFoundError, PermissionError, MemoryError)
-"""Trouble that waiting does not mend."""
+"""Failures that a retry does not fix."""
 
 
 def read_on(
@@ -24,22 +24,23 @@ def read_on(
     attempts: int = ATTEMPTS,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[T]:
-    """Items of ``begin()``; after an exception it is begun again, without those already given.
+    """Yield the items of ``begin()``; after an exception, begin again and skip those yielded.
 
-    ``begin`` must give the same items each time. The last exception is raised as it is.
+    ``begin`` must give the same items in the same order each time. After ``attempts`` failures in a
+    row, the last exception is raised unchanged.
     """
-    given = failed = 0
+    yielded = failures = 0
     while True:
         try:
-            for item in islice(begin(), given, None):
-                failed = 0
-                given += 1
+            for item in islice(begin(), yielded, None):
+                failures = 0
+                yielded += 1
                 yield item
             return
         except _FINAL:
             raise
         except Exception:
-            failed += 1
-            if failed >= attempts:
+            failures += 1
+            if failures >= attempts:
                 raise
-        wait(_FIRST_WAIT_SECONDS * 2 ** (failed - 1))
+        wait(_FIRST_WAIT_SECONDS * 2 ** (failures - 1))

@@ -1,8 +1,8 @@
-"""PRIVATE scratch storage of one run: made for it, and removed when it ends, however it ends.
+"""PRIVATE scratch storage of one run, removed when the run ends, also after a failure.
 
-A run that is killed cannot clean up; the next run that uses the same place does. On a local disk
-a lock tells whether the owner of a scratch directory is still alive. Elsewhere the name does:
-what an earlier run of the same release id left is removed when that release is begun again.
+A killed run cannot clean up, so a later run that uses the same place does. On a local disk a free
+lock shows that the run that made a scratch directory has ended. On a store the name is made from
+the release id: the next run of that release removes what an earlier one left.
 """
 
 from __future__ import annotations
@@ -29,50 +29,59 @@ _LOCK = "owner.lock"
 def open_scratch(
     base: str | None, release_id: str, storage_options: Mapping[str, Any] | None = None
 ) -> Iterator[Place]:
-    """A new private directory below ``base`` (by default that for temporary files).
+    """Yield a new private directory below ``base``; remove it at the end.
+
+    Parameters
+    ----------
+    base : str or None
+        Directory or fsspec URL. None is the system's directory for temporary files.
+    release_id : str
+        Names the directory on a store.
+    storage_options : mapping, optional
+        The fsspec options of ``base``.
 
     Raises
     ------
     DataError
-        If it cannot be made.
+        The directory cannot be made.
     """
-    where = Place(base or tempfile.gettempdir(), dict(storage_options or {}), "scratch storage")
-    fs, root = where.resolve()
-    scratch = _local(where, Path(root)) if is_local(fs) else _remote(fs, where, release_id)
+    parent = Place(base or tempfile.gettempdir(), dict(storage_options or {}), "scratch storage")
+    fs, root = parent.resolve()
+    scratch = _local(parent, Path(root)) if is_local(fs) else _remote(fs, parent, release_id)
     with scratch as place:
         yield place
 
 
 @contextmanager
-def _local(where: Place, base: Path) -> Iterator[Place]:
-    with where.public_errors(f"cannot make scratch storage in {base}"):
+def _local(parent: Place, base: Path) -> Iterator[Place]:
+    with parent.public_errors(f"cannot make scratch storage in {base}"):
         base.mkdir(parents=True, exist_ok=True)
         _sweep(base)
         folder, lock = _locked(base)
     try:
-        yield Place(str(folder), {}, where.key)
+        yield Place(str(folder), {}, parent.key)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
 def _locked(base: Path) -> tuple[Path, int]:
-    """A new directory for its owner alone, and the lock that says that its run is alive."""
+    """Make a directory that only its owner may read, and hold its lock while the run lives."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             return folder, lock
-        os.close(lock)  # another run took it for one left behind before it was locked
+        os.close(lock)  # another run removed it before it was locked
 
 
 def _sweep(base: Path) -> None:
-    """Remove what runs that are dead left behind: their locks are free."""
+    """Remove the scratch directories of runs that have ended: their locks are free."""
     for folder in base.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
             try:
@@ -83,16 +92,17 @@ def _sweep(base: Path) -> None:
 
 
 @contextmanager
-def _remote(fs: Any, where: Place, release_id: str) -> Iterator[Place]:
+def _remote(fs: Any, parent: Place, release_id: str) -> Iterator[Place]:
     name = hashlib.sha256(release_id.encode()).hexdigest()[:16]
-    url = f"{where.url.rstrip('/')}/{PREFIX}{name}"
-    _, path = Place(url, where.storage_options, where.key).resolve()
-    with where.public_errors(f"cannot use scratch storage at {where.url}"):
+    url = f"{parent.url.rstrip('/')}/{PREFIX}{name}"
+    _, path = Place(url, parent.storage_options, parent.key).resolve()
+    with parent.public_errors(f"cannot use scratch storage at {parent.url}"):
         _remove(fs, path)
     try:
-        yield Place(f"{url}/{token_hex(8)}", where.storage_options, where.key)
+        yield Place(f"{url}/{token_hex(8)}", parent.storage_options, parent.key)
     finally:
-        with suppress(Exception):  # what failed before this matters more; the next run removes it
+        # An error here would hide an earlier one. The next run removes what is left.
+        with suppress(Exception):
             _remove(fs, path)
 
 

@@ -1,12 +1,11 @@
-"""A small create-only object store over fsspec: what the ledger and the journal stand on.
+"""A create-only object store over fsspec, in which the ledger and the journal are kept.
 
-An object is written once, whole, and never changed. Two writers of one name race, exactly one
-wins, and the other learns of it: everything the budget promises rests on that, so a store that
-cannot promise it is refused.
+An object is written once, whole, and never changed. If two writers create one name, exactly one
+wins, and the other gets an error. The budget depends on this, so any other store is refused.
 
-Local files are linked to their name (`local_file`). Object stores take a conditional write
-(``pipe_file(mode="create")``), the one form fsspec has alike on S3, GCS and Azure. ``memory://``
-works within one process, for tests.
+A local file is linked to its name (`local_file`). On S3, Google Cloud Storage and Azure a create is
+a conditional write, ``pipe_file(mode="create")`` in fsspec. ``memory://`` works within one process,
+for tests.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.storage.local_file import create_file
 from dpgmm_dist.storage.urls import check_no_password, describe_error, safe_url, secrets_in
 
-# A failed create is tried again: same name and same bytes, so that trying twice cannot harm.
+# A failed create is retried with the same name and the same bytes, which does no harm.
 _CREATE_ATTEMPTS = 3
 
 
-Names = list[str]  # inside the classes below, ``list`` is their method
+Names = list[str]  # in the classes below, ``list`` is a method
 
 
 class ObjectExists(DataError):
@@ -35,19 +34,19 @@ class ObjectExists(DataError):
 
 
 class ObjectMissing(DataError):
-    """There is no object of that name."""
+    """There is no object with that name."""
 
 
 class Store(Protocol):
-    """Named byte objects that are created once; names are relative, with ``/`` between parts."""
+    """Named objects of bytes, created once. Names are relative, with ``/`` between their parts."""
 
     @property
     def url(self) -> str:
-        """Where the store is, without credentials, for messages."""
+        """The URL of the store without credentials, for messages."""
         ...
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a new object, durable on return; raise `ObjectExists` if the name is taken."""
+        """Write a new, durable object; raise `ObjectExists` if the name is taken."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -55,16 +54,16 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str) -> Names:
-        """Return the sorted names of the objects directly under ``prefix`` (ends with ``/``)."""
+        """Return the sorted names directly below ``prefix``, which ends with ``/``."""
         ...
 
     def exists(self, name: str) -> bool:
-        """Say whether the object is there; an unreachable store is an error, not a no."""
+        """Say whether the object exists; raise DataError if the store cannot be reached."""
         ...
 
 
 class FsspecStore:
-    """The `Store` of one directory or object prefix; made by `open_store`."""
+    """The `Store` in one directory or object prefix. Open it with `open_store`."""
 
     def __init__(self, fs: Any, root: str, url: str, secret_values: tuple[str, ...] = ()) -> None:
         self._fs = fs
@@ -89,7 +88,7 @@ class FsspecStore:
         except FileExistsError:
             raise ObjectExists(f"{self._url}/{name} exists already.") from None
         except Exception as err:
-            # S3 answers a lost race with EINVAL and a text; other clients have their own types.
+            # s3fs reports a lost race as EINVAL with this word. Other clients have their own types.
             if "precondition" in str(err).lower().replace("-", ""):
                 raise ObjectExists(f"{self._url}/{name} exists already.") from None
             raise self._failure("write", name, err) from None
@@ -112,7 +111,7 @@ class FsspecStore:
             raise self._failure("list", prefix, err) from None
 
     def exists(self, name: str) -> bool:
-        # Not fs.exists(): it answers "no" to every error, and a "no" here means "draw again".
+        # fs.exists() turns every error into False, and False here would mean to draw noise again.
         try:
             self._fs.invalidate_cache()
             self._fs.info(self._path(name))
@@ -123,18 +122,17 @@ class FsspecStore:
         return True
 
     def discard(self, name: str) -> None:
-        """Try to remove a probe object; it does no harm where it stays."""
+        """Try to remove a probe object. If that fails, the object stays and does no harm."""
         try:
             self._fs.rm_file(self._path(name))
         except Exception:
-            # Append-only credentials may not delete: then the few bytes stay.
-            return
+            return  # append-only credentials may not delete
 
     def _bases(self, folder: str) -> Iterator[str]:
-        """Yield the base names of the objects in ``folder``; hidden (temporary) ones are not."""
+        """Return the base names of the objects in ``folder``, without hidden (temporary) ones."""
         if self._local:
-            # Not fs.ls(): it takes the status of every entry and fails as "not found" when
-            # another writer's temporary file goes away meanwhile.
+            # fs.ls() reads the status of every entry: it fails with "not found" if another
+            # writer's temporary file is removed meanwhile.
             names = [n for n in os.listdir(folder) if os.path.isfile(os.path.join(folder, n))]
         else:
             self._fs.invalidate_cache()
@@ -151,15 +149,15 @@ class FsspecStore:
         return f"{self._root.rstrip('/')}/{name}"
 
     def _failure(self, verb: str, name: str, err: Exception) -> DataError:
-        what = describe_error(err, self._secrets)
+        reason = describe_error(err, self._secrets)
         return DataError(
-            f"Cannot {verb} {self._url}/{name}: {what}. Check that the store is there and that you"
-            " may list, read and write in it, then run the same command again."
+            f"Cannot {verb} {self._url}/{name}: {reason}. Check that the store exists and that"
+            " you may list, read and write in it, then run the same command again."
         )
 
 
 def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> FsspecStore:
-    """Open the create-only store at a directory or fsspec URL; nothing is read or written.
+    """Open the create-only store at a directory or fsspec URL, without reading or writing.
 
     Parameters
     ----------
@@ -167,7 +165,7 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fs
         Directory or URL, for example ``s3://bucket/ledger``. Credentials belong in the
         environment or in ``storage_options``, never in the URL.
     storage_options : mapping, optional
-        Given to the file system; never stored or shown.
+        Passed to fsspec; never stored or shown.
 
     Raises
     ------
@@ -178,11 +176,11 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fs
     """
     check_no_password(url)
     if "::" in url:
-        raise SpecError(f"{safe_url(url)} is a chained URL: give the URL of the store itself.")
+        raise SpecError(f"{safe_url(url)} is a chained URL. Give the URL of the store itself.")
     options = dict(storage_options or {})
     secret_values = secrets_in(options)
     try:
-        # Stores must see other drivers' objects at once: no cached listings.
+        # No cached listings: objects of other drivers count at once.
         fs, root = url_to_fs(url, **{"use_listings_cache": False, **options})
     except ImportError as err:
         raise DataError(
@@ -199,16 +197,16 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None) -> Fs
 
 
 def create_or_read(store: Store, name: str, data: bytes) -> bytes:
-    """Create the object, or find out what is there; return the bytes that are stored.
+    """Create the object unless it exists; return the bytes that are stored.
 
-    After a conflict, and after any error whose outcome is unknown (the write may have succeeded
-    although the client saw an error), the object is read back. ``data`` should hold a nonce
-    where the caller must know whether its own write won: compare the result with ``data``.
+    The object is read back after a conflict, and after an error that leaves open whether the write
+    succeeded. A caller that needs to know whether its own write won puts a nonce into ``data`` and
+    compares the result with it.
 
     Raises
     ------
     DataError
-        The write failed and nothing is stored, after a few attempts, or the store cannot be read.
+        Several writes failed and nothing is stored, or the store cannot be read.
     """
     failure: DataError | None = None
     for attempt in range(_CREATE_ATTEMPTS):
@@ -224,11 +222,11 @@ def create_or_read(store: Store, name: str, data: bytes) -> bytes:
             return store.read(name)
         except ObjectMissing:
             continue
-    raise failure or DataError(f"{store.url}/{name} could be neither written nor read.")
+    raise failure or DataError(f"{store.url}/{name} could not be written or read.")
 
 
 def read_or_none(store: Store, name: str) -> bytes | None:
-    """Return the object's bytes, or None where there is none; any other failure is raised."""
+    """Return the bytes of the object, or None if it does not exist; raise any other failure."""
     try:
         return store.read(name)
     except ObjectMissing:
@@ -236,7 +234,7 @@ def read_or_none(store: Store, name: str) -> bytes | None:
 
 
 def _refuse_check_then_write(fs: Any, url: str) -> None:
-    """Refuse fsspec's default create, which looks and then writes: two writers can both win."""
+    """Refuse fsspec's default create, which looks first and then writes: two writers can win."""
     inherited = getattr(type(fs), "pipe_file", None) is AbstractFileSystem.pipe_file
     if inherited and not getattr(fs, "async_impl", False) and not getattr(fs, "local_file", False):
         raise DataError(

@@ -1,4 +1,4 @@
-"""URLs and foreign errors in messages, without credentials."""
+"""URLs and errors of other libraries for messages, without credentials."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from dpgmm_dist.errors import SpecError
 
-# In these the part before "@" names a container, not a user.
+# In these URLs the part before "@" is a container, not a user.
 _CONTAINER_PROTOCOLS = ("abfs", "abfss", "az", "adl", "wasb", "wasbs")
 _LONGEST_TEXT = 200
-# Shorter option values are flags, and blotting them out would garble messages.
+# Shorter option values are flags. Hiding them would garble messages.
 _SHORTEST_SECRET = 4
 _SHORTEST_PART = 20
 
 
 def safe_url(url: str) -> str:
-    """Return the URL without user, password, query (signatures are sent there) and last slash."""
+    """Return the URL without user, password, final slash and query (which may be signed)."""
     scheme, separator, rest = str(url).partition("://")
     if not separator:
         return url.rstrip("/") or "/"
@@ -32,11 +32,11 @@ def safe_url(url: str) -> str:
 
 
 def check_no_password(url: str) -> None:
-    """Raise SpecError for ``scheme://user:password@...``: a specification is public."""
+    """Raise SpecError for ``scheme://user:password@...``, since specifications are public."""
     scheme, separator, rest = url.partition("://")
     if separator and ":" in _split_user(scheme, rest)[0]:
         raise SpecError(
-            f"The URL of {safe_url(url)} holds a password. Specifications are public: give"
+            f"The URL {safe_url(url)} holds a password. Specifications are public: give"
             " credentials in the environment or in storage options."
         )
 
@@ -56,24 +56,24 @@ def describe_error(err: Exception, secret_values: tuple[str, ...] = ()) -> str:
 
 
 def secrets_in(options: Any) -> tuple[str, ...]:
-    """Return every text in nested storage options, to keep them out of messages."""
+    """Return every text in nested storage options, to hide it in messages."""
     if isinstance(options, Mapping):
         options = list(options.values())
     if isinstance(options, list | tuple):
         return tuple(secret for item in options for secret in secrets_in(item))
     if not isinstance(options, str) or len(options) < _SHORTEST_SECRET:
         return ()
-    # A connection string, "AccountName=...;AccountKey=...", is quoted in parts as well.
+    # Errors may quote a part of a connection string, "AccountName=...;AccountKey=...".
     values = [part.partition("=")[2] for part in options.split(";")] if ";" in options else []
     return (options, *(value for value in values if len(value) >= _SHORTEST_PART))
 
 
 def _split_user(scheme: str, rest: str) -> tuple[str, str]:
-    """Split "user:secret@host/path"; an "@" in the path alone is not a user."""
+    """Split "user:secret@host/path" into user and rest; an "@" in the path is not a user's."""
     if "@" not in rest or scheme in ("file", "local", "memory"):
         return "", rest
     head, tail = rest.rsplit("@", 1)
-    # A secret may hold "/", so a colon before the first "/" decides.
+    # A secret may contain "/". A colon before the first "/" means that there is a user.
     if ":" in head.split("/", 1)[0] or "/" not in head:
         return head, tail
     first, _, after = rest.partition("/")

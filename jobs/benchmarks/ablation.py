@@ -1,10 +1,10 @@
-"""What each ingredient of the method buys: releases with one of them left out.
+"""How much each part of the method contributes: releases with one part left out.
 
     python jobs/benchmarks/ablation.py [--sets overlapping] [--epsilons 1] [--seeds 2]
 
-Known mixtures of density.py, from other seeds (100 and on) than those its results are for. The gap
-is the KL divergence from the truth in nats a row. Noise is the insecure, repeatable kind: the same
-draws for every line of the table.
+The data are the known mixtures of density.py, from other seeds (100 and up) than its results. The
+gap is the KL divergence from the truth in nats per row. The noise is insecure and repeatable: it is
+the same for every line of the table.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PLAN = cells._plan
 
 
 def _without_second(*arguments: Any) -> PassPlan:
-    """A cells pass that never asks for second moments; its budget goes to counts and sums."""
+    """A cells pass without second moments, whose budget goes to counts and sums."""
     return _PLAN(*arguments[:-1], False)
 
 
@@ -50,21 +50,23 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "mild clipping (a fifth of the rows)": {"allocation.CLIPPED": 0.2},
     "KL split (even)": {},
 }
+"""The parts by the names that docs/method.md and --without use, and the names in `dpgmm_dist.model`
+that are replaced to leave a part out. "all of it" leaves out nothing."""
 
 
 def gap(name: str, seed: int, epsilon: float, without: str) -> float:
-    """KL divergence of one release."""
+    """KL divergence of one release from the truth, in nats per row."""
     arguments = argparse.Namespace(insecure_seeds=True)
     case = density.known_case(RECIPES[name], seed)
-    split = "even" if without.startswith("KL") else "kl"
+    allocation_name = "even" if without.startswith("KL") else "kl"
     with ExitStack() as stack:
         for path, value in WITHOUT[without].items():
             stack.enter_context(patch(PREFIX + path, value))
-        return case.gap(density.released(case, epsilon, split, arguments))[0]
+        return case.gap(density.released(case, epsilon, allocation_name, arguments))[0]
 
 
 def lines(args: argparse.Namespace) -> Iterator[str]:
-    """The table."""
+    """The lines of the table."""
     yield f"{'data':12} {'epsilon':>7} {'without':38} {'mean gap':>9} {'worst':>9} seeds"
     for name in args.sets:
         for epsilon in args.epsilons:
@@ -79,7 +81,7 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
 
 
 def main() -> None:
-    """Run and print."""
+    """Release, score and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sets", type=lambda s: s.split(","), default=["overlapping"])
     parser.add_argument(

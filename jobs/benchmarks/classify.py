@@ -1,14 +1,14 @@
-"""Accuracy on real test rows of a network trained only on rows sampled from a release.
+"""Accuracy on real test rows of a network that is trained only on rows sampled from a release.
 
     python jobs/benchmarks/classify.py [--data build/data] [--epsilons 1,3,10] [--seeds 3]
 
-One mixture per class; as many rows are sampled as the released counts say (five times as many
-of the few mails); a network of 256 hidden units (batches of 256, Adam) trains for a stated number
-of epochs. Every release runs the real strategy through the real kernel, gate and accounting, in
-memory. Prints a table, writes build/bench/classify.json. Noise is private unless
---insecure-seeds makes runs repeatable.
-With --validation the test split is never read: a slice of the training rows takes its place;
-with --folds 10 each tenth of them does in turn, and an accuracy is that of all ten releases.
+A release has a mixture for each label. As many rows are sampled as the release counts (five times
+as many of the mails, which are few). A network with 256 hidden units (batches of 256, Adam) trains
+for a fixed number of epochs. Releases run in memory, with the strategy, kernel, privacy gate and
+accounting of the package. Prints a table and writes build/bench/classify.json. Noise is private
+unless --insecure-seeds makes runs repeatable.
+With --validation the test split is not read, and a tenth of the training rows takes its place. With
+--folds 10 each tenth of them does in turn, and the accuracy is that of all ten releases together.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
 from dpgmm_dist.privacy.sensitivity import query_cost
 
 SETS = ("fashion_scatter128", "fashion_effnet128", "spamassassin_minilm384")
-# Chosen by cross-validation on training rows: small sets need more rows than were counted.
+# Chosen by cross-validation on training rows.
 EPOCHS = {"fashion_scatter128": 20, "fashion_effnet128": 20, "spamassassin_minilm384": 5}
 TIMES = {"spamassassin_minilm384": 5}
+"""Rows that are sampled for each one that the release counts; a small set needs more."""
 DELTA = 1e-5
 NORM = 1.0
 BLOCK = 16_384
@@ -48,7 +49,7 @@ SPLIT_SEED = 0
 
 
 class Rows:
-    """Rows in memory that answer plans as a session would, and count what that costs."""
+    """Rows in memory that answer plans as a session does, and add up the cost."""
 
     def __init__(
         self, X: np.ndarray, y: np.ndarray, noise: NoiseSource, features: FeatureMap | None = None
@@ -58,7 +59,7 @@ class Rows:
         self.y, self.noise, self.rho = y, noise, 0.0
 
     def ask(self, plan: PassPlan, latent: Latent) -> Observed:
-        """Answer one plan through the kernel and the gate."""
+        """Answer one plan through the kernel and the privacy gate."""
         query = compile_pass(plan, latent, self.features.step)
         self.rho += float(query_cost(query))
         kernel = Kernel(query)
@@ -79,18 +80,20 @@ def load(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def splits(folder: Path, args: argparse.Namespace) -> list[tuple[np.ndarray, ...]]:
-    """Training and test rows; with --validation a tenth of the training rows is the test."""
+    """(X, y, test_X, test_y) of each split; with --validation or --folds, of training rows only."""
     X, y = load(folder, "train")
     if not args.validation and not args.folds:
         return [(X, y, *load(folder, "test"))]
     order = np.random.default_rng(SPLIT_SEED).permutation(len(X))
-    parts = np.array_split(order, args.folds) if args.folds else [order[: len(X) // 10]]
-    kept = [np.setdiff1d(order, held, assume_unique=True) for held in parts]
-    return [(X[k], y[k], X[h], y[h]) for k, h in zip(kept, parts, strict=True)]
+    tests = np.array_split(order, args.folds) if args.folds else [order[: len(X) // 10]]
+    trains = [np.setdiff1d(order, test, assume_unique=True) for test in tests]
+    return [
+        (X[train], y[train], X[test], y[test]) for train, test in zip(trains, tests, strict=True)
+    ]
 
 
 def sampled(fitted: Fitted, seed: int, times: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """``times`` as many rows as the release counts, in feature units, with their labels."""
+    """``times`` as many rows as the release counts, in feature units, and their labels."""
     rows, component = fitted.mixture.sample(max(round(times * fitted.rows), 2), seed)
     return fitted.latent.to_features(rows), fitted.mixture.label_index[component]
 
@@ -98,15 +101,13 @@ def sampled(fitted: Fitted, seed: int, times: int = 1) -> tuple[np.ndarray, np.n
 def release(
     X: np.ndarray, y: np.ndarray, epsilon: float, noise: NoiseSource, args: argparse.Namespace
 ) -> tuple[Fitted, float]:
-    """A released mixture and the rho it cost."""
+    """A released mixture, and the rho that it cost."""
     rho = args.rho or budget_rho(epsilon, DELTA, noise.accounting)
-    # Shares of a budget add up to it but for rounding.
-    spent = rho * (1 - 1e-9)
     rows = Rows(X, y, noise)
     problem = Problem(
         width=X.shape[1],
         norm=NORM,
-        rho=spent,
+        rho=rho * (1 - 1e-9),  # the parts of a budget add up to it only up to rounding
         label_values=tuple(range(int(y.max()) + 1)),
         components=args.components if args.components == "auto" else int(args.components),
         assignment="hard",
@@ -118,14 +119,14 @@ def release(
 
 
 def noise_of(args: argparse.Namespace, seed: int) -> NoiseSource:
-    """The noise that was asked for, repeatable with --insecure-seeds."""
+    """The noise of --noise, repeatable with --insecure-seeds."""
     if args.insecure_seeds:
         return insecure_noise(args.noise, seed)
     return noise_source(args.noise)
 
 
 class Results:
-    """What was measured, kept in a file from the first figure on."""
+    """The accuracies, written to a file after each one."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.lines = args, list[dict[str, Any]]()
@@ -134,7 +135,7 @@ class Results:
     def record(
         self, data: str, method: str, epsilon: float | None, seed: int, accuracy: float
     ) -> None:
-        """Note one accuracy; the time is that since the last."""
+        """Record an accuracy. Its time is that since the one before it."""
         line = {
             "data": data,
             "method": method,
@@ -156,27 +157,27 @@ class Results:
 
 
 def epochs_of(name: str, args: argparse.Namespace) -> int:
-    """Passes over the rows that a network is trained on."""
+    """Number of epochs of the network for a data set."""
     return int(args.epochs or EPOCHS.get(name, 20))
 
 
 def run_releases(name: str, args: argparse.Namespace, results: Results) -> None:
-    """Networks trained on rows sampled from releases: one a seed, or one a seed and fold."""
-    parts = splits(args.data / name, args)
+    """Train networks on rows sampled from releases, one for each seed and fold."""
+    folds = splits(args.data / name, args)
     epochs = epochs_of(name, args)
     for epsilon in args.epsilons:
         for seed in range(args.seeds):
-            right = total = 0.0
-            for fold, (X, y, test_X, test_y) in enumerate(parts):
-                fitted, _ = release(X, y, epsilon, noise_of(args, len(parts) * seed + fold), args)
+            correct = total = 0.0
+            for fold, (X, y, test_X, test_y) in enumerate(folds):
+                fitted, _ = release(X, y, epsilon, noise_of(args, len(folds) * seed + fold), args)
                 rows = sampled(fitted, seed, args.times or TIMES.get(name, 1))
                 accuracy = classifier_accuracy(*rows, test_X, test_y, epochs=epochs, seed=seed)
-                right, total = right + accuracy * len(test_y), total + len(test_y)
-            results.record(name, "dpgmm", epsilon, seed, right / total)
+                correct, total = correct + accuracy * len(test_y), total + len(test_y)
+            results.record(name, "dpgmm", epsilon, seed, correct / total)
 
 
 def run_baselines(name: str, args: argparse.Namespace, results: Results) -> None:
-    """All other methods on the same rows with the same network."""
+    """Run all other methods on the same rows with the same network."""
     X, y, test_X, test_y = splits(args.data / name, args)[0]
     epochs = epochs_of(name, args)
 
@@ -194,16 +195,16 @@ def run_baselines(name: str, args: argparse.Namespace, results: Results) -> None
             task = baselines.Task(Rows(X, y, noise).ask, X, y, test_X, test_y, rho, seed)
             for method, run in baselines.PRIVATE.items():
                 outcome = run(task)
-                scored = outcome if isinstance(outcome, float) else network(*outcome, seed)
-                results.record(name, method, epsilon, seed, scored)
+                accuracy = outcome if isinstance(outcome, float) else network(*outcome, seed)
+                results.record(name, method, epsilon, seed, accuracy)
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Mean and worst accuracy over seeds, one line a data set, method and epsilon."""
+    """Mean and worst accuracy over seeds, one line for each data set, method and epsilon."""
     groups: dict[tuple[Any, ...], list[float]] = {}
-    for one in results:
-        key = (one["data"], one["method"], one["epsilon"])
-        groups.setdefault(key, []).append(one["accuracy"])
+    for result in results:
+        key = (result["data"], result["method"], result["epsilon"])
+        groups.setdefault(key, []).append(result["accuracy"])
     lines = [f"{'data':24} {'method':38} {'epsilon':>7} {'mean':>6} {'worst':>6} seeds"]
     for (data, method, epsilon), values in groups.items():
         shown = "-" if epsilon is None else f"{epsilon:g}"
@@ -215,7 +216,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Run, print, write."""
+    """Run the methods, print the table and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("build/data"))
     parser.add_argument("--sets", type=lambda s: s.split(","), default=list(SETS))
@@ -225,13 +226,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--components", default="auto")
     parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--rho", type=float, default=None, help="zCDP budget in place of epsilon's")
-    parser.add_argument("--validation", action="store_true", help="never read the test split")
+    parser.add_argument("--rho", type=float, default=None, help="zCDP budget, in place of epsilon")
+    parser.add_argument("--validation", action="store_true", help="do not read the test split")
     parser.add_argument("--folds", type=int, default=0, help="cross-validate on training rows")
     parser.add_argument("--times", type=int, default=None, help="rows sampled for each one counted")
     parser.add_argument("--insecure-seeds", action="store_true", help="repeatable, NOT PRIVATE")
-    parser.add_argument("--no-baselines", action="store_true", help="releases alone")
-    parser.add_argument("--no-releases", action="store_true", help="baselines alone")
+    parser.add_argument("--no-baselines", action="store_true", help="run releases only")
+    parser.add_argument("--no-releases", action="store_true", help="run baselines only")
     parser.add_argument(
         "--noise", choices=("auto", "gaussian", "discrete_gaussian"), default="auto"
     )

@@ -1,10 +1,10 @@
-"""What else could be done with the same rows and budget: the baselines of classify.py.
+"""The baselines of classify.py: other methods for the same rows and the same budget.
 
-Each takes a :class:`Task` and gives either its accuracy on the test rows, or rows to train the
-network on. k-means, the discriminant and least squares go through the kernel and the gate.
-The noisy gradients are an ordinary floating-point simulation of the mechanism. Parameter
-perturbation follows the literature (arXiv 2506.03467): noise on a mixture fitted without privacy,
-with the sensitivities of moments for fixed assignments, so its guarantee is weaker than ours.
+Each method takes a :class:`Task` and returns its accuracy on the test rows, or rows to train the
+network on. k-means, the discriminant and least squares go through the kernel and the privacy gate.
+The noisy gradients are a floating-point simulation of the mechanism. Parameter perturbation follows
+the literature (arXiv 2506.03467): it adds noise to a mixture that is fitted without privacy, with
+the sensitivities of moments for fixed assignments. Its guarantee is weaker than that of a release.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from dpgmm_dist.model.problem import Ask, Centre, Problem
 from dpgmm_dist.model.shrinkage import floor_eigenvalues
 
 COMPONENTS = 5
-_LLOYD = 4
+"""Components, or k-means centres, of each label."""
+_LLOYD_ROUNDS = 4
 _STEPS = 300
 _RATE = 40.0
 Labelled = tuple[np.ndarray, np.ndarray]
+"""Rows (n, d) and labels (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +50,13 @@ class Task:
 
 
 def kmeans(task: Task) -> Labelled:
-    """Noisy k-means in each class; the centres alone, as often as rows were counted there."""
+    """Noisy k-means in each label. The rows are its centres, repeated as often as counted."""
     d, count = task.X.shape[1], COMPONENTS * task.labels
     label = np.repeat(np.arange(task.labels), COMPONENTS)
     rng = np.random.default_rng(task.seed)
     centres = rng.standard_normal((count, d)) * 0.3 / math.sqrt(d)
-    groups, rho = np.arange(count), task.rho / _LLOYD
-    for step in range(_LLOYD):
+    groups, rho = np.arange(count), task.rho / _LLOYD_ROUNDS
+    for step in range(_LLOYD_ROUNDS):
         plan = PassPlan(
             f"kmeans.{step}",
             label,
@@ -69,11 +71,12 @@ def kmeans(task: Task) -> Labelled:
         centres = answer.centres + answer.block("sum").values / mass[:, None]
         length = np.linalg.norm(centres, axis=1, keepdims=True)
         centres = centres / np.maximum(length, 1.0)
-    often = np.maximum(np.rint(counts.values), 1).astype(int)
-    return np.repeat(centres, often, axis=0), np.repeat(label, often)
+    repeats = np.maximum(np.rint(counts.values), 1).astype(int)
+    return np.repeat(centres, repeats, axis=0), np.repeat(label, repeats)
 
 
 def _moments(task: Task) -> Centre:
+    """Noisy label counts and means, and the pooled covariance, for the whole budget."""
     problem = Problem(task.X.shape[1], 1.0, task.rho, tuple(range(task.labels)), covariance="tied")
     return find_centre(
         problem, task.ask, {"moments.sum": 0.3 * task.rho, "moments.second": 0.7 * task.rho}
@@ -81,7 +84,7 @@ def _moments(task: Task) -> Centre:
 
 
 def discriminant(task: Task) -> float:
-    """Linear discriminant of noisy class means and pooled covariance."""
+    """Linear discriminant from noisy label means and the noisy pooled covariance."""
     centre = _moments(task)
     normal = np.linalg.solve(centre.pooled, centre.means.T)
     offset = np.log(centre.rows / centre.rows.sum())
@@ -90,25 +93,25 @@ def discriminant(task: Task) -> float:
 
 
 def least_squares(task: Task) -> float:
-    """Least squares on class indicators from the same moments."""
+    """Least squares on label indicators, from the same moments."""
     centre = _moments(task)
     share = centre.rows / centre.rows.sum()
-    middle = share @ centre.means
-    apart = centre.means - middle
-    total = centre.pooled + apart.T @ (apart * share[:, None])
-    normal = np.linalg.solve(total, (apart * share[:, None]).T)
-    return _accuracy(task, (task.test_X - middle) @ normal + share)
+    mean = share @ centre.means
+    deviations = centre.means - mean
+    total = centre.pooled + deviations.T @ (deviations * share[:, None])
+    normal = np.linalg.solve(total, (deviations * share[:, None]).T)
+    return _accuracy(task, (task.test_X - mean) @ normal + share)
 
 
 def logistic(task: Task) -> float:
-    """Logistic regression by noisy full gradients of clipped rows; equal rho a step."""
+    """Logistic regression by noisy full gradients, clipped for each row; equal rho in each step."""
     ones = np.ones((len(task.X), 1), dtype=np.float64)
     rows = np.hstack([task.X.astype(np.float64), ones]) / math.sqrt(2)
     onehot = np.eye(task.labels)[task.y]
     rng = np.random.default_rng(task.seed)
     weights = np.zeros((rows.shape[1], task.labels))
     total = np.zeros_like(weights)
-    # A row's gradient is (p - y) times the row: norm at most sqrt(2), clipped to 1.
+    # The gradient of a row is (p - y) times the row. Its norm, at most sqrt(2), is clipped to 1.
     sigma = 1.0 / math.sqrt(2 * task.rho / _STEPS)
     velocity = np.zeros_like(weights)
     for step in range(_STEPS):
@@ -125,44 +128,45 @@ def logistic(task: Task) -> float:
 
 
 def perturbed(task: Task, allocation: str) -> Labelled:
-    """Rows from a mixture fitted without privacy, its parameters made noisy."""
+    """Rows from a mixture that is fitted without privacy and gets noise on its parameters."""
     d = task.X.shape[1]
     rng = np.random.default_rng(task.seed)
-    # Rows are at most 2 from a mean inside the unit ball.
+    # The distance of a row to a mean within the unit ball is at most 2.
     sensitivities = [1.0, 2.0, 4.0]
     shares = split(task.rho, sensitivities, kl_curvatures(d), allocation)
     scales = [s / math.sqrt(2 * r) for s, r in zip(sensitivities, shares, strict=True)]
-    out: list[Labelled] = []
+    parts: list[Labelled] = []
     for label, (weights, means, covariances, n) in enumerate(_fits(task.X, task.y)):
-        noisy = np.maximum(weights * n + scales[0] * rng.standard_normal(len(weights)), 1.0)
-        for k, count in enumerate(noisy):
+        counts = np.maximum(weights * n + scales[0] * rng.standard_normal(len(weights)), 1.0)
+        for k, count in enumerate(counts):
             mean = means[k] + scales[1] / count * rng.standard_normal(d)
             mean /= max(1.0, float(np.linalg.norm(mean)))
             noise = rng.standard_normal((d, d)) * scales[2] / count / math.sqrt(2)
             noise = np.triu(noise) + np.triu(noise, 1).T + np.diag(np.diagonal(noise)) * 0.414
             covariance = floor_eigenvalues(covariances[k] + noise, 1e-6, 4.0)
             size = round(count)
-            draws = rng.standard_normal((size, d)) @ np.linalg.cholesky(covariance).T
-            out.append((mean + draws, np.full(size, label)))
-    return np.concatenate([x for x, _ in out]), np.concatenate([y for _, y in out])
+            samples = rng.standard_normal((size, d)) @ np.linalg.cholesky(covariance).T
+            parts.append((mean + samples, np.full(size, label)))
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
 def unperturbed(X: np.ndarray, y: np.ndarray) -> Labelled:
-    """Rows from a mixture fitted without privacy and released as it is."""
+    """Rows from a mixture that is fitted without privacy and gets no noise."""
     rng = np.random.default_rng(0)
-    out: list[Labelled] = []
+    parts: list[Labelled] = []
     for label, (weights, means, covariances, n) in enumerate(_fits(X, y)):
         for k, size in enumerate(rng.multinomial(n, weights / weights.sum())):
-            draws = rng.standard_normal((size, X.shape[1])) @ np.linalg.cholesky(covariances[k]).T
-            out.append((means[k] + draws, np.full(size, label)))
-    return np.concatenate([x for x, _ in out]), np.concatenate([c for _, c in out])
+            factor = np.linalg.cholesky(covariances[k])
+            samples = rng.standard_normal((size, X.shape[1])) @ factor.T
+            parts.append((means[k] + samples, np.full(size, label)))
+    return np.concatenate([x for x, _ in parts]), np.concatenate([label for _, label in parts])
 
 
 _CACHE: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]] = {}
 
 
 def _fits(X: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
-    """Full-covariance mixtures of each class by scikit-learn, not private; fitted once."""
+    """Mixtures with full covariances of each label by scikit-learn. Not private; fitted once."""
     from sklearn.mixture import GaussianMixture
 
     key = (id(X), len(X))

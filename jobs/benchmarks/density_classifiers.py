@@ -1,9 +1,10 @@
-"""How well a label is told from a row, with the budget of density.py's mixtures.
+"""How well a label is predicted from a row, with the same budget as the mixtures of density.py.
 
 The label is the component that a row of a known mixture was drawn from, or the origin of a flight.
-Each method gives the share of fresh rows that it labels right. Linear discriminant, least squares
-and logistic regression are those of classify_baselines.py, with the same constants; a release of
-one mixture a label goes through the same strategy, kernel and gate, and labels by its posterior.
+Each method gives the share of fresh rows that it labels correctly. The linear discriminant, least
+squares and logistic regression are those of classify_baselines.py, with the same constants. A
+labelled release goes through the same strategy, kernel and privacy gate, and predicts the label
+with the highest posterior probability.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ def task(
     seed: int,
     insecure: bool,
 ) -> Task:
-    """Rows (n, d) and labels (n,), scaled so that the norm bound is 1; fresh rows are not clipped.
+    """A task of rows (n, d) and labels (n,), scaled so that the norm bound is 1.
 
-    With ``insecure`` the noise follows from the seed and protects nothing.
+    Fresh rows (m, d) and their labels (m,) are the test; they are not clipped. With ``insecure``
+    the noise is a function of the seed and protects nothing.
     """
     X = clipped(rows[0], norm) / norm
     noise = _noise(seed, insecure)
@@ -41,7 +43,7 @@ def task(
 
 
 def methods(components: int, insecure: bool) -> dict[str, Method]:
-    """By name; ``components`` are those that a release has for each label."""
+    """The methods by name; a release has ``components`` components for each label."""
     named = classify_baselines.PRIVATE
     return {
         "posterior of a labelled release": partial(
@@ -55,16 +57,16 @@ SHARED = ("linear discriminant", "least squares", "logistic regression, noisy gr
 
 
 def posterior(task: Task, components: int, insecure: bool) -> float:
-    """The likeliest label under a release of one mixture a label."""
+    """Accuracy of the most probable label under a release with a mixture for each label."""
     arguments = argparse.Namespace(rho=task.rho, components=components)
     noise = _noise(task.seed, insecure)
     fitted, _ = classify.release(task.X, task.y, 0.0, noise, arguments)
-    found = fitted.mixture.label_probabilities(fitted.latent.to_latent(task.test_X))
-    return float(np.mean(found.argmax(axis=1) == task.test_y))
+    probabilities = fitted.mixture.label_probabilities(fitted.latent.to_latent(task.test_X))
+    return float(np.mean(probabilities.argmax(axis=1) == task.test_y))
 
 
 def exact(task: Task) -> float:
-    """The linear discriminant without privacy."""
+    """Accuracy of the linear discriminant without privacy."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     model = LinearDiscriminantAnalysis().fit(task.X, task.y)

@@ -1,9 +1,10 @@
-"""Known mixtures in more dimensions than the targets have: gap to the truth, one line a seed.
+"""Gap to the truth of releases of known mixtures in many dimensions, one line for each seed.
 
     python jobs/benchmarks/high_dimension.py [--rows 300000] [--width 32] [--components 10]
 
-Mixtures as density.py draws them, "overlapping" (4.5% misassigned by the true posterior) and with
-means twice as far apart; epsilon 1, delta 1e-6, insecure noise, seeds 100 and on.
+The mixtures are drawn as in density.py: "overlapping" (4.5% of the rows are misassigned by the true
+posterior), and "separated" with means twice as far apart. Epsilon is 1, delta 1e-6, the noise is
+insecure and repeatable, and seeds start at 100.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Many light workers in one process, as far as a Dask scheduler can tell.
+"""Many light workers in one process. A Dask scheduler cannot distinguish them from real ones.
 
     python jobs/benchmarks/light_workers.py SCHEDULER_FILE WORKERS FILES_PER_TASK
 
-Each has a connection to the scheduler and an address of its own, registers, sends heartbeats, takes
-tasks and says at once that they are done; asked for a result, it hands out one made beforehand. It
-runs no task, fetches no inputs of tasks, and starts no thread, process or HTTP server: what is left
-is what a cluster of that size costs its scheduler. It speaks the protocol of the installed Dask.
+Each worker has its own address and its own connection to the scheduler. It registers, sends
+heartbeats, accepts tasks and reports at once that they are done. When it is asked for a result, it
+returns one that was made beforehand. It runs no task, fetches no inputs of tasks, and starts no
+thread, process or HTTP server. What remains is the cost of a cluster of that size for its
+scheduler. The workers use the protocol of the installed version of Dask.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from distributed.comm import connect, listen
 from distributed.core import rpc
 from distributed.protocol import Serialized, serialize
 from distributed.versions import get_versions
-from scale import statistic, synthetic_footers
+from synthetic_files import empty_statistic, footers_of
 
 METRICS = {
     "task_counts": {},
@@ -45,11 +46,13 @@ METRICS = {
     "host_disk_io": {"read_bps": 0.0, "write_bps": 0.0},
     "num_fds": 20,
 }
+"""Plausible metrics, which each heartbeat sends."""
 RESULT_BYTES = 100_000
+"""Size of a result, as reported to the scheduler."""
 
 
 class LightWorker:
-    """One worker: its connection to the scheduler and its address."""
+    """A worker: its address, its connection to the scheduler, and the results that it returns."""
 
     def __init__(self, name: str, scheduler: str, result: Callable[[str], Serialized]) -> None:
         self.name = name
@@ -58,7 +61,7 @@ class LightWorker:
         self.heartbeat_seconds = 10.0
 
     async def start(self, versions: dict[str, Any]) -> None:
-        """Listen, register, and go on in the background."""
+        """Listen and register; then follow the scheduler in the background."""
         self.listener = await listen("tcp://127.0.0.1:0", self.serve, deserialize=False)
         self.address = self.listener.contact_address
         self.comm = await connect(self.scheduler, deserialize=False)
@@ -91,13 +94,15 @@ class LightWorker:
         self.work = asyncio.create_task(self.follow())
 
     async def follow(self) -> None:
-        """Do what the scheduler says, until it closes."""
+        """Answer the messages of the scheduler until it closes the connection."""
         while True:
-            answers = [a for message in await self.comm.read() if (a := self.answer(message))]
+            answers = [self.answer(message) for message in await self.comm.read()]
+            answers = [answer for answer in answers if answer is not None]
             if answers:
                 await self.comm.write(answers)
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to a message; None if it needs none."""
         if message["op"] == "compute-task":
             now = time.time()
             return {
@@ -113,7 +118,7 @@ class LightWorker:
                 "startstops": [{"action": "compute", "start": now, "stop": now}],
                 "stimulus_id": f"task-finished-{now}",
             }
-        if message["op"] == "steal-request":  # too late: it is done
+        if message["op"] == "steal-request":  # the task is done already
             return {
                 "op": "steal-response",
                 "key": message["key"],
@@ -123,11 +128,11 @@ class LightWorker:
         return None
 
     async def serve(self, comm: Any) -> None:
-        """Give results to whoever asks."""
+        """Answer requests for results."""
         try:
             while True:
                 message = await comm.read()
-                if message == "OK":  # what was sent has come
+                if message == "OK":  # a result has arrived
                     continue
                 if message.get("op") == "get_data":
                     data = {key: self.result(str(key)) for key in message["keys"]}
@@ -135,9 +140,10 @@ class LightWorker:
                 elif message.get("reply", True):
                     await comm.write({"status": "OK"})
         except OSError:
-            pass  # closed
+            pass  # the connection is closed
 
     async def heartbeat(self, scheduler: Any) -> None:
+        """Send one heartbeat."""
         await scheduler.heartbeat_worker(
             address=self.address,
             now=time.time(),
@@ -148,7 +154,7 @@ class LightWorker:
 
 
 async def beat(workers: list[LightWorker], scheduler: str) -> None:
-    """Heartbeats of all workers, spread evenly over the interval that the scheduler asks for."""
+    """Send the heartbeats of all workers, spread evenly over the interval of the scheduler."""
     async with rpc(scheduler) as connection:
         while True:
             for worker in workers:
@@ -157,8 +163,9 @@ async def beat(workers: list[LightWorker], scheduler: str) -> None:
 
 
 async def run(scheduler: str, count: int, files_per_task: int) -> None:
-    footers = Serialized(*serialize(synthetic_footers(0, files_per_task)))
-    sums = Serialized(*serialize(statistic()))
+    """Start ``count`` workers, print "ready", and run them until the scheduler ends."""
+    footers = Serialized(*serialize(footers_of(0, files_per_task)))
+    sums = Serialized(*serialize(empty_statistic()))
 
     def result(key: str) -> Serialized:
         return footers if key.startswith("_call_packed") else sums
@@ -172,7 +179,7 @@ async def run(scheduler: str, count: int, files_per_task: int) -> None:
     try:
         await asyncio.gather(*(worker.work for worker in workers))
     except OSError:
-        pass  # the scheduler is gone: the end
+        pass  # the scheduler has ended
     finally:
         beating.cancel()
 

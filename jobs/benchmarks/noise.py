@@ -1,10 +1,10 @@
-"""Cost of privacy noise: OpenDP's discrete Gaussian and our rounded Gaussian, in one run.
+"""Time to draw privacy noise: the discrete Gaussian of OpenDP and our rounded Gaussian, in one run.
 
     python jobs/benchmarks/noise.py [--samples 2000000] [--repeats 3]
 
-Prints microseconds a sample for each scale (the median of the repeats, one thread), the cost of a
-small query, and what the rounded Gaussian needs once a process. Absolute times drift with the
-machine; the ratio is what to compare.
+Prints microseconds per sample for each scale (the median of the repeats, one thread), the time of
+small queries, and the time that the rounded Gaussian needs once in each process. Absolute times
+depend on the machine and drift; compare the ratio.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
 
 LOG2_SCALES = (0, 10, 20, 30, 40, 50)
 OPENDP_SHARE = 200
-"""OpenDP draws this many times fewer samples, so that the run stays short."""
+"""OpenDP draws this many times fewer samples, to keep the run short."""
 
 
 def microseconds(source: NoiseSource, sigma: float, size: int, repeats: int) -> float:
-    """Median time of a draw, per sample."""
+    """Median over the repeats of the time of ``size`` samples, in microseconds per sample."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -36,31 +36,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=2_000_000, help="samples a draw (ours)")
-    parser.add_argument("--repeats", type=int, default=3, help="draws per scale")
+    parser.add_argument("--samples", type=int, default=2_000_000, help="samples in a draw")
+    parser.add_argument("--repeats", type=int, default=3, help="draws for each scale")
     options = parser.parse_args()
 
-    opendp, ours = DiscreteGaussian(), RoundedGaussian()
-    opendp.draw(1.0, 10)  # imports
+    discrete, rounded = DiscreteGaussian(), RoundedGaussian()
+    discrete.draw(1.0, 10)  # for the imports
     start = time.perf_counter()
-    ours.draw(1.0, 10)
-    once = time.perf_counter() - start
+    rounded.draw(1.0, 10)
+    table_seconds = time.perf_counter() - start
 
-    few = max(1, options.samples // OPENDP_SHARE)
-    print("microseconds a sample")
+    discrete_samples = max(1, options.samples // OPENDP_SHARE)
+    print("microseconds per sample")
     print(f"{'sigma':>6}  {'OpenDP':>8}  {'rounded':>8}  {'ratio':>6}")
     for log2 in LOG2_SCALES:
-        theirs = microseconds(opendp, 2.0**log2, few, options.repeats)
-        mine = microseconds(ours, 2.0**log2, options.samples, options.repeats)
-        print(f"{f'2^{log2}':>6}  {theirs:8.3f}  {mine:8.4f}  {theirs / mine:6.0f}")
+        discrete_time = microseconds(discrete, 2.0**log2, discrete_samples, options.repeats)
+        rounded_time = microseconds(rounded, 2.0**log2, options.samples, options.repeats)
+        ratio = discrete_time / rounded_time
+        print(f"{f'2^{log2}':>6}  {discrete_time:8.3f}  {rounded_time:8.4f}  {ratio:6.0f}")
 
-    print("\nmicroseconds a query of few samples, sigma 2^20")
+    print("\nmicroseconds per query with few samples, sigma 2^20")
     print(f"{'size':>6}  {'OpenDP':>8}  {'rounded':>8}")
     for size in (1, 10, 100, 1000):
-        theirs = microseconds(opendp, 2.0**20, size, 20) * size
-        mine = microseconds(ours, 2.0**20, size, 20) * size
-        print(f"{size:>6}  {theirs:8.0f}  {mine:8.0f}")
-    print(f"\nonce a process, the certified quantile table: {once * 1e3:.0f} ms")
+        discrete_time = microseconds(discrete, 2.0**20, size, 20) * size
+        rounded_time = microseconds(rounded, 2.0**20, size, 20) * size
+        print(f"{size:>6}  {discrete_time:8.0f}  {rounded_time:8.0f}")
+    print(f"\ncertified quantile table, once in each process: {table_seconds * 1e3:.0f} ms")
 
 
 if __name__ == "__main__":

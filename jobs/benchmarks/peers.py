@@ -1,15 +1,15 @@
-"""Whole releases beside scikit-learn's fits of the same rows, in one run.
+"""Time of whole releases compared with fits of the same rows by scikit-learn, in one run.
 
     python jobs/benchmarks/peers.py [--rows 1000000] [--repeats 3] [--output FILE]
 
-Rows are those of throughput.py. Ours is a whole private release in a new process, start-up, reading
-and writing included; scikit-learn's models have their rows in memory already and are not private:
-one EM iteration of GaussianMixture (full covariances) and a whole KMeans fit with one start, on all
-cores. Every repeat runs all of them in turn; read the ratios.
+The rows are those of throughput.py. A release of dpgmm is private and runs in a new process; its
+time includes start-up, reading and writing. The models of scikit-learn are not private, have their
+rows in memory, and use all cores: one EM iteration of GaussianMixture (full covariances), and a
+whole KMeans fit with one initialisation. Every repeat runs all cases in turn; compare the ratios.
 
-Spark MLlib is not run here. Measured once beside such a run (local[2], no native BLAS, a busy
-machine): GaussianMixture 30 s an iteration, as long as 33 bare passes, in 7.3 GB; KMeans 57 s for
-10 iterations; 19 to 23 s to start its virtual machine.
+Spark MLlib is not part of this benchmark. A single measurement beside such a run (local[2], no
+native BLAS, a busy machine) gave for GaussianMixture 30 s per iteration, which is 33 bare passes,
+in 7.3 GB; for KMeans 57 s for 10 iterations; and 19 to 23 s to start the virtual machine.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from whole_release import whole_release
 from workload import Workload, bare_pass, workload
 
 REFERENCE_ROWS = 100_000
-"""Rows for EM, whose time is linear in them: all of them would take minutes."""
+"""Rows for EM. All rows would take minutes, and its time is linear in the number of rows."""
 BARE = "bare pass (reads, nearest centre, X^T X)"
 EM = "scikit-learn GaussianMixture, one EM iteration"
 KMEANS = "scikit-learn KMeans, whole fit"
-OURS = {kind: f"dpgmm release, {kind} assignment, whole" for kind in ("hard", "soft")}
+RELEASES = {kind: f"dpgmm release, {kind} assignment, whole" for kind in ("hard", "soft")}
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -44,9 +44,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def em_iteration(load: Workload) -> float:
-    """Wall seconds of one full-covariance EM iteration of scikit-learn over all rows.
+    """Wall seconds of one EM iteration of scikit-learn with full covariances over all rows.
 
-    The difference between fits of three iterations and of one, over fewer rows.
+    Extrapolated from `REFERENCE_ROWS` rows: half the difference between a fit of three iterations
+    and a fit of one.
     """
     from sklearn.mixture import GaussianMixture
 
@@ -64,15 +65,15 @@ def em_iteration(load: Workload) -> float:
             init_params="random_from_data",
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged
+            warnings.simplefilter("ignore")  # scikit-learn warns that the fit has not converged
             return seconds(lambda: model.fit(x))
 
-    one, three = fit(1), fit(3)
-    return (three - one) * load.rows / rows / 2
+    one_iteration, three_iterations = fit(1), fit(3)
+    return (three_iterations - one_iteration) * load.rows / rows / 2
 
 
 def kmeans_fit(load: Workload) -> float:
-    """Wall seconds of a whole KMeans fit, one start, over all rows in float32."""
+    """Wall seconds of a whole KMeans fit with one initialisation over all rows in float32."""
     from sklearn.cluster import KMeans
 
     x, _ = load.truth.sample(load.rows, 1)
@@ -81,35 +82,35 @@ def kmeans_fit(load: Workload) -> float:
 
 
 def measure(load: Workload, repeats: int) -> dict[str, list[float]]:
-    """Wall seconds of every case, interleaved."""
+    """Wall seconds of every case; the cases take turns."""
     cases: dict[str, Callable[[], float]] = {
         BARE: lambda: seconds(lambda: bare_pass(load, 2)),
         EM: lambda: em_iteration(load),
         KMEANS: lambda: kmeans_fit(load),
-        **{OURS[k]: lambda k=k: whole_release(load, k).whole for k in OURS},
+        **{name: lambda k=kind: whole_release(load, k).whole for kind, name in RELEASES.items()},
     }
     bare_pass(load, 2)  # warms up the disk cache
-    found: dict[str, list[float]] = {name: [] for name in cases}
+    times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, run in cases.items():
-            found[name].append(run())
-    return found
+            times[name].append(run())
+    return times
 
 
-def summary(found: dict[str, list[float]]) -> list[dict[str, Any]]:
+def summary(times: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Median seconds of each case, and its median ratios to a bare pass and an EM iteration."""
 
     def ratio(name: str, to: str) -> float:
-        return statistics.median(a / b for a, b in zip(found[name], found[to], strict=True))
+        return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))
 
     return [
         {
             "case": name,
-            "seconds": statistics.median(times),
+            "seconds": statistics.median(case_times),
             "bare_passes": ratio(name, BARE),
             "em_iterations": ratio(name, EM),
         }
-        for name, times in found.items()
+        for name, case_times in times.items()
     ]
 
 
@@ -122,7 +123,9 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=64)
     parser.add_argument("--components", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--scratch", help="directory for the rows; the system's own by default")
+    parser.add_argument(
+        "--scratch", help="directory for the rows; the default is that of the system"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/bench/peers.json"))
     options = parser.parse_args()
     with workload(options.rows, options.dimension, options.components, options.scratch) as load:

@@ -2,9 +2,9 @@
 
     python jobs/benchmarks/recovery.py [--rows 10000,30000,100000,300000] [--apart 1,2,4]
 
-Three Gaussians in four dimensions. "apart" multiplies the distances at which the true posterior
-misassigns 4.5% of the rows. The gap is the KL divergence from the truth in nats a row; for a known
-number of parameters the last column is what the same number of rows costs without any noise.
+The data are three Gaussians in four dimensions. "apart" multiplies the distances at which the true
+posterior misassigns 4.5% of the rows. The gap is the KL divergence from the truth in nats per row;
+"no noise" is that of a fit to the same rows without noise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WIDTH, COMPONENTS = 4, 3
 
 
 def gaps(rows: int, apart: float, seed: int, epsilon: float) -> tuple[float, float]:
-    """KL divergence of a release, and of a fit without noise."""
+    """KL divergence from the truth of a release, and of a fit without noise."""
     case = density.known_case(Recipe("recovery", rows, WIDTH, COMPONENTS, apart=apart), seed)
     arguments = argparse.Namespace(insecure_seeds=True)
     released = density.released(case, epsilon, "kl", arguments)
@@ -28,7 +28,7 @@ def gaps(rows: int, apart: float, seed: int, epsilon: float) -> tuple[float, flo
 
 
 def main() -> None:
-    """Run and print."""
+    """Release, score and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--rows",

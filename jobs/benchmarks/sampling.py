@@ -1,9 +1,9 @@
-"""Seconds and peak memory of `dpgmm sample` against the number of rows.
+"""Seconds and peak memory of `dpgmm sample` for several numbers of rows.
 
     python jobs/benchmarks/sampling.py RELEASE [--rows 1e6,1e7,1e8] [--partitions 100] [--workers N]
 
-Each size runs in a process of its own, into build/bench/samples, which is deleted again. Memory is
-the largest resident size of any one process of the run.
+Each size runs in a new process and writes to build/bench/samples, which is deleted afterwards.
+Memory is the largest resident size of any process of the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OUTPUT = Path("build/bench/samples")
 
 
 def run(release: str, rows: int, partitions: int, workers: int | None) -> tuple[float, float, int]:
-    """(seconds, peak MB, bytes written) of one run."""
+    """Run once; returns seconds, peak MB and bytes written."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     command = [
         *(sys.executable, "-m", "dpgmm_dist.cli", "sample", release, "--rows", str(rows)),

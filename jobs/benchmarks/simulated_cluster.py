@@ -1,7 +1,8 @@
-"""A pass over many synthetic files on a scheduler with many light workers, each in its own process.
+"""A pass over many synthetic files on a scheduler with many light workers.
 
-What is real: the driver's engine and plan, the client, the scheduler, their connections. What is
-not: the workers (light_workers.py), which finish every task at once.
+The driver, the scheduler and all workers together have a process each. The engine, the plan, the
+client, the scheduler and the connections are real. The workers (light_workers.py) are not: they
+finish every task at once.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from scale import FILES_PER_TASK, query_of, statistic, synthetic
+from synthetic_files import DIMENSION, FILES_PER_TASK, empty_statistic, query_of, source_of
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.engine import cluster
 from dpgmm_dist.passes.run import PassContext
 
-HERE = Path(__file__).parent
-WAVES = cluster._WAVE_PER_THREAD
+FOLDER = Path(__file__).parent
+WAVE = cluster._WAVE_PER_THREAD
+"""Tasks per thread of a wave, as releases use it."""
 ALL_AT_ONCE = 1 << 40
-TASKS_KNOWN = lambda dask_scheduler: len(dask_scheduler.tasks)  # noqa: E731 - travels by value
-QUIET = {
-    # As the engine sets them for schedulers that it starts itself.
+"""Tasks per thread of a wave that holds the whole pass."""
+KNOWN_TASKS = lambda dask_scheduler: len(dask_scheduler.tasks)  # noqa: E731 - pickled by value
+SETTINGS = {
+    # Those that the engine uses for the schedulers that it starts.
     "DASK_DISTRIBUTED__ADMIN__LOG_LENGTH": "0",
     "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "0",
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "null",
@@ -39,18 +42,23 @@ QUIET = {
 
 
 @dataclass
-class Used:
-    """What a process took between two moments."""
+class Usage:
+    """Time and memory of a process during an interval."""
 
     wall: float
+    """Seconds."""
     cpu: float
+    """Processor seconds."""
     before: float
+    """Resident MB at the beginning."""
     peak: float
+    """Most resident MB during the interval."""
     after: float
+    """Resident MB at the end."""
 
 
 class Watch:
-    """Wall and processor seconds of a process, and its resident MB, sampled."""
+    """Measures the time and memory of a process. Its memory is sampled 20 times a second."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.process = process
@@ -63,30 +71,35 @@ class Watch:
         return times.user + times.system
 
     @contextmanager
-    def over(self) -> Iterator[Used]:
+    def during(self) -> Iterator[Usage]:
+        """Measure while the block runs; the usage is complete when it ends."""
         stop = threading.Event()
-        used = Used(time.perf_counter(), self.cpu(), self.megabytes(), 0.0, 0.0)
+        usage = Usage(time.perf_counter(), self.cpu(), self.megabytes(), 0.0, 0.0)
 
         def sample() -> None:
             while not stop.wait(0.05):
-                used.peak = max(used.peak, self.megabytes())
+                usage.peak = max(usage.peak, self.megabytes())
 
         thread = threading.Thread(target=sample)
         thread.start()
         try:
-            yield used
+            yield usage
         finally:
             stop.set()
             thread.join()
-            used.wall = time.perf_counter() - used.wall
-            used.cpu = self.cpu() - used.cpu
-            used.after = self.megabytes()
-            used.peak = max(used.peak, used.after)
+            usage.wall = time.perf_counter() - usage.wall
+            usage.cpu = self.cpu() - usage.cpu
+            usage.after = self.megabytes()
+            usage.peak = max(usage.peak, usage.after)
 
 
 @contextmanager
 def processes(workers: int) -> Iterator[tuple[Any, Watch, subprocess.Popen[str]]]:
-    """A client, the scheduler's process, and that of the workers, which says when it is ready."""
+    """Start a scheduler and light workers.
+
+    Yields a client, a watch on the scheduler, and the process of the workers, which prints "ready"
+    when all of them are registered.
+    """
     import distributed
 
     with tempfile.TemporaryDirectory() as folder:
@@ -97,24 +110,24 @@ def processes(workers: int) -> Iterator[tuple[Any, Watch, subprocess.Popen[str]]
                 *("--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
                 *("--scheduler-file", str(file)),
             ],
-            env=os.environ | QUIET,
+            env=os.environ | SETTINGS,
         )
         try:
             with distributed.Client(scheduler_file=str(file), timeout=60) as client:
                 watch = Watch(psutil.Process(scheduler.pid))
                 light = subprocess.Popen(
                     [
-                        *(sys.executable, str(HERE / "light_workers.py"), str(file)),
+                        *(sys.executable, str(FOLDER / "light_workers.py"), str(file)),
                         *(str(workers), str(FILES_PER_TASK)),
                     ],
-                    env=os.environ | QUIET,
+                    env=os.environ | SETTINGS,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # connections that end with the scheduler
+                    stderr=subprocess.DEVNULL,  # connections fail when the scheduler ends
                     text=True,
                 )
                 try:
                     yield client, watch, light
-                    client.close()  # before its workers go, which it would be told of
+                    client.close()  # first, because it reports workers that leave
                 finally:
                     light.terminate()
                     light.wait()
@@ -123,59 +136,60 @@ def processes(workers: int) -> Iterator[tuple[Any, Watch, subprocess.Popen[str]]
             scheduler.wait()
 
 
-def simulated(workers: int, files: int, dimension: int) -> None:
-    """Footers, then one pass in waves and one flat; prints what they cost the scheduler."""
+def simulate(workers: int, files: int) -> None:
+    """Read footers, then run a pass in waves and a pass without; print the cost of each."""
     start = time.process_time()
-    source = synthetic(files, dimension)
+    source = source_of(files)
     units = source.plan()
     print(
-        f"{files:,} footers, d={dimension}: {len(units):,} units, "
+        f"{files:,} footers, d={DIMENSION}: {len(units):,} units, "
         f"planned in {time.process_time() - start:.1f} processor seconds of the driver"
     )
-    context = PassContext(source, FeatureMap(dimension, 1.0), query_of(dimension))
-    print(f"a statistic has {statistic().__sizeof__() / 2**20:.2f} MB")
+    context = PassContext(source, FeatureMap(DIMENSION, 1.0), query_of())
+    print(f"a statistic has {empty_statistic().__sizeof__() / 2**20:.2f} MB")
     print(
         f"\n{'scheduler':<24}{'tasks':>8}{'known':>8}{'wall s':>8}{'cpu s':>8}"
         f"{'ms/task':>9}{'MB before':>11}{'MB more at peak':>17}{'MB after':>10}"
     )
     with processes(workers) as (client, watch, light):
         engine = cluster.DaskEngine(client)
-        with watch.over() as used:
+        with watch.during() as usage:
             if light.stdout is None or light.stdout.readline() != "ready\n":
                 raise SystemExit("the light workers did not start")
-        row(f"{workers:,} workers register", 0, 0, used)
+        print_row(f"{workers:,} workers register", 0, 0, usage)
 
         names = [footer.file for footer in source.footers()]
         parts = [names[i : i + FILES_PER_TASK] for i in range(0, files, FILES_PER_TASK)]
-        with watch.over() as used:
-            found = engine.gather(len, parts)  # light workers answer with footers to anything
-        if sum(map(len, found)) < files:
+        with watch.during() as usage:
+            footers = engine.gather(len, parts)  # light workers answer any such task with footers
+        if sum(map(len, footers)) < files:
             raise SystemExit("footers are missing")
-        row("footers, in waves", len(parts), 0, used)
-        del found
+        print_row("footers, in waves", len(parts), 0, usage)
+        del footers
 
-        for name, wave in (("pass, in waves", WAVES), ("pass, flat", ALL_AT_ONCE)):
+        for name, wave in (("pass, in waves", WAVE), ("pass, flat", ALL_AT_ONCE)):
             cluster._WAVE_PER_THREAD = wave
-            known = Known(client)
-            with watch.over() as used, known:
+            known = KnownTasks(client)
+            with watch.during() as usage, known:
                 engine.run(context, units, lambda _: None)
-            row(name, len(units), known.most, used)
+            print_row(name, len(units), known.most, usage)
 
 
-class Known:
-    """The most tasks that the scheduler knows, asked a few times a second."""
+class KnownTasks:
+    """The largest number of tasks that the scheduler knows, sampled three times a second."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.most = 0
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.ask)
+        self.thread = threading.Thread(target=self.sample)
 
-    def ask(self) -> None:
+    def sample(self) -> None:
+        """Ask the scheduler until `stop` is set."""
         while not self.stop.wait(0.3):
-            self.most = max(self.most, self.client.run_on_scheduler(TASKS_KNOWN))
+            self.most = max(self.most, self.client.run_on_scheduler(KNOWN_TASKS))
 
-    def __enter__(self) -> Known:
+    def __enter__(self) -> KnownTasks:
         self.thread.start()
         return self
 
@@ -184,10 +198,11 @@ class Known:
         self.thread.join()
 
 
-def row(name: str, tasks: int, known: int, used: Used) -> None:
-    each = f"{1000 * used.cpu / tasks:.2f}" if tasks else ""
+def print_row(name: str, tasks: int, known: int, usage: Usage) -> None:
+    """Print a line of the table."""
+    per_task = f"{1000 * usage.cpu / tasks:.2f}" if tasks else ""
     print(
-        f"{name:<24}{tasks:>8,}{known:>8,}{used.wall:>8.1f}{used.cpu:>8.1f}{each:>9}"
-        f"{used.before:>11.0f}{used.peak - used.before:>17.0f}{used.after:>10.0f}",
+        f"{name:<24}{tasks:>8,}{known:>8,}{usage.wall:>8.1f}{usage.cpu:>8.1f}{per_task:>9}"
+        f"{usage.before:>11.0f}{usage.peak - usage.before:>17.0f}{usage.after:>10.0f}",
         flush=True,
     )

@@ -1,12 +1,12 @@
-"""Reading Parquet from object stores: by fsspec's clients and by Arrow's own, in one run.
+"""Time to read Parquet from object stores, with the clients of fsspec and of Arrow, in one run.
 
     tests/external/install_emulators.sh
     python jobs/benchmarks/stores.py [--rows 200000] [--repeats 5] [--stores s3,azure,gcs]
 
-Rows of 64 float32 in four files on emulators of the three stores on this machine, one thread, as a
-pass reads them. What is compared is the clients' own work: there is no network between, and on one
-with latency what is fetched ahead counts for more. "ours" is the path that a release takes; each
-ratio to fsspec without fetching ahead is taken within one repeat.
+Four files with rows of 64 float32 are on emulators of the three stores on this machine. One thread
+reads them as a pass does. This compares the work of the clients. There is no network in between;
+with the latency of a network, fetching ahead gains more. "dpgmm" is the client that a release uses.
+Ratios are to fsspec without fetching ahead, and each is taken within one repeat.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Open = Callable[[str], Any]
 
 
 def main() -> None:
-    """Fill each store, read it in every way, print medians."""
+    """Fill each store, read it with every client, print medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,12 +51,12 @@ def main() -> None:
     for name in options.stores.split(","):
         with TemporaryDirectory() as folder, EMULATORS[name](Path(folder)) as emulator:
             store = emulator.bucket()
-            paths = filled(store, Path(folder), options.rows // FILES)
-            compare(name, ways(store), paths, options)
+            paths = write_files(store, Path(folder), options.rows // FILES)
+            compare(name, clients(store), paths, options)
 
 
-def filled(store: ObjectStore, folder: Path, rows: int) -> list[str]:
-    """Paths of files of ``rows`` rows each, two row groups in each."""
+def write_files(store: ObjectStore, folder: Path, rows: int) -> list[str]:
+    """Write files of ``rows`` rows in two row groups; returns their paths."""
     rng, paths = np.random.default_rng(0), []
     for i in range(FILES):
         values = pa.array(rng.standard_normal(rows * WIDTH, dtype=np.float32))
@@ -69,9 +69,10 @@ def filled(store: ObjectStore, folder: Path, rows: int) -> list[str]:
     return paths
 
 
-def ways(store: ObjectStore) -> dict[str, Open]:
-    """Contexts of an open Parquet file, by what reads it."""
+def clients(store: ObjectStore) -> dict[str, Open]:
+    """Functions that open a Parquet file, by name of the client."""
     fs = store.fs
+    arrow = arrow_filesystem(fs) or s3_of(store)
 
     @contextmanager
     def by_fsspec(path: str, ahead: bool) -> Iterator[Any]:
@@ -80,56 +81,55 @@ def ways(store: ObjectStore) -> dict[str, Open]:
 
     @contextmanager
     def by_arrow(path: str) -> Iterator[Any]:
-        with own.open_input_file(path) as handle:
+        with arrow.open_input_file(path) as handle:
             yield pq.ParquetFile(handle, pre_buffer=True)
 
-    found: dict[str, Open] = {
+    return {
         "fsspec": lambda path: by_fsspec(path, False),
         "fsspec, fetching ahead": lambda path: by_fsspec(path, True),
+        "Arrow, fetching ahead": by_arrow,
+        "dpgmm": lambda path: opened(fs, path, 1, 1 << 24),
     }
-    own = arrow_filesystem(fs) or s3_of(store)
-    found["Arrow, fetching ahead"] = by_arrow
-    found["ours"] = lambda path: opened(fs, path, 1, 1 << 24)
-    return found
 
 
 def s3_of(store: ObjectStore) -> Any:
-    """Arrow's client of S3, which releases do not use."""
-    given = store.storage_options
+    """The S3 client of Arrow, which releases do not use."""
+    options = store.storage_options
     return pafs.S3FileSystem(
-        access_key=given["key"],
-        secret_key=given["secret"],
-        endpoint_override=given["endpoint_url"],
-        region=given["client_kwargs"]["region_name"],
+        access_key=options["key"],
+        secret_key=options["secret"],
+        endpoint_override=options["endpoint_url"],
+        region=options["client_kwargs"]["region_name"],
     )
 
 
-def compare(name: str, found: dict[str, Open], paths: list[str], options: Any) -> None:
-    """Time all ways in every repeat, in an order of its own."""
+def compare(name: str, openers: dict[str, Open], paths: list[str], options: Any) -> None:
+    """Time all clients in every repeat, each time in another order; print a line for each."""
     rng = np.random.default_rng(1)
-    times: dict[str, list[tuple[float, float]]] = {way: [] for way in found}
+    times: dict[str, list[tuple[float, float]]] = {client: [] for client in openers}
     for repeat in range(options.repeats + 1):
-        for way in rng.permutation(list(found)).tolist():
+        for client in rng.permutation(list(openers)).tolist():
             wall, cpu = time.perf_counter(), time.process_time()
-            rows = sum(read(found[way], path) for path in paths)
-            took = time.perf_counter() - wall, time.process_time() - cpu
+            rows = sum(read(openers[client], path) for path in paths)
+            elapsed = time.perf_counter() - wall, time.process_time() - cpu
             if rows != options.rows // FILES * FILES:
-                raise SystemExit(f"{name}, {way}: {rows} rows read of {options.rows}")
-            if repeat:  # the first connects
-                times[way].append(took)
-    for way, taken in times.items():
-        wall, cpu = (statistics.median(one) for one in zip(*taken, strict=True))
+                raise SystemExit(f"{name}, {client}: {rows} rows read of {options.rows}")
+            if repeat:  # the first round includes connecting
+                times[client].append(elapsed)
+    for client, pairs in times.items():
+        wall, cpu = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
         ratios = [
-            statistics.median(a[i] / b[i] for a, b in zip(taken, times["fsspec"], strict=True))
+            statistics.median(a[i] / b[i] for a, b in zip(pairs, times["fsspec"], strict=True))
             for i in (0, 1)
         ]
-        print(f"{name:6} {way:24} {wall:7.3f} {cpu:7.3f} {ratios[0]:7.2f} {ratios[1]:7.2f}")
+        print(f"{name:6} {client:24} {wall:7.3f} {cpu:7.3f} {ratios[0]:7.2f} {ratios[1]:7.2f}")
 
 
-def read(way: Open, path: str) -> int:
-    """Rows of a file, read in batches as a pass does."""
-    with way(path) as file:
-        return sum(len(one) for one in file.iter_batches(batch_size=1 << 15, use_threads=False))
+def read(open_file: Open, path: str) -> int:
+    """Read a file in batches, as a pass does; returns its number of rows."""
+    with open_file(path) as file:
+        batches = file.iter_batches(batch_size=1 << 15, use_threads=False)
+        return sum(len(batch) for batch in batches)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Speed of the passes against a bare numpy loop over the same Parquet, in one run.
+"""Speed of passes compared with a bare numpy loop over the same Parquet files, in one run.
 
     python jobs/benchmarks/throughput.py [--rows 1000000] [--repeats 5] [--output FILE]
 
-Rows are drawn from a mixture and written as Parquet (float32 lists); then every case runs in turn,
-again and again, so that all of them meet the same machine. The bare loop reads with pyarrow, finds
-the nearest centre in numpy, sorts stably and takes float64 X^T X per component: the least that
-any such pass can do; "bare soft" weighs by responsibilities instead, and soft passes are compared
-with it. Absolute times drift; read the ratios, each taken within one repeat.
-"cpu" is processor time of this process, which other work disturbs less than it disturbs "wall"
-(that of Dask's workers is not in it). "1->2" is the gain from a second thread or worker, "gain"
-that as a share of the bare loop's own. Whole releases run in processes of their own: "start" is
-until Python has imported what it needs, "end" what it takes to end after that, "driver" what comes
-between and is not inside passes.
+Rows are drawn from a mixture and written as Parquet (float32 lists). Then all cases run in turn,
+several times, so that they run under the same conditions. The bare loop reads with pyarrow, finds
+the nearest centre with numpy, sorts stably and takes float64 X^T X of each component. This is the
+least work that such a pass can do. "bare soft" weights by responsibilities instead; soft passes are
+compared with it. Absolute times drift, so compare the ratios; each is taken within one repeat.
+"cpu" is processor time of this process. Other work on the machine affects it less than "wall". It
+does not include the workers of Dask. "1->2" is the speedup from a second thread or worker, and
+"gain" is that speedup divided by the speedup of the bare loop. Each whole release runs in a new
+process: "start" is the time until Python has imported what it needs, "end" the time that the
+process takes to end after the release, and "driver" the time of the release outside of passes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,16 @@ from pathlib import Path
 from typing import Any
 
 from whole_release import whole_release
-from workload import HARD, SOFT, Ours, Workload, bare_pass, bare_soft_pass, mixture_of, workload
+from workload import (
+    HARD,
+    SOFT,
+    PreparedPasses,
+    Workload,
+    bare_pass,
+    bare_soft_pass,
+    mixture_of,
+    workload,
+)
 
 from dpgmm_dist.engine.cluster import open_cluster
 from dpgmm_dist.engine.config import ClusterConfig
@@ -49,61 +58,61 @@ def timed(run: Callable[[], object]) -> Times:
 
 
 def measure(load: Workload, repeats: int) -> dict[str, list[Times]]:
-    """Times of every case, interleaved; the first round only warms up the disk cache."""
-    ours = Ours.over(load)
+    """Times of every case; the cases take turns. A first round warms up the disk cache."""
+    passes = PreparedPasses.over(load)
     cases: dict[str, Callable[[], object]] = {}
     for threads in (1, 2):
         cases[f"bare/{threads}"] = lambda t=threads: bare_pass(load, t)
         cases[f"bare soft/{threads}"] = lambda t=threads: bare_soft_pass(load, t)
-        reading, keeping = LocalEngine(threads, cache_bytes=0), LocalEngine(threads)
-        for name in ours.contexts:
-            cases[f"{name}/{threads}"] = lambda n=name, e=reading: ours.run(n, e)
+        uncached, cached = LocalEngine(threads, cache_bytes=0), LocalEngine(threads)
+        for name in passes.contexts:
+            cases[f"{name}/{threads}"] = lambda n=name, e=uncached: passes.run(n, e)
         for name in (HARD, SOFT):
-            cases[f"{name}, rows kept/{threads}"] = lambda n=name, e=keeping: ours.run(n, e)
-        ours.run("moments.sum", keeping)
+            cases[f"{name}, rows kept/{threads}"] = lambda n=name, e=cached: passes.run(n, e)
+        passes.run("moments.sum", cached)
     with ExitStack() as stack:
         for workers in (1, 2):
             dask = stack.enter_context(open_cluster(ClusterConfig(kind="local", workers=workers)))
-            cases[f"{DASK}/{workers}"] = lambda e=dask: ours.run(HARD, e)
-        found: dict[str, list[Times]] = {name: [] for name in cases}
+            cases[f"{DASK}/{workers}"] = lambda e=dask: passes.run(HARD, e)
+        times: dict[str, list[Times]] = {name: [] for name in cases}
         for name, run in cases.items():
             if name.startswith(("bare", DASK)):
                 run()
         for _ in range(repeats):
             for name, run in cases.items():
-                found[name].append(timed(run))
-    return found
+                times[name].append(timed(run))
+    return times
 
 
 def releases(load: Workload, repeats: int) -> dict[str, dict[str, float]]:
-    """Whole releases, each in bare passes on two threads of the same repeat."""
-    found: dict[str, dict[str, float]] = {}
+    """Times of whole releases in units of a bare pass on two threads in the same repeat."""
+    medians: dict[str, dict[str, float]] = {}
     for kind in ("hard", "soft"):
         times = []
         for _ in range(repeats):
             bare = timed(lambda: bare_pass(load, 2))[0]
-            one = whole_release(load, kind)
-            parts = one.whole, one.start, one.end, one.passes, one.driver
+            release = whole_release(load, kind)
+            parts = release.whole, release.start, release.end, release.passes, release.driver
             times.append([bare, *(part / bare for part in parts)])
         names = ("bare_seconds", "whole", "start", "end", "passes", "driver")
-        found[kind] = dict(
+        medians[kind] = dict(
             zip(names, map(statistics.median, zip(*times, strict=True)), strict=True)
         )
-    return found
+    return medians
 
 
 def noise_seconds(load: Workload) -> dict[str, float]:
-    """Seconds to draw the noise of one components pass, by each sampler."""
+    """Seconds to draw the noise of one components pass with each sampler."""
     from dpgmm_dist.privacy.noise import DiscreteGaussian
     from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
 
     d = load.truth.dimension
     samples = load.truth.n_components * (1 + d + d * (d + 1) // 2)
-    found = {}
+    seconds = {}
     for name, sampler in (("OpenDP", DiscreteGaussian()), ("rounded", RoundedGaussian())):
-        sampler.draw(2.0**30, 10)  # imports and tables, once a process
-        found[name] = timed(lambda s=sampler: s.draw(2.0**30, samples))[0]
-    return found
+        sampler.draw(2.0**30, 10)  # for imports and tables, which a process loads once
+        seconds[name] = timed(lambda s=sampler: s.draw(2.0**30, samples))[0]
+    return seconds
 
 
 def peak_megabytes(options: argparse.Namespace, rows: int) -> float:
@@ -117,45 +126,41 @@ def peak_megabytes(options: argparse.Namespace, rows: int) -> float:
 
 
 def child(options: argparse.Namespace) -> None:
-    """One hard pass; prints this process's peak resident megabytes."""
+    """Run one hard pass; print the peak resident megabytes of this process."""
     import resource
 
     folder, norm = options.child
     load = Workload(Path(folder), mixture_of(options.components, options.dimension), float(norm))
-    Ours.over(load).run(HARD, LocalEngine(2, cache_bytes=0))
+    PreparedPasses.over(load).run(HARD, LocalEngine(2, cache_bytes=0))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def summary(found: dict[str, list[Times]]) -> list[dict[str, Any]]:
+def summary(times: dict[str, list[Times]]) -> list[dict[str, Any]]:
     """For each case: median seconds, and the median over repeats of its ratio to the bare loop."""
+    bare_speedup = median_ratio(times["bare/1"], times["bare/2"], 0)
     rows = []
-    for name, times in found.items():
-        own = "bare soft/" if name.startswith("soft") else "bare/"
-        bare = found[own + name.rpartition("/")[2]]
-        one = found.get(name.rpartition("/")[0] + "/1")
+    for name, case_times in times.items():
+        case, _, threads = name.rpartition("/")
+        bare = times[f"bare soft/{threads}" if name.startswith("soft") else f"bare/{threads}"]
         row: dict[str, Any] = {"case": name}
         for index, kind in enumerate(("wall", "cpu")):
-            row[f"{kind}_seconds"] = statistics.median(t[index] for t in times)
-            row[f"{kind}_ratio"] = median_ratio(times, bare, index)
-        row["speedup"] = median_ratio(one, times, 0) if one and one is not times else None
-        gain = statistics.median(a[0] / b[0] for a, b in zip(*pair(found), strict=True))
-        row["gain"] = row["speedup"] / gain if row["speedup"] else None
+            row[f"{kind}_seconds"] = statistics.median(pair[index] for pair in case_times)
+            row[f"{kind}_ratio"] = median_ratio(case_times, bare, index)
+        single = times.get(f"{case}/1")
+        has_speedup = single is not None and single is not case_times
+        row["speedup"] = median_ratio(single, case_times, 0) if has_speedup else None
+        row["gain"] = row["speedup"] / bare_speedup if has_speedup else None
         rows.append(row)
     return rows
 
 
-def pair(found: dict[str, list[Times]]) -> tuple[list[Times], list[Times]]:
-    """Times of the bare loop on one thread and on two."""
-    return found["bare/1"], found["bare/2"]
-
-
 def median_ratio(times: list[Times], others: list[Times], index: int) -> float:
-    """Median over the repeats of the ratio within each."""
+    """Median over the repeats of the ratio of wall (0) or processor (1) seconds in each."""
     return statistics.median(a[index] / b[index] for a, b in zip(times, others, strict=True))
 
 
 def show(result: dict[str, Any]) -> None:
-    """The table."""
+    """Print the table."""
     columns = ("wall s", "cpu s", "wall x", "cpu x", "1->2", "gain")
     print(f"{'case / threads':<30}" + "".join(f"{name:>8}" for name in columns))
     for row in result["cases"]:
@@ -167,11 +172,11 @@ def show(result: dict[str, Any]) -> None:
     noise = ", ".join(f"{name} {1e3 * s:.1f} ms" for name, s in result["noise_seconds"].items())
     print(f"noise of one components pass: {noise}")
     for kind, times in result["releases"].items():
-        bare, *parts = times.items()
-        told = ", ".join(f"{name} {x:.1f}" for name, x in parts)
-        print(f"a {kind} release in bare passes on 2 threads, of {bare[1]:.2f} s: {told}")
+        parts = ", ".join(f"{name} {x:.1f}" for name, x in times.items() if name != "bare_seconds")
+        bare = times["bare_seconds"]
+        print(f"a {kind} release, in bare passes on 2 threads of {bare:.2f} s each: {parts}")
     for rows, megabytes in result["peak_megabytes"].items():
-        print(f"peak memory, hard pass, {rows} rows: {megabytes:.0f} MB")
+        print(f"peak memory of a hard pass over {rows} rows: {megabytes:.0f} MB")
 
 
 def main() -> None:
@@ -185,7 +190,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--release-repeats", type=int, default=3)
     parser.add_argument("--memory-rows", type=int, nargs="*", default=[1_000_000, 4_000_000])
-    parser.add_argument("--scratch", help="directory for the rows; the system's own by default")
+    parser.add_argument(
+        "--scratch", help="directory for the rows; the default is that of the system"
+    )
     parser.add_argument("--output", type=Path, default=Path("build/bench/throughput.json"))
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()

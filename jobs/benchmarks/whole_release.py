@@ -1,12 +1,12 @@
-"""One whole release of a workload in a process of its own, and where its time went.
+"""One whole release of a workload in a new process, and where its time goes.
 
     python jobs/benchmarks/whole_release.py FOLDER NORM WIDTH COMPONENTS hard|soft
 
-Prints JSON: seconds inside passes, and when the release began and ended. Whoever starts it measures
-the process as a whole: what is neither Python's own (its start, imports, and taking all that down
-again) nor a pass is the driver's own work. The package is compiled to bytecode first, as pip
-leaves what it installs: where Python may not write bytecode, a checkout would be compiled anew by
-every process.
+Prints JSON: the seconds inside passes, and the times at which the release began and ended. The
+process that starts it measures the whole. Time that is spent neither in a pass nor by Python itself
+(start, imports, shutdown) is work of the driver. The package is compiled to bytecode first, as pip
+does for an installed package: where Python may not write bytecode, every process would compile the
+checkout again.
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 @dataclass(frozen=True)
 class WholeRelease:
-    """Wall seconds of the process, of Python before and after the release, and of the passes."""
+    """Wall seconds of a release."""
 
     whole: float
+    """The whole process."""
     start: float
+    """From the start of the process to the beginning of the release."""
     end: float
+    """From the end of the release to the end of the process."""
     passes: float
 
     @property
     def driver(self) -> float:
-        """Noise, estimation and writing."""
+        """The rest: noise, estimation and writing."""
         return self.whole - self.start - self.passes - self.end
 
 
@@ -60,12 +63,12 @@ def whole_release(load: Workload, assignment: str) -> WholeRelease:
         [sys.executable, __file__, *arguments], check=True, capture_output=True, text=True
     )
     end = time.time()
-    told = json.loads(done.stdout)
-    return WholeRelease(end - start, told["began"] - start, end - told["ended"], told["passes"])
+    times = json.loads(done.stdout)
+    return WholeRelease(end - start, times["began"] - start, end - times["ended"], times["passes"])
 
 
 class TimedEngine(LocalEngine):
-    """The default engine, with a clock around its passes."""
+    """The default engine, which also adds up the time of its passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class TimedEngine(LocalEngine):
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> ExactStatistic:
-        """One pass."""
+        """Run one pass and add its wall seconds."""
         start = time.perf_counter()
         try:
             return super().run(context, units, report)
@@ -83,7 +86,7 @@ class TimedEngine(LocalEngine):
 
 
 def main() -> None:
-    """Release, print when that began and ended and the seconds inside passes."""
+    """Release; print when the release began and ended, and the seconds inside passes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -104,8 +107,8 @@ def main() -> None:
         }
     )
     engine = TimedEngine()
-    with TemporaryDirectory() as place:
-        release(spec, output=str(Path(place) / "release"), engine=engine)
+    with TemporaryDirectory() as folder:
+        release(spec, output=str(Path(folder) / "release"), engine=engine)
     print(json.dumps({"began": began, "ended": time.time(), "passes": engine.seconds}))
 
 

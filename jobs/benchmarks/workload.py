@@ -1,4 +1,4 @@
-"""Rows, a bare numpy loop over them, and our passes made ready: what the speed benchmarks share."""
+"""What the speed benchmarks share: rows, bare numpy passes over them, and prepared dpgmm passes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from dpgmm_dist.spec.release_spec import ReleaseSpec
 FILES = 4
 GROUP_ROWS = 65_536
 BARE_ROWS = 16_384
-"""Rows that the bare loop handles at once: faster than whole row groups, which leave the cache."""
-SOFT_SHARE = 1e-4
-"""Responsibilities below it are left out, as by our kernel's table."""
+"""Rows that a bare pass handles at once; whole row groups do not fit the cache and are slower."""
+LEAST_RESPONSIBILITY = 1e-4
+"""Smaller responsibilities are left out, as in the kernel of the package."""
 SEED = 2026
 HARD, SOFT = "hard, a map each", "soft, a map each"
+"""Names of the component passes with hard and soft responsibilities."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows on disk, the mixture they are from, and a norm that one row in 1,000 exceeds."""
+    """Rows on disk, the mixture that they are from, and a norm that one row in 1,000 exceeds."""
 
     folder: Path
     truth: Mixture
@@ -53,27 +54,28 @@ class Workload:
 
 @contextmanager
 def workload(rows: int, dimension: int, components: int, scratch: str | None) -> Iterator[Workload]:
-    """Write ``rows`` rows of a mixture as Parquet below ``scratch``, for as long as needed."""
+    """Write ``rows`` rows of a mixture as Parquet below ``scratch``, and delete them at the end."""
     truth = mixture_of(components, dimension)
-    with TemporaryDirectory(dir=scratch) as place:
-        folder = Path(place) / "rows"
+    with TemporaryDirectory(dir=scratch) as temporary:
+        folder = Path(temporary) / "rows"
         yield Workload(folder, truth, write_rows(folder, truth, rows))
 
 
 def mixture_of(components: int, dimension: int) -> Mixture:
-    """A mixture whose components overlap somewhat and have covariances of their own."""
+    """A mixture whose components overlap a little and have different covariances."""
     rng = np.random.default_rng(SEED)
     means = rng.standard_normal((components, dimension)) * 0.7
     covariances = []
     for _ in range(components):
-        turn = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0]
-        covariances.append(turn * np.exp(rng.uniform(-1.5, 0.5, dimension)) @ turn.T)
+        axes = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0]
+        covariance = axes * np.exp(rng.uniform(-1.5, 0.5, dimension)) @ axes.T
+        covariances.append((covariance + covariance.T) / 2)
     weights = rng.dirichlet(np.full(components, 8.0))
-    return Mixture(weights, means, np.stack([(one + one.T) / 2 for one in covariances]))
+    return Mixture(weights, means, np.stack(covariances))
 
 
 def write_rows(folder: Path, truth: Mixture, rows: int) -> float:
-    """Write Parquet files of float32 lists; returns a norm bound that a row in 1,000 exceeds."""
+    """Write Parquet files of float32 lists; returns a norm that one row in 1,000 exceeds."""
     folder.mkdir(parents=True)
     norms = []
     for file, part in enumerate(np.array_split(np.arange(rows), FILES)):
@@ -90,31 +92,37 @@ def write_rows(folder: Path, truth: Mixture, rows: int) -> float:
     return float(np.quantile(np.concatenate(norms), 0.999))
 
 
-# The bare loop ------------------------------------------------------------------------------
+# Bare passes --------------------------------------------------------------------------------
 
 
 def bare_pass(load: Workload, threads: int) -> list[np.ndarray]:
-    """X^T X per nearest centre, over every row group, on ``threads`` Python threads."""
+    """X^T X of the rows nearest to each centre, over all row groups, on ``threads`` threads.
+
+    Returns an array (K, d, d) for each thread.
+    """
     centres = load.truth.means
-    turned = np.ascontiguousarray(centres.T)
+    transposed = np.ascontiguousarray(centres.T)
     offsets = (centres**2).sum(axis=1)
-    return _over_rows(load, threads, lambda total, x: add_nearest(total, x, turned, offsets))
+    return _over_rows(load, threads, lambda total, x: add_nearest(total, x, transposed, offsets))
 
 
 def bare_soft_pass(load: Workload, threads: int) -> list[np.ndarray]:
-    """X^T X per component, weighted by responsibilities: an EM step's sums."""
+    """X^T X of each component, weighted by responsibilities: the sums of an EM step.
+
+    Returns an array (K, d, d) for each thread.
+    """
     truth = load.truth
-    whites = [whitener(covariance) for covariance in truth.covariances]
-    levels = np.log(truth.weights) + [np.linalg.slogdet(white)[1] for white in whites]
+    whiteners = [whitener(covariance) for covariance in truth.covariances]
+    log_scales = np.log(truth.weights) + [np.linalg.slogdet(white)[1] for white in whiteners]
     return _over_rows(
-        load, threads, lambda total, x: add_shared(total, x, truth.means, whites, levels)
+        load, threads, lambda total, x: add_weighted(total, x, truth.means, whiteners, log_scales)
     )
 
 
 def _over_rows(
     load: Workload, threads: int, add: Callable[[np.ndarray, np.ndarray], None]
 ) -> list[np.ndarray]:
-    """``add`` to a sum for each thread, block by block of float64 rows."""
+    """Call ``add`` on a sum for each thread, with blocks of float64 rows."""
     components, d = load.truth.means.shape
     jobs = [
         (path, group)
@@ -122,10 +130,10 @@ def _over_rows(
         for group in range(pq.read_metadata(path).num_row_groups)
     ]
 
-    def one(mine: list[tuple[Path, int]]) -> np.ndarray:
+    def sum_over(groups: list[tuple[Path, int]]) -> np.ndarray:
         total = np.zeros((components, d, d))
         opened: dict[Path, pq.ParquetFile] = {}
-        for path, group in mine:
+        for path, group in groups:
             if path not in opened:
                 opened[path] = pq.ParquetFile(path, memory_map=True)
             column = opened[path].read_row_group(group, use_threads=False).column(0)
@@ -135,14 +143,16 @@ def _over_rows(
                     add(total, x[start : start + BARE_ROWS].astype(np.float64))
         return total
 
-    # Two BLAS threads inside each would only get in each other's way.
+    # More BLAS threads in each thread would compete for the same cores.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(one, [jobs[i::threads] for i in range(threads)]))
+        return list(pool.map(sum_over, [jobs[i::threads] for i in range(threads)]))
 
 
-def add_nearest(total: np.ndarray, x: np.ndarray, turned: np.ndarray, offsets: np.ndarray) -> None:
-    """One block: distances, stable sort by component, X^T X of each slice."""
-    nearest = (offsets - 2 * (x @ turned)).argmin(axis=1).astype(np.int16)
+def add_nearest(
+    total: np.ndarray, x: np.ndarray, transposed: np.ndarray, offsets: np.ndarray
+) -> None:
+    """Add a block of rows: distances, a stable sort by component, X^T X of each slice."""
+    nearest = (offsets - 2 * (x @ transposed)).argmin(axis=1).astype(np.int16)
     x = x[np.argsort(nearest, kind="stable")]
     stop = 0
     for k, count in enumerate(np.bincount(nearest, minlength=len(total)).tolist()):
@@ -150,35 +160,42 @@ def add_nearest(total: np.ndarray, x: np.ndarray, turned: np.ndarray, offsets: n
         total[k] += x[start:stop].T @ x[start:stop]
 
 
-def add_shared(
-    total: np.ndarray, x: np.ndarray, means: np.ndarray, whites: list[np.ndarray], levels: Any
+def add_weighted(
+    total: np.ndarray,
+    x: np.ndarray,
+    means: np.ndarray,
+    whiteners: list[np.ndarray],
+    log_scales: np.ndarray,
 ) -> None:
-    """One block: log densities, responsibilities, weighted X^T X of rows that have any share."""
+    """Add a block of rows: log densities, responsibilities, weighted X^T X.
+
+    Each component leaves out rows whose responsibility is below `LEAST_RESPONSIBILITY`.
+    """
     joint = np.empty((len(means), len(x)))
-    for k, white in enumerate(whites):
+    for k, white in enumerate(whiteners):
         v = (x - means[k]) @ white
-        joint[k] = levels[k] - np.vecdot(v, v) / 2
-    share = np.exp(joint - joint.max(axis=0))
-    share /= share.sum(axis=0)
-    for k, own in enumerate(share):
-        some = np.flatnonzero(own > SOFT_SHARE)
-        total[k] += (x[some] * own[some, None]).T @ x[some]
+        joint[k] = log_scales[k] - np.vecdot(v, v) / 2
+    responsibilities = np.exp(joint - joint.max(axis=0))
+    responsibilities /= responsibilities.sum(axis=0)
+    for k, weight in enumerate(responsibilities):
+        chosen = np.flatnonzero(weight > LEAST_RESPONSIBILITY)
+        total[k] += (x[chosen] * weight[chosen, None]).T @ x[chosen]
 
 
-# Our passes ---------------------------------------------------------------------------------
+# Passes of the package ----------------------------------------------------------------------
 
 
 def plans(truth: Mixture, norm: float) -> dict[str, PassPlan]:
-    """The passes to time, at the mixture that the rows are from."""
+    """The passes to time, by name. Their centres and maps are those of the true mixture."""
     components, p = truth.n_components, truth.dimension
-    each, one = np.arange(components), np.zeros(components, dtype=np.int64)
+    each, shared = np.arange(components), np.zeros(components, dtype=np.int64)
     pooled = whitener(np.einsum("c,cij->ij", truth.weights, truth.covariances))
-    own = tuple(whitener(covariance) for covariance in truth.covariances)
-    log_det = np.array([-2 * np.linalg.slogdet(white)[1] for white in own])
+    whiteners = tuple(whitener(covariance) for covariance in truth.covariances)
+    log_det = np.array([-2 * np.linalg.slogdet(white)[1] for white in whiteners])
 
     def moments(step: str, statistic: Any) -> PassPlan:
         return PassPlan(
-            step, one[:1], np.zeros((1, p)), norm, (BlockPlan(statistic, one[:1], 0.1),)
+            step, shared[:1], np.zeros((1, p)), norm, (BlockPlan(statistic, shared[:1], 0.1),)
         )
 
     def component_pass(step: str, groups: np.ndarray, **how: Any) -> PassPlan:
@@ -187,7 +204,7 @@ def plans(truth: Mixture, norm: float) -> dict[str, PassPlan]:
             BlockPlan("sum", each, 0.1),
             BlockPlan("second", groups, 0.1),
         )
-        return PassPlan(step, one, truth.means, whitened_radius(p), blocks, **how)
+        return PassPlan(step, shared, truth.means, whitened_radius(p), blocks, **how)
 
     nearest: dict[str, Any] = {"rule": "nearest", "metric": pooled}
     soft: dict[str, Any] = {
@@ -198,22 +215,25 @@ def plans(truth: Mixture, norm: float) -> dict[str, PassPlan]:
     return {
         "moments.sum": moments("moments.sum", "sum"),
         "moments.second": moments("moments.second", "second"),
-        "hard, one map": component_pass("hard", one, whiten=(pooled,), cell_map=one, **nearest),
-        HARD: component_pass("hard", each, whiten=own, cell_map=each, **nearest),
-        SOFT: component_pass("soft", each, whiten=own, cell_map=each, **soft),
+        "hard, one map": component_pass(
+            "hard", shared, whiten=(pooled,), cell_map=shared, **nearest
+        ),
+        HARD: component_pass("hard", each, whiten=whiteners, cell_map=each, **nearest),
+        SOFT: component_pass("soft", each, whiten=whiteners, cell_map=each, **soft),
     }
 
 
 @dataclass(frozen=True)
-class Ours:
-    """What our passes need: the source, its plan and the compiled queries."""
+class PreparedPasses:
+    """The passes of `plans` over a workload: compiled queries, the source and its plan."""
 
     contexts: dict[str, PassContext]
+    """By name of the pass."""
     units: list[Any]
 
     @classmethod
-    def over(cls, load: Workload) -> Ours:
-        """Everything a pass over the rows needs, made as the pipeline makes it."""
+    def over(cls, load: Workload) -> PreparedPasses:
+        """The passes over the rows of a workload, prepared as the pipeline prepares them."""
         spec = ReleaseSpec.from_dict(
             {
                 "dataset": {
@@ -235,5 +255,5 @@ class Ours:
         return cls(contexts, source.plan())
 
     def run(self, name: str, engine: LocalEngine) -> ExactStatistic:
-        """One pass."""
+        """Run the pass with this name."""
         return engine.run(self.contexts[name], self.units, lambda _: None)

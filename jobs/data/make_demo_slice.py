@@ -3,9 +3,9 @@
     python jobs/data/make_demo_slice.py build/data/fashion_scatter128 \
         jobs/demo_data/fashion_scatter128
 
-The slice is chosen by row number alone, never by content: the rows of each split are put in the
-order of SHA-256("<split>:<row number>"), which no library version changes, and the first so many
-are kept. Needs numpy and pyarrow only.
+The slice depends on row numbers only, and not on the contents of rows. It has the first rows of
+each split in the order of SHA-256("<split>:<row number>"), which is the same for all versions of
+the libraries. The script needs only numpy and pyarrow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 TRAIN_ROWS, TRAIN_PARTS = 30_000, 4
 TEST_ROWS, TEST_PARTS = 4_000, 1
-ROW_GROUP_ROWS = 2_500  # several row groups a file, so that the demo has tasks for every worker
+ROW_GROUP_ROWS = 2_500  # several row groups in each file, so that every worker has tasks
 METADATA = {
     "source": "Fashion-MNIST, Copyright (c) 2017 Zalando SE",
     "licence": "MIT",
@@ -29,7 +29,7 @@ METADATA = {
 
 
 def public_order(split: str, rows: int) -> np.ndarray:
-    """Return a fixed permutation of ``range(rows)``, as int64, that depends on no data."""
+    """Return a permutation of ``range(rows)``, as int64, that does not depend on the data."""
     return np.array(
         sorted(range(rows), key=lambda row: hashlib.sha256(f"{split}:{row}".encode()).digest()),
         dtype=np.int64,
@@ -57,7 +57,7 @@ def write_split(source: Path, target: Path, split: str, rows: int, parts: int) -
     """Write the first ``rows`` rows in public order as ``parts`` files; return their bytes."""
     embedding, label = read_split(source / f"{split}.parquet")
     if rows > len(label):
-        raise SystemExit(f"{split} has {len(label)} rows, fewer than the {rows} asked for")
+        raise SystemExit(f"{split} has {len(label)} rows, which is fewer than {rows}")
     chosen = public_order(split, len(label))[:rows]
     folder = target / split
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def write_split(source: Path, target: Path, split: str, rows: int, parts: int) -
 
 
 def main() -> None:
-    """Parse the command line, write both splits and print their sizes."""
+    """Write both splits and print their sizes."""
     parser = argparse.ArgumentParser(description="Cut the bundled slice of fashion_scatter128.")
     parser.add_argument("source", type=Path, help="folder with train.parquet and test.parquet")
     parser.add_argument("target", type=Path, help="folder to write train/ and test/ into")

@@ -1,12 +1,12 @@
-"""Build fashion_effnet128: EfficientNet-Lite0 features of Fashion-MNIST, 128 of a public basis.
+"""Build fashion_effnet128: EfficientNet-Lite0 features of Fashion-MNIST in a public basis of 128.
 
-The encoder was trained on ImageNet, the basis is that of the encoder's own classifier, and the
-centre is the mean over MNIST digits: nothing in the map depends on the images a release protects.
+The encoder was trained on ImageNet. The basis comes from the classifier of the encoder, and the
+centre is the mean over MNIST digits, so the map does not depend on the images of a release.
 
     python jobs/data/make_fashion_effnet128.py OUT WORK
 
-Takes about a quarter of an hour on one core; features are kept in WORK, block by block, until the
-set is finished, so that an interrupted run goes on where it was.
+This takes about a quarter of an hour on one core. Features are stored in WORK, block by block,
+until the set is complete, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def load_encoder() -> EfficientNet:
 
 
 def classifier_axes(encoder: EfficientNet, width: int) -> np.ndarray:
-    """Return the first right singular vectors (1280, width) of the classifier, signs fixed."""
+    """Return the first right singular vectors (1280, width) of the classifier, with fixed signs."""
     weights = encoder._fc.weight.detach().numpy().astype(np.float64)
     axes = np.linalg.svd(weights, full_matrices=False)[2][:width].T
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(width)]
@@ -59,13 +59,13 @@ def pooled_features(encoder: EfficientNet, images: np.ndarray) -> np.ndarray:
         large = torch.nn.functional.interpolate(
             grey, size=(SIDE, SIDE), mode="bilinear", align_corners=False
         )
-        inputs = ((large - 127) / 128).expand(-1, 3, -1, -1)  # as the encoder was trained
+        inputs = ((large - 127) / 128).expand(-1, 3, -1, -1)  # as in the training of the encoder
         batches.append(encoder.extract_features(inputs).mean(dim=(2, 3)).numpy())
     return np.concatenate(batches)
 
 
 def cached_features(encoder: EfficientNet, images: np.ndarray, cache: Path) -> np.ndarray:
-    """Return ``pooled_features``, from blocks stored in ``cache`` where they are there already."""
+    """Return ``pooled_features``; blocks are stored in ``cache`` and read from there."""
     cache.mkdir(parents=True, exist_ok=True)
     blocks = []
     for start in range(0, len(images), BLOCK_ROWS):
@@ -79,7 +79,7 @@ def cached_features(encoder: EfficientNet, images: np.ndarray, cache: Path) -> n
 
 
 def build(folder: Path, out: Path, work: Path) -> None:
-    """Take the centre from the digits, then write and check both splits."""
+    """Compute the centre of the digits, then write and check both splits."""
     torch.set_num_threads(1)
     encoder = load_encoder()
     axes = classifier_axes(encoder, WIDTH)

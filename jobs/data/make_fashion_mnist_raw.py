@@ -1,4 +1,4 @@
-"""Build fashion_mnist_raw from the Debian package: 28x28 images as 784 uint8 pixels, and labels.
+"""Build fashion_mnist_raw from a Debian package: 28x28 images as 784 uint8 pixels, and labels.
 
 python jobs/data/make_fashion_mnist_raw.py OUT WORK
 """
@@ -15,7 +15,7 @@ from packages import debian_package
 
 NAME = "fashion_mnist_raw"
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
-UNSIGNED_BYTES = 8  # the code in an IDX header
+UNSIGNED_BYTES = 8  # code of the type in an IDX header
 FILES = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
 
 

@@ -1,7 +1,7 @@
-"""Build fashion_scatter128: wavelet scattering of Fashion-MNIST in a public basis, 128 dimensions.
+"""Build fashion_scatter128: wavelet scattering of Fashion-MNIST in a public basis of 128.
 
-The basis and the centre are those of scattered MNIST digits, so that nothing in the map depends on
-the images that a release protects.
+The basis and the centre come from the scattering of MNIST digits, so the map does not depend on the
+images of a release.
 
     python jobs/data/make_fashion_scatter128.py OUT WORK
 """
@@ -46,7 +46,7 @@ def in_blocks(images: np.ndarray) -> list[np.ndarray]:
 
 
 def principal_axes(features: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean (d,) and the first principal axes (d, width) with their signs fixed."""
+    """Return the mean (d,) and the first principal axes (d, width), with fixed signs."""
     mean = features.mean(axis=0)
     centred = features - mean
     d = features.shape[1]

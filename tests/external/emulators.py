@@ -1,6 +1,7 @@
-"""Object stores that run on this machine: on a free port of the loopback, ended with the session.
+"""Emulators of object stores, which run on this machine until the test session ends.
 
-They keep nothing, and their keys are the emulators' own, known to everybody.
+They listen on free ports of the loopback interface. They keep nothing, and their keys are the
+emulators' public defaults.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _AZURE_KEY = (
 
 
 class NotInstalled(Exception):
-    """What a store's tests need is not on this machine; the message says what to do."""
+    """A program or package that the tests need is not installed; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class ObjectStore:
     """A bucket (container) of a running emulator."""
 
     url: str
-    """Such as ``s3://tests-1a2b``; without a slash at the end."""
+    """Such as ``s3://tests-1a2b``, without a final slash."""
     storage_options: dict[str, Any]
 
     def below(self, name: str) -> str:
-        """The URL of a prefix of the bucket."""
+        """Return the URL of a prefix of the bucket."""
         return f"{self.url}/{name}"
 
     @property
@@ -56,20 +57,20 @@ class ObjectStore:
         return self.below(name)
 
     def contents(self, name: str) -> dict[str, bytes]:
-        """All objects below a prefix."""
+        """Return all objects below a prefix."""
         self.fs.invalidate_cache()
         return {path: self.fs.cat_file(path) for path in self.fs.find(self.below(name))}
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """A running server, in which `bucket` makes stores."""
+    """A running server. `bucket` makes a store in it."""
 
     protocol: str
     storage_options: dict[str, Any]
 
     def bucket(self) -> ObjectStore:
-        """A new, empty bucket."""
+        """Make a new, empty bucket."""
         url = f"{self.protocol}://tests-{uuid.uuid4().hex[:12]}"
         store = ObjectStore(url, self.storage_options)
         store.fs.mkdir(url.partition("://")[2])
@@ -77,18 +78,20 @@ class Emulator:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return an unused port of the loopback interface."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 @contextmanager
 def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
-    """A server from when it accepts connections; ended afterwards."""
-    quiet = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AZURE_", "GOOGLE_"))}
+    """Run a server; enter when it accepts connections, end it afterwards."""
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AZURE_", "GOOGLE_"))
+    }
     with log.open("wb") as out:
-        server = subprocess.Popen(command, stdout=out, stderr=out, env=quiet, cwd=log.parent)
+        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=log.parent)
     try:
         _wait_for_port(server, port, log)
         yield
@@ -106,8 +109,8 @@ def _wait_for_port(server: subprocess.Popen[bytes], port: int, log: Path) -> Non
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
     raise RuntimeError(f"{log.name} did not start: {log.read_text(errors='replace')[-2000:]}")
@@ -171,11 +174,15 @@ def fake_gcs(folder: Path) -> Iterator[Emulator]:
         "fake-gcs-server/bin/fake-gcs-server-linux-amd64"
     )
     port = free_port()
-    here = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{port}"
     command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-    command += ["-backend", "memory", "-public-host", here, "-external-url", f"http://{here}"]
+    command += ["-backend", "memory", "-public-host", address, "-external-url", f"http://{address}"]
     with _running(command, port, folder / "fake-gcs.log"):
-        options = {"endpoint_url": f"http://{here}", "token": "anon", "project": "testing-project"}
+        options = {
+            "endpoint_url": f"http://{address}",
+            "token": "anon",
+            "project": "testing-project",
+        }
         yield Emulator("gs", options)
 
 

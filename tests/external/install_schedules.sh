@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Installs what checks the schedules of deploy/:
+# Installs the programs that check the schedules of deploy/:
 #   Airflow                                  into build/external/airflow
 #   schemas of Kubernetes and DaskJob        into build/external/kubernetes
 #   cron and systemd (crontab, systemd-analyze), as root on Debian
-# Run by `make test-external`. A second run does nothing.
+# `make test-external` runs this. A second run does nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly here=tests/external
+readonly locks=tests/external
 readonly target=build/external
 readonly python="${PYTHON:-.venv/bin/python}"
 mkdir -p "$target"
 
 for name in airflow kubernetes; do
-  if [ "$target/$name/installed" -nt "$here/$name.lock" ]; then continue; fi
+  if [ "$target/$name/installed" -nt "$locks/$name.lock" ]; then continue; fi
   "$python" -m venv --clear "$target/$name"
-  # The lock is complete, and Airflow's own pins are many: nothing is left to resolve.
+  # The lock file is complete, so pip need not resolve Airflow's many pins.
   "$target/$name/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-    -r "$here/$name.lock"
+    -r "$locks/$name.lock"
   touch "$target/$name/installed"
 done
 
@@ -25,6 +25,6 @@ if ! { command -v crontab && command -v systemd-analyze; } >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get -qq update && apt-get -qq install -y --no-install-recommends cron systemd; } >&2 || true
   else
-    echo "install_schedules: no crontab or systemd-analyze: their tests will be skipped" >&2
+    echo "install_schedules: crontab or systemd-analyze is missing: their tests are skipped" >&2
   fi
 fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Installs Slurm (one node, no systemd) and MPI from Debian's packages, for tests/external/test_slurm.py
-# and test_mpi.py. Needs root and apt-get; without them those tests are skipped.
+# Installs Slurm and MPI from Debian's packages, for tests/external/test_slurm.py and test_mpi.py.
+# Needs root and apt-get. Without them those tests are skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 readonly python="${PYTHON:-.venv/bin/python}"
 if ! command -v slurmctld >/dev/null || ! command -v mpirun >/dev/null; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "install_slurm: no root or no apt-get: the tests of Slurm and MPI will be skipped" >&2
+    echo "install_slurm: root or apt-get is missing: the tests of Slurm and MPI are skipped" >&2
     exit 0
   fi
   export DEBIAN_FRONTEND=noninteractive

@@ -1,9 +1,9 @@
-"""Checks the manifests on stdin; runs in build/external/kubernetes, which has the schemas.
+"""Check the manifests on stdin, in the environment build/external/kubernetes.
 
-    python manifests.py < several.yaml
+    python manifests.py < manifests.yaml
 
-Kinds of Kubernetes against its own schemas (1.31), kinds of the Dask operator against the
-definitions in its package. Ends with code 1 and the problems.
+Manifests of Kubernetes are checked against its schemas (1.31), and those of the Dask operator
+against the definitions in its package. Problems are printed, and the exit code is then 1.
 """
 
 import sys
@@ -18,7 +18,7 @@ VERSION = "1.31"
 
 
 def operator_schema(kind):
-    # Found, not imported: importing it would need Dask.
+    # Only located: to import it would need Dask.
     package = Path(find_spec("dask_kubernetes").submodule_search_locations[0])
     folder = package / "operator/deployment/helm/dask-kubernetes-operator/crds"
     definition = yaml.safe_load((folder / f"{kind.lower()}.yaml").read_text())
@@ -35,7 +35,7 @@ def check(document):
 
 
 def pods(daskjob):
-    """The operator's definitions leave pods open; Kubernetes will not."""
+    """Return the pods of a DaskJob. The definitions of the operator do not check them."""
     cluster = daskjob["spec"]["cluster"]["spec"]
     return [daskjob["spec"]["job"]["spec"], cluster["worker"]["spec"], cluster["scheduler"]["spec"]]
 

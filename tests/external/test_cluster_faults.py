@@ -1,8 +1,8 @@
-"""Workers that run out of memory, stop or all go, a scheduler that goes, a store in trouble.
+"""Faults of clusters and stores: lost, stopped or full workers, a lost scheduler, failed reads.
 
-Whatever happens the ledger holds one charge, the journal is whole, stderr says one thing, and the
-same command ends in the release that an undisturbed run gives, to the byte under test noise. A
-worker killed in every pass: tests/system/test_cluster_faults.py.
+After each of them the ledger has one charge, the journal is complete and stderr reports one thing.
+The same command then makes the release of an undisturbed run, byte for byte under test noise. For a
+worker that is killed in every pass, see tests/system/test_cluster_faults.py.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import pytest
 from ..system.troubled import Job, dask_cluster, ended, stopped, trouble, until
 
 
-def test_a_task_that_no_worker_has_the_memory_for_is_exit_code_5(tmp_path: Path) -> None:
+def test_a_task_that_needs_more_memory_than_any_worker_has_is_exit_code_5(tmp_path: Path) -> None:
     job = Job.make(tmp_path, memory="700MB")
     job.order(trouble("fill memory", passes=(2,), file="part-004.parquet", times=10))
     result = job.run()
     assert "exceeded 95% memory budget" in result.stderr
-    assert len(job.happened()) == 4  # as often as Dask tries
+    assert len(job.happened()) == 4  # the number of times that Dask tries
     assert len(job.answers()) == 2
     words = ("pass cells.1 (KilledWorker)", "out of memory", "give workers more memory or fewer")
     job.require_failed(result, 5, *words, "run the same command again")
 
 
-def test_one_worker_out_of_memory_is_done_without(tmp_path: Path) -> None:
+def test_a_worker_that_runs_out_of_memory_once_changes_nothing(tmp_path: Path) -> None:
     job = Job.make(tmp_path, memory="700MB")
     job.order(trouble("fill memory", passes=(1, 4)))
     result = job.run()
@@ -38,7 +38,7 @@ def test_one_worker_out_of_memory_is_done_without(tmp_path: Path) -> None:
 def test_a_worker_killed_while_privacy_units_are_brought_together_changes_nothing(
     tmp_path: Path,
 ) -> None:
-    """What it had written to scratch storage is written again, under the same names."""
+    """Its files in scratch storage are written again, under the same names."""
     job = Job.make(tmp_path, unit="{column: who, max_rows: 20, aggregate: weight}")
     files = [f"part-{number:03d}.parquet" for number in (1, 6, 10)]
     job.order(*(trouble("kill", file=file) for file in files))
@@ -59,7 +59,7 @@ def test_a_lost_scheduler_is_exit_code_5_and_another_finishes(tmp_path: Path) ->
         job.require_failed(result, 5, *words, resume=("--scheduler", cluster.address))
 
 
-def test_a_cluster_without_workers_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_the_wait_for_workers_ends(tmp_path: Path) -> None:
     patience = "failures.NO_WORKERS_SECONDS, failures._LOOK_SECONDS = 2.0, 0.2"
     job = Job.make(tmp_path, f"from dpgmm_dist.engine import failures; {patience}")
     with dask_cluster(tmp_path / "cluster", job.env) as cluster:
@@ -69,8 +69,8 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(tmp_path: Path) ->
     job.require_failed(result, 5, "pass moments.second", "there was no worker for", "start workers")
 
 
-def test_a_slow_worker_is_waited_for_and_one_that_was_given_up_counts_once(tmp_path: Path) -> None:
-    """Stopped until others have worked; then until its task has been done by another."""
+def test_a_slow_worker_is_waited_for_and_a_replaced_one_counts_once(tmp_path: Path) -> None:
+    """A worker is stopped until others have worked, then one until another did its task."""
     job = Job.make(tmp_path)
     env = job.env | {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "1s"}
     with dask_cluster(tmp_path / "cluster", env) as cluster:
@@ -92,14 +92,14 @@ def test_a_slow_worker_is_waited_for_and_one_that_was_given_up_counts_once(tmp_p
     job.require_done(result)
 
 
-def test_a_stores_passing_trouble_on_workers_changes_nothing(tmp_path: Path) -> None:
+def test_temporary_failures_of_a_store_change_nothing(tmp_path: Path) -> None:
     job = Job.make(tmp_path)
     job.order(
         trouble("503", passes=(1,), file="part-003.parquet", times=2),
         trouble("truncated", passes=(2,), file="part-005.parquet"),
         trouble("truncated", passes=(2,), file="part-010.parquet", times=2),
-        trouble("503", passes=(3,), times=6),  # throttling: whoever reads
-        # More than a task reads through: it is tried again elsewhere.
+        trouble("503", passes=(3,), times=6),  # any read
+        # More failures than one task retries: the task is tried again on another worker.
         trouble("503", passes=(4,), file="part-007.parquet", times=5),
     )
     result = job.run()
@@ -111,7 +111,7 @@ def test_a_store_that_stays_busy_is_exit_code_4(tmp_path: Path) -> None:
     job = Job.make(tmp_path)
     job.order(trouble("503", passes=(2,), file="part-003.parquet", times=100))
     result = job.run()
-    assert len(job.happened()) == 3 * 4  # tasks, and reads of each
+    assert len(job.happened()) == 3 * 4  # three tasks, each with four reads
     assert "123.4" not in result.stderr
     job.require_failed(result, 4, "part-003.parquet", "or its store fails", "run the same command")
 
@@ -127,6 +127,6 @@ def test_input_that_changes_in_a_pass_is_exit_code_4(
     job.order(trouble(change, passes=(2,), file="part-006.parquet"))
     result = job.run()
     assert len(job.happened()) == 1
-    assert len(job.answers()) == 2  # nothing was drawn for the pass that read it
+    assert len(job.answers()) == 2  # no noise was drawn for the pass that read it
     job.put_back()
     job.require_failed(result, 4, *words, "run the same command again")

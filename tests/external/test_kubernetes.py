@@ -1,4 +1,4 @@
-"""The manifests against the operator's schemas, and submit.sh against a kubectl that answers."""
+"""The manifests against the schemas of the operator, and submit.sh with a stub of kubectl."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CRDS = "operator/deployment/helm/dask-kubernetes-operator/crds"
 
 
 def schema(kind: str) -> dict[str, Any]:
-    """What the operator accepts as a resource of a kind, closed: an unknown key is an error."""
-    found = importlib.util.find_spec("dask_kubernetes")
-    if found is None or found.origin is None or importlib.util.find_spec("jsonschema") is None:
+    """Return the operator's schema of a kind, changed so that unknown keys are errors."""
+    package = importlib.util.find_spec("dask_kubernetes")
+    if package is None or package.origin is None or importlib.util.find_spec("jsonschema") is None:
         pytest.skip(f"dask-kubernetes or jsonschema is not installed: {INSTALL}")
-    path = Path(found.origin).parent / CRDS / f"{kind}.yaml"
+    path = Path(package.origin).parent / CRDS / f"{kind}.yaml"
     versions = yaml.safe_load(path.read_text())["spec"]["versions"]
-    (version,) = [one for one in versions if one["served"]]
+    (version,) = [version for version in versions if version["served"]]
     return _closed(version["schema"]["openAPIV3Schema"], top=True)
 
 
@@ -38,7 +38,7 @@ def _closed(part: Any, top: bool = False) -> Any:
     free = part.get("x-kubernetes-preserve-unknown-fields") or "additionalProperties" in part
     if isinstance(part.get("properties"), dict) and not free and not top:
         result["additionalProperties"] = False
-    # Kubernetes' own words for what JSON Schema says otherwise.
+    # Keywords of Kubernetes, in those of JSON Schema.
     if result.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
     if result.pop("nullable", False) and isinstance(result.get("type"), str):
@@ -56,7 +56,7 @@ def manifests(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((DEPLOY / name).read_text()))
 
 
-def test_the_job_is_what_the_operator_accepts() -> None:
+def test_the_operator_accepts_the_job() -> None:
     (job,) = manifests("daskjob.yaml")
     assert problems(job, "daskjob") == []
     cluster = job["spec"]["cluster"]
@@ -69,7 +69,7 @@ def test_the_job_is_what_the_operator_accepts() -> None:
         )
         for container in spec["containers"]
     }
-    assert len(images) == 1, "one image, or versions differ"
+    assert len(images) == 1, "with several images, versions may differ"
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_the_job_is_what_the_operator_accepts() -> None:
         (("spec", "cluster", "spec", "scheduler", "service", "ports", 0, "port"), "http"),
     ],
 )
-def test_a_mistake_in_it_would_be_found(path: tuple[Any, ...], value: Any) -> None:
+def test_a_mistake_in_the_job_is_found(path: tuple[Any, ...], value: Any) -> None:
     (job,) = manifests("daskjob.yaml")
     wrong = copy.deepcopy(job)
-    here: Any = wrong
+    parent: Any = wrong
     for key in path[:-1]:
-        here = here[key]
-    here[path[-1]] = value
+        parent = parent[key]
+    parent[path[-1]] = value
     assert problems(wrong, "daskjob")
 
 
@@ -104,7 +104,7 @@ def test_the_accounts_that_the_manifests_name_exist() -> None:
         line.split(":")[1].strip() for line in text.splitlines() if "serviceAccountName" in line
     }
     assert named <= accounts
-    # No rule is wider than it must be.
+    # No rule has a wildcard or access to secrets.
     for role in (d for d in documents if d["kind"] == "Role"):
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
@@ -137,14 +137,14 @@ def test_submit_ends_with_the_exit_code_of_the_job(tmp_path: Path, status: str, 
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == code, done.stderr
     assert done.stdout == '{"status": "released"}\n'
-    said = record.read_text()
-    assert f"create secret generic weekly-1 --from-file=spec.yaml={spec}" in said
-    assert "name: weekly-1" in said
-    assert "dpgmm-release" not in said
-    assert all(line.startswith("--namespace n ") for line in said.splitlines() if "get " in line)
+    calls = record.read_text()
+    assert f"create secret generic weekly-1 --from-file=spec.yaml={spec}" in calls
+    assert "name: weekly-1" in calls
+    assert "dpgmm-release" not in calls
+    assert all(line.startswith("--namespace n ") for line in calls.splitlines() if "get " in line)
 
 
-def test_submit_refuses_names_that_kubernetes_would(tmp_path: Path) -> None:
+def test_submit_refuses_names_that_kubernetes_refuses(tmp_path: Path) -> None:
     command = [str(DEPLOY / "submit.sh"), "spec.yaml", "Weekly_1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2

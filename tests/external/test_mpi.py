@@ -1,4 +1,4 @@
-"""``mpirun``: one process schedules, one drives, the others work; the exit code is the driver's."""
+"""``mpirun``: a scheduler, a driver and workers; the exit code is that of the driver."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def env(tmp_path: Path) -> dict[str, str]:
     command = tmp_path / "dpgmm"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dpgmm_dist.cli "$@"\n')
     command.chmod(0o755)
-    more = {"DPGMM": command, "PYTHONPATH": os.fspath(ROOT), "MPIRUN_FLAGS": "--oversubscribe"}
+    variables = {"DPGMM": command, "PYTHONPATH": os.fspath(ROOT), "MPIRUN_FLAGS": "--oversubscribe"}
     if os.geteuid() == 0:
-        more |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return environment(more)
+        variables |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return environment(variables)
 
 
 def submit(env: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -41,10 +41,10 @@ def test_a_release_under_mpirun(env: dict[str, str], tmp_path: Path) -> None:
     data = Rows.make().write(tmp_path / "data", files=4, row_group=100)
     noise = ("--insecure-test-noise", 3)
     spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled())
-    done("release", spec, "--release-id", "same", *noise, "--output", tmp_path / "here")
-    there = submit(env, 4, spec, "same", *noise, "--output", tmp_path / "there")
-    assert there.returncode == 0, there.stderr
-    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+    done("release", spec, "--release-id", "same", *noise, "--output", tmp_path / "threads")
+    result = submit(env, 4, spec, "same", *noise, "--output", tmp_path / "mpi")
+    assert result.returncode == 0, result.stderr
+    assert digests(tmp_path / "threads") == digests(tmp_path / "mpi")
 
     wrong = ("--set", f"dataset.path={tmp_path / 'nothing'}")
     missing = submit(env, 3, spec, "other", *wrong, "--output", tmp_path / "never")

@@ -1,4 +1,4 @@
-"""Schedules by the real tools: Airflow, cron, systemd; Kubernetes by its schemas."""
+"""The schedules, checked by Airflow, cron and systemd, and by the schemas of Kubernetes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ WEEK = "2026-W48"
 
 
 def program(name: str) -> str:
-    """A tool of the system, or of an environment below build/external; skips without it."""
+    """Return a program of build/external or of the system; skip the test if it is missing."""
     path = ROOT / "build" / "external" / name
-    found = str(path) if path.exists() else shutil.which(name)
-    if found is None:
+    command = str(path) if path.exists() else shutil.which(name)
+    if command is None:
         pytest.skip(f"{name} is not installed: {INSTALL}")
-    return found
+    return command
 
 
 def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_crontab_is_one() -> None:
+def test_the_crontab_is_valid() -> None:
     crontab = program("crontab")
     path = str(DEPLOY / "cron" / "dpgmm-weekly")
     checked = run(crontab, "-n", path)
@@ -56,13 +56,13 @@ def test_the_crontab_is_one() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_a_wrong_crontab_is_noticed(tmp_path: Path) -> None:
+def test_a_mistake_in_the_crontab_is_found(tmp_path: Path) -> None:
     wrong = tmp_path / "crontab"
     wrong.write_text((DEPLOY / "cron" / "dpgmm-weekly").read_text().replace("30 2", "30 25"))
     assert run(program("crontab"), "-n", str(wrong)).returncode != 0
 
 
-def test_the_systemd_units_are_right(tmp_path: Path) -> None:
+def test_the_systemd_units_are_valid(tmp_path: Path) -> None:
     analyze = program("systemd-analyze")
     units = sorted((DEPLOY / "systemd").iterdir())
     checked = run(analyze, "verify", *map(str, units))
@@ -72,7 +72,7 @@ def test_the_systemd_units_are_right(tmp_path: Path) -> None:
     assert run(analyze, "calendar", calendar[1]).returncode == 0
 
 
-def test_a_wrong_unit_is_noticed(tmp_path: Path) -> None:
+def test_a_mistake_in_a_unit_is_found(tmp_path: Path) -> None:
     service = (DEPLOY / "systemd" / "dpgmm-weekly.service").read_text()
     wrong = tmp_path / "dpgmm-weekly.service"
     wrong.write_text(service.replace("Restart=on-failure", "Restart=always"))
@@ -82,7 +82,7 @@ def test_a_wrong_unit_is_noticed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def airflow(tmp_path: Path) -> Any:
-    """Run the DAG for a date with a command in place of dpgmm."""
+    """Return a function that runs the DAG for a date, with a command in place of dpgmm."""
     command = program("airflow/bin/airflow")
     data = Rows.make(200).write(tmp_path / "data")
     Ledger.init(str(tmp_path / "ledger"), 1.0, 1e-6)
@@ -120,10 +120,10 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_dag_releases_a_week_once_although_its_first_driver_is_killed(
+def test_the_dag_releases_a_week_once_if_its_first_driver_is_killed(
     airflow: Any, tmp_path: Path
 ) -> None:
-    """The first attempt's driver dies after the charge; Airflow's next attempt resumes it."""
+    """The first driver is killed after the charge. Airflow's second attempt resumes the release."""
     charged = tmp_path / "ledger" / "ledger" / "00000001.json"
     dying = script(
         tmp_path / "dpgmm",
@@ -137,7 +137,7 @@ def test_the_dag_releases_a_week_once_although_its_first_driver_is_killed(
     assert (tmp_path / "deaths").read_text() == "137\n", shown
     assert "new_state=up_for_retry" in shown
     assert verify_release(str(tmp_path / "releases" / WEEK)).exit_code == 0, shown
-    # Another day of that week is the same release.
+    # Another day of the week is the same release.
     assert "already released" in airflow(dying, "2026-11-27")
     assert Ledger.open(str(tmp_path / "ledger")).verify() == 1
 
@@ -151,7 +151,7 @@ def checked(text: str) -> subprocess.CompletedProcess[str]:
     return run(python, str(Path(__file__).parent / "manifests.py"), input=text)
 
 
-def test_the_cronjob_is_right() -> None:
+def test_the_cronjob_is_valid() -> None:
     result = checked(CRONJOB.read_text())
     assert result.returncode == 0, result.stdout
     cronjob = manifests()["CronJob"]["spec"]
@@ -164,11 +164,11 @@ def test_the_cronjob_is_right() -> None:
     ("right", "wrong"),
     [("backoffLimit: 0", "backofLimit: 0"), ("schedule: ", "cron: "), ("verbs: [", "verbs: [[")],
 )
-def test_a_wrong_cronjob_is_noticed(right: str, wrong: str) -> None:
+def test_a_mistake_in_the_cronjob_is_found(right: str, wrong: str) -> None:
     assert checked(CRONJOB.read_text().replace(right, wrong)).returncode != 0
 
 
-def test_a_wrong_daskjob_is_noticed() -> None:
+def test_a_mistake_in_the_daskjob_is_found() -> None:
     daskjob = manifests()["ConfigMap"]["data"]["daskjob.yaml"]
     assert checked(daskjob).returncode == 0
     for right, wrong in (("worker:", "workers:"), ("containers:", "container:")):
@@ -188,7 +188,7 @@ def test_a_wrong_daskjob_is_noticed() -> None:
 def test_the_cronjob_starts_one_daskjob_a_week(
     state: str, verbs: list[str], tmp_path: Path
 ) -> None:
-    """Its script with a kubectl that writes down what it is asked."""
+    """Run its script with a stub of kubectl that records its calls."""
     data = manifests()["ConfigMap"]["data"]
     (tmp_path / "daskjob.yaml").write_text(data["daskjob.yaml"])
     start = data["start.sh"].replace("/job/", f"{tmp_path}/")
@@ -214,7 +214,7 @@ def test_the_cronjob_starts_one_daskjob_a_week(
         assert checked(created).returncode == 0
 
 
-def test_the_specification_in_the_cronjob_is_one() -> None:
+def test_the_specification_in_the_cronjob_is_valid() -> None:
     text = manifests()["ConfigMap"]["data"]["weekly.yaml"]
     spec = ReleaseSpec.from_yaml(text, environ={}, date="2026-11-25")
     assert spec.output.release_id == f"weekly-{WEEK}"

@@ -1,4 +1,4 @@
-"""A real Slurm of one node: deploy/slurm submits, workers are jobs, a requeued job resumes."""
+"""A Slurm cluster of one node: deploy/slurm submits, workers are jobs, a requeued job resumes."""
 
 from __future__ import annotations
 
@@ -67,21 +67,21 @@ def _missing() -> str | None:
 @contextmanager
 def _daemon(*command: str, **options: Any) -> Iterator[None]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    one = subprocess.Popen(command, **quiet, **options)
+    daemon = subprocess.Popen(command, **quiet, **options)
     try:
         yield
     finally:
-        one.terminate()
+        daemon.terminate()
         try:
-            one.wait(15)
+            daemon.wait(15)
         except subprocess.TimeoutExpired:
-            one.kill()
-            one.wait()
+            daemon.kill()
+            daemon.wait()
 
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which sbatch and the others find the cluster."""
+    """The environment in which the commands of Slurm find the cluster."""
     reason = _missing()
     if reason is not None:
         pytest.skip(reason)
@@ -123,9 +123,9 @@ def _slurm(env: dict[str, str], *command: str) -> str:
     ).stdout.strip()
 
 
-def _until(done_: Any, what: str, seconds: float) -> None:
+def _until(condition: Any, what: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while not done_():
+    while not condition():
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
         time.sleep(0.2)
 
@@ -146,23 +146,23 @@ def _cluster(folder: Path) -> dict[str, Any]:
     return {"kind": "slurm", "workers": 2, "memory": "1GB", "options": options}
 
 
-def test_workers_are_jobs_and_the_release_is_that_of_the_threads(
+def test_workers_are_jobs_and_the_release_is_that_of_a_local_run(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
     data = Rows.make().write(tmp_path / "data", files=4, row_group=100)
     noise = ("--insecure-test-noise", 3)
     spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled(), cluster=_cluster(tmp_path))
-    local = ("--workers", 1, "--output", tmp_path / "here")
+    local = ("--workers", 1, "--output", tmp_path / "local")
     done("release", spec, "--release-id", "same", *noise, *local)
 
-    job = _submit(slurm, tmp_path, spec, "same", *noise, "--output", tmp_path / "there")
+    job = _submit(slurm, tmp_path, spec, "same", *noise, "--output", tmp_path / "slurm")
     _until(lambda: _slurm(slurm, "squeue", "-h", "-o", "%j").count("dask-worker"), "workers", 120)
     job.communicate(timeout=240)
     assert job.returncode == 0, _logs(tmp_path)
-    assert digests(tmp_path / "here") == digests(tmp_path / "there")
+    assert digests(tmp_path / "local") == digests(tmp_path / "slurm")
 
 
-def test_a_worker_job_cancelled_in_the_middle_of_a_pass_is_done_without(
+def test_the_other_workers_finish_if_a_worker_job_is_cancelled_in_a_pass(
     slurm: dict[str, str], tmp_path: Path
 ) -> None:
     job = Job.make(tmp_path, **_cluster(tmp_path))

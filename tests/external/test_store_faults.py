@@ -1,7 +1,7 @@
-"""Faults at every change of state of a release whose ledger and output are on object stores.
+"""Faults at every change of state of a release whose ledger and output are on an object store.
 
-As in tests/system/test_release_faults.py, on each emulator.
-Drivers are forked from a process that never spoke to a store, so nothing is shared with the dead.
+The tests are those of tests/system/test_release_faults.py, on each emulator. Drivers are forked
+from a process that has never connected to a store, so they share no connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..system.fault_runs import (
 from ..system.faults import DONE, in_process, write_rows
 from .emulators import EMULATORS, Emulator, ObjectStore
 
-for _client in ("s3fs", "gcsfs", "adlfs"):  # once here, not in every driver
+for _client in ("s3fs", "gcsfs", "adlfs"):  # imported once, not in every driver
     if importlib.util.find_spec(_client):
         importlib.import_module(_client)
 
@@ -32,7 +32,7 @@ for _client in ("s3fs", "gcsfs", "adlfs"):  # once here, not in every driver
 def places(
     request: pytest.FixtureRequest, emulator: Callable[[str], Emulator], tmp_path: Path
 ) -> Places:
-    """In one bucket, which a process of its own makes."""
+    """Places in one bucket, which a separate process makes."""
     server = emulator(request.param)
     bucket = f"{server.protocol}://tests-{uuid.uuid4().hex[:12]}"
     store = ObjectStore(bucket, server.storage_options)
@@ -55,7 +55,7 @@ def test_a_fault_at_every_change_of_state(kind: str, stride: int, places: Places
     assert len(codes) > 25 // stride
 
 
-def test_eight_releases_race_for_what_is_left(places: Places) -> None:
+def test_eight_releases_race_for_the_remaining_budget(places: Places) -> None:
     eight_releases_race(places.fresh())
 
 

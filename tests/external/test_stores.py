@@ -1,4 +1,4 @@
-"""A whole job on each object store: rows, ledger, journal, release and samples are all there."""
+"""Whole jobs on each object store, with rows, ledger, journal, release and samples in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pyarrow import ArrowInvalid
 
 from dpgmm_dist import ReleaseSpec, release
 from dpgmm_dist.budget.ledger import Ledger
-from dpgmm_dist.data import parquet_files
 from dpgmm_dist.errors import DataError, DpgmmError
+from dpgmm_dist.storage import parquet_files
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
 from dpgmm_dist.storage.parquet_files import opened
 from dpgmm_dist.storage.urls import secrets_in
@@ -32,7 +32,7 @@ def job(object_store: ObjectStore, tmp_path: Path) -> Job:
 
 
 class Job:
-    """Rows on a store, a ledger beside them, and the specification that names both."""
+    """Rows and a ledger on a store, and a specification of both."""
 
     def __init__(self, store: ObjectStore, folder: Path) -> None:
         self.store = store
@@ -56,9 +56,9 @@ class Job:
         Ledger.init(self.ledger, EPSILON, DELTA, storage_options=self.store.storage_options)
 
     def secrets(self) -> list[str]:
-        """What would be a credential elsewhere."""
-        given = self.store.storage_options
-        texts = secrets_in([given.get("secret"), given.get("connection_string")])
+        """Return the options that are credentials on a real store."""
+        options = self.store.storage_options
+        texts = secrets_in([options.get("secret"), options.get("connection_string")])
         return [text for text in texts if not text.startswith("http://")]
 
     def assert_no_options_in(self, *texts: str | bytes) -> None:
@@ -105,7 +105,7 @@ def test_a_release_is_made_verified_sampled_and_resumed(job: Job) -> None:
     job.assert_no_options_in(*printed, *stored.values(), *journal.values(), *files.values())
 
 
-def test_the_budget_is_kept(job: Job) -> None:
+def test_a_second_release_exceeds_the_budget(job: Job) -> None:
     job.init()
     release(ReleaseSpec.from_yaml(job.spec), release_id="r1")
     second = ("--release-id", "r2", "--output", job.store.below("releases/two"))
@@ -116,7 +116,7 @@ def test_the_budget_is_kept(job: Job) -> None:
 
 
 def test_a_killed_job_resumes_from_the_store_and_pays_once(job: Job) -> None:
-    """Stopped after a stored answer: the same answers, and the same release, come of it."""
+    """It is stopped after a stored answer; the stored files then stay the same."""
     job.init()
     spec = ReleaseSpec.from_yaml(job.spec)
 
@@ -139,12 +139,12 @@ def test_a_killed_job_resumes_from_the_store_and_pays_once(job: Job) -> None:
     assert len(ledger.show()["charges"]) == 1
 
 
-def test_the_store_gives_the_statistics_of_the_local_files(job: Job, tmp_path: Path) -> None:
-    """Under test noise the parameters are the same bytes, whatever the rows were read from."""
+def test_a_release_from_the_store_is_that_from_local_files(job: Job, tmp_path: Path) -> None:
+    """With test noise the files are the same bytes, wherever the rows were read from."""
     local = tmp_path / "local"
-    here = [f"dataset.path={job.local}", "dataset.storage_options={}"]
-    here += [f"output.path={local}", "output.storage_options={}"]
-    for changes in ([], here):
+    local_places = [f"dataset.path={job.local}", "dataset.storage_options={}"]
+    local_places += [f"output.path={local}", "output.storage_options={}"]
+    for changes in ([], local_places):
         spec = ReleaseSpec.from_yaml(job.spec, ["privacy.ledger=null", *changes])
         release(spec, release_id="same", insecure_test_noise=7)
     stored = job.store.contents("releases/one")
@@ -153,8 +153,8 @@ def test_the_store_gives_the_statistics_of_the_local_files(job: Job, tmp_path: P
         assert content == (local / name).read_bytes()
 
 
-def test_wrong_credentials_are_an_error_that_shows_none(job: Job) -> None:
-    """Nothing is spent, the exit code is that of storage, and the message holds no secret."""
+def test_an_error_about_credentials_shows_none(job: Job) -> None:
+    """The exit code is that of storage, and the message holds no secret."""
     if "connection_string" not in job.store.storage_options:
         pytest.skip("this emulator takes any credential")
     wrong = job.store.storage_options["connection_string"].replace("Eby8vdM02x", "Eby8WRONGx")
@@ -166,7 +166,7 @@ def test_wrong_credentials_are_an_error_that_shows_none(job: Job) -> None:
     job.assert_no_options_in(*_output(result))
 
 
-def test_a_missing_path_or_bucket_is_an_error_for_people(job: Job) -> None:
+def test_a_missing_path_or_bucket_is_an_error_that_names_it(job: Job) -> None:
     for path in (job.store.below("nothing"), f"{job.store.url}-gone/data"):
         result = dpgmm("release", job.spec, "--set", f"dataset.path={path}")
         assert result.returncode in (2, DataError.exit_code), result.stderr
@@ -185,7 +185,7 @@ def _output(result: Any) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
-def test_rows_are_the_same_by_arrows_client_and_by_fsspec(
+def test_arrows_client_and_fsspec_read_the_same_rows(
     object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = Rows.make().write(tmp_path / "data", files=2, row_group=200)
@@ -193,9 +193,9 @@ def test_rows_are_the_same_by_arrows_client_and_by_fsspec(
     paths = sorted(object_store.fs.find(object_store.below("data")))
     assert len(paths) == 2
     expected = [pq.read_table(path) for path in sorted(local.rglob("*.parquet"))]
-    # Arrow's is the one that is used where it was measured to be faster.
-    own = arrow_filesystem(object_store.fs)
-    assert (own is None) == object_store.url.startswith("s3://")
+    # Arrow's client is used for the stores on which it is faster: all but S3.
+    arrow_fs = arrow_filesystem(object_store.fs)
+    assert (arrow_fs is None) == object_store.url.startswith("s3://")
 
     def read() -> list[Any]:
         tables = []
@@ -212,7 +212,7 @@ def test_rows_are_the_same_by_arrows_client_and_by_fsspec(
 
 
 @pytest.mark.parametrize("problem", [OSError("no credentials"), ArrowInvalid("such a path")])
-def test_where_arrows_client_cannot_open_a_file_fsspec_does(
+def test_fsspec_opens_a_file_that_arrows_client_cannot_open(
     problem: Exception, object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = Rows.make().write(tmp_path / "data", files=1, row_group=200)

@@ -1,4 +1,4 @@
-"""A scheduler that speaks TLS alone, two workers, and certificates made here."""
+"""A scheduler that accepts only TLS, two workers, and certificates made by the test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Certificates:
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """An authority and one certificate of it for every part of a cluster."""
+    """Make an authority, and one certificate of it for all parts of a cluster."""
     folder.mkdir()
     ca_key, ca = _signed("authority", None, None)
     key, cert = _signed("dpgmm", ca_key, ca)
@@ -74,19 +74,19 @@ def _signed(
 
 @contextmanager
 def process(*arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A ``dask`` process, ended afterwards."""
+    """Run a ``dask`` process; end it afterwards."""
     with log.open("wb") as out:
         command = [sys.executable, "-m", "dask", *map(str, arguments)]
-        one = subprocess.Popen(command, stdout=out, stderr=out, env=environment(), cwd=log.parent)
+        child = subprocess.Popen(command, stdout=out, stderr=out, env=environment(), cwd=log.parent)
     try:
-        yield one
+        yield child
     finally:
-        one.terminate()
+        child.terminate()
         try:
-            one.wait(15)
+            child.wait(15)
         except subprocess.TimeoutExpired:
-            one.kill()
-            one.wait()
+            child.kill()
+            child.wait()
 
 
 @pytest.fixture
@@ -123,16 +123,16 @@ def test_a_release_over_tls_is_that_of_the_threads(
 ) -> None:
     data = Rows.make().write(tmp_path / "data", files=4, row_group=100)
     spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled())
-    done("release", spec, *NOISE, "--output", tmp_path / "here")
+    done("release", spec, *NOISE, "--output", tmp_path / "threads")
 
     document = yaml.safe_load(spec.read_text())
     document["cluster"] = {"kind": "scheduler", "address": scheduler, "tls": certificates.section}
     spec.write_text(yaml.safe_dump(document))
-    done("release", spec, *NOISE, "--output", tmp_path / "there")
-    assert digests(tmp_path / "here") == digests(tmp_path / "there")
-    assert scheduler not in (tmp_path / "there" / "receipt.json").read_text()
+    done("release", spec, *NOISE, "--output", tmp_path / "cluster")
+    assert digests(tmp_path / "threads") == digests(tmp_path / "cluster")
+    assert scheduler not in (tmp_path / "cluster" / "receipt.json").read_text()
 
-    # Whoever shows a certificate of another authority is turned away, and told to whom it came.
+    # A certificate of another authority is refused, and the message names the scheduler.
     other = make_certificates(tmp_path / "other")
     document["cluster"]["tls"] = other.section
     spec.write_text(yaml.safe_dump(document))

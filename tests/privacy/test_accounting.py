@@ -51,7 +51,7 @@ def exact_zcdp_log_delta(rho: float, epsilon: float) -> mpmath.mpf:
 
 
 def test_known_values() -> None:
-    """The two currencies at (1, 1e-5): a Gaussian-DP budget is worth 17.6% more rho."""
+    """At (1, 1e-5) the rho of the Gaussian-DP budget is 17.6% larger than that of zCDP."""
     rho = rho_from_epsilon_delta(1.0, 1e-5)
     mu = mu_from_epsilon_delta(1.0, 1e-5)
     assert rho == pytest.approx(0.0305566, rel=1e-5)
@@ -115,7 +115,7 @@ def test_deltas_are_rounded_up_and_tight(mu: float, epsilon: float) -> None:
 @settings(deadline=None, max_examples=60)
 @given(EPSILONS, DELTAS)
 def test_round_trips_stay_on_the_safe_side(epsilon: float, delta: float) -> None:
-    """Budget to cost and back: what was bought costs what was paid, to a part in 1e8."""
+    """The cost of a budget is that budget, to a part in 1e8."""
     mu = mu_from_epsilon_delta(epsilon, delta)
     rho = rho_from_epsilon_delta(epsilon, delta)
     assert mu * mu / 2 > rho
@@ -128,7 +128,7 @@ def test_round_trips_stay_on_the_safe_side(epsilon: float, delta: float) -> None
 @settings(deadline=None, max_examples=60)
 @given(EPSILONS, DELTAS, st.floats(1e-6, 3.0))
 def test_monotone(epsilon: float, delta: float, more: float) -> None:
-    """More epsilon or more delta never buys less; more cost never costs less."""
+    """More epsilon or delta never gives a smaller budget, and a larger cost never costs less."""
     larger, riskier = epsilon * (1 + more), delta + (1 - delta) * min(more, 0.5)
     for budget in (mu_from_epsilon_delta, rho_from_epsilon_delta):
         assert budget(larger, delta) >= budget(epsilon, delta)
@@ -155,12 +155,12 @@ def test_agreement_with_dp_accounting(delta: float) -> None:
         accountant = rdp.RdpAccountant(orders)
         accountant.compose(dp_accounting.ZCDpEvent(rho_from_epsilon_delta(epsilon, delta)))
         theirs = accountant.get_epsilon(delta)
-        # Their orders are a grid, so they lie above the optimum, by little.
+        # dp-accounting tries orders on a grid, so its epsilon is slightly above the optimum.
         assert epsilon * (1 - 1e-9) <= theirs <= epsilon * 1.002
 
 
-def test_free_and_hopeless_costs() -> None:
-    """Nothing spent costs nothing; a huge cost still gets an answer on the safe side."""
+def test_zero_tiny_and_huge_costs() -> None:
+    """A cost of zero is zero, and a huge cost is still converted to the safe side."""
     assert epsilon_from_rho(0.0, 1e-6) == epsilon_from_mu(0.0, 1e-6) == 0.0
     assert delta_from_rho(0.0, 1.0) == delta_from_mu(0.0, 1.0) == 0.0
     assert epsilon_from_mu(100.0, 1e-6) >= 5000.0
@@ -202,7 +202,7 @@ def test_bad_cost_is_named_and_shown(cost: float) -> None:
 
 
 def test_composition_agrees_with_dp_accounting() -> None:
-    """mu^2 adds up: three Gaussian answers cost what their combined mu does."""
+    """mu^2 adds up: three Gaussian answers cost as much as one with their combined mu."""
     from dp_accounting import GaussianDpEvent, pld
 
     mus = (0.2, 0.5, 0.6)
@@ -210,5 +210,5 @@ def test_composition_agrees_with_dp_accounting() -> None:
     for mu in mus:
         accountant.compose(GaussianDpEvent(1 / mu))
     ours = epsilon_from_mu(math.sqrt(sum(mu * mu for mu in mus)), 1e-6)
-    # Theirs is pessimistic by its discretisation.
+    # The discretisation of dp-accounting makes its epsilon larger.
     assert ours <= accountant.get_epsilon(1e-6) <= ours * 1.005

@@ -1,8 +1,8 @@
-"""No noise and no data make a fit fail: whether a job ends well must not depend on rows.
+"""No noise and no data make a fit fail: whether a job succeeds does not depend on rows.
 
-A failure after the first answer would tell something that nobody paid for, and it would come after
-the charge. So every kind of problem is fitted to nothing at all, to rows that are all alike, and
-to rows at the ends of the bounds, under budgets that leave nothing but noise.
+A failure after the first answer would reveal something that was not paid for, and it would come
+after the charge. So every kind of problem is fitted to no rows, to one row, to equal rows and to
+rows at the ends of the bounds, under budgets that leave nothing but noise.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def rows_of(kind: str, width: int, labels: int) -> tuple[np.ndarray, np.ndarray]
     return x, np.zeros(n, dtype=np.int64) if kind == "alike" else rng.integers(0, labels, n)
 
 
-# Each problem meets one or two of these, so that all are met by some.
+# Each problem is tried with one or two of these, and each of these with some problem.
 CASES = [
     (name, kind, rho)
     for index, name in enumerate(PROBLEMS)
@@ -84,7 +84,7 @@ def test_every_problem_is_fitted_to_any_rows_under_any_budget(name, kind, rho):
         return observe(query, noisy, latent, features.step)
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # as a release runs it
-        warnings.simplefilter("error")  # a warning is a line that others do not get
+        warnings.simplefilter("error")  # a warning would be a line that depends on the data
         fitted = fit(problem, ask)
     assert sum(spent) <= Fraction(rho) * (1 + Fraction(1, 1 << 40))
     mixture = fitted.mixture

@@ -1,7 +1,7 @@
-"""The gate: charged before the first draw, every integer with noise of its own, once, as paid.
+"""The gate: charged before the first draw, with separate noise for every integer, drawn once.
 
-The cost of a release is worked out anew from what the noise source was really asked for, and
-compared with its receipt and its budget.
+The cost of a release is computed again from the scales that the noise source was called with, and
+compared with the receipt and the budget.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def epsilon_of_gaussian(rho: float, delta: float) -> float:
 
 @dataclass
 class Recorder:
-    """Stands in for ``draw`` of private sources: draws, and keeps what was asked, where, when."""
+    """Replaces ``draw`` of private sources: draws, and records scales, sizes and threads."""
 
     asked: list[tuple[float, int]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
@@ -98,20 +98,20 @@ class Recorder:
 
 @pytest.fixture
 def recorder(monkeypatch):
-    found = Recorder()
+    recording = Recorder()
     for source in SOURCES:
-        monkeypatch.setattr(source, "draw", lambda *asked: found.draw(*asked))
-    return found
+        monkeypatch.setattr(source, "draw", lambda *call: recording.draw(*call))
+    return recording
 
 
-# ---------------------------------------------------------------- what it costs
+# ---------------------------------------------------------------- the cost of a release
 
 
 def recomputed(receipt: dict, asked: list[tuple[float, int]]) -> Fraction:
     """The cost of a release from the scales drawn with, in the order of the receipt's blocks.
 
-    A sensitivity is the receipt's claim, w t^power; tests of the kernel hold it to that. Off the
-    diagonal of a second moment D an entry counts twice in its Frobenius norm.
+    Sensitivities are those that the receipt claims, w t^power; tests of the kernel check them. In
+    the Frobenius norm of a second moment an off-diagonal entry counts twice.
     """
     draws = iter(asked)
     total = Fraction(0)
@@ -191,7 +191,7 @@ def test_what_is_executed_is_what_is_stored_and_what_is_priced(tmp_path, recorde
     assert sum(costs) <= Fraction(Ledger.open(str(url)).find("week-1").charge.rho)
 
 
-# ---------------------------------------------------------------- when and where it draws
+# ---------------------------------------------------------------- when and where noise is drawn
 
 
 def test_the_whole_release_is_charged_before_the_first_draw_and_once(tmp_path, recorder):
@@ -226,7 +226,7 @@ def test_noise_is_drawn_by_the_driver_alone_and_after_the_sum_is_there(
 
 
 def test_an_engine_keeps_no_rows_after_a_release(tmp_path, recorder):
-    """Rows changed in place are another input to the next release, after a failed one too."""
+    """Rows changed in place are another input to the next release, also after a failed one."""
     source, engine = rows(), LocalEngine(threads=2)
     for name, fail_at in (("first", None), ("second", 0)):
         recorder.asked, recorder.fail_at = [], fail_at
@@ -240,7 +240,7 @@ def test_an_engine_keeps_no_rows_after_a_release(tmp_path, recorder):
 
 @pytest.mark.parametrize("fail_at", [0, 1, 2, 5, 7])
 def test_a_job_stopped_between_draws_draws_no_answer_twice(tmp_path, recorder, fail_at):
-    """Stopped within a query the whole query is drawn anew, and its first draws are never used."""
+    """A query stopped half-way is drawn again as a whole, and its first draws are never used."""
     url, out = tmp_path / "ledger", str(tmp_path / "out")
     Ledger.init(str(url), 1.0, 1e-6)
     recorder.fail_at = fail_at
@@ -255,7 +255,7 @@ def test_a_job_stopped_between_draws_draws_no_answer_twice(tmp_path, recorder, f
     assert len(Ledger.open(str(url)).records) == 1
     for name, data in answers.items():
         assert (journal / name).read_bytes() == data
-    # Draws whose answers were stored, and those of the second run, are one release's.
+    # Draws whose answers were stored, and those of the second run, make up one release.
     sizes = [draws_of(query) for query in result.receipt["queries"]]
     kept = sum(sizes[: len(answers)])
     assert recomputed(result.receipt, first[:kept] + recorder.asked) <= Fraction(
@@ -293,19 +293,19 @@ def test_a_finished_release_is_not_measured_again(tmp_path, recorder):
 
 
 def test_stored_queries_that_cost_more_than_the_charge_are_refused(tmp_path, monkeypatch):
-    """However a query came into the journal, it is priced again before it is answered."""
+    """Every query in the journal is priced again before it is answered."""
     from dpgmm_dist.pipeline import session
 
     compile_pass = session.compile_pass
     budget = rho_from_epsilon_delta(1.0, 1e-6)
 
-    def dear(plan, latent, step, unit):
+    def expensive(plan, latent, step, unit):
         from dataclasses import replace
 
         blocks = tuple(replace(block, rho=block.rho * 40) for block in plan.blocks)
         return compile_pass(replace(plan, blocks=blocks), latent, step, unit)
 
-    monkeypatch.setattr(session, "compile_pass", dear)
+    monkeypatch.setattr(session, "compile_pass", expensive)
     opened: list[Fraction] = []
     monkeypatch.setattr(
         session, "measure", lambda e, q, n: opened.append(query_cost(q)) or measure(e, q, n)
@@ -328,12 +328,12 @@ def test_a_query_of_another_width_is_refused(tmp_path, monkeypatch):
         release(spec(), output=str(tmp_path), source=rows())
 
 
-# ---------------------------------------------------------------- what it answers
+# ---------------------------------------------------------------- the answers
 
 
 @dataclass
 class Counting:
-    """Draws 1, 2, 3, ... so that every place of an answer can be told from every other."""
+    """Draws 1, 2, 3, ... so that every entry of an answer can be identified."""
 
     name: str = "counting"
     accounting: str = "zcdp"
@@ -387,7 +387,7 @@ def test_an_answer_without_noise_is_the_exact_sum_in_whole_rows(soft):
     assert (total * unit).reshape(-1).tolist() == want[1]
     assert second.shape == (2, 3, 3)
     upper = np.triu_indices(3)
-    assert np.concatenate([one[upper] * unit for one in second]).tolist() == want[2]
+    assert np.concatenate([matrix[upper] * unit for matrix in second]).tolist() == want[2]
     assert (second == second.transpose(0, 2, 1)).all()
 
 
@@ -401,8 +401,8 @@ def test_every_integer_gets_noise_of_its_own_and_of_its_own_scale():
     count, total, second = (a - b for a, b in zip(loud, still, strict=True))
     assert count.tolist() == [1, 2, 3]
     assert total.tolist() == [[4, 5, 6], [7, 8, 9]]
-    assert [np.diagonal(one).tolist() for one in second] == [[10, 11, 12], [13, 14, 15]]
-    off = [one[np.triu_indices(3, 1)].tolist() for one in second]
+    assert [np.diagonal(matrix).tolist() for matrix in second] == [[10, 11, 12], [13, 14, 15]]
+    off = [matrix[np.triu_indices(3, 1)].tolist() for matrix in second]
     assert off == [[16, 17, 18], [19, 20, 21]]
     # The lower triangle repeats the upper one: nothing is measured twice.
     assert (second == second.transpose(0, 2, 1)).all()

@@ -1,7 +1,7 @@
-"""The discrete Gaussian has the scale it is asked for, and nobody ever gets the same noise twice.
+"""The discrete Gaussian has the requested scale, and no noise is drawn twice.
 
-Draws use the operating system's randomness, so tests of their distribution have a level: one false
-alarm in a million. Their power is computed beside them.
+Draws use the operating system's randomness. So tests of their distribution have a level: one false
+alarm in a million. The power of the tests is computed as well.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def probabilities(sigma: float, ends: np.ndarray) -> np.ndarray:
 
 
 def chi_square(samples: np.ndarray, sigma: float) -> tuple[float, float]:
-    """The statistic, and the level it would be reached at by chance."""
+    """The statistic, and the probability of reaching it by chance."""
     ends = edges(sigma)
     expected = probabilities(sigma, ends) * len(samples)
-    assert expected.min() > 5  # or chi-square's law would not hold
+    assert expected.min() > 5  # otherwise the chi-square law does not hold
     counts = np.bincount(np.searchsorted(ends, samples, "left"), minlength=len(ends) + 1)
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return statistic, float(special.chdtrc(len(ends), statistic))
 
 
 def power(sigma: float, declared: float) -> float:
-    """Chance that draws of scale ``sigma`` are told from ``declared`` at the level."""
+    """Probability that draws of scale ``sigma`` are rejected as draws of scale ``declared``."""
     ends = edges(declared)
     p, q = probabilities(declared, ends), probabilities(sigma, ends)
     critical = special.chdtri(len(ends), LEVEL)
@@ -87,13 +87,13 @@ def test_draws_are_independent_of_each_other():
 
 @pytest.mark.statistical
 def test_the_largest_scale_a_query_may_have_does_not_saturate():
-    """check_fits admits scales below 2**55: noise, 256 of them away from the end of int64."""
+    """check_fits admits scales below 2**55, of which 256 fit into int64."""
     samples = DiscreteGaussian().draw(float(np.nextafter(2.0**55, 0)), 2000).astype(np.float64)
     assert np.abs(samples).max() < 2.0**55 * 8
     assert abs(samples.std() / 2.0**55 - 1) < 6 / np.sqrt(2 * len(samples))
 
 
-def test_the_same_draw_is_never_had_twice():
+def test_no_draw_repeats():
     source = DiscreteGaussian()
     draws = [tuple(source.draw(1e12, 4).tolist()) for _ in range(20)]
     draws += [tuple(DiscreteGaussian().draw(1e12, 4).tolist()) for _ in range(20)]

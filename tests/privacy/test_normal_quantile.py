@@ -1,4 +1,4 @@
-"""The quantile table keeps its promise, as mpmath sees it, at random points and at the edges."""
+"""The quantile table is within its error bounds, by mpmath, at random points and at the edges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dpgmm_dist.privacy.normal_quantile import (
 
 
 def exact_quantile(p: Fraction, start: float) -> mpmath.mpf:
-    """Q^{-1}(p) to about 90 digits by Newton's iteration from a value close by."""
+    """Q^{-1}(p) to about 90 digits, by Newton's iteration from a value near it."""
     target, z = mpmath.mpf(p.numerator) / p.denominator, mpmath.mpf(start)
     for _ in range(6):
         gap = mpmath.erfc(z / mpmath.sqrt(2)) / 2 - target
@@ -34,7 +34,7 @@ def exact_quantile(p: Fraction, start: float) -> mpmath.mpf:
 
 
 def shortfall(table: QuantileTable, piece: int, w: int) -> float:
-    """Error of the polynomial over the cell of w, as a share of what the slack leaves for it."""
+    """Error of the polynomial over the cell of w, relative to its part of the slack."""
     centre, width = int(table.centre[piece]), 1 << int(table.width_log2[piece])
     coefficients = [float(c) for c in table.coefficients[:, piece]]
     with mpmath.workprec(300):
@@ -93,7 +93,7 @@ def test_slack_covers_the_error_everywhere_tried() -> None:
         first, last = edges(table, piece)
         for w in (first, last, int(rng.integers(first, last))):
             worst = max(worst, shortfall(table, piece, w))
-    assert 0.3 < worst <= 1.0  # a bound that is never approached would hide a wrong test
+    assert 0.3 < worst <= 1.0  # if the bound were never approached, the test could be wrong
 
 
 @pytest.mark.parametrize("degree", [0, 1, 4, 9])
@@ -116,7 +116,7 @@ def test_slack_is_small_enough_to_be_useful() -> None:
 
 
 def test_derivatives_of_the_quantile() -> None:
-    """P_n is what mpmath's Taylor coefficients say: d^n z / dp^n = (-1)^n P_n(z) g(z)^n."""
+    """P_n agrees with mpmath's Taylor coefficients: d^n z / dp^n = (-1)^n P_n(z) g(z)^n."""
     with mpmath.workprec(400):
         p = mpmath.mpf(1) / 7
         z = exact_quantile(Fraction(1, 7), 1.0675705238781414)

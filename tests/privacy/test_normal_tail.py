@@ -1,4 +1,4 @@
-"""Certified bounds: they contain mpmath's values at higher precision, and they are narrow."""
+"""Certified bounds contain the values of mpmath at higher precision, and they are narrow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_exponential_is_enclosed(bits: int, y: float) -> None:
 
 
 def test_ratios_need_not_be_floats() -> None:
-    """The sampler asks at (2k + 1) / (2 sigma), which no float represents."""
+    """The sampler evaluates the tail at (2k + 1) / (2 sigma), which is rarely a float."""
     low, high = tail_bounds(2 * 10**30 + 1, 3 * 10**30, 160)
     with mpmath.workprec(800):
         x = mpmath.mpf(2 * 10**30 + 1) / (3 * 10**30)

@@ -1,7 +1,7 @@
-"""A whole unit more, as bad as it can be, changes the exact integers by no more than was paid for.
+"""One more unit, of any content, changes the exact integers by no more than was paid for.
 
-Units go through the code that releases use: rows on the lattice, the rows that are kept, weighed
-or averaged, and the kernel. Costs are exact fractions with the scales that are drawn with.
+Units go through the code of a release: rows on the lattice; rows kept, weighed or averaged; and the
+kernel. Costs are exact fractions of the scales that are drawn with.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def summed(query: PassQuery, rows: UnitRows, most: int, aggregate: str) -> list[
 
 
 def with_share(query: PassQuery, most: int, aggregate: str) -> PassQuery:
-    """The query as a release of such units asks it, with the same noise scales."""
+    """The query that a release of such units asks, with the same noise scales."""
     if aggregate == "mean":
         return query
     if aggregate == "rows":
@@ -81,20 +81,20 @@ def test_a_unit_costs_at_most_what_is_declared(rule, soft, aggregate, data):
     except SpecError:
         assume(False)
     others, other_labels = data.draw(rows_for(query, 6))
-    own, own_labels = data.draw(rows_for(query, 8))
+    added, added_labels = data.draw(rows_for(query, 8))
     names = data.draw(st.lists(st.sampled_from("ab"), min_size=len(others), max_size=len(others)))
-    u, labels = np.concatenate([others, own]), np.concatenate([other_labels, own_labels])
-    units = [*names, *["mine"] * len(own)]
+    u, labels = np.concatenate([others, added]), np.concatenate([other_labels, added_labels])
+    units = [*names, *["added"] * len(added)]
     valid = labels >= 0
-    everyone = unit_rows(
-        u[valid], labels[valid], [x for x, v in zip(units, valid, strict=True) if v]
+    with_unit = unit_rows(
+        u[valid], labels[valid], [unit for unit, ok in zip(units, valid, strict=True) if ok]
     )
-    there = valid[: len(others)]
+    kept = valid[: len(others)]
     without = unit_rows(
-        others[there], other_labels[there], [x for x, v in zip(names, there, strict=True) if v]
+        others[kept], other_labels[kept], [unit for unit, ok in zip(names, kept, strict=True) if ok]
     )
     before = summed(query, without, most, aggregate)
-    after = summed(query, everyone, most, aggregate)
+    after = summed(query, with_unit, most, aggregate)
     assert price(query, before, after) <= query_cost(query)
 
 
@@ -175,13 +175,13 @@ def test_the_noise_of_a_plan_grows_with_the_rows_of_a_unit():
 
     zero = np.zeros(1, dtype=np.int64)
     blocks = (BlockPlan("sum", zero, 0.01 / 16),)
-    asked = PassPlan("moments.sum", zero, np.zeros((1, 3)), 1.0, blocks)
-    one = compile_pass(asked, Latent(3), 2.0**-16)
-    four = compile_pass(asked, Latent(3), 2.0**-16, UnitShare(4))
-    weighted = compile_pass(asked, Latent(3), 2.0**-16, UnitShare(weighted=True))
-    assert math.isclose(four.blocks[0].sigma, one.blocks[0].sigma)
-    assert math.isclose(float(query_cost(four)), 0.01)  # for the same noise, 16 times the rho
-    assert query_cost(four) == 16 * query_cost(one)
+    plan = PassPlan("moments.sum", zero, np.zeros((1, 3)), 1.0, blocks)
+    one_row = compile_pass(plan, Latent(3), 2.0**-16)
+    four_rows = compile_pass(plan, Latent(3), 2.0**-16, UnitShare(4))
+    weighted = compile_pass(plan, Latent(3), 2.0**-16, UnitShare(weighted=True))
+    assert math.isclose(four_rows.blocks[0].sigma, one_row.blocks[0].sigma)
+    assert math.isclose(float(query_cost(four_rows)), 0.01)  # for the same noise, 16 times the rho
+    assert query_cost(four_rows) == 16 * query_cost(one_row)
     assert math.isclose(float(query_cost(weighted)), 0.01 / 16)
     assert weighted.weight_unit >= 1 << 12
 
@@ -190,16 +190,19 @@ def test_the_noise_of_a_plan_grows_with_the_rows_of_a_unit():
 
 
 def in_python(rows: np.ndarray, labels: np.ndarray, units: list[str], most: int) -> dict[str, Rows]:
-    """The rows kept of each unit by the words of docs/privacy.md, in Python integers."""
+    """The rows kept of each unit, as docs/privacy.md defines them, in Python integers."""
     factors = [int(f) for f in coefficients(KEY, rows.shape[1])]
-    found: dict[str, list[tuple[int, bytes, tuple[int, ...], int]]] = {}
+    by_name: dict[str, list[tuple[int, bytes, tuple[int, ...], int]]] = {}
     for row, label, unit in zip(rows.astype(int).tolist(), labels.tolist(), units, strict=True):
         h = sum(f * v for f, v in zip(factors, [*row, label], strict=True)) % 2**64
         for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
             h = (h ^ (h >> 33)) * factor % 2**64
         content = b"".join(v.to_bytes(4, "little", signed=True) for v in [*row, label])
-        found.setdefault(unit, []).append((h ^ (h >> 33), content, tuple(row), label))
-    return {unit: [(r, n) for _, _, r, n in sorted(of)[:most]] for unit, of in found.items()}
+        by_name.setdefault(unit, []).append((h ^ (h >> 33), content, tuple(row), label))
+    return {
+        unit: [(row, label) for _, _, row, label in sorted(rows_of)[:most]]
+        for unit, rows_of in by_name.items()
+    }
 
 
 def by_unit(rows: UnitRows, units: list[str]) -> dict[str, Counter[Any]]:
@@ -214,7 +217,7 @@ def by_unit(rows: UnitRows, units: list[str]) -> dict[str, Counter[Any]]:
 
 @st.composite
 def unit_data(draw: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Rows of few units, many of them alike."""
+    """Rows of few units, many of them equal."""
     n = draw(st.integers(1, 40))
     near = st.integers(-2, 2) | st.sampled_from([-FEATURE_RADIUS, 40_000])
     rows = shrink_to_radius(
@@ -247,12 +250,12 @@ def test_the_least_of_parts_are_the_least(data, most, cut):
     assert by_unit(again, units) == by_unit(smallest(whole, most), units)
 
 
-def test_rows_made_to_collide_are_told_apart():
-    """Whoever knows the key can make hashes equal; then the bytes decide, in any order."""
+def test_rows_made_to_collide_are_distinguished():
+    """With the key one can make hashes equal. Then the bytes decide, whatever the order."""
     rng = np.random.default_rng(0)
     rows = rng.integers(-30_000, 30_000, (2000, 2)).astype(np.float64)
-    found = unit_rows(rows, np.zeros(2000), ["mine"] * 2000)
-    same = replace(found, hashes=np.full(2000, 7, dtype=np.uint64))
+    unit = unit_rows(rows, np.zeros(2000), ["mine"] * 2000)
+    same = replace(unit, hashes=np.full(2000, 7, dtype=np.uint64))
     want = sorted(np.array(row, "<i4").tobytes() + bytes(4) for row in rows.astype(int).tolist())[
         :5
     ]
@@ -275,7 +278,7 @@ def test_any_partition_and_buffer_keeps_the_same_rows(aggregate, tmp_path):
     units = rng.integers(0, 200, n).astype(object)
     units[::31] = None
     units[::3] = 7  # one unit with a third of the rows
-    found = []
+    results = []
     for trial, (chunk, buffer, buckets) in enumerate([(n, 1 << 30, 1), (170, 2000, 5), (31, 1, 8)]):
         order = rng.permutation(n) if trial else np.arange(n)
         source = ArraySource(x[order], y[order], (0, 1), chunk, units[order])
@@ -295,10 +298,10 @@ def test_any_partition_and_buffer_keeps_the_same_rows(aggregate, tmp_path):
         for unit in kept.plan():
             for block in kept.blocks(unit, 100):
                 parts = zip(block.features.tolist(), block.labels, block.kept, strict=True)
-                rows.update((tuple(row), int(label), int(of)) for row, label, of in parts)
-        found.append(rows)
-    assert found[0] == found[1] == found[2]
-    assert sum(found[0].values()) <= 200 * (1 if aggregate == "mean" else 4)
+                rows.update((tuple(row), int(label), int(count)) for row, label, count in parts)
+        results.append(rows)
+    assert results[0] == results[1] == results[2]
+    assert sum(results[0].values()) <= 200 * (1 if aggregate == "mean" else 4)
 
 
 # ---------------------------------------------------------------- means
@@ -310,13 +313,13 @@ def test_a_mean_is_one_row_in_the_ball(data, most):
     rows, labels, units = data
     made = means_of(unit_rows(rows, labels, units), most)
     want = Counter()
-    for of in in_python(rows, labels, units, most).values():
-        counts = Counter(label for _, label in of)
-        label = min(counts, key=lambda one: (-counts[one], one))
-        own = [row for row, of_label in of if of_label == label]
-        mean = [float(round(Fraction(sum(v), len(own)))) for v in zip(*own, strict=True)]
+    for kept in in_python(rows, labels, units, most).values():
+        counts = Counter(label for _, label in kept)
+        commonest = min(counts, key=lambda label: (-counts[label], label))
+        chosen = [row for row, label in kept if label == commonest]
+        mean = [float(round(Fraction(sum(v), len(chosen)))) for v in zip(*chosen, strict=True)]
         short = shrink_to_radius(np.array([mean]), FEATURE_RADIUS)[0]
-        want[(tuple(short.astype(int).tolist()), label)] += 1
+        want[(tuple(short.astype(int).tolist()), commonest)] += 1
     got = Counter(
         (tuple(row), label)
         for row, label in zip(made.rows.tolist(), made.labels.tolist(), strict=True)

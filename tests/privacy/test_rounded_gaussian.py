@@ -1,7 +1,7 @@
-"""The sampler is the right function of its random digits: every path, forced and at random.
+"""The sampler is the right function of its random digits, on every path.
 
-Digits are injected through the private test hook, so each draw can be compared with the exact
-value of ``round(sigma Q^{-1}(U))`` that mpmath gives for the very same digits.
+Digits are injected through the private test hook. So each draw can be compared with the exact value
+of ``round(sigma Q^{-1}(U))`` that mpmath computes from the same digits.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ SIGN = -(1 << 63)
 
 
 class FixedWords:
-    """A stream of given words that fails when it runs dry."""
+    """A stream of given words that fails when none are left."""
 
     def __init__(self, values: Sequence[int]) -> None:
-        self.left = [((v + (1 << 63)) % (1 << 64)) - (1 << 63) for v in values]
+        self.unread = [((v + (1 << 63)) % (1 << 64)) - (1 << 63) for v in values]
 
     def words(self, count: int) -> np.ndarray:
-        taken, self.left = self.left[:count], self.left[count:]
+        taken, self.unread = self.unread[:count], self.unread[count:]
         assert len(taken) == count, "the sampler read more digits than expected"
         return np.array(taken, dtype=np.int64)
 
 
 def draw(sigma: float, words: Sequence[int], samples: int = 1) -> list[int]:
-    """Draw with the given digits; every one of them must be used."""
+    """Draw with the given digits, and check that all of them are used."""
     stream = FixedWords(words)
     out = RoundedGaussian(_bits=lambda: stream).draw(sigma, samples)
-    assert not stream.left, "the sampler read fewer digits than expected"
+    assert not stream.unread, "the sampler read fewer digits than expected"
     return [int(n) for n in out]
 
 
@@ -85,7 +85,7 @@ def test_draws_are_the_exact_function_of_their_digits(log2_sigma: float) -> None
         stream = FixedWords([word + sign * SIGN, *further])
         (got,) = RoundedGaussian(_bits=lambda s=stream: s).draw(sigma, 1)
         digits, bits = word, TAIL_BITS + 1
-        for extra in further[: 6 - len(stream.left)]:
+        for extra in further[: 6 - len(stream.unread)]:
             digits, bits = (digits << 64) | extra, bits + 64
         assert exact(sigma, digits, bits) == {-got if sign else got}
 
@@ -117,7 +117,7 @@ def test_error_bound_of_the_fast_path_holds() -> None:
 @pytest.mark.parametrize("z", [0.001, 0.4, 1.9, 4.4])
 @pytest.mark.parametrize("levels", [1, 2, 4])
 def test_ambiguous_cells_are_refined(sigma: float, z: float, levels: int) -> None:
-    """Cells that hold a rounding boundary, once and several times over, then either side of it."""
+    """Cells that hold a rounding boundary, one or several times, and then either side of it."""
     k = int(sigma * z)
     bits = TAIL_BITS + 1 + 64 * levels
     at = boundary(sigma, k, bits)
@@ -128,13 +128,13 @@ def test_ambiguous_cells_are_refined(sigma: float, z: float, levels: int) -> Non
     for final, magnitude in ((last - 1, k + 1), (last + 1, k)):
         assert draw(sigma, [*words, final]) == [magnitude]
         assert draw(sigma, [words[0] + SIGN, *words[1:], final]) == [-magnitude]
-        # The boundary's own cell is ambiguous to the end: one more word decides.
+        # The cell that holds the boundary stays ambiguous, and one more word decides.
     assert draw(sigma, [*words, last, 0]) == [k + 1]
     assert draw(sigma, [*words, last, (1 << 64) - 1]) == [k]
 
 
 def test_refined_digits_come_after_the_chunk_in_order() -> None:
-    """Two ambiguous samples in one chunk, others between: each takes the next word."""
+    """Of two ambiguous samples in one chunk each takes the next word."""
     sigma = 12.0
     first, second = boundary(sigma, 3, 63), boundary(sigma, 20, 63)
     plain = [5 << 58, 9 << 58]
@@ -147,12 +147,12 @@ def test_refined_digits_come_after_the_chunk_in_order() -> None:
 @pytest.mark.parametrize("sigma", [0.9, 2.0**12, 2.0**54])
 @pytest.mark.parametrize("zeros", [0, 1, 5])
 def test_tail_has_no_cap(sigma: float, zeros: int) -> None:
-    """U of 2^-60 to 2^-380: |z| up to 22, with nothing but random digits to limit it."""
+    """U of 2^-60 to 2^-380: |z| up to 22, limited by the random digits alone."""
     words = [6] if zeros == 0 else [0] * zeros + [3 << 59]
     words.append(0x123456789ABCDEF1)
     stream = FixedWords(words)
     (got,) = RoundedGaussian(_bits=lambda: stream).draw(sigma, 1)
-    used = words[: len(words) - len(stream.left)]
+    used = words[: len(words) - len(stream.unread)]
     digits, bits = 0, TAIL_BITS + 1 - 64
     for word in used:
         digits, bits = (digits << 64) | word, bits + 64
@@ -161,7 +161,7 @@ def test_tail_has_no_cap(sigma: float, zeros: int) -> None:
 
 
 def test_pieces_with_errors_above_a_half_are_searched() -> None:
-    """At sigma = 2^55 the far pieces cannot even name two candidates; the answer is exact."""
+    """At sigma = 2^55 the far pieces do not even bound N to two integers; the result is exact."""
     rng = np.random.default_rng(11)
     limits = rounded_gaussian._scale(2.0**55).limit
     assert np.sum(limits[1:] < 0.0) > 100
@@ -170,13 +170,13 @@ def test_pieces_with_errors_above_a_half_are_searched() -> None:
         stream = FixedWords([word, 77 << 57, 1, 1])
         (got,) = RoundedGaussian(_bits=lambda s=stream: s).draw(2.0**55, 1)
         digits, bits = word, TAIL_BITS + 1
-        for extra in [77 << 57, 1, 1][: 3 - len(stream.left)]:
+        for extra in [77 << 57, 1, 1][: 3 - len(stream.unread)]:
             digits, bits = (digits << 64) | extra, bits + 64
         assert exact(2.0**55, digits, bits) == {got}
 
 
 def test_edges_of_the_covered_range() -> None:
-    """The smallest covered w, the largest that is not, the middle of the distribution."""
+    """The smallest covered w, the largest w that is not covered, and the median."""
     for word in ((1 << TAIL_BITS - OCTAVES) - 1, 1 << (TAIL_BITS - OCTAVES), (1 << TAIL_BITS) - 1):
         for sigma in (1.0, 2.0**20):
             (expected,) = exact(sigma, word, TAIL_BITS + 1)
@@ -214,17 +214,17 @@ def test_injected_digits_are_never_private() -> None:
 def test_each_draw_takes_a_fresh_key_from_the_operating_system(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
     urandom = os.urandom
 
     def counting(size: int) -> bytes:
-        asked.append(size)
+        sizes.append(size)
         return urandom(size)
 
     monkeypatch.setattr(keystream.os, "urandom", counting)
     source = RoundedGaussian()
     draws = [source.draw(2.0**50, 3) for _ in range(3)]
-    assert asked == [32, 32, 32]
+    assert sizes == [32, 32, 32]
     assert len({int(n) for d in draws for n in d}) == 9
 
 

@@ -1,7 +1,7 @@
-"""The sampler's distribution against exact probabilities, with the power to notice small faults.
+"""The sampler's distribution against exact probabilities, with the power to detect small errors.
 
-Fixed bits (a keystream under a constant key, through the private test hook) make these tests
-repeatable; a test level of 1e-6 keeps the chance small that the constant is an unlucky one.
+The bits are a keystream under a constant key, injected through the private test hook, so these
+tests are repeatable. At a level of 1e-6 it is unlikely that this key fails by chance.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def edges(sigma: float) -> list[int]:
 
 
 def probabilities(sigma: float, ends: list[int]) -> np.ndarray:
-    """Exact chances that round(sigma Z) falls in each bin (-inf, e0], (e0, e1], ..., (en, inf)."""
+    """Exact probabilities of round(sigma Z) in the bins (-inf, e0], (e0, e1], ..., (en, inf)."""
     with mpmath.workdps(50):
         below = [mpmath.ncdf((e + mpmath.mpf("0.5")) / mpmath.mpf(sigma)) for e in ends]
         shares = np.diff(np.array([mpmath.mpf(0), *below, mpmath.mpf(1)]))
@@ -55,7 +55,7 @@ def p_value(samples: np.ndarray, sigma: float) -> float:
     ends = edges(sigma)
     expected = probabilities(sigma, ends) * samples.size
     counts = np.bincount(np.searchsorted(ends, samples, side="left"), minlength=len(ends) + 1)
-    # Chi-square's law needs counts that are not small: thin bins are judged together.
+    # The chi-square law needs counts that are not small, so thin bins are joined.
     thick = expected >= 20.0
     joined = np.append(counts[thick], counts[~thick].sum())
     wanted = np.append(expected[thick], expected[~thick].sum())
@@ -75,7 +75,7 @@ def test_exact_probabilities_are_met(sigma: float) -> None:
 @pytest.mark.parametrize("factor", [0.7, 0.995, 1.005, 1.3])
 @pytest.mark.parametrize("sigma", [1.0, 10.0, 2.0**40 * 1.1])
 def test_a_wrong_scale_is_rejected(sigma: float, factor: float) -> None:
-    """Half a percent is noticed, far more so the factors of house style."""
+    """Half a percent is detected, and so are 30 percent."""
     assert p_value(repeatable(sigma * factor), sigma) < LEVEL
 
 

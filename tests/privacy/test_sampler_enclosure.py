@@ -1,12 +1,12 @@
 """The sampler's certificates, proved a second time: by interval arithmetic, over whole pieces.
 
-Nothing here uses the package's own series, bounds or derivatives. The normal tail is another
-series (all terms positive), and the error of a piece's polynomial Z(t) is bounded for every t of
-the piece, not at samples, by the residual of the differential equation of the quantile:
+This module does not use the package's series, bounds or derivatives. The normal tail is another
+series, with positive terms only. The error of a piece's polynomial Z(t) is bounded for every t of
+the piece, and not only at samples, by the residual of the differential equation of the quantile:
 
     Q(Z(t)) - p(t) = Q(Z(0)) - p(0) + integral of D,   D = -phi(Z) Z' - dp/dt,
 
-whose integrand is expanded at the centre, with its last coefficient enclosed on the whole piece.
+where D is expanded at the centre, and its last coefficient is enclosed on the whole piece.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def precision() -> Iterator[None]:
 
 
 def tail(x: Interval) -> Interval:
-    """Q(x), x >= 0: a half less ``phi(x) (x + x^3/3 + x^5/(3 5) + ...)``, rest geometric."""
+    """Q(x), x >= 0: ``1/2 - phi(x) (x + x^3/3 + x^5/(3 5) + ...)``, with a geometric remainder."""
     if x.a > 30:
         return iv.mpf([0, 1]) / 2**600  # below exp(-450)
     term, total, n = x, x, 0
@@ -88,15 +88,15 @@ def residual(z: Sequence[Interval], last: int) -> list[Interval]:
 
 def moved(z: Sequence[Interval], at: Interval) -> list[Interval]:
     """Coefficients of Z about ``at``."""
-    found = list(z)
+    shifted = list(z)
     for first in range(DEGREE):
         for k in range(DEGREE - 1, first - 1, -1):
-            found[k] += at * found[k + 1]
-    return found
+            shifted[k] += at * shifted[k + 1]
+    return shifted
 
 
 def share_of_slack(table: QuantileTable, piece: int) -> float:
-    """Upper bound on the error over the piece, as a share of what evaluation leaves of slack."""
+    """Upper bound on the error over the piece, relative to the slack less the evaluation error."""
     centre, width = int(table.centre[piece]), 1 << int(table.width_log2[piece])
     z = [iv.mpf(float(table.anchor[piece])) + iv.mpf(float(table.anchor_low[piece]))]
     z += [iv.mpf(float(c)) for c in table.coefficients[:, piece]]
@@ -114,8 +114,8 @@ def share_of_slack(table: QuantileTable, piece: int) -> float:
         ((3 * n + 2) * unit / (1 - (3 * n + 2) * unit) * abs(z[n]) / 2**n)
         for n in range(1, DEGREE + 1)
     )
-    left = iv.mpf(float(table.slack[piece])) - rounding
-    return float((gap / density(everywhere[0].b + left) / left).b)
+    budget = iv.mpf(float(table.slack[piece])) - rounding
+    return float((gap / density(everywhere[0].b + budget) / budget).b)
 
 
 def worst_share(table: QuantileTable, pieces: Sequence[int]) -> float:
@@ -156,7 +156,7 @@ SIGMAS = [
 
 
 def adversarial_digits() -> list[int]:
-    """Ends, centres and one-bit neighbours of pieces, octave boundaries, all zeros, all ones."""
+    """Ends, centres and one-bit neighbours of pieces, octave boundaries, and extreme patterns."""
     table, rng = quantile_table(), np.random.default_rng(0)
     digits = {(1 << TAIL_BITS) - 1, (1 << TAIL_BITS) - 2, 1 << (TAIL_BITS - OCTAVES)}
     digits |= {int("10" * 31, 2), int("01" * 31, 2)}
@@ -185,7 +185,7 @@ def test_evaluation_in_floats_stays_within_its_bound(sigma: float) -> None:
 
 
 class Words:
-    """A stream of chosen words, then of fixed further digits; it counts what it gave."""
+    """A stream of given words, then of constant digits; it records the sizes of its calls."""
 
     def __init__(self, words: Sequence[int], further: int) -> None:
         self._words = np.array(words, dtype=np.int64)
@@ -201,21 +201,21 @@ class Words:
 
 def drawn(sigma: float, words: Sequence[int], further: int = 0) -> list[int]:
     stream = Words(words, further)
-    found = RoundedGaussian(_bits=lambda: stream).draw(sigma, len(words)).tolist()
+    samples: list[int] = RoundedGaussian(_bits=lambda: stream).draw(sigma, len(words)).tolist()
     assert stream.calls[0] == len(words)
     assert set(stream.calls[1:]) <= {1}
-    return found
+    return samples
 
 
 def near_boundaries(sigma: float) -> list[int]:
     """Words in and beside the cells that hold a boundary k + 1/2, for small and for large k."""
-    found = set()
+    cells = set()
     for z in (0.0, 0.02, 0.4, 1.0, 2.0, 3.3, 4.7):
         point = (2 * int(sigma * z) + 1) / (2 * Fraction(sigma))
         if point < 5:
             cell = int((tail(ratio(point)) * SCALE).a)
-            found |= {cell + step for step in (-2, -1, 0, 1, 2)}
-    return sorted(w for w in found if 0 < w < 1 << TAIL_BITS)
+            cells |= {cell + step for step in (-2, -1, 0, 1, 2)}
+    return sorted(w for w in cells if 0 < w < 1 << TAIL_BITS)
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)
@@ -224,7 +224,7 @@ def test_what_is_drawn_is_what_all_its_digits_say(sigma: float, further: int) ->
     words = near_boundaries(sigma) + adversarial_digits()[::7]
     bit = 1 if further else 0
     for w, n in zip(words, drawn(sigma, words, further), strict=True):
-        # U is the digits read, then 64 bits that are all alike, then anything.
+        # U has the digits read, then 64 equal bits, then any digits.
         point = iv.mpf([(w << 64) + bit * ((1 << 64) - 1), (w << 64) + bit * ((1 << 64) - 1) + 1])
         point /= SCALE << 64
         assert n >= 0

@@ -1,4 +1,4 @@
-"""The accuracy benchmarks run from end to end, on few rows; their figures are not judged here."""
+"""The accuracy benchmarks run from end to end on few rows. Their figures are not checked."""
 
 from __future__ import annotations
 
@@ -43,21 +43,22 @@ def test_a_known_mixture_has_every_method(
 ) -> None:
     options = ("--sets", "plane", "--rows-scale", "0.05")
     results = run(density, monkeypatch, tmp_path / "density.json", *options)
-    found = {one["method"]: one for one in results}
-    assert set(found) == SCORED | LABELLED | {"EM from the truth"}
-    fit = found["scikit-learn, best start"]["gap"]
+    by_method = {result["method"]: result for result in results}
+    assert set(by_method) == SCORED | LABELLED | {"EM from the truth"}
+    fit = by_method["scikit-learn, best start"]["gap"]
     for name in SCORED:
-        # One difference from the truth, the other from the fit.
-        assert found[name]["gap_to_fit"] == pytest.approx(found[name]["gap"] - fit, abs=1e-5)
-    assert -0.01 < found["EM from the truth"]["gap"] < 0.05
-    most = 100 * (1 - found["dpgmm, kl split"]["misassigned"])
+        # The one is the gap to the truth, the other the gap to the fit.
+        gap = by_method[name]["gap"]
+        assert by_method[name]["gap_to_fit"] == pytest.approx(gap - fit, abs=1e-5)
+    assert -0.01 < by_method["EM from the truth"]["gap"] < 0.05
+    most = 100 * (1 - by_method["dpgmm, kl split"]["misassigned"])
     for name in LABELLED:
-        # No rule labels more rows right than the true posterior, but for the luck of fresh rows.
-        assert 25 < found[name]["accuracy"] <= most + 0.5, name
+        # No rule is better than the true posterior, except by chance on the fresh rows.
+        assert 25 < by_method[name]["accuracy"] <= most + 0.5, name
 
 
 @pytest.mark.slow
-def test_flights_are_judged_by_scikit_learns_fit(
+def test_flights_are_compared_with_the_fit_of_scikit_learn(
     density: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(5)
@@ -68,10 +69,11 @@ def test_flights_are_judged_by_scikit_learns_fit(
     pq.write_table(
         pa.table({"embedding": column, "label": label}), tmp_path / "nycflights13" / "part.parquet"
     )
-    monkeypatch.setattr(density, "FLIGHTS_COMPONENTS", 2)  # eight take ten times as long
+    monkeypatch.setattr(density, "FLIGHTS_COMPONENTS", 2)  # eight take ten times longer
     options = ("--sets", "nycflights13", "--data", str(tmp_path), "--baseline-seeds", "0")
-    found = run(density, monkeypatch, tmp_path / "density.json", *options)
-    assert {one["method"] for one in found} == {"dpgmm, kl split", "scikit-learn, best start"}
-    for one in found:
-        assert one["gap"] == one["gap_to_fit"]
-        assert one["rows"] == 5400
+    results = run(density, monkeypatch, tmp_path / "density.json", *options)
+    methods = {result["method"] for result in results}
+    assert methods == {"dpgmm, kl split", "scikit-learn, best start"}
+    for result in results:
+        assert result["gap"] == result["gap_to_fit"]
+        assert result["rows"] == 5400

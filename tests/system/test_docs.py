@@ -1,20 +1,31 @@
-"""The documentation is true: its commands run, its links and the names it gives exist."""
+"""The documentation is true: its commands run; its links, paths and names exist."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+import dpgmm_dist
+from dpgmm_dist.artifact.receipt import Receipt
+from dpgmm_dist.spec.release_spec import ReleaseSpec
+from dpgmm_dist.spec.section import Section
+
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGE = ROOT / "dpgmm_dist"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -24,6 +35,12 @@ DATA = Path(os.environ.get("DATA", ROOT / "build" / "data"))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 _CODE = re.compile(r"`([^`\n]+)`")
+_PATH = re.compile(r"(?<![\w/.-])(?:dpgmm_dist|docs|jobs|tests|deploy|\.ci)/[\w./*-]*")
+_PYTHON_FILE = re.compile(r"(?<![\w/.-])[\w/-]+\.py\b")
+_TEST = re.compile(r"(tests/[\w/]+\.py)?(?:::(\w+))?")
+_DOTTED = re.compile(r"([A-Za-z]\w*(?:\.\w+)+)(?:\(.*\))?")
+_FILE_ENDING = re.compile(r".*\.(json|parquet|yaml|npz|html|toml|lock|md|sh|py)")
+_RECEIPT = {"plan", *Receipt.model_fields}
 _NUMBER = re.compile(r"[-+]?\d[\w.,+-]*")
 _SECONDS = 900
 
@@ -164,34 +181,162 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_names_in_code_exist(page: Path) -> None:
-    """Modules, functions, files and tests that a page names; ``::name`` is of the file before."""
-    wrong = []
-    file = ""
-    for name in _CODE.findall(page.read_text()):
-        if re.fullmatch(r"(tests/[\w/]+\.py)?(::\w+)?", name) and name:
-            path, _, test = name.partition("::")
-            file = path or file
-            if not (ROOT / file).is_file() or (test and not defines(file, test)):
-                wrong.append(name)
-        elif re.fullmatch(r"dpgmm_dist(\.\w+)+", name):
-            wrong += [] if importable(name) else [name]
+def test_paths_exist(page: Path) -> None:
+    """Paths from the root, and Python files by any part of their path that ends in their name."""
+    text = page.read_text()
+    wrong = [path for path in _PATH.findall(text) if not leads_somewhere(path)]
+    wrong += [
+        name
+        for name in _PYTHON_FILE.findall(text)
+        if not any(file.endswith(f"/{name}") for file in repository_files())
+        and f'Path("{name}").write_text' not in text
+    ]
     assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_exist(page: Path) -> None:
+    """``file::name``, and ``::name`` of the file before."""
+    file, wrong = "", []
+    for span in filter(None, map(_TEST.fullmatch, _CODE.findall(page.read_text()))):
+        file = span[1] or file
+        if span[2] and not defines(file, span[2]):
+            wrong.append(f"{file}::{span[2]}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_dotted_names_in_code_exist(page: Path) -> None:
+    text = page.read_text()
+    spans = (_DOTTED.fullmatch(span) for span in _CODE.findall(text))
+    names = {span[1] for span in spans if span}
+    files = {name for name in names if _FILE_ENDING.fullmatch(name)}
+    assert not [name for name in names - files if not is_known(name)]
+    fenced = "".join(block for _, block in _FENCE.findall(text))
+    assert not [name for name in files if not is_a_file_of(name, fenced)]
+
+
+def test_a_name_that_does_not_exist_is_noticed() -> None:
+    known = ["privacy.measure.measure", "sensitivity.query_cost", "Ledger.charge", "dask.array"]
+    known += ["dataset.privacy_unit.column", "privacy.ledger", "moments.sum", "totals.epsilon"]
+    assert all(map(is_known, known))
+    unknown = ["privacy.measure.measured", "sensitivity.costs", "Ledger.charged", "dask.arrays"]
+    unknown += ["dataset.privacy_unit.columns", "privacy.ledgers", "moments.sums", "totals.sigmas"]
+    assert not [name for name in unknown if is_known(name)]
+    assert leads_somewhere("docs/privacy.md") and leads_somewhere("tests/external/install_*.sh")
+    assert not leads_somewhere("docs/private.md") and not leads_somewhere("tests/uninstall_*.sh")
+
+
+def test_diagrams_name_packages_and_files_that_exist() -> None:
+    diagrams = "".join(text for page in PAGES for _, text in blocks(page, "mermaid"))
+    packages = set(re.findall(r"(?<![\w/])(\w+)/", diagrams))
+    files = set(re.findall(r"(?<![\w/])[\w/]+\.py\b", diagrams))
+    assert packages == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert not [file for file in files if not (PACKAGE / file).is_file()]
+
+
+def test_paths_in_the_architecture_exist() -> None:
+    """There, packages and files are named from the package on."""
+    spans = {span for span in _CODE.findall(ARCHITECTURE.read_text()) if "/" in span}
+    paths = {span for span in spans if re.fullmatch(r"[\w./-]+", span)}
+    assert len(paths) > 50
+    assert not [path for path in paths if not ((PACKAGE / path).exists() or (ROOT / path).exists())]
+
+
+def test_the_architecture_shows_the_layers_of_the_import_contract() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = project["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    contract = [{name.strip() for name in re.split("[|:]", layer)} for layer in layers]
+    diagrams = "".join(text for _, text in blocks(ARCHITECTURE, "mermaid"))
+    shown = [
+        {"dpgmm_dist." + name.removesuffix("/").removesuffix(".py") for name in layer.split()}
+        for layer in re.findall(r'l\d+\["(.*?)"\]', diagrams)
+    ]
+    assert shown == contract
 
 
 def test_messages_in_the_tables_of_operations_are_those_of_the_code() -> None:
     """What is in italics in their first columns; ``...`` stands for what differs."""
-    files = sorted((ROOT / "dpgmm_dist").rglob("*.py"))
-    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(file.read_text() for file in files))
     rows = re.findall(r"^\| (\*.*?) \|", OPERATIONS.read_text(), re.MULTILINE)
     phrases = [phrase for row in rows for phrase in re.findall(r"\*([^*]+)\*", row)]
     parts = [part.strip() for phrase in phrases for part in phrase.split("...") if part.strip()]
     assert len(parts) > 30
-    assert not [part for part in parts if part not in code]
+    assert not [part for part in parts if part not in code()]
 
 
 def defines(file: str, test: str) -> bool:
-    return re.search(rf"^def {test}\(", (ROOT / file).read_text(), re.MULTILINE) is not None
+    path = ROOT / file
+    return path.is_file() and re.search(rf"^ *def {test}\(", path.read_text(), re.M) is not None
+
+
+def leads_somewhere(path: str) -> bool:
+    """Whether a path from the root, possibly with ``*``, is that of a file or folder."""
+    return any(ROOT.glob(path.rstrip("./")))
+
+
+@cache
+def repository_files() -> tuple[str, ...]:
+    """Paths of all Python files, with a slash in front."""
+    folders = ("dpgmm_dist", "jobs", "tests", "deploy")
+    files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
+    return tuple(f"/{file.relative_to(ROOT).as_posix()}" for file in files)
+
+
+@cache
+def code() -> str:
+    """The source of the package, with messages that go over several lines put together."""
+    text = "\n".join(file.read_text() for file in sorted(PACKAGE.rglob("*.py")))
+    return re.sub(r'"\s*\n\s*f?"', "", text)
+
+
+def is_a_file_of(name: str, fenced: str) -> bool:
+    """Whether a file name is one of the repository, of the package, or of the page's own blocks."""
+    return (
+        name in code()
+        or name in fenced
+        or any(ROOT.glob(f"[!.]*/**/{name}"))
+        or ((ROOT / name).is_file())
+    )
+
+
+def is_known(name: str) -> bool:
+    """Whether a dotted name is of Python, a key of specification or receipt, or a step."""
+    first, _, rest = name.partition(".")
+    if any(importable(whole) for whole in (name, f"dpgmm_dist.{name}")):
+        return True
+    if any(importable(f"{module}.{rest}") for module in modules() if module.endswith(f".{first}")):
+        return True
+    if any(has(found, rest) for found in classes(first)):
+        return True
+    quoted = f'"{name.rpartition(".")[2]}"' in code()
+    return is_a_key(name) or f'"{name}"' in code() or (first in _RECEIPT and quoted)
+
+
+@cache
+def modules() -> tuple[str, ...]:
+    return tuple(info.name for info in pkgutil.walk_packages(dpgmm_dist.__path__, "dpgmm_dist."))
+
+
+def classes(name: str) -> Iterator[Any]:
+    """The package's classes of this name."""
+    for module in modules():
+        source = PACKAGE.parent / (module.replace(".", "/") + ".py")
+        if source.is_file() and re.search(rf"^class {name}\b", source.read_text(), re.MULTILINE):
+            yield getattr(importlib.import_module(module), name)
+
+
+def is_a_key(name: str) -> bool:
+    """Whether a dotted name is a key of a specification."""
+    section: Any = ReleaseSpec
+    for part in name.split("."):
+        if section is None or part not in section.model_fields:
+            return False
+        annotation = section.model_fields[part].annotation
+        options = get_args(annotation) or (annotation,)
+        inner = [kind for kind in options if isinstance(kind, type) and issubclass(kind, Section)]
+        section = inner[0] if inner else None
+    return True
 
 
 def importable(name: str) -> bool:
@@ -199,15 +344,20 @@ def importable(name: str) -> bool:
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:
-            thing = importlib.import_module(".".join(parts[:length]))
+            module = importlib.import_module(".".join(parts[:length]))
         except ModuleNotFoundError:
             continue
-        for attribute in parts[length:]:
-            if not hasattr(thing, attribute):
-                return False
-            thing = getattr(thing, attribute)
-        return True
+        return has(module, ".".join(parts[length:]))
     return False
+
+
+def has(thing: Any, attributes: str) -> bool:
+    """Whether dotted attributes are there; fields of a class count."""
+    for attribute in filter(None, attributes.split(".")):
+        if not hasattr(thing, attribute):
+            return attribute in getattr(thing, "__annotations__", {})
+        thing = getattr(thing, attribute)
+    return True
 
 
 def test_the_receipt_in_the_readme_adds_up() -> None:

@@ -74,7 +74,7 @@ def test_failures_are_tried_again_and_mistakes_are_not(home: Path) -> None:
     shutil.move(home / "data", home / "late")
     missing = flow(home, "--date", "2026-11-25", "--attempts", "2")
     assert missing.returncode == 4
-    assert missing.stderr.count("attempt 1 ended with code 4; again") == 1
+    assert missing.stderr.count("attempt 1 ended with exit code 4; trying again") == 1
     assert "attempt 2" not in missing.stderr
     wrong = flow(home, "--date", "2026-11-25", "--", "--set", "model.components=-1")
     assert wrong.returncode == 2

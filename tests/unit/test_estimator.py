@@ -1,4 +1,4 @@
-"""DPGaussianMixture: scikit-learn's names, shapes and manners; a release underneath."""
+"""DPGaussianMixture: the interface of a scikit-learn estimator, with a release behind it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fitted() -> DPGaussianMixture:
     return DPGaussianMixture(2, epsilon=4.0, norm_bound=1.5, random_state=3).fit(X)
 
 
-def test_the_fitted_attributes_are_those_users_know(fitted):
+def test_the_fitted_attributes_are_those_of_scikit_learn(fitted):
     assert fitted.weights_.shape == (2,)
     assert fitted.weights_.sum() == pytest.approx(1)
     assert fitted.means_.shape == (2, D)
@@ -38,21 +38,21 @@ def test_the_fitted_attributes_are_those_users_know(fitted):
     assert fitted.covariances_ == pytest.approx(np.stack([np.eye(D) * 0.04] * 2), abs=0.02)
 
 
-def test_the_receipt_comes_with_it(fitted):
+def test_the_receipt_is_an_attribute(fitted):
     receipt = fitted.receipt_
     assert receipt["privacy"] == "private"
     assert receipt["totals"]["epsilon"] <= 4.0
     assert receipt["budget"]["epsilon"] == 4.0
 
 
-def test_sampling_repeats_by_random_state_and_fitting_does_not(fitted):
+def test_random_state_fixes_the_samples_but_not_the_noise(fitted):
     x, index = fitted.sample(50)
     assert x.shape == (50, D)
     assert index.shape == (50,)
     again, _ = fitted.sample(50)
     assert (x == again).all()
-    same = DPGaussianMixture(2, epsilon=4.0, norm_bound=1.5, random_state=3).fit(X)
-    assert (same.means_ != fitted.means_).all()
+    refitted = DPGaussianMixture(2, epsilon=4.0, norm_bound=1.5, random_state=3).fit(X)
+    assert (refitted.means_ != fitted.means_).all()
 
 
 def test_scores_are_log_densities(fitted):
@@ -61,18 +61,18 @@ def test_scores_are_log_densities(fitted):
     far = fitted.score_samples(np.full((1, D), 50.0))
     assert scores.min() > far[0]
     assert fitted.score(X[:100]) == pytest.approx(scores.mean())
-    # One point's density by hand.
-    want = 0.0
+    # The density of one row, from the formula.
+    expected = 0.0
     for weight, mean, covariance in zip(
         fitted.weights_, fitted.means_, fitted.covariances_, strict=True
     ):
-        apart = X[0] - mean
-        power = apart @ np.linalg.inv(covariance) @ apart
-        want += weight * np.exp(-power / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
-    assert scores[0] == pytest.approx(np.log(want), abs=1e-6)
+        deviation = X[0] - mean
+        squared = deviation @ np.linalg.inv(covariance) @ deviation
+        expected += weight * np.exp(-squared / 2) / np.sqrt(np.linalg.det(2 * np.pi * covariance))
+    assert scores[0] == pytest.approx(np.log(expected), abs=1e-6)
 
 
-def test_labels_give_a_mixture_each():
+def test_each_label_gets_a_mixture():
     model = DPGaussianMixture(1, epsilon=4.0, norm_bound=1.5, labels=("no", "yes"))
     assert model.fit(X, np.where(Y == 1, "yes", "no")) is model
     assert model.labels_.tolist() == ["no", "yes"]
@@ -107,7 +107,7 @@ def test_a_centre_is_public_and_subtracted():
     assert model.means_[0] == pytest.approx(X.mean(0) + np.array([100.0, -50.0, 7.0]), abs=0.2)
 
 
-def test_rows_that_are_not_finite_count_for_nothing():
+def test_rows_that_are_not_finite_are_ignored():
     broken = X.copy()
     broken[::2] = np.nan
     model = DPGaussianMixture(1, epsilon=4.0, norm_bound=1.5).fit(broken)
@@ -116,14 +116,14 @@ def test_rows_that_are_not_finite_count_for_nothing():
 
 
 @pytest.mark.parametrize("rows", [np.zeros((0, 2)), np.zeros((1, 2)), np.full((9, 2), np.nan)])
-def test_few_rows_or_none_are_fitted_like_any(rows):
+def test_few_rows_or_none_can_be_fitted(rows):
     model = DPGaussianMixture(2, epsilon=0.5).fit(rows)
     assert np.isfinite(model.means_).all()
     assert np.linalg.norm(model.means_, axis=1).max() < 3
 
 
 def test_the_constructor_only_stores():
-    given = {
+    parameters = {
         "epsilon": -1,
         "delta": "no",
         "norm_bound": None,
@@ -136,10 +136,10 @@ def test_the_constructor_only_stores():
         "label": 7,
         "random_state": "eight",
     }
-    model = DPGaussianMixture("many", **given)
-    assert vars(model) == {"n_components": "many"} | given
+    model = DPGaussianMixture("many", **parameters)
+    assert vars(model) == {"n_components": "many"} | parameters
     names = list(inspect.signature(DPGaussianMixture).parameters)
-    assert names == ["n_components", *given]
+    assert names == ["n_components", *parameters]
     kinds = {p.kind for p in list(inspect.signature(DPGaussianMixture).parameters.values())[1:]}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
@@ -163,7 +163,7 @@ def test_impossible_parameters_are_refused_by_fit(options, message):
         DPGaussianMixture(**({"n_components": 1} | options)).fit(X)
 
 
-def test_labels_that_do_not_fit_the_rows():
+def test_labels_that_do_not_fit_the_rows_are_refused():
     with pytest.raises(DataError, match="same number of rows"):
         DPGaussianMixture(1, labels=(0, 1)).fit(X, Y[:-1])
     with pytest.raises(SpecError, match="without labels"):
@@ -172,18 +172,18 @@ def test_labels_that_do_not_fit_the_rows():
         DPGaussianMixture(1).fit("somewhere", Y)
 
 
-@pytest.mark.parametrize("wrong", [[["a", "b"]], np.zeros(5), np.zeros((2, 2, 2))])
-def test_rows_that_are_no_rows(wrong):
+@pytest.mark.parametrize("array", [[["a", "b"]], np.zeros(5), np.zeros((2, 2, 2))])
+def test_arrays_that_are_not_a_matrix_of_numbers_are_refused(array):
     with pytest.raises(DataError, match="X"):
-        DPGaussianMixture(1).fit(wrong)
+        DPGaussianMixture(1).fit(array)
 
 
 @pytest.mark.parametrize("call", ["sample", "score_samples", "score"])
-def test_nothing_to_use_before_fit(call):
+def test_methods_that_need_a_fit_say_so(call):
     with pytest.raises(SpecError, match="not fitted yet: call fit"):
         getattr(DPGaussianMixture(1), call)(*([] if call == "sample" else [X]))
 
 
-def test_lists_of_components_to_choose_from():
+def test_the_number_of_components_can_be_chosen_from_a_tuple():
     model = DPGaussianMixture((1, 2), epsilon=8.0, norm_bound=1.5).fit(X)
     assert len(model.weights_) in (1, 2)

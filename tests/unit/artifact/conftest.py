@@ -1,4 +1,4 @@
-"""Let the tests here import ``releases``, whatever pytest's import mode."""
+"""Let the tests in this folder import ``releases`` in every import mode of pytest."""
 
 from __future__ import annotations
 

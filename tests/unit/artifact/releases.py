@@ -1,4 +1,4 @@
-"""Small releases for the tests of the artefact."""
+"""Small releases for the tests of `dpgmm_dist.artifact`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TABLE_INPUT = {
 
 
 def mixture_of(label_values: tuple[Any, ...] = (7, 3), p: int = DIMENSION) -> Mixture:
-    """Two components a label (four without labels), in an order that is not the file's."""
+    """Two components per label, four without labels. Their order differs from that of the file."""
     rng = np.random.default_rng(p)
     groups = len(label_values) or 1
     labels = np.tile(np.arange(groups), 4 // groups)
@@ -84,7 +84,7 @@ def digest(spec: dict[str, Any]) -> str:
 
 
 def queries() -> list[dict[str, Any]]:
-    """A pass with soft responsibilities; costs a little above the exact ones."""
+    """A pass with soft responsibilities; the listed costs are slightly above the exact ones."""
     unit, radius = 1 << 10, 1 << 12
     scale = 60.0
     blocks = [

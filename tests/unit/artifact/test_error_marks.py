@@ -1,4 +1,4 @@
-"""Standard errors of numbers that were moved after they were measured say so beside each."""
+"""The release marks the standard errors of estimates that were adjusted after measurement."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def test_each_shrunk_covariance_is_marked_in_the_order_of_the_file(tmp_path: Pat
     assert "0.951" in (tmp_path / "report.html").read_text()
 
 
-def test_moments_matched_to_each_other_are_approximate_throughout(tmp_path: Path) -> None:
+def test_without_the_moment_fit_all_errors_are_approximate(tmp_path: Path) -> None:
     table = written(tmp_path, JOINT | {"expected_kl": None})
     assert {kind for name in KINDS for kind in table[name].to_pylist()} == {"approximate"}
 
 
-def test_one_component_a_label_is_matched_to_nothing() -> None:
+def test_one_component_per_label_needs_no_correction() -> None:
     plan = JOINT | {"expected_kl": None, "components_per_label": [1, 1, 1, 1]}
     marks = error_marks.marks_of(plan, 4)
     assert set(marks.means) == {"nominal"}
@@ -70,13 +70,13 @@ def test_shared_covariances_have_no_stated_error(tmp_path: Path) -> None:
 def test_a_release_without_marks_is_read_and_shown(tmp_path: Path) -> None:
     table = written(tmp_path, None)
     assert all(table[name].null_count == 4 for name in KINDS)
-    old = pa.BufferOutputStream()
-    pq.write_table(table.drop_columns([*KINDS, "covariance_kept", "covariance_shrinkage"]), old)
-    data = old.getvalue().to_pybytes()
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.drop_columns([*KINDS, "covariance_kept", "covariance_shrinkage"]), sink)
+    data = sink.getvalue().to_pybytes()
     assert schema.decode_marks(data) is None
     assert schema.decode_mixture(data)[0].n_components == 4
 
 
-def test_a_plan_of_other_components_is_refused() -> None:
+def test_a_plan_with_another_number_of_components_is_refused() -> None:
     with pytest.raises(ValueError, match="lists 4 components under error_bars, not 3"):
         error_marks.marks_of(JOINT, 3)

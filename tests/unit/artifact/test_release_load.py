@@ -42,14 +42,14 @@ def test_score_samples_is_the_log_density_in_input_units(tmp_path: Path, transfo
     q = np.eye(3) if chosen.basis is None else chosen.basis
     h = np.diag(chosen.half_width)
     outside = chosen.residual_variance * (np.eye(3) - q @ q.T)
-    each = [
+    joint = [
         np.log(w)
         + multivariate_normal(
             chosen.center + h @ (chosen.offset + q @ m), h @ (q @ c @ q.T + outside) @ h
         ).logpdf(rows)
         for w, m, c in zip(mixture.weights, mixture.means, mixture.covariances, strict=True)
     ]
-    assert np.allclose(release.score_samples(rows), logsumexp(each, axis=0), rtol=1e-7)
+    assert np.allclose(release.score_samples(rows), logsumexp(joint, axis=0), rtol=1e-7)
 
 
 def test_the_density_integrates_to_one_over_input_units(tmp_path: Path) -> None:
@@ -72,15 +72,15 @@ def test_samples_have_the_released_moments_in_input_units(tmp_path: Path) -> Non
     assert set(labels.tolist()) == {7, 3} and labels.dtype == np.int64
     for value, weight in zip((7, 3), release.mixture.label_weights, strict=True):
         assert abs(np.mean(labels == value) - weight) < 0.01
-        given = release.mixture.for_label(value)
-        mean = given.weights @ given.means
+        conditional = release.mixture.for_label(value)
+        mean = conditional.weights @ conditional.means
         expected = transform.to_input(mean[None])[0]
         assert np.abs(rows[labels == value].mean(axis=0) - expected).max() < 0.05
     energy = transform.residual_energy(rows)
     assert energy.mean() == pytest.approx(0.04, rel=0.03)  # one direction outside the basis
 
 
-def test_one_label_can_be_asked_for(tmp_path: Path) -> None:
+def test_rows_of_one_label_can_be_sampled(tmp_path: Path) -> None:
     releases.write(tmp_path)
     release = load_release(str(tmp_path))
     _, labels = release.sample(50, seed=0, label=3)

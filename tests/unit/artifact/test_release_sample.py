@@ -46,7 +46,7 @@ def test_rows_have_the_inputs_columns_and_types(release: str, tmp_path: Path) ->
     assert set(labels) == {7, 3} and (np.diff(labels) != 0).sum() > 100  # not sorted
 
 
-def test_rows_are_the_mixtures(release: str, tmp_path: Path) -> None:
+def test_rows_have_the_moments_of_the_mixture(release: str, tmp_path: Path) -> None:
     write_samples(release, 40_000, str(tmp_path / "rows"), partitions=2, seed=2)
     table = read(tmp_path / "rows")
     rows = np.array(table["embedding"].to_pylist())
@@ -54,13 +54,13 @@ def test_rows_are_the_mixtures(release: str, tmp_path: Path) -> None:
     loaded = load_release(release)
     expected, drawn = loaded.sample(40_000, seed=99)
     for value in (7, 3):
-        mine, theirs = rows[labels == value], expected[drawn == value]
-        assert len(mine) == pytest.approx(len(theirs), rel=0.05)
-        assert np.abs(mine.mean(axis=0) - theirs.mean(axis=0)).max() < 0.08
-        assert np.abs(np.cov(mine.T) - np.cov(theirs.T)).max() < 0.15
+        written, sampled = rows[labels == value], expected[drawn == value]
+        assert len(written) == pytest.approx(len(sampled), rel=0.05)
+        assert np.abs(written.mean(axis=0) - sampled.mean(axis=0)).max() < 0.08
+        assert np.abs(np.cov(written.T) - np.cov(sampled.T)).max() < 0.15
 
 
-def test_bytes_depend_on_seed_rows_partitions_and_nothing_else(
+def test_bytes_depend_only_on_seed_rows_and_partitions(
     release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def written(name: str, **changes: Any) -> list[bytes]:
@@ -87,7 +87,7 @@ def test_blocks_of_a_partition_differ(
     assert len({tuple(row) for row in table["embedding"].to_pylist()}) == 100
 
 
-def test_one_label_also_by_its_text(release: str, tmp_path: Path) -> None:
+def test_an_integer_label_can_be_given_as_text(release: str, tmp_path: Path) -> None:
     write_samples(release, 50, str(tmp_path / "a"), label=3, seed=0)
     write_samples(release, 50, str(tmp_path / "b"), label="3", seed=0)
     assert set(read(tmp_path / "a")["kind"].to_pylist()) == {3}
@@ -97,7 +97,7 @@ def test_one_label_also_by_its_text(release: str, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-def test_a_table_comes_back_as_its_columns(tmp_path: Path) -> None:
+def test_rows_of_a_table_have_its_columns(tmp_path: Path) -> None:
     transform = Transform(center=np.array([60.0, 5e4, 250]), half_width=np.array([60.0, 5e4, 20]))
     releases.write(
         tmp_path / "release",
@@ -184,9 +184,9 @@ def test_samples_to_an_object_store_are_the_same_bytes(release: str, tmp_path: P
 
 
 def test_progress_reaches_the_end(release: str, tmp_path: Path) -> None:
-    seen: list[float] = []
-    write_samples(release, 9, str(tmp_path / "rows"), partitions=3, progress=seen.append)
-    assert seen == [1 / 3, 2 / 3, 1.0]
+    fractions: list[float] = []
+    write_samples(release, 9, str(tmp_path / "rows"), partitions=3, progress=fractions.append)
+    assert fractions == [1 / 3, 2 / 3, 1.0]
 
 
 def test_memory_does_not_grow_with_the_rows(

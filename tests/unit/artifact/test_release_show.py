@@ -27,7 +27,7 @@ def test_a_description_is_plain_json_with_the_numbers_of_the_release(tmp_path: P
     assert shown["release"]["release_id"] == "r-1" and shown["release"]["privacy"] == "private"
     assert shown["guarantee"]["epsilon"] == 1.0 and shown["guarantee"]["unit"] == "one row"
     assert shown["model"]["labels"] == [7, 3] and shown["model"]["latent_dimension"] == 2
-    # In the file's order, which is by label: components 0, 2 then 1, 3 of the mixture as given.
+    # In the order of the file, which is sorted by label: components 0, 2, 1, 3 of the mixture.
     rows = shown["components"]
     assert [(row["label"], row["component"]) for row in rows] == [(7, 0), (7, 1), (3, 0), (3, 1)]
     assert [row["weight_error"] for row in rows] == [0.1, 0.3, 0.2, None]

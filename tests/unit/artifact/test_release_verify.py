@@ -69,7 +69,7 @@ def test_a_changed_manifest_is_found(tmp_path: Path, key: str) -> None:
 
 
 def rewrite(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Change a file and make the manifest describe the change: only the contents betray it."""
+    """Change a file and its digest in the manifest, so that only its contents are wrong."""
     data = change((folder / name).read_bytes())
     (folder / name).write_bytes(data)
     manifest = json.loads((folder / "release.json").read_bytes())
@@ -121,7 +121,7 @@ BLOCK = ("queries", 0, "blocks", 2)
         (lambda data: b"[]", "JSON object"),
     ],
 )
-def test_a_receipt_that_does_not_add_up_is_found(
+def test_a_receipt_with_wrong_accounting_is_found(
     tmp_path: Path, change: Callable[[bytes], bytes], message: str
 ) -> None:
     releases.write(tmp_path)
@@ -131,14 +131,14 @@ def test_a_receipt_that_does_not_add_up_is_found(
     assert any(message in problem for problem in result.problems), result.problems
 
 
-def test_the_output_path_is_no_part_of_the_specification(tmp_path: Path) -> None:
+def test_the_output_path_is_not_part_of_the_digest(tmp_path: Path) -> None:
     releases.write(tmp_path)
     rewrite(tmp_path, "receipt.json", edit("specification", "output", "path", to="elsewhere/"))
     assert verify_release(str(tmp_path)).exit_code == 0
 
 
 @pytest.mark.parametrize("column", ["weight", "mean", "covariance", "mean_se", "label"])
-def test_parameters_that_are_no_mixture_are_found(tmp_path: Path, column: str) -> None:
+def test_parameters_that_are_not_a_mixture_are_found(tmp_path: Path, column: str) -> None:
     import io
 
     import pyarrow as pa
@@ -189,7 +189,7 @@ def test_queries_that_use_the_whole_budget_pass_and_one_more_float_does_not() ->
     assert any("the queries cost rho" in problem for problem in accounting_problems(receipt(sigma)))
 
 
-def test_gaussian_dp_allows_more_and_only_exact_gaussians() -> None:
+def test_gaussian_dp_allows_more_but_only_for_exact_gaussian_noise() -> None:
     mu = accounting.mu_from_epsilon_delta(1.0, 1e-6)
     sigma = math.nextafter(1 / mu, math.inf)
     block = {
@@ -218,7 +218,7 @@ def test_gaussian_dp_allows_more_and_only_exact_gaussians() -> None:
 def test_no_row_costs_more_than_the_recomputed_block(
     p: int, radius: int, unit: int, sigma: float, ratio: float, data: st.DataObject
 ) -> None:
-    """Any row inside the radius, measured as it is noised: entry by entry of the triangle."""
+    """For any row within the radius: the cost of each noisy entry of the triangle, added up."""
     row = np.array(data.draw(st.lists(st.integers(-radius, radius), min_size=p, max_size=p)))
     if (row**2).sum() > radius**2:
         row = np.trunc(row * radius / math.sqrt((row**2).sum()) * (1 - 1e-12))

@@ -39,7 +39,7 @@ def test_a_release_is_four_files_a_claim_and_the_manifest(tmp_path: Path) -> Non
     assert set(releases.write(tmp_path / "bare", report=False).files) == data_files
 
 
-def test_the_same_values_give_the_same_bytes_and_carry_nothing_else(tmp_path: Path) -> None:
+def test_the_same_values_give_the_same_bytes_without_metadata(tmp_path: Path) -> None:
     for name in ("a", "b"):
         releases.write(tmp_path / name, transform=releases.projection(), mixture=small())
     for name in (
@@ -124,7 +124,7 @@ def test_an_output_of_another_release_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="holds a release with the id 'r-1', not 'r-2'"):
         releases.write(tmp_path, receipt=releases.receipt_of("r-2"))
     other = releases.receipt_of() | {"specification_digest": "0" * 64}
-    with pytest.raises(SpecError, match="of another specification"):
+    with pytest.raises(SpecError, match="made with another specification"):
         releases.write(tmp_path, receipt=other)
 
 
@@ -141,15 +141,15 @@ class Killed(BaseException):
     """Stands for kill -9: nothing catches it."""
 
 
-@pytest.mark.parametrize("survive", range(6))
+@pytest.mark.parametrize("files_before_crash", range(6))
 def test_a_crash_leaves_no_release_and_the_next_run_finishes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survive: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_before_crash: int
 ) -> None:
     releases.write(tmp_path / "whole")
     real, created = FsspecStore.create, []
 
     def create(self: FsspecStore, name: str, data: bytes) -> None:
-        if len(created) == survive:
+        if len(created) == files_before_crash:
             raise Killed
         created.append(name)
         real(self, name, data)
@@ -172,7 +172,7 @@ def test_a_crash_leaves_no_release_and_the_next_run_finishes_it(
 
 
 def abandon(tmp_path: Path, **changes: Any) -> None:
-    """What a run killed just before its manifest leaves."""
+    """Leave the files of a run that was killed just before it wrote the manifest."""
     releases.write(tmp_path, **changes)
     (tmp_path / "release.json").unlink()
 
@@ -187,20 +187,20 @@ def test_files_of_an_abandoned_run_that_differ_in_last_bits_are_kept(tmp_path: P
         label_values=mixture.label_values,
     )
     abandon(tmp_path)
-    left = (tmp_path / "mixture.parquet").read_bytes()
+    abandoned = (tmp_path / "mixture.parquet").read_bytes()
     receipt = releases.receipt_of()
     receipt["libraries"] = {"numpy": "99"}
     receipt["plan"] = {"note": [1, 0.1 + 0.2]}
-    left_receipt = json.loads((tmp_path / "receipt.json").read_text())
-    left_receipt["plan"] = {"note": [1, 0.3]}
-    (tmp_path / "receipt.json").write_bytes(schema.canonical_json(left_receipt))
+    abandoned_receipt = json.loads((tmp_path / "receipt.json").read_text())
+    abandoned_receipt["plan"] = {"note": [1, 0.3]}
+    (tmp_path / "receipt.json").write_bytes(schema.canonical_json(abandoned_receipt))
     manifest = releases.write(tmp_path, mixture=nudged, receipt=receipt)
-    assert (tmp_path / "mixture.parquet").read_bytes() == left
-    for name, entry in manifest.files.items():  # the manifest says what is stored
+    assert (tmp_path / "mixture.parquet").read_bytes() == abandoned
+    for name, entry in manifest.files.items():  # the manifest describes the stored files
         assert entry == entry.of((tmp_path / name).read_bytes())
 
 
-def test_files_that_say_something_else_are_refused_without_a_manifest(tmp_path: Path) -> None:
+def test_files_of_another_release_are_refused_without_a_manifest(tmp_path: Path) -> None:
     abandon(tmp_path)
     with pytest.raises(DataError, match=r"mixture\.parquet exists and is not a file of this"):
         releases.write(tmp_path, mixture=releases.mixture_of((3, 7)))
@@ -228,7 +228,7 @@ def test_an_invalid_receipt_is_refused_before_anything_is_written(
     assert not any(tmp_path.iterdir())
 
 
-def test_an_output_that_cannot_be_written_is_found_out_by_the_claim(tmp_path: Path) -> None:
+def test_the_claim_fails_if_the_output_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"a file, not a directory")
     with pytest.raises(DataError, match=r"out/(_claim|release)\.json"):
         claim_output(str(tmp_path / "out"), release_id="r", specification_digest="0" * 64)
@@ -254,7 +254,7 @@ def test_a_release_on_an_object_store_is_the_same_bytes(tmp_path: Path) -> None:
         ({"files": {"../../etc/passwd": {"sha256": "", "bytes": 1}}}, "unknown"),
     ],
 )
-def test_a_strange_manifest_is_refused(
+def test_an_invalid_manifest_is_refused(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     document = json.loads(releases.write(tmp_path).to_bytes()) | change

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dpgmm_dist import load_release
 from dpgmm_dist.artifact import sample
-from dpgmm_dist.artifact.inside import PublicBounds
+from dpgmm_dist.artifact.public_bounds import PublicBounds
 from dpgmm_dist.artifact.sample import write_samples
 from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, parse_label_rows
 from dpgmm_dist.errors import DataError, SpecError
@@ -42,7 +42,7 @@ def draw(release: str, folder: Path, rows: int | None, **options: Any) -> Path:
     return folder
 
 
-def test_exact_rows_of_each_label_mixed(
+def test_the_rows_of_each_label_are_exact_and_mixed(
     release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sample, "_BLOCK_VALUES", 90)  # 30 rows a block
@@ -52,14 +52,14 @@ def test_exact_rows_of_each_label_mixed(
     assert (np.diff(labels) != 0).sum() > 30  # not one after the other
     sizes = [pq.read_metadata(p).num_rows for p in sorted((tmp_path / "rows").iterdir())]
     assert sizes == [76, 75]
-    # Rows are their own label's.
+    # The rows of a label are drawn from its components.
     expected = load_release(release).sample(20_000, seed=3, label=3)[0].mean(axis=0)
-    mine = rows_of(draw(release, tmp_path / "many", None, label_rows={3: 4000, 7: 4000}))
+    rows = rows_of(draw(release, tmp_path / "many", None, label_rows={3: 4000, 7: 4000}))
     labels = np.array(read(tmp_path / "many")["kind"].to_pylist())
-    assert np.abs(mine[labels == 3].mean(axis=0) - expected).max() < 0.1
+    assert np.abs(rows[labels == 3].mean(axis=0) - expected).max() < 0.1
 
 
-def test_balanced(release: str, tmp_path: Path) -> None:
+def test_balanced_rows_are_the_same_number_for_each_label(release: str, tmp_path: Path) -> None:
     draw(release, tmp_path / "rows", 101, balanced=True)
     assert Counter(read(tmp_path / "rows")["kind"].to_pylist()) == {7: 51, 3: 50}
 
@@ -85,7 +85,7 @@ def test_temperature_scales_the_spread(release: str, tmp_path: Path) -> None:
 
 
 def bounded(folder: Path, norm: float) -> str:
-    """The release of `release` with another public norm bound."""
+    """Write the release of the fixture with another public norm bound."""
     receipt = releases.receipt_of()
     receipt["specification"]["bounds"] = {"norm": norm}
     mixture = releases.mixture_of(p=2)
@@ -95,16 +95,16 @@ def bounded(folder: Path, norm: float) -> str:
 
 @pytest.mark.parametrize("how", ["reject", "clip"])
 def test_no_row_is_outside_the_norm_bound_as_stored(release: str, tmp_path: Path, how: str) -> None:
-    free = np.linalg.norm(rows_of(draw(release, tmp_path / "all", 2000)), axis=1)
-    norm = float(np.median(free))
+    unbounded = np.linalg.norm(rows_of(draw(release, tmp_path / "all", 2000)), axis=1)
+    norm = float(np.median(unbounded))
     rows = rows_of(draw(bounded(tmp_path / "b", norm), tmp_path / how, 2000, bounds=how))
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     assert len(rows) == 2000 and norms.max() <= norm
-    # Clipped rows lie on the sphere, rejected ones are drawn again.
+    # Clipped rows lie on the sphere; rejected rows are drawn again.
     assert ((norms > 0.999 * norm).mean() > 0.3) == (how == "clip")
 
 
-def test_rejected_rows_keep_their_label_where_rows_per_label_are_asked(tmp_path: Path) -> None:
+def test_rejected_rows_keep_their_label_with_rows_per_label(tmp_path: Path) -> None:
     draw(bounded(tmp_path / "b", 3.0), tmp_path / "rows", 300, balanced=True, bounds="reject")
     assert Counter(read(tmp_path / "rows")["kind"].to_pylist()) == {7: 150, 3: 150}
 
@@ -119,7 +119,7 @@ def test_without_the_residual_rows_lie_in_the_modelled_subspace(
     assert rough.mean() == pytest.approx(transform.residual_variance, rel=0.4)
 
 
-def test_a_table_stays_in_its_columns_bounds(tmp_path: Path) -> None:
+def test_rows_of_a_table_stay_within_the_bounds_of_its_columns(tmp_path: Path) -> None:
     transform = Transform(center=np.array([60.0, 5e4, 128]), half_width=np.array([60.0, 5e4, 127]))
     receipt = releases.receipt_of()
     receipt["specification"]["bounds"] = {
@@ -136,13 +136,13 @@ def test_a_table_stays_in_its_columns_bounds(tmp_path: Path) -> None:
     for how in ("reject", "clip"):
         table = read(draw(str(tmp_path / "release"), tmp_path / how, 3000, bounds=how))
         age, income, byte = (np.array(table[name].to_pylist()) for name in table.column_names)
-        assert age.min() >= 0 and age.max() <= 119  # rounding to 120 would be outside
+        assert age.min() >= 0 and age.max() <= 119  # 120 is outside the bound of 119.5
         assert income.min() >= 0 and income.max() <= 1e5
         assert byte.min() >= 1 and byte.max() <= 255
         assert ((income == 0) | (income == 1e5)).any() == (how == "clip")
 
 
-def test_a_bound_that_no_row_meets_still_ends(release: str, tmp_path: Path) -> None:
+def test_sampling_ends_even_if_no_row_meets_the_bound(release: str, tmp_path: Path) -> None:
     receipt = releases.receipt_of()
     receipt["specification"]["bounds"] = {"norm": 1e-6}
     far = Transform(center=np.full(3, 50.0), half_width=np.ones(3))
@@ -151,11 +151,11 @@ def test_a_bound_that_no_row_meets_still_ends(release: str, tmp_path: Path) -> N
     assert np.linalg.norm(rows.astype(np.float64), axis=1).max() <= 1e-6
 
 
-def test_a_receipt_without_bounds(release: str, tmp_path: Path) -> None:
+def test_a_receipt_without_bounds_is_an_error(release: str, tmp_path: Path) -> None:
     receipt = releases.receipt_of()
     del receipt["specification"]["bounds"]
     releases.write(tmp_path / "other", receipt=receipt)
-    with pytest.raises(DataError, match="does not say the bounds"):
+    with pytest.raises(DataError, match="does not state the bounds"):
         draw(str(tmp_path / "other"), tmp_path / "rows", 5, bounds="clip")
 
 
@@ -177,7 +177,7 @@ def test_bounds_around_a_public_centre() -> None:
         ({"label_rows": {3: -1}}, "must be at least 0"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         SampleOptions(**options)
 

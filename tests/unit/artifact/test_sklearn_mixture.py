@@ -34,7 +34,7 @@ def test_densities_are_those_of_the_release(transform: Transform, tmp_path: Path
     )
 
 
-def test_it_samples_clones_and_fits_on(tmp_path: Path) -> None:
+def test_the_model_can_be_sampled_cloned_and_fitted_again(tmp_path: Path) -> None:
     from sklearn.base import clone
 
     releases.write(tmp_path / "r")
@@ -45,14 +45,16 @@ def test_it_samples_clones_and_fits_on(tmp_path: Path) -> None:
     assert component.max() == 3
     expected = release.mixture.weights @ release.mixture.means
     assert np.abs(drawn.mean(axis=0) - expected).max() < 0.1
-    # A clone starts its fit from the release.
-    again = clone(model).set_params(max_iter=1, n_init=1)
+    # The fit of a clone starts from the release.
+    refitted = clone(model).set_params(max_iter=1, n_init=1)
     with pytest.warns(UserWarning, match="did not converge"):
-        again.fit(drawn)
-    assert np.abs(again.means_ - model.means_).max() < 0.5
+        refitted.fit(drawn)
+    assert np.abs(refitted.means_ - model.means_).max() < 0.5
 
 
-def test_without_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_learn_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     releases.write(tmp_path / "r")
     monkeypatch.setitem(sys.modules, "sklearn.mixture", None)
     with pytest.raises(SpecError, match=r"dpgmm-dist\[sklearn\]"):

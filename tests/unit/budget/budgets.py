@@ -1,4 +1,4 @@
-"""Stores that fail on purpose, and charges, for the tests of the budget."""
+"""Charges, and stores that fail on purpose, for the tests of the budget."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def in_mu(mu: float, release_id: str = "r") -> Charge:
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing in the library may catch it."""
+    """Simulates kill -9: nothing in the library may catch it."""
 
 
 class WrappedStore:
-    """Passes everything on; the base of the stores below."""
+    """Passes every operation on. The base of the stores below."""
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
@@ -61,7 +61,7 @@ class WrappedStore:
 
 
 class FaultyStore(WrappedStore):
-    """Fails at operation number ``at`` (from 0), in one of the ways of `FAULTS`."""
+    """Fails at operation number ``at``, from 0, with one of the `FAULTS`."""
 
     def __init__(self, inner: Store, at: int, fault: str) -> None:
         super().__init__(inner)
@@ -72,16 +72,16 @@ class FaultyStore(WrappedStore):
         return self.count > self.at
 
     def _run(self, operation: Callable[[], object], writes: bool = False) -> object:
-        now = self.count == self.at
+        fault = self.fault if self.count == self.at else None
         self.count += 1
-        if now and self.fault == "killed before":
+        if fault == "killed before":
             raise Killed
-        if now and self.fault == "error before":
+        if fault == "error before":
             raise DataError("the network is gone")
         result = operation()
-        if now and self.fault == "killed after":
+        if fault == "killed after":
             raise Killed
-        if now and self.fault == "acknowledgement lost" and writes:
+        if fault == "acknowledgement lost" and writes:
             raise DataError("the network is gone")
         return result
 
@@ -102,14 +102,14 @@ FAULTS = ("killed before", "killed after", "error before", "acknowledgement lost
 
 
 class InterruptedStore(WrappedStore):
-    """Lets somebody else act just before a create whose name contains ``what``, so often."""
+    """Calls ``act`` before each of the first ``times`` creates whose name contains ``part``."""
 
-    def __init__(self, inner: Store, what: str, act: Callable[[], object], times: int = 1) -> None:
+    def __init__(self, inner: Store, part: str, act: Callable[[], object], times: int = 1) -> None:
         super().__init__(inner)
-        self.what, self.act, self.times = what, act, times
+        self.part, self.act, self.times = part, act, times
 
     def create(self, name: str, data: bytes) -> None:
-        if self.what in name and self.times > 0 and not self.inner.exists(name):
+        if self.part in name and self.times > 0 and not self.inner.exists(name):
             self.times -= 1
             self.act()
         self.inner.create(name, data)

@@ -1,4 +1,4 @@
-"""Charges compose exactly, in their currency, and never past the limit."""
+"""Charges compose exactly, in their currency, and never exceed the limit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpgmm_dist.budget.balance import admits, affordable_epsilon, balance, epsilon_of
-from dpgmm_dist.budget.exactly import round_down, round_up, sqrt_down, sqrt_up
 from dpgmm_dist.budget.records import Charge, rho_of_mu
+from dpgmm_dist.budget.rounding import round_down, round_up, sqrt_down, sqrt_up
 from dpgmm_dist.privacy import accounting
 
 from .budgets import DIGEST, charge, in_mu, in_rho
@@ -76,7 +76,7 @@ def test_a_mixed_ledger_composes_in_zcdp() -> None:
     mixed = balance([gaussian, discrete], 1.0, 1e-6)
     assert mixed.currency == "rho"
     assert Fraction(mixed.spent) >= Fraction(gaussian.rho) + Fraction(discrete.rho)
-    # A Gaussian release that spends all in mu has spent more than all in rho.
+    # A Gaussian release that spends the whole budget in mu exceeds it in rho.
     spent = balance([charge("c", 1.0, 1e-6, gaussian=True)], 1.0, 1e-6, "rho")
     assert spent.remaining == 0.0
     assert spent.epsilon_remaining == 0.0
@@ -88,36 +88,37 @@ def test_the_balance_is_on_the_safe_side(
     gaussian: bool, epsilon: float, delta: float, share: float
 ) -> None:
     first = charge("a", max(epsilon * share, 0.005), delta, gaussian=gaussian)
-    left = balance([first], epsilon, delta)
-    assert left.epsilon_limit == epsilon
-    assert left.epsilon_spent >= first.epsilon * (1 - 1e-9)
+    state = balance([first], epsilon, delta)
+    assert state.epsilon_limit == epsilon
+    assert state.epsilon_spent >= first.epsilon * (1 - 1e-9)
     power = 2 if gaussian else 1
-    used, rest, limit = (Fraction(x) ** power for x in (left.spent, left.remaining, left.limit))
-    assert used + rest <= limit * (1 + Fraction(1, 10**14))
-    assert rest <= limit - Fraction(first.mu if gaussian else first.rho) ** power  # type: ignore[arg-type]
-    if left.epsilon_remaining:
-        more = charge("b", left.epsilon_remaining, delta, gaussian=gaussian)
+    amounts = (state.spent, state.remaining, state.limit)
+    spent, remaining, limit = (Fraction(amount) ** power for amount in amounts)
+    assert spent + remaining <= limit * (1 + Fraction(1, 10**14))
+    assert remaining <= limit - Fraction(first.mu if gaussian else first.rho) ** power  # type: ignore[arg-type]
+    if state.epsilon_remaining:
+        more = charge("b", state.epsilon_remaining, delta, gaussian=gaussian)
         assert admits([first, more], epsilon, delta)
 
 
-def test_an_empty_ledger_has_all_of_it() -> None:
-    left = balance([], 1.5, 1e-5)
-    assert (left.spent, left.epsilon_spent) == (0.0, 0.0)
-    assert left.remaining == left.limit
+def test_an_empty_ledger_has_its_whole_budget() -> None:
+    state = balance([], 1.5, 1e-5)
+    assert (state.spent, state.epsilon_spent) == (0.0, 0.0)
+    assert state.remaining == state.limit
     assert balance([], 1.5, 1e-5, "mu").remaining == balance([], 1.5, 1e-5, "mu").limit
-    assert left.currency == "rho"
-    assert left.epsilon_remaining == pytest.approx(1.5, rel=1e-5)
-    assert left.epsilon_remaining <= 1.5
+    assert state.currency == "rho"
+    assert state.epsilon_remaining == pytest.approx(1.5, rel=1e-5)
+    assert state.epsilon_remaining <= 1.5
 
 
-@given(left=st.floats(1e-15, 10.0), delta=DELTAS)
-def test_an_affordable_epsilon_fits_and_is_near_the_largest(left: float, delta: float) -> None:
-    epsilon = affordable_epsilon(left, "rho", delta)
+@given(remaining=st.floats(1e-15, 10.0), delta=DELTAS)
+def test_an_affordable_epsilon_fits_and_is_near_the_largest(remaining: float, delta: float) -> None:
+    epsilon = affordable_epsilon(remaining, "rho", delta)
     if epsilon:
-        assert accounting.rho_from_epsilon_delta(epsilon, delta) <= left
-        assert epsilon >= 0.98 * epsilon_of(left, "rho", delta)
+        assert accounting.rho_from_epsilon_delta(epsilon, delta) <= remaining
+        assert epsilon >= 0.98 * epsilon_of(remaining, "rho", delta)
     else:
-        assert epsilon_of(left, "rho", delta) < 1.02 * accounting.EPSILON_RANGE[0]
+        assert epsilon_of(remaining, "rho", delta) < 1.02 * accounting.EPSILON_RANGE[0]
 
 
 @given(value=st.fractions(min_value=0, max_value=100))

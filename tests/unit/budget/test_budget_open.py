@@ -1,4 +1,4 @@
-"""Ledger and journal of a release, opened together: who may go on, what survives a failure."""
+"""Ledger and journal of a release, opened together: when it may go on, and what survives faults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = ("moments", "cells", "components")
 
 
 def opened(store: Store, cost: Charge | None = None, *, ledger: bool = True) -> Budget:
-    """Do what `Budget.open` does, on a given store."""
+    """Do what `Budget.open` does, in a given store."""
     cost = cost or charge()
     journal = Journal(store, cost.release_id, private=ledger)
     budget = Budget(cost, journal, Ledger(store) if ledger else None)
@@ -31,14 +31,14 @@ def opened(store: Store, cost: Charge | None = None, *, ledger: bool = True) -> 
 
 
 class Draws:
-    """Noise that never repeats, and a record of which answer was used for which step."""
+    """Draws noise that never repeats, and records the answers that each step used."""
 
     def __init__(self) -> None:
         self.used: dict[int, set[bytes]] = {}
         self.drawn_uncharged = 0
 
     def release(self, store: Store, *, ledger: bool = True) -> None:
-        """Do what a pipeline does with its budget."""
+        """Use the budget as the pipeline does."""
         budget = opened(store, ledger=ledger)
         for step, name in enumerate(STEPS):
             budget.journal.put_query(step, name, f"query {os.urandom(4).hex()}".encode())
@@ -48,7 +48,7 @@ class Draws:
                 self.drawn_uncharged += ledger and record is None
                 answer = budget.journal.put_answer(step, name, os.urandom(8))
             self.used.setdefault(step, set()).add(answer)
-        budget.journal.finish({"output": "here"})
+        budget.journal.finish({"output": "out"})
 
 
 def fresh() -> FsspecStore:
@@ -66,7 +66,7 @@ def check_released(draws: Draws, store: Store, *, ledger: bool = True) -> None:
     assert journal.steps() == [0, 1, 2]
     assert draws.used == {step: {journal.answer(step)} for step in range(3)}
     assert draws.drawn_uncharged == 0
-    assert journal.finished() == {"output": "here"}
+    assert journal.finished() == {"output": "out"}
     if ledger:
         assert Ledger(store).verify() == 1
 
@@ -74,7 +74,7 @@ def check_released(draws: Draws, store: Store, *, ledger: bool = True) -> None:
 @pytest.mark.parametrize("ledger", [True, False])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_release_survives_a_fault_at_every_operation(fault: str, ledger: bool) -> None:
-    """Charged once, no step answered twice, and the same command always finishes it."""
+    """It is charged once, no step has two answers, and the same command always finishes it."""
     for at in itertools.count():
         store = ledger_store() if ledger else fresh()
         draws = Draws()
@@ -85,7 +85,7 @@ def test_a_release_survives_a_fault_at_every_operation(fault: str, ledger: bool)
         check_released(draws, store, ledger=ledger)
         if not faulty.fired:
             break
-    assert at > 15  # there were that many operations to fail
+    assert at > 15  # operations
 
 
 def test_a_release_survives_being_killed_again_and_again() -> None:
@@ -101,8 +101,8 @@ def test_a_release_survives_being_killed_again_and_again() -> None:
 
 
 def test_two_drivers_of_one_release_share_every_answer() -> None:
-    """A whole second run takes place before each of the first one's writes in turn."""
-    for what in (
+    """A whole second run takes place before each write of the first run in turn."""
+    for name in (
         "meta",
         "query-0000",
         "ledger/",
@@ -112,12 +112,12 @@ def test_two_drivers_of_one_release_share_every_answer() -> None:
         "fin",
     ):
         store, draws = ledger_store(), Draws()
-        draws.release(InterruptedStore(store, what, lambda s=store, d=draws: d.release(s)))  # type: ignore[misc]
+        draws.release(InterruptedStore(store, name, lambda s=store, d=draws: d.release(s)))  # type: ignore[misc]
         check_released(draws, store)
 
 
 def test_a_second_driver_that_opens_while_the_first_works_sees_no_contradiction() -> None:
-    """The first runs to its end between any two operations of the second's opening."""
+    """The first runs to its end between any two operations while the second opens."""
 
     class Busy(FaultyStore):
         def _run(self, operation, writes=False):  # type: ignore[no-untyped-def]
@@ -193,7 +193,7 @@ def test_a_charged_release_whose_journal_is_missing_is_refused(lost: str) -> Non
     store = ledger_store()
     Draws().release(store)
     store._fs.rm(store._path(f"journal/week-1/{lost}").rstrip("/"), recursive=True)
-    with pytest.raises(DataError, match=r"'week-1' was begun and its journal .* is missing"):
+    with pytest.raises(DataError, match=r"'week-1' was begun, but its journal .* is missing"):
         opened(store)
     assert store.list("journal/week-1/") == [] or lost
 
@@ -217,7 +217,7 @@ def test_a_ledger_that_was_rolled_back_is_refused() -> None:
 def test_changed_input_is_refused_once_there_are_answers() -> None:
     store = ledger_store()
     opened(store).require_same_input(b"part-0 etag 1")
-    opened(store).require_same_input(b"part-0 etag 2")  # mended before anything was answered
+    opened(store).require_same_input(b"part-0 etag 2")  # repaired before the first answer
     Draws().release(store)
     opened(store).require_same_input(b"part-0 etag 2")
     for changed in (b"part-0 etag 1", b"part-0 etag 3"):

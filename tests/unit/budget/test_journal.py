@@ -1,4 +1,4 @@
-"""The journal keeps the first query and the first answer, and notices what is lost or changed."""
+"""The journal keeps the first query and answer of a step, and detects loss and changes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_failed_write_is_resolved_by_reading_back(memory: FsspecStore, fault: 
         try:
             journal.put_query(at, "q", b"q")
             assert journal.put_answer(at, "q", b"first") == b"first"
-        except DataError:  # reading the query back failed: nothing was returned, so nothing is used
+        except DataError:  # the query could not be read back: no answer was returned or used
             assert fault == "error before"
         answer = Journal(memory, "week-1").answer(at)
         assert answer in (None, b"first")
@@ -84,10 +84,10 @@ def test_journals_of_different_releases_are_apart(memory: FsspecStore) -> None:
 
 
 def test_begin_again_returns_what_is_stored(journal: Journal) -> None:
-    held = journal.begin(DIGEST, {"other": "text, same digest"}, "discrete_gaussian")
-    assert held["spec"] == SPEC
-    assert held["library"]
-    assert journal.meta() == held
+    meta = journal.begin(DIGEST, {"other": "text, same digest"}, "discrete_gaussian")
+    assert meta["spec"] == SPEC
+    assert meta["library"]
+    assert journal.meta() == meta
 
 
 def test_another_specification_is_refused_with_the_difference(journal: Journal) -> None:
@@ -121,10 +121,10 @@ def test_an_answer_needs_its_query(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("kind", ["query", "answer"])
-def test_another_version_s_plan_is_refused(journal: Journal, kind: str) -> None:
+def test_a_plan_of_another_version_is_refused(journal: Journal, kind: str) -> None:
     journal.put_query(0, "moments", b"q")
     journal.put_answer(0, "moments", b"a")
-    with pytest.raises(DataError, match="is 'moments' and this run wants 'cells'"):
+    with pytest.raises(DataError, match="is for step 'moments', but this run expects 'cells'"):
         getattr(journal, f"put_{kind}")(0, "cells", b"x")
 
 
@@ -157,10 +157,10 @@ def test_objects_of_another_step_or_release_are_refused(memory: FsspecStore) -> 
     journal = begun(memory)
     journal.put_query(0, "q", b"0")
     overwrite(memory, "query-0001.bin", memory.read(f"{FOLDER}/query-0000.bin"))
-    with pytest.raises(DataError, match="belongs elsewhere"):
+    with pytest.raises(DataError, match="was moved there"):
         journal.query(1)
     memory.create("journal/week-2/query-0000.bin", memory.read(f"{FOLDER}/query-0000.bin"))
-    with pytest.raises(DataError, match="is not query of release 'week-2'"):
+    with pytest.raises(DataError, match="is not the query record of release 'week-2'"):
         Journal(memory, "week-2").query(0)
 
 
@@ -171,7 +171,7 @@ def test_an_answer_to_a_replaced_query_is_refused(memory: FsspecStore) -> None:
     other = Journal(open_store("memory://elsewhere"), "week-1")
     other.put_query(0, "q", b"another")
     overwrite(memory, "query-0000.bin", other._store.read(f"{FOLDER}/query-0000.bin"))
-    with pytest.raises(DataError, match="answers another query"):
+    with pytest.raises(DataError, match="answers a query that differs"):
         journal.answer(0)
 
 
@@ -224,7 +224,7 @@ def test_private_records_stay_in_private_storage(memory: FsspecStore) -> None:
     with pytest.raises(SpecError, match="cannot name a private record"):
         journal.put_private("../x", b"")
     published = Journal(memory, "week-1", prefix="", private=False)
-    with pytest.raises(DataError, match="nothing private goes there"):
+    with pytest.raises(DataError, match="holds nothing private"):
         published.put_private("input", b"etag 1")
     assert memory.list("week-1/") == []
 
@@ -250,7 +250,7 @@ TREES = st.recursive(
 @given(st.dictionaries(st.text("ab"), TREES), st.dictionaries(st.text("ab"), TREES))
 def test_differences_are_empty_only_between_equal_trees(old: dict, new: dict) -> None:  # type: ignore[type-arg]
     assert not differences(old, old)
-    # A key that is None and one that is absent mean the same.
+    # A key with the value None is the same as an absent key.
     assert bool(differences(old, new)) or _without_none(old) == _without_none(new)
 
 

@@ -1,4 +1,4 @@
-"""The ledger charges once, refuses beyond the limit, and finds what was done to it."""
+"""The ledger charges once, refuses what exceeds the limit, and detects edits and losses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def objects(store: FsspecStore) -> list[bytes]:
 
 
 def replace(store: FsspecStore, seq: int, data: bytes) -> None:
-    """Do what no writer of the library can."""
+    """Overwrite a record, which the library never does."""
     store._fs.pipe_file(store._path(f"ledger/{seq:08d}.json"), data)
 
 
@@ -115,12 +115,12 @@ def test_a_ledger_copied_to_a_store_that_overwrites_is_not_charged(memory: Fsspe
     assert copy.read("ledger/00000000.json") == memory.read("ledger/00000000.json")
 
 
-def test_opening_nothing_says_how_to_begin(store: FsspecStore) -> None:
+def test_a_missing_ledger_is_an_error_that_names_init(store: FsspecStore) -> None:
     with pytest.raises(DataError, match=f"no ledger at {store.url}.*dpgmm ledger init"):
         Ledger(store)
 
 
-def test_a_charge_is_recorded_with_all_that_later_versions_need(ledger: Ledger) -> None:
+def test_a_record_has_every_field_of_the_format(ledger: Ledger) -> None:
     record = ledger.charge(charge(gaussian=True))
     fields = json.loads(objects(ledger.store)[1])  # type: ignore[arg-type]
     assert record.seq == fields["seq"] == 1
@@ -151,14 +151,14 @@ def test_two_releases_fit_and_the_third_is_refused(ledger: Ledger, gaussian: boo
     assert ledger.verify() == 2
     assert isinstance(caught.value, BudgetExceeded)
     assert caught.value.charge == third
-    # The advice in the message is true.
+    # The epsilon that the message advises fits.
     advised = float(text.split("Lower privacy.epsilon to ")[1].split(" ")[0])
     ledger.charge(charge("week-3", advised, 1e-6, gaussian=gaussian))
 
 
 def test_when_nothing_is_left_no_epsilon_is_advised(ledger: Ledger) -> None:
     ledger.charge(charge("all", 1.5, 1e-5))
-    with pytest.raises(LedgerRefused, match=r"Remaining: epsilon 0 \(rho 0\)\. Ask whoever"):
+    with pytest.raises(LedgerRefused, match=r"Remaining: epsilon 0 \(rho 0\)\. Ask the owner"):
         ledger.check(charge("more"))
 
 
@@ -191,11 +191,11 @@ def test_the_same_id_with_another_specification_is_refused(ledger: Ledger) -> No
         (charge(gaussian=True), charge()),
     ],
 )
-def test_a_charged_release_cannot_become_dearer(
+def test_a_charged_release_cannot_cost_more_later(
     ledger: Ledger, first: Charge, then: Charge
 ) -> None:
     ledger.charge(first)
-    with pytest.raises(SpecError, match="charged already, at less"):
+    with pytest.raises(SpecError, match="charged already, at a lower cost"):
         ledger.charge(then)
 
 
@@ -232,7 +232,7 @@ def test_races_end(memory: FsspecStore, monkeypatch: pytest.MonkeyPatch) -> None
     other = Ledger(memory)
     win: Callable[[], ChargeRecord] = lambda: other.charge(charge(random_release_id()))  # noqa: E731
     racing = Ledger(InterruptedStore(memory, "ledger/", win, times=1000))
-    with pytest.raises(DataError, match="every one of 5 races"):
+    with pytest.raises(DataError, match="all of 5 races"):
         racing.charge(charge("mine"))
     assert Ledger(memory).verify() == 5
     assert Ledger(memory).find("mine") is None
@@ -253,8 +253,8 @@ def test_show_holds_plain_values(ledger: Ledger) -> None:
     }
 
 
-def _other(value: Any) -> Any:
-    """Return a plausible value that is not ``value``."""
+def _changed(value: Any) -> Any:
+    """Return a plausible value that differs from ``value``."""
     if value is None:
         return "x"
     if isinstance(value, str):
@@ -269,12 +269,12 @@ CHARGE_FIELDS = sorted(
 
 @pytest.mark.parametrize("key", CHARGE_FIELDS)
 def test_an_edited_record_is_found(memory: FsspecStore, key: str) -> None:
-    """By its own digest; and where that was recomputed too, by the record that follows."""
+    """Its own digest detects it; if that was recomputed, the next record does."""
     ledger = Ledger.init_store(memory, 1.5, 1e-5)
     ledger.charge(charge("a", gaussian=True))
     ledger.charge(charge("b", gaussian=True))
     fields = json.loads(objects(memory)[1])
-    fields[key] = _other(fields[key])
+    fields[key] = _changed(fields[key])
     forged = seal({k: v for k, v in fields.items() if k != "digest"})
     careless = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     for data in [careless] if key == "digest" else [careless, forged]:
@@ -289,7 +289,7 @@ def test_an_edited_first_record_is_found(memory: FsspecStore, key: str) -> None:
     ledger = Ledger.init_store(memory, 1.5, 1e-5)
     ledger.charge(charge("a"))
     fields = json.loads(objects(memory)[0])
-    fields[key] = _other(fields[key])
+    fields[key] = _changed(fields[key])
     replace(memory, 0, seal({k: v for k, v in fields.items() if k != "digest"}))
     with pytest.raises(DataError, match=r"0000000[01]\.json"):
         Ledger(memory)
@@ -324,7 +324,7 @@ def edited(data: bytes, **changes: Any) -> bytes:
         ({"delta": 1}, "delta=1"),
     ],
 )
-def test_a_last_record_that_makes_no_sense_is_refused(
+def test_an_invalid_last_record_is_refused(
     memory: FsspecStore, changes: dict[str, Any], message: str
 ) -> None:
     Ledger.init_store(memory, 1.5, 1e-5).charge(charge())
@@ -365,7 +365,7 @@ def test_a_missing_record_is_found(memory: FsspecStore, lost: int) -> None:
             read()
 
 
-def test_a_record_lost_at_the_end_is_found_by_whoever_saw_it(memory: FsspecStore) -> None:
+def test_a_lost_last_record_is_found_by_a_driver_that_read_it(memory: FsspecStore) -> None:
     ledger = Ledger.init_store(memory, 1.5, 1e-5)
     ledger.charge(charge("a"))
     memory._fs.rm(memory._path("ledger/00000001.json"))

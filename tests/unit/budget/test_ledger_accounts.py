@@ -1,4 +1,4 @@
-"""Disjoint windows of rows compose in parallel within an account, and in no other case."""
+"""Disjoint windows of rows compose in parallel within an account, and only there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MONTHS = [Window("month", equals=f"2026-{month:02d}") for month in range(1, 13)]
 
 
 def days(first: int, last: int, column: str = "time") -> Window:
-    """The days of January from ``first`` to before ``last``."""
+    """Return the window of January from day ``first`` to the day before ``last``."""
     return Window(column, start=f"2026-01-{first:02d}", end=f"2026-01-{last:02d}")
 
 
@@ -44,14 +44,16 @@ def ledger(memory: FsspecStore) -> Ledger:
 
 
 @pytest.mark.parametrize("gaussian", [False, True])
-def test_disjoint_windows_cost_what_the_dearest_costs(ledger: Ledger, gaussian: bool) -> None:
+def test_disjoint_windows_cost_as_much_as_the_most_expensive(
+    ledger: Ledger, gaussian: bool
+) -> None:
     for number, window in enumerate(MONTHS):
         ledger.charge(of(window, charge(f"m-{number}", 1.5, 1e-5, gaussian=gaussian)))
     assert ledger.verify() == 12
     assert ledger.balance().remaining == 0
-    for one in (of(MONTHS[3], charge("again", 0.1)), charge("everything", 0.1)):
+    for further in (of(MONTHS[3], charge("again", 0.1)), charge("everything", 0.1)):
         with pytest.raises(BudgetExceeded):
-            ledger.charge(one)
+            ledger.charge(further)
     assert Ledger(ledger.store).verify() == 12
 
 
@@ -62,7 +64,7 @@ def test_without_an_account_windows_add_up(ledger: Ledger) -> None:
         ledger.charge(of(MONTHS[2], charge("m-2"), account=None))
 
 
-def test_what_all_rows_cost_is_added_to_the_account(ledger: Ledger) -> None:
+def test_a_charge_of_all_rows_is_added_to_the_account(ledger: Ledger) -> None:
     ledger.charge(charge("everything"))
     for number in range(5):
         ledger.charge(of(MONTHS[number], charge(f"m-{number}")))
@@ -81,7 +83,7 @@ def test_two_accounts_add_up(ledger: Ledger) -> None:
 
 
 def test_a_refusal_counts_only_the_rows_it_is_about(ledger: Ledger) -> None:
-    """A month that is used up says so; another one has all that is left."""
+    """The balance of a spent month is 0; another month has the whole budget."""
     ledger.charge(of(MONTHS[0], charge("a", 1.5, 1e-5)))
     fresh = of(MONTHS[1], charge("b", 1.6, 1e-5))
     with pytest.raises(BudgetExceeded) as caught:
@@ -105,7 +107,7 @@ spans = st.tuples(st.integers(1, 14), st.integers(1, 14)).map(lambda d: days(d[0
 def test_an_account_costs_every_row_what_its_windows_cost(
     parts: list[tuple[Window, float]], whole: list[float], gaussian: bool, mine: Window
 ) -> None:
-    """Against every day one by one: what a row of that day is charged."""
+    """Compare with the cost of a row of each day, computed day by day."""
     make = in_mu if gaussian else in_rho
     charges = [of(window, make(cost)) for window, cost in parts] + [make(cost) for cost in whole]
     form = (lambda cost: Fraction(cost) ** 2) if gaussian else Fraction
@@ -117,8 +119,8 @@ def test_an_account_costs_every_row_what_its_windows_cost(
 
     currency = "mu" if gaussian else "rho"
     assert total(charges, currency) == max(map(of_row, points.values()))
-    own = [of_row(point) for point in points.values() if mine.holds(point)]
-    assert total(charges, currency, beside=of(mine, make(0.1))) == max(own)
+    inside_costs = [of_row(point) for point in points.values() if mine.holds(point)]
+    assert total(charges, currency, candidate=of(mine, make(0.1))) == max(inside_costs)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_an_account_is_about_one_column_of_one_data_set(
         {"account": "events"},
     ],
 )
-def test_records_of_accounts_that_make_no_sense_are_refused(
+def test_records_with_invalid_accounts_or_windows_are_refused(
     memory: FsspecStore, changes: dict[str, Any]
 ) -> None:
     ledger = Ledger.init_store(memory, 1.5, 1e-5)
@@ -178,7 +180,7 @@ def test_an_account_without_a_window_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "disjoint"),
+    ("first", "second", "disjoint"),
     [
         (days(1, 8), days(8, 15), True),
         (days(1, 9), days(8, 15), False),
@@ -188,29 +190,29 @@ def test_an_account_without_a_window_is_refused() -> None:
     ],
 )
 def test_windows_of_time_are_half_open_and_in_utc(
-    one: Window, other: Window, disjoint: bool
+    first: Window, second: Window, disjoint: bool
 ) -> None:
     half = balance([], 1.0, 1e-6).limit / 2
-    spent = total([of(one, in_rho(half)), of(other, in_rho(half))], "rho")
+    spent = total([of(first, in_rho(half)), of(second, in_rho(half))], "rho")
     assert spent == Fraction(half) * (1 if disjoint else 2)
 
 
-def test_what_is_recorded_is_shown_and_goes_into_the_receipt(memory: FsspecStore) -> None:
+def test_account_and_window_are_recorded_shown_and_in_the_receipt(memory: FsspecStore) -> None:
     ledger = Ledger.init_store(memory, 1.5, 1e-5)
-    own = of(MONTHS[0], charge("week-1"))
-    ledger.charge(own)
-    assert Ledger(memory).records[0].charge == own
+    parallel = of(MONTHS[0], charge("week-1"))
+    ledger.charge(parallel)
+    assert Ledger(memory).records[0].charge == parallel
     shown = ledger.show()["charges"][0]
     assert (shown["account"], shown["window"]) == (
         "events",
         {"column": "month", "equals": "2026-01"},
     )
-    facts = Budget(own, Journal(memory, "week-1"), ledger).facts()
+    facts = Budget(parallel, Journal(memory, "week-1"), ledger).facts()
     assert facts is not None
     assert facts["window"] == {"column": "month", "equals": "2026-01"}
     assert facts["composition"].startswith("parallel: the unit is one row")
     assert EVENTS.dataset not in json.dumps(facts)
-    alone = Budget(charge("x"), Journal(memory, "x"), ledger).facts()
-    assert alone is not None
-    assert alone["composition"].startswith("sequential")
+    sequential = Budget(charge("x"), Journal(memory, "x"), ledger).facts()
+    assert sequential is not None
+    assert sequential["composition"].startswith("sequential")
     assert Budget(charge("x"), Journal(memory, "x"), None).facts() is None

@@ -1,4 +1,4 @@
-"""A closed ledger is charged nothing any more; ledgers of earlier versions are still read."""
+"""A closed ledger accepts no charge; ledgers of version 0.1.0 can be read and charged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ledger(memory: FsspecStore) -> Ledger:
     return ledger
 
 
-def test_a_closed_ledger_is_charged_nothing(ledger: Ledger) -> None:
+def test_a_closed_ledger_accepts_no_charge(ledger: Ledger) -> None:
     closed = ledger.close()
     for reader in (ledger, Ledger(ledger.store)):
         assert reader.closed == reader.show()["closed"] == closed
@@ -88,7 +88,7 @@ def test_a_closing_record_that_does_not_follow_is_found(ledger: Ledger) -> None:
 
 
 def test_an_overspent_ledger_is_found_by_verify(ledger: Ledger) -> None:
-    """Nothing in the library writes such a record; who may write to the store can."""
+    """The library never writes such a record, but anyone who may write to the store can."""
     store = ledger.store
     last = sha256_hex(store.read("ledger/00000001.json"))
     store.create("ledger/00000002.json", encode_charge(in_rho(5.0, "b"), 2, last, module.now()))
@@ -106,7 +106,7 @@ def test_a_ledger_of_version_0_1_0_is_read_and_charged(tmp_path: Path) -> None:
     assert [record.charge.release_id for record in ledger.records] == ["week-1", "week-2"]
     assert [record.charge.mu is None for record in ledger.records] == [False, True]
     assert ledger.balance().currency == "rho"
-    # At the ledger's delta of 1e-5 half an epsilon more than the two releases fits.
+    # At the delta of the ledger, 1e-5, one more release of epsilon 0.5 fits.
     ledger.charge(charge("week-3", 0.5))
     ledger.close()
     assert Ledger.open(str(url)).verify() == 3

@@ -1,4 +1,4 @@
-"""Rolling periods bound what is charged within any of them, whatever the clocks say."""
+"""A rolling period bounds the charges within any stretch of that length, even with wrong clocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Clock:
-    """The time that the ledger believes it is."""
+    """The clock of the ledger: days since `BEGIN`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.day = 0.0
@@ -65,7 +65,7 @@ def test_a_charge_counts_for_its_period_and_no_longer(memory: FsspecStore, clock
             ledger.check(charge("second"))
         assert caught.value.fits_from == "2027-01-01T00:00:00+00:00"
         assert "Spent by 1 release in the last 365d: epsilon 1 of 1" in str(caught.value)
-        assert "fits from 2027-01-01T00:00:00+00:00 on, if nothing else" in str(caught.value)
+        assert "fits from 2027-01-01T00:00:00+00:00 on if nothing else" in str(caught.value)
     clock.day = 365.0
     ledger.check(charge("second"))
     assert ledger.charge(charge("second")).seq == 2
@@ -89,7 +89,7 @@ def test_the_time_of_the_next_release_is_when_enough_has_expired(
     assert small.value.fits_from == "2026-04-11T00:00:00+00:00"  # a has expired: day 100
     assert large.value.fits_from == "2026-04-21T00:00:00+00:00"  # b too: day 110
     assert never.value.fits_from is None
-    assert "exceeds the whole budget of 100d: it never fits" in str(never.value)
+    assert "It never fits: it exceeds the whole budget of 100d" in str(never.value)
     for day, epsilon in ((100, 1.0), (200, 1.4)):
         clock.day = day - 0.001
         with pytest.raises(BudgetExceeded):
@@ -114,7 +114,7 @@ def test_a_budget_for_all_time_says_that_no_later_time_helps(memory: FsspecStore
 def test_no_stretch_of_time_of_that_length_holds_more_than_the_budget(
     gaps: list[float], epsilons: list[float], gaussian: list[bool]
 ) -> None:
-    """By brute force: every window that begins at a charge, over whatever was admitted."""
+    """By brute force: the admitted charges in every stretch of time that starts at a charge."""
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock(patch)
         ledger = Ledger.init_store(open_store(f"memory://{random_release_id()}"), 1.0, 1e-6, "30d")
@@ -158,14 +158,14 @@ def test_records_dated_back_are_found(memory: FsspecStore, clock: Clock) -> None
     fields.pop("digest")
     forged = seal(fields | {"time": "2026-01-02T00:00:00+00:00"})
     memory._fs.pipe_file(memory._path("ledger/00000002.json"), forged)
-    with pytest.raises(DataError, match=r"00000002\.json is dated before"):
+    with pytest.raises(DataError, match=r"00000002\.json has an earlier time"):
         Ledger(memory)
 
 
 def test_noise_is_not_drawn_for_a_charge_that_no_period_counts(
     memory: FsspecStore, clock: Clock
 ) -> None:
-    """It would be drawn in a period that does not hold its cost."""
+    """The noise would be drawn in a period that does not count its cost."""
     ledger = Ledger.init_store(memory, 1.0, 1e-6, "30d")
     ledger.charge(charge("a"))
     clock.day = 29.9
@@ -173,7 +173,7 @@ def test_noise_is_not_drawn_for_a_charge_that_no_period_counts(
     clock.day = 30
     with pytest.raises(LedgerRefused, match=r"charged on 2026-01-01.*more than 30d ago"):
         Ledger(memory).charge(charge("a"))
-    ledger.check(charge("a"))  # a journal that is complete may still be replayed
+    ledger.check(charge("a"))  # a complete journal can still be replayed
 
 
 def test_show_says_what_a_period_bounds(memory: FsspecStore, clock: Clock) -> None:
@@ -185,13 +185,9 @@ def test_show_says_what_a_period_bounds(memory: FsspecStore, clock: Clock) -> No
     assert shown["period"] == "30d"
     assert "charged within any 30d together are (epsilon 1.5, delta 1e-05)-DP" in shown["bound"]
     assert "not the loss of all time" in shown["bound"]
-    assert [one["counts"] for one in shown["charges"]] == [False, True]
+    assert [charge["counts"] for charge in shown["charges"]] == [False, True]
     assert shown["charges"][1]["counts_until"] == "2026-03-03T00:00:00+00:00"
     assert shown["spent"] == ledger.records[1].charge.rho
     assert ledger.facts() == {"period": "30d", "bound": shown["bound"]}
-    assert (
-        "period"
-        not in Ledger.init_store(open_store(f"memory://{random_release_id()}"), 1.0, 1e-6).show()[
-            "bound"
-        ]
-    )
+    unlimited = Ledger.init_store(open_store(f"memory://{random_release_id()}"), 1.0, 1e-6)
+    assert "period" not in unlimited.show()["bound"]

@@ -1,4 +1,4 @@
-"""``dpgmm --help`` is there at once, and names every command and flag that is public interface."""
+"""``dpgmm --help`` is fast, and names every public command and option."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], allowed: set[str]) -> 
 
 
 @pytest.mark.parametrize(("command", "flags"), FLAGS.items())
-def test_commands_and_flags_are_there(command: str, flags: list[str]) -> None:
+def test_every_command_has_its_options(command: str, flags: list[str]) -> None:
     result = dpgmm(*command.split(), "--help")
     assert result.returncode == 0
     listed = {word for line in result.stdout.splitlines() for word in line.split()[:1]}

@@ -1,4 +1,4 @@
-"""``dpgmm ledger``: what is printed for people and for programs, and the exit codes."""
+"""``dpgmm ledger``: its output as text and as JSON, and its exit codes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def charged(url: str, release_id: str, epsilon: float = 1.0, **more: Any) -> Cha
     return charge
 
 
-def test_a_ledger_for_people(run: Any, url: str) -> None:
+def test_the_text_output(run: Any, url: str) -> None:
     code, out, _ = run("init", "--epsilon", "4", "--delta", "1e-5", "--period", "365d")
     assert code == 0
     assert "charges: none" in out
@@ -69,13 +69,15 @@ def test_a_ledger_for_people(run: Any, url: str) -> None:
     assert "3 released" in table[-2]
 
 
-def test_a_ledger_for_programs(run: Any, url: str) -> None:
+def test_the_json_output(run: Any, url: str) -> None:
     run("init", "--epsilon", "1.5", "--delta", "1e-5")
     charged(url, "a")
     charged(url, "b")
     shown = json.loads(run("show", "--json")[1])
-    assert [one["release_id"] for one in shown["charges"]] == ["a", "b"]
-    assert sum(one["share"] for one in shown["charges"]) == pytest.approx(shown["share_spent"])
+    assert [charge["release_id"] for charge in shown["charges"]] == ["a", "b"]
+    assert sum(charge["share"] for charge in shown["charges"]) == pytest.approx(
+        shown["share_spent"]
+    )
     assert [month["releases"] for month in shown["months"]] in ([2], [1, 1])
     assert sum(month["share"] for month in shown["months"]) == pytest.approx(shown["share_spent"])
     assert shown["currency"] == "mu"
@@ -120,7 +122,7 @@ def test_close(run: Any, url: str) -> None:
 def test_mistakes(run: Any) -> None:
     code, _, err = run("init", "--epsilon", "1", "--delta", "1e-6", "--period", "1y")
     assert code == 2
-    assert "The period '1y' is not usable" in err
+    assert "The period '1y' is not valid" in err
     for command in ("show", "verify", "close"):
         code, _, err = run(command)
         assert code == 4

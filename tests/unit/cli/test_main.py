@@ -1,4 +1,4 @@
-"""The command against stand-ins for what it calls: exit codes, streams, and what stays unsaid."""
+"""The command with stubs for what it calls: exit codes, streams, and no private value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRIVATE = "row 17 is 3.25"
 
 
 class Run:
-    """Run the command in this process and keep what it was asked to do."""
+    """Runs the command in this process, with stubs that record their calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: Any, spec: Path) -> None:
         self.monkeypatch, self.capsys, self.spec = monkeypatch, capsys, str(spec)
@@ -116,7 +116,7 @@ class TestRelease:
         }
         assert "release id" in err
 
-    def test_a_random_id_is_said_before_the_job_starts(self, run: Run) -> None:
+    def test_a_random_id_is_printed_before_the_job_starts(self, run: Run) -> None:
         run.pipeline(errors.ClusterError("workers gone"))
         code, _, err = run("release", run.spec)
         identifier = run.calls[0][1]["release_id"]
@@ -137,7 +137,7 @@ class TestRelease:
         assert "NOT PRIVATE" in err
         assert run.calls[0][1]["insecure_test_noise"] == 7
 
-    def test_specification_mistakes_come_line_by_line(self, run: Run) -> None:
+    def test_each_mistake_in_the_specification_has_a_line(self, run: Run) -> None:
         code, out, err = run(
             "release", run.spec, "--set", "privacy.epsilon=0", "--set", "privacy.delta=2"
         )
@@ -204,8 +204,8 @@ class TestOtherCommands:
         assert run("plan", run.spec, "--rows", "1000") == (0, "the plan\n\nthe work\n", "")
         assert run.calls[0][1] == {"rows": 1000}
         assert run.calls[1][1] == {"cores": None, "footers": False}
-        told = json.loads(run("plan", run.spec, "--json", "--footers", "--cores", "9")[1])
-        assert told == {"rho": 0.5, "kl": None, "work": {"tasks": 3}}
+        planned = json.loads(run("plan", run.spec, "--json", "--footers", "--cores", "9")[1])
+        assert planned == {"rho": 0.5, "kl": None, "work": {"tasks": 3}}
         assert run.calls[3][1] == {"cores": 9, "footers": True}
 
     def test_sample(self, run: Run) -> None:
@@ -255,18 +255,18 @@ class TestOtherCommands:
         assert run("show", "rel/")[1] == "a:\n  b c: 1, 2\n"
 
     @pytest.mark.parametrize(
-        ("manifest", "code", "said"),
+        ("manifest", "code", "printed"),
         [
             (None, 4, "holds no release"),
             (SimpleNamespace(files={}), 4, "has no report.html"),
             (SimpleNamespace(files={"report.html": 1}), 0, "rel/report.html"),
         ],
     )
-    def test_report(self, run: Run, manifest: Any, code: int, said: str) -> None:
+    def test_report(self, run: Run, manifest: Any, code: int, printed: str) -> None:
         run.module("dpgmm_dist.artifact.write", release_exists=run.answers(manifest))
         got, out, err = run("report", "rel/")
         assert got == code
-        assert said in out + err
+        assert printed in out + err
 
     def test_ledger(self, run: Run) -> None:
         ledger = SimpleNamespace(show=lambda: {"limit": 0.25, "charges": [{"rho": 0.1}]})

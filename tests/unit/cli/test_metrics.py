@@ -1,4 +1,4 @@
-"""Progress for Prometheus: whole files in its format, and an exit code at the end."""
+"""Metrics for Prometheus: complete files in its format, with an exit code at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def values(text: str) -> dict[str, int]:
     return {re.split(r"[ {]", line)[0]: int(line.rpartition(" ")[2]) for line in lines}
 
 
-def test_the_text_is_prometheus_own(tmp_path):
+def test_the_text_is_in_the_prometheus_format(tmp_path):
     metrics = Metrics(tmp_path / "m.prom", "run", 'a "quoted"\nid\\')
     metrics.progress(PassProgress("cells.1", 2, 5, 0.337))
     metrics.finish(0)
@@ -35,7 +35,7 @@ def test_the_text_is_prometheus_own(tmp_path):
     assert r'release_id="a \"quoted\"\nid\\"' in text
 
 
-def test_it_follows_the_passes_and_ends_with_the_code(tmp_path, monkeypatch):
+def test_it_shows_the_passes_and_then_the_exit_code(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LEAST_SECONDS", 0.0)
     path = tmp_path / "m.prom"
     with metrics_of_run(path, "run", "id") as metrics:
@@ -55,7 +55,7 @@ def test_it_follows_the_passes_and_ends_with_the_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "code"), [(ClusterError("x"), 5), (KeyboardInterrupt(), 130), (ValueError(), 1)]
 )
-def test_a_failure_is_its_exit_code(tmp_path, error, code):
+def test_a_failure_has_its_exit_code(tmp_path, error, code):
     with pytest.raises(type(error)), metrics_of_run(tmp_path / "m.prom", "run", "id"):
         raise error
     assert values((tmp_path / "m.prom").read_text())["dpgmm_exit_code"] == code
@@ -71,7 +71,7 @@ def test_it_is_not_written_for_every_event(tmp_path, monkeypatch):
     assert not written
 
 
-def test_a_place_that_cannot_be_written_to_is_refused_before_the_run(tmp_path: Path):
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path):
     with (
         pytest.raises(DataError, match=r"--metrics-file .*none/m\.prom: cannot be written"),
         metrics_of_run(tmp_path / "none" / "m.prom", "run", "id"),

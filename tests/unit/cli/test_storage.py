@@ -1,4 +1,4 @@
-"""``--storage-options FILE``: read for the commands without a specification, never quoted."""
+"""``--storage-options FILE``: read by commands without a specification, and never quoted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_options_are_plain_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [SECRET, f"[{SECRET}]", f"key: @{SECRET}", f"{{1: {SECRET}}}"])
-def test_what_is_no_mapping_is_refused_without_being_quoted(tmp_path: Path, text: str) -> None:
+def test_anything_but_a_mapping_is_refused_without_quoting_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "options.yaml"
     path.write_text(text)
     with pytest.raises(SpecError) as caught:

@@ -1,4 +1,4 @@
-"""What the tests of the sources share: specifications, and rows as comparable multisets."""
+"""Shared by the tests of sources: specifications, and rows as multisets that can be compared."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def check_block(block: RawBlock, source: Source, max_rows: int) -> None:
 
 def rows(blocks: Iterable[RawBlock]) -> Counter[tuple[bytes | None, int]]:
     """The multiset of (bits as float64, or None where invalid; label index)."""
-    found: Counter[tuple[bytes | None, int]] = Counter()
+    counts: Counter[tuple[bytes | None, int]] = Counter()
     for block in blocks:
         values = block.features.astype(np.float64)
         valid = np.ones(block.rows, dtype=bool) if block.valid is None else block.valid
-        found.update(
+        counts.update(
             (row.tobytes() if ok else None, int(label))
             for row, ok, label in zip(values, valid, block.labels, strict=True)
         )
-    return found
+    return counts
 
 
 def expected(
@@ -74,12 +74,12 @@ def expected(
     width: int,
     dtype: type = np.float64,
 ) -> Counter[tuple[bytes | None, int]]:
-    """The same multiset from plain Python rows, one by one."""
-    found: Counter[tuple[bytes | None, int]] = Counter()
+    """The same multiset, made of plain Python rows."""
+    counts: Counter[tuple[bytes | None, int]] = Counter()
     for row, code in zip(values, codes, strict=True):
         good = row is not None and len(row) == width and None not in row
-        found[(np.array(row, dtype).astype(np.float64).tobytes() if good else None, code)] += 1
-    return found
+        counts[(np.array(row, dtype).astype(np.float64).tobytes() if good else None, code)] += 1
+    return counts
 
 
 def write(path: Path, **columns: Any) -> Path:

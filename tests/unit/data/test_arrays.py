@@ -1,3 +1,5 @@
+"""Arrays in memory as a source: every chunking and type, and what is refused."""
+
 from __future__ import annotations
 
 import pickle
@@ -110,7 +112,7 @@ def test_refusals(arguments, error, word):
         ArraySource(*arguments)
 
 
-def test_the_number_of_rows_is_not_told():
+def test_no_error_states_the_number_of_rows():
     with pytest.raises(DataError) as caught:
         ArraySource(np.zeros((1234, 1)), np.zeros(987, int), (0,))
     assert not any(character.isdigit() for character in str(caught.value))

@@ -42,9 +42,9 @@ def test_every_chunk_is_planned_once_in_order_and_never_divided(sizes, columns, 
 
 def test_chunks_of_unknown_size_are_planned_one_by_one():
     x = lazy(chunks=(3, 1))
-    some = x[x[:, 0] >= 0]
-    assert np.isnan(some.shape[0])
-    plan = DaskArraySource(some).plan()
+    selected = x[x[:, 0] >= 0]
+    assert np.isnan(selected.shape[0])
+    plan = DaskArraySource(selected).plan()
     assert [unit.pieces[0].stop for unit in plan] == [1, 2, 3, 4]
     assert {unit.bytes for unit in plan} == {0}
 
@@ -111,13 +111,13 @@ def digest(x: np.ndarray, y: np.ndarray, max_rows: int = 3) -> int:
 
 def test_a_digest_is_of_the_rows_however_they_are_read():
     x, y = np.arange(20.0).reshape(10, 2), np.arange(10) % 2
-    one = digest(x, y)
-    assert one == digest(x.copy(), y, 10)
+    same = digest(x, y)
+    assert same == digest(x.copy(), y, 10)
     other = x.copy()
     other[9, 1] += 1e-9
-    assert digest(other, y) != one
-    assert digest(x, 1 - y) != one
-    assert digest(x[::-1], y) != one
+    assert digest(other, y) != same
+    assert digest(x, 1 - y) != same
+    assert digest(x[::-1], y) != same
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_a_chunk_that_is_not_what_the_array_declares(parts, text):
 
 def test_rows_that_changed_between_passes_are_refused():
     source = DaskArraySource(lazy())
-    source.note(b"one")
-    source.note(b"one")
+    source.note(b"first")
+    source.note(b"first")
     source.require_unchanged()
-    source.note(b"two")
+    source.note(b"second")
     with pytest.raises(DataError, match="gave other rows"):
         source.require_unchanged()
 

@@ -1,3 +1,5 @@
+"""Labels as indices into the public set; every other value, of any type, is -1."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -53,7 +55,7 @@ def test_large_unsigned_labels_do_not_wrap():
     assert encode_arrow(array, (-1, -(2**63), 1)).tolist() == [-1, -1, 2]
     assert encode_arrow(array, (2**64 - 1, 2**63)).tolist() == [0, 1, -1]
     assert encode_arrow(pa.array([-1, 255], pa.int16()), (2**16 - 1,)).tolist() == [-1, -1]
-    # Nor do neighbours beyond 2**53 become one another.
+    # Neighbouring integers beyond 2**53 stay different.
     assert encode_arrow(pa.array([2**60 + 1], pa.int64()), (2**60, 2**60 + 1)).tolist() == [1]
 
 
@@ -62,11 +64,11 @@ def test_integers_over_the_whole_range_of_their_type(data):
     info = np.iinfo(data.draw(st.sampled_from(["i1", "u1", "i2", "i8", "u8"])))
     lo, hi = int(info.min), int(info.max)
     near = [*range(lo, lo + 3), *range(hi - 2, hi + 1), -1, 0, 1]
-    beyond = st.sampled_from([x for x in near if lo <= x <= hi]) | st.integers(lo, hi)
-    anywhere = beyond | st.integers(-(2**66), 2**66)
+    inside = st.sampled_from([value for value in near if lo <= value <= hi]) | st.integers(lo, hi)
+    anywhere = inside | st.integers(-(2**66), 2**66)
     labels = tuple(data.draw(st.lists(anywhere, min_size=1, max_size=8, unique=True)))
-    values = data.draw(st.lists(beyond | st.sampled_from(labels), max_size=10))
-    values = [x for x in values if lo <= x <= hi]
+    values = data.draw(st.lists(inside | st.sampled_from(labels), max_size=10))
+    values = [value for value in values if lo <= value <= hi]
     codes = encode_integers(np.array(values, dtype=info.dtype), labels)
     assert codes.tolist() == plain(values, labels)
     assert codes.dtype == np.int64

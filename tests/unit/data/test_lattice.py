@@ -1,4 +1,4 @@
-"""The lattice: any floats become integer vectors in the ball, each row by itself, bit for bit."""
+"""The lattice: any floats become integer vectors in the ball, each row alone, bit for bit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows_and_map(draw, most_rows=6):
 
 
 def quiet_lattice(features, rows, valid=None):
-    """to_lattice, where a warning is a failure: it would be a log line that depends on data."""
+    """Call to_lattice; a warning is a failure, as it would be a log line that depends on data."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return features.to_lattice(rows, valid)
@@ -101,7 +101,7 @@ def test_a_row_depends_on_itself_alone(case, data):
 @settings(max_examples=150)
 @given(rows_and_map())
 def test_the_type_that_holds_a_row_does_not_matter(case):
-    """Blocks with different types are joined in the wider one before they are put here."""
+    """Blocks of different types are joined in the wider type before they are put on the lattice."""
     rows, features = case
     u, valid = quiet_lattice(features, rows)
     wide, also = quiet_lattice(features, rows.astype(np.float64))
@@ -141,7 +141,7 @@ def test_the_input_is_left_alone(case):
     st.integers(0, 960),
 )
 def test_a_long_row_keeps_its_direction_and_gets_the_bound(row, norm, power):
-    """Scaled so far out that its square overflows, a row still points where it pointed."""
+    """A row keeps its direction even when its square overflows."""
     length = math.sqrt(sum(v * v for v in row))
     if length < 1e-3:
         return
@@ -149,7 +149,7 @@ def test_a_long_row_keeps_its_direction_and_gets_the_bound(row, norm, power):
     u, valid = quiet_lattice(FeatureMap(len(row), norm), far)
     assert valid[0]
     want = np.array(row) / length * FEATURE_RADIUS
-    # Rounding moves a coordinate half a step, scaling down no further; truncation, one step.
+    # Rounding moves a coordinate by half a step at most, and truncation by one step.
     assert np.abs(u[0] - want).max() <= 2.5
     assert math.sqrt(exact_square(u[0])) >= FEATURE_RADIUS - 2 * math.sqrt(len(row))
 
@@ -187,7 +187,7 @@ def test_shrinking_ends_in_the_ball_and_does_nothing_twice(v, radius):
         if exact_square(before) <= radius**2:
             assert after.tobytes() == before.tobytes()
         else:
-            # Truncation costs one step a coordinate, so little is lost.
+            # Truncation costs one step per coordinate, so little is lost.
             assert math.sqrt(square) >= radius - math.sqrt(len(after)) - 1
             assert all(abs(a) <= abs(b) and a * b >= 0 for a, b in zip(after, before, strict=True))
     assert shrink_to_radius(once, radius).tobytes() == once.tobytes()

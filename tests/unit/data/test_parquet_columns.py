@@ -1,3 +1,5 @@
+"""Arrow columns as numpy arrays: every list type, null and slice, without a warning."""
+
 from __future__ import annotations
 
 import warnings

@@ -1,4 +1,4 @@
-"""Public faults: one line, the documented exit code, no word of Arrow's and no value of a row."""
+"""Public errors: one line, the documented exit code, no message of Arrow's, no value of a row."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_files_that_change_after_the_plan(tmp_path, change):
 
 
 def test_rows_of_any_kind_raise_nothing(tmp_path):
-    # Private facts, each of which must read like any other row.
+    # Private facts: each is read like any other row.
     strange = [[1e308, -1e308], [np.nan, np.inf], [5e-324, -0.0], [1.0], [], None, [1.0] * 9]
     for column in (strange, strange[3:], [None] * 3, [[]] * 2):
         path = write(

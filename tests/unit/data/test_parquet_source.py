@@ -1,3 +1,5 @@
+"""Parquet as a source: the same rows from every layout, type and file system."""
+
 from __future__ import annotations
 
 import pickle
@@ -173,11 +175,11 @@ def test_hive_partitions_give_label_and_features(tmp_path):
     values = [[h, age] for age in (1.5, -2, 0, None, 1) for h in (1, 2)]
     want = expected(values, [0, 0, 1, 1, -1, -1, 0, 0, -1, -1], 2)
     assert rows(read(source)) == want
-    # A name above the directory is no column; in a glob or a file it is.
+    # A directory name above the path gives no column, unless the path is a glob or a file.
     text = open_source(root, ["h", "age"], label="label", labels=["x y", "3"])
     assert rows(read(text)) == expected(values, [1, 1, -1, -1, -1, -1, 1, 1, 0, 0], 2)
-    one = root / "label=3" / "age=1.5" / "p.parquet"
-    for path in (one, root / "label=3" / "age=1.5*"):
+    file = root / "label=3" / "age=1.5" / "p.parquet"
+    for path in (file, root / "label=3" / "age=1.5*"):
         source = open_source(path, ["age"], label="label", labels=[4, 3])
         assert rows(read(source)) == expected([[1.5], [1.5]], [1, 1], 1)
 
@@ -221,7 +223,7 @@ def test_plan_bins_row_groups_in_order(tmp_path):
     assert [(p.path[-9], p.row_groups) for u in single for p in u.pieces] == [
         (n, (g,)) for n in "ab" for g in range(10)
     ]
-    # Tiny files do not all land in one unit.
+    # Tiny files are not all put in one unit.
     assert len(source.plan(target_bytes=2 << 20)) == 2
 
 

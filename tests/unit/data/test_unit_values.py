@@ -1,4 +1,4 @@
-"""A privacy unit is one value, however it is spelt in Parquet; what could be two is refused."""
+"""A privacy unit is one value in every Parquet type; types that could make it two are refused."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_text_is_one_unit_in_every_type(name):
-    found, valid = digests_of(SPELLINGS[name])
+    digests, valid = digests_of(SPELLINGS[name])
     want, want_valid = object_digests(TEXT)
     assert kind_of(SPELLINGS[name].type) == "text"
-    assert (found[valid] == want[want_valid]).all()
+    assert (digests[valid] == want[want_valid]).all()
     assert valid.tolist() == want_valid.tolist() == [True, False, True, True]
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int32(), pa.uint64(), pa.int64()])
 def test_integers_are_one_unit_in_every_width(kind):
-    found, valid = digests_of(pa.array([5, None, 7], kind))
+    digests, valid = digests_of(pa.array([5, None, 7], kind))
     assert valid.tolist() == [True, False, True]
-    assert found[0].tobytes() == digest(5)
+    assert digests[0].tobytes() == digest(5)
     assert kind_of(kind) == "integer"
 
 
@@ -49,15 +49,15 @@ def test_what_differs_has_different_digests():
 
 def test_text_that_is_no_utf8_is_a_unit_like_any_other():
     bad = pa.array([b"\xff\xfe", b"ok"]).view(pa.string())
-    found, valid = digests_of(bad)
+    digests, valid = digests_of(bad)
     assert valid.all()
-    assert found[0].tobytes() == digest(b"\xff\xfe")
+    assert digests[0].tobytes() == digest(b"\xff\xfe")
 
 
 def test_no_column_of_nulls_fails():
-    found, valid = digests_of(pa.nulls(3))
+    digests, valid = digests_of(pa.nulls(3))
     assert not valid.any()
-    assert found.shape == (3, 32)
+    assert digests.shape == (3, 32)
     assert object_digests(np.array([None, 1.5, True, np.nan], dtype=object))[1].sum() == 0
 
 

@@ -1,4 +1,4 @@
-"""Rows of a window: those, to the last instant, and no others, by directory or by column."""
+"""Rows of a window: exactly those, to the microsecond, by directory or by column."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def write(path: Path, first: int, rows: int = 4, **columns: Any) -> None:
 
 
 def kept(source: ParquetSource) -> list[float]:
-    """First features of the rows that are valid, after a journey through the units."""
-    found: list[float] = []
+    """First features of the valid rows, read through the plan units."""
+    values: list[float] = []
     for unit in source.plan():
         for block in source.blocks(unit, 3):
             valid = np.ones(block.rows, bool) if block.valid is None else block.valid
-            found += block.features[valid, 0].tolist()
-    return found
+            values += block.features[valid, 0].tolist()
+    return values
 
 
 def days(*which: int) -> pa.Array:

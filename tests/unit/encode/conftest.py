@@ -1,4 +1,4 @@
-"""Let the tests here import ``onnx_models``, whatever pytest's import mode."""
+"""Let the tests in this folder import ``onnx_models`` in every import mode of pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny ONNX models written by hand: the onnx package is not needed to make them."""
+"""Small ONNX models, written as protocol buffers by hand, without the onnx package."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _value(name: str, shape: tuple[int | str, ...]) -> bytes:
 
 
 def linear(matrix: np.ndarray, shape: tuple[int | str, ...]) -> bytes:
-    """A model that flattens its input of a shape and multiplies it by a matrix (d, p)."""
+    """A model that flattens its input of this shape and multiplies it by a matrix (d, p)."""
     flat = _bytes(1, "x") + _bytes(1, "to") + _bytes(2, "flat") + _bytes(4, "Reshape")
     product = _bytes(1, "flat") + _bytes(1, "matrix") + _bytes(2, "y") + _bytes(4, "MatMul")
     to = np.array([-1, matrix.shape[0]], dtype=np.int64)

@@ -54,30 +54,30 @@ def encode(folder: Path, output: Path, **changes: Any) -> pa.Table:
     return read(output)
 
 
-def test_pixels_come_out_in_order_with_their_other_columns(tmp_path: Path) -> None:
+def test_embeddings_keep_the_order_and_the_other_columns(tmp_path: Path) -> None:
     pixels = write_pixels(tmp_path / "raw")
     table = encode(tmp_path / "raw", tmp_path / "out")
     assert table.column_names == ["label", "id", COLUMN]
     assert table["id"].to_pylist() == [f"r{i}" for i in range(50)]
     np.testing.assert_allclose(np.array(table[COLUMN].to_pylist()), pixels / 255, atol=1e-7)
-    few = encode(tmp_path / "raw", tmp_path / "few", keep=("label",))
-    assert few.column_names == ["label", COLUMN]
+    labelled = encode(tmp_path / "raw", tmp_path / "labelled", keep=("label",))
+    assert labelled.column_names == ["label", COLUMN]
 
 
 def test_pieces_and_engines_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pixels(tmp_path / "raw")
     recipe = {"encoder": "scattering", "axes": 8, "unit_norm": True}
-    one = encode(tmp_path / "raw", tmp_path / "one", **recipe)
-    monkeypatch.setattr("dpgmm_dist.encode.job._ROWS_OF_A_PIECE", 10)
+    whole = encode(tmp_path / "raw", tmp_path / "whole", **recipe)
+    monkeypatch.setattr("dpgmm_dist.encode.job._PIECE_ROWS", 10)
     threads = for_each_on(LocalEngine(threads=2))
-    many = encode(tmp_path / "raw", tmp_path / "many", for_each=threads, batch=7, **recipe)
-    assert len(list((tmp_path / "many").iterdir())) == 3
-    assert many == one
-    norms = np.linalg.norm(np.array(one[COLUMN].to_pylist()), axis=1)
+    pieces = encode(tmp_path / "raw", tmp_path / "pieces", for_each=threads, batch=7, **recipe)
+    assert len(list((tmp_path / "pieces").iterdir())) == 3
+    assert pieces == whole
+    norms = np.linalg.norm(np.array(whole[COLUMN].to_pylist()), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 
-def test_a_projection_that_was_saved_encodes_other_rows_alike_and_decodes(tmp_path: Path) -> None:
+def test_a_saved_projection_encodes_other_rows_and_decodes(tmp_path: Path) -> None:
     from dpgmm_dist.encode.decode_job import write_images
 
     pixels = write_pixels(tmp_path / "raw", rows=30)
@@ -93,13 +93,13 @@ def test_a_projection_that_was_saved_encodes_other_rows_alike_and_decodes(tmp_pa
         column=COLUMN,
         label="label",
     )
-    made = np.array(read(tmp_path / "images")["image"].to_pylist())
-    assert np.abs(made.astype(int) - pixels).max() <= 2  # all 64 axes: nothing is lost
+    decoded = np.array(read(tmp_path / "images")["image"].to_pylist())
+    assert np.abs(decoded.astype(int) - pixels).max() <= 2  # with all 64 axes nothing is lost
     with pytest.raises(SpecError, match="give --project N"):
         encode(tmp_path / "raw", tmp_path / "c", save_projection=path)
 
 
-def test_pictures_that_cannot_be_read_become_null_without_a_word(
+def test_unreadable_pictures_silently_become_null(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pixels = images(4).reshape(4, 8, 8)
@@ -112,11 +112,11 @@ def test_pictures_that_cannot_be_read_become_null_without_a_word(
     ):
         pq.write_table(pa.table({"picture": column}), tmp_path / "raw" / f"{name}.parquet")
     table = encode(tmp_path / "raw", tmp_path / "out", column="picture")
-    made = table[COLUMN].to_pylist()
-    assert [row is None for row in made] == 2 * [False, True, True, False, True]
-    np.testing.assert_allclose(made[0], pixels[0].ravel() / 255, atol=1e-7)
-    assert np.abs(np.array(made[3]) - pixels[2].ravel() / 255).max() < 0.35  # scaled down again
-    assert made[:5] == made[5:]
+    rows = table[COLUMN].to_pylist()
+    assert [row is None for row in rows] == 2 * [False, True, True, False, True]
+    np.testing.assert_allclose(rows[0], pixels[0].ravel() / 255, atol=1e-7)
+    assert np.abs(np.array(rows[3]) - pixels[2].ravel() / 255).max() < 0.35  # scaled to 8x8 again
+    assert rows[:5] == rows[5:]
     assert capfd.readouterr() == ("", "")
 
 
@@ -134,7 +134,7 @@ def test_text_and_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "def lengths(batch):\n    return np.array([[len(t), 1] for t in batch], dtype='f8')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    made = encode(
+    encoded = encode(
         tmp_path / "raw",
         tmp_path / "out",
         encoder="my_text_encoder:lengths",
@@ -142,19 +142,19 @@ def test_text_and_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         shape=None,
         keep=(),
     )
-    assert made[COLUMN].to_pylist() == [[2, 1], None, [0, 1]]
+    assert encoded[COLUMN].to_pylist() == [[2, 1], None, [0, 1]]
     np.savez(tmp_path / "p.npz", matrix=np.array([[1.0], [10.0]]))
-    made = encode(
+    encoded = encode(
         tmp_path / "raw",
         tmp_path / "v",
         encoder=f"projection:{tmp_path / 'p.npz'}",
         column="v",
         shape=None,
     )
-    assert made[COLUMN].to_pylist() == [[21], None, [43]]
+    assert encoded[COLUMN].to_pylist() == [[21], None, [43]]
 
 
-def test_a_column_given_by_directories_is_kept(tmp_path: Path) -> None:
+def test_a_partition_key_is_kept_as_a_column(tmp_path: Path) -> None:
     write_pixels(tmp_path / "raw" / "kind=cat")
     write_pixels(tmp_path / "raw" / "kind=dog")
     table = encode(tmp_path / "raw", tmp_path / "out", keep=("kind",))
@@ -174,7 +174,7 @@ def test_a_column_given_by_directories_is_kept(tmp_path: Path) -> None:
         ({"axes": 3, "projection": "x.npz"}, SpecError, "at most one of"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(
+def test_wrong_arguments_are_reported_before_anything_is_written(
     tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     write_pixels(tmp_path / "raw")
@@ -183,9 +183,7 @@ def test_mistakes_are_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_what_goes_wrong_with_rows_quotes_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_about_rows_quote_no_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pixels(tmp_path / "raw")
 
     def quote(*_: Any) -> None:
@@ -211,7 +209,7 @@ class Mixing:
     ("encoder", "batch", "guarantee"),
     [("pixels", 64, FOR_RAW_ROWS), ("mix:Mixing", 64, FOR_EMBEDDINGS), ("mix:Mixing", 1, None)],
 )
-def test_the_receipt_says_which_encoder_and_for_which_rows_the_guarantee_is(
+def test_the_receipt_names_the_encoder_and_the_rows_that_the_guarantee_covers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, batch: int, guarantee: str | None
 ) -> None:
     import sys
@@ -231,17 +229,17 @@ def test_the_receipt_says_which_encoder_and_for_which_rows_the_guarantee_is(
         }
     )
     release(spec, output=str(tmp_path / "release"), insecure_test_noise=1)
-    said = json.loads((tmp_path / "release" / "receipt.json").read_text())["input"]["encoder"]
-    assert said["name"] == {"pixels": "pixels", "mix:Mixing": "mixing"}[encoder]
-    assert len(said["digest"]) == 64 and said["batch"] == batch
-    assert said["guarantee"] == guarantee or (
-        guarantee is None and "of its own" in said["guarantee"]
+    note = json.loads((tmp_path / "release" / "receipt.json").read_text())["input"]["encoder"]
+    assert note["name"] == {"pixels": "pixels", "mix:Mixing": "mixing"}[encoder]
+    assert len(note["digest"]) == 64 and note["batch"] == batch
+    assert note["guarantee"] == guarantee or (
+        guarantee is None and "of its own" in note["guarantee"]
     )
     done = CliRunner().invoke(cli.app, ["show", str(tmp_path / "release")])
-    assert done.exit_code == 0 and said["name"] in done.stdout
+    assert done.exit_code == 0 and note["name"] in done.stdout
 
 
-def test_metadata_that_encode_did_not_write_is_nothing() -> None:
+def test_metadata_that_encode_did_not_write_is_ignored() -> None:
     key = METADATA_KEY.encode()
     good = {"name": "x", "digest": "a" * 64, "batch": 1, "rows_are_independent": True}
     assert from_metadata({key: json.dumps(good).encode()}) is not None

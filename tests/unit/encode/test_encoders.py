@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx_models import linear
 
 from dpgmm_dist.encode.batches import Pipeline, probe_rows, rows_are_independent
-from dpgmm_dist.encode.drawn import drawn_pictures, principal_axes
+from dpgmm_dist.encode.drawn_shapes import drawn_pictures, principal_axes
 from dpgmm_dist.encode.projection import Projection, rowwise_product
 from dpgmm_dist.encode.protocol import Encoder, parse_shape
 from dpgmm_dist.encode.registry import find_encoder
@@ -21,7 +21,7 @@ IMAGE = (8, 8, 1)
 
 
 class Mean:
-    """Not row-wise: every row sees the others."""
+    """An encoder that is not row-wise: each embedding depends on all rows of the batch."""
 
     name, digest = "mean", "0" * 64
 
@@ -31,7 +31,7 @@ class Mean:
 
 
 class Gemm:
-    """A float product, whose last bits may depend on the batch: what has to be tested."""
+    """A floating-point product, whose last bits may depend on the batch."""
 
     name, digest = "gemm", "0" * 64
     matrix = np.random.default_rng(0).normal(size=(64, 5))
@@ -59,11 +59,9 @@ def test_built_in_encoders_keep_every_bit_of_a_row_in_any_company(
         text = f"projection:{projection_file(tmp_path / 'p.npz')}"
     encoder = find_encoder(text, IMAGE)
     assert isinstance(encoder, Encoder) and len(encoder.digest) == 64
-    after = Projection(np.random.default_rng(2).normal(size=(1, 1)), np.zeros(1))
-    pipeline = Pipeline(encoder, IMAGE, 16, unit_norm=unit_norm)
-    d = pipeline.width
-    after = Projection(np.random.default_rng(2).normal(size=(d, 4)), np.ones(d))
-    pipeline = Pipeline(encoder, IMAGE, 16, after, unit_norm)
+    d = Pipeline(encoder, IMAGE, 16, unit_norm=unit_norm).width
+    projection = Projection(np.random.default_rng(2).normal(size=(d, 4)), np.ones(d))
+    pipeline = Pipeline(encoder, IMAGE, 16, projection, unit_norm)
     assert rows_are_independent(pipeline)
     rows = probe_rows(IMAGE, 50, np.random.default_rng(5))
     whole = pipeline.embed(rows)
@@ -80,27 +78,27 @@ def test_an_encoder_that_mixes_rows_is_found_out_unless_rows_are_alone() -> None
     assert isinstance(rows_are_independent(Pipeline(Gemm(), IMAGE, 16)), bool)
 
 
-def test_batches_have_one_shape_and_padding_does_not_show() -> None:
-    seen: list[int] = []
+def test_batches_have_one_shape_and_padding_is_removed() -> None:
+    sizes: list[int] = []
 
-    class Watching(Gemm):
+    class Recording(Gemm):
         def __call__(self, batch: Any) -> np.ndarray:
-            seen.append(len(batch))
+            sizes.append(len(batch))
             return super().__call__(batch)
 
-    pipeline = Pipeline(Watching(), IMAGE, 16)
-    made = pipeline.embed(probe_rows(IMAGE, 35, np.random.default_rng(0)))
-    assert set(seen) == {16} and len(made) == 35
+    pipeline = Pipeline(Recording(), IMAGE, 16)
+    embeddings = pipeline.embed(probe_rows(IMAGE, 35, np.random.default_rng(0)))
+    assert set(sizes) == {16} and len(embeddings) == 35
     assert pipeline.embed(probe_rows(IMAGE, 0, np.random.default_rng(0))).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
-    "made", [np.zeros((4, 2), int), np.zeros((3, 2)), np.zeros(4), np.zeros((4, 2), object)]
+    "output", [np.zeros((4, 2), int), np.zeros((3, 2)), np.zeros(4), np.zeros((4, 2), object)]
 )
-def test_an_encoder_that_gives_something_else_is_told_so(made: np.ndarray) -> None:
+def test_an_encoder_with_a_wrong_output_is_refused(output: np.ndarray) -> None:
     class Wrong(Gemm):
         def __call__(self, batch: Any) -> np.ndarray:
-            return made
+            return output
 
     with pytest.raises(SpecError, match=r"must give floats of shape \(4, d\)"):
         Pipeline(Wrong(), IMAGE, 4).embed(probe_rows(IMAGE, 3, np.random.default_rng(0)))
@@ -109,33 +107,33 @@ def test_an_encoder_that_gives_something_else_is_told_so(made: np.ndarray) -> No
 @given(
     rows=st.integers(1, 5), d=st.integers(1, 40), p=st.integers(1, 6), power=st.integers(-30, 30)
 )
-def test_the_rowwise_product_is_one_and_is_row_by_row(
+def test_the_rowwise_product_is_accurate_and_depends_on_its_row_alone(
     rows: int, d: int, p: int, power: int
 ) -> None:
     rng = np.random.default_rng(rows * d)
-    left = rng.normal(size=(rows, d)) * 2.0 ** rng.integers(-power % 20, 20, (rows, 1))
-    right = rng.normal(size=(d, p)) * 2.0**power
-    made = rowwise_product(left, right)
-    scale = np.abs(left).max(axis=1, keepdims=True) * np.abs(right).max() * d
-    assert (np.abs(made - left @ right) <= 2.0**-19 * scale).all()
+    x = rng.normal(size=(rows, d)) * 2.0 ** rng.integers(-power % 20, 20, (rows, 1))
+    matrix = rng.normal(size=(d, p)) * 2.0**power
+    product = rowwise_product(x, matrix)
+    scale = np.abs(x).max(axis=1, keepdims=True) * np.abs(matrix).max() * d
+    assert (np.abs(product - x @ matrix) <= 2.0**-19 * scale).all()
     for i in range(rows):
-        assert made[i : i + 1].tobytes() == rowwise_product(left[i : i + 1], right).tobytes()
+        assert product[i : i + 1].tobytes() == rowwise_product(x[i : i + 1], matrix).tobytes()
 
 
-def test_a_row_that_is_not_finite_spoils_only_itself() -> None:
+def test_a_row_that_is_not_finite_does_not_affect_others() -> None:
     rows = np.ones((3, 2))
     rows[1] = np.inf
-    made = rowwise_product(rows, np.eye(2))
-    assert made[[0, 2]].tolist() == [[1, 1], [1, 1]] and np.isnan(made[1]).all()
+    product = rowwise_product(rows, np.eye(2))
+    assert product[[0, 2]].tolist() == [[1, 1], [1, 1]] and np.isnan(product[1]).all()
 
 
 def test_projections_and_their_inverse(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.normal(size=(6, 3)))[0]
     projection = Projection(basis, rng.normal(size=6))
-    again = Projection.from_bytes(projection.to_bytes(), "here")
+    loaded = Projection.from_bytes(projection.to_bytes(), "saved.npz")
     rows = rng.normal(size=(4, 3)) @ basis.T + projection.mean
-    np.testing.assert_allclose(again.backward(again.forward(rows)), rows, atol=1e-5)
+    np.testing.assert_allclose(loaded.backward(loaded.forward(rows)), rows, atol=1e-5)
     np.savez(tmp_path / "none.npz", other=np.eye(2))
     with pytest.raises(SpecError, match="not a projection"):
         Projection.from_bytes((tmp_path / "none.npz").read_bytes(), "none.npz")
@@ -145,16 +143,15 @@ def test_projections_and_their_inverse(tmp_path: Path) -> None:
     np.savez(tmp_path / "object.npz", matrix=np.array([{}]))
     with pytest.raises(SpecError, match="not a projection"):
         Projection.from_bytes((tmp_path / "object.npz").read_bytes(), "object.npz")
-    with pytest.raises(SpecError, match="of 6 numbers, these have 5"):
+    with pytest.raises(SpecError, match="of 6 numbers, but the rows have 5"):
         projection.forward(np.zeros((2, 5)))
 
 
-def test_axes_of_drawn_shapes_need_no_data_and_are_orthonormal() -> None:
+def test_axes_of_drawn_shapes_are_orthonormal_and_repeatable() -> None:
     pipeline = Pipeline(find_encoder("pixels", IMAGE), IMAGE, 64)
-    found = principal_axes(pipeline.embed, IMAGE, 10)
-    np.testing.assert_allclose(found.matrix.T @ found.matrix, np.eye(10), atol=1e-4)
-    again = principal_axes(pipeline.embed, IMAGE, 10)
-    assert again.to_bytes() == found.to_bytes()
+    axes = principal_axes(pipeline.embed, IMAGE, 10)
+    np.testing.assert_allclose(axes.matrix.T @ axes.matrix, np.eye(10), atol=1e-4)
+    assert principal_axes(pipeline.embed, IMAGE, 10).to_bytes() == axes.to_bytes()
     assert drawn_pictures(IMAGE, 20).std() > 10
     with pytest.raises(SpecError, match="gives 64 features"):
         principal_axes(pipeline.embed, IMAGE, 65)
@@ -167,9 +164,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "my_encoders.py").write_text(
         "import numpy as np\n"
         "def lengths(batch):\n    return np.array([[len(t)] for t in batch], dtype='f4')\n"
-        "class Own:\n    name = 'own'\n    digest = 'a' * 64\n"
+        "class Lengths:\n    name = 'text lengths'\n    digest = 'a' * 64\n"
         "    def __call__(self, batch):\n        return lengths(batch)\n"
-        "def make():\n    return Own()\n"
+        "def make():\n    return Lengths()\n"
         "number = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -180,18 +177,18 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_python_entry_points(module: str) -> None:
     plain = find_encoder(f"{module}:lengths", ())
     assert plain(["abc", ""]).tolist() == [[3], [0]] and plain.name == "my_encoders:lengths"
-    assert len(plain.digest) == 64 != find_encoder(f"{module}:Own", ()).digest
-    for name in ("Own", "make"):
-        assert find_encoder(f"{module}:{name}", ()).name == "own"
+    assert len(plain.digest) == 64 and plain.digest != find_encoder(f"{module}:Lengths", ()).digest
+    for name in ("Lengths", "make"):
+        assert find_encoder(f"{module}:{name}", ()).name == "text lengths"
     assert rows_are_independent(Pipeline(plain, (), 8))
-    for text, said in (
+    for text, message in (
         (f"{module}:number", "is not a function"),
         (f"{module}:absent", "has no absent"),
         ("no_such_module_here:x", "cannot import"),
         ("pixel", "use pixels, scattering"),
         ("projection:none.npz", "cannot read none.npz"),
     ):
-        with pytest.raises(SpecError, match=said):
+        with pytest.raises(SpecError, match=message):
             find_encoder(text, ())
 
 

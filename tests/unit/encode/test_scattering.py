@@ -27,34 +27,31 @@ def test_an_image_gives_81_channels_at_every_fourth_pixel() -> None:
 
 
 def test_a_small_shift_changes_little_and_an_angle_much() -> None:
-    """What scattering is for: stable to shifts, where pixels are not, and telling angles apart."""
+    """Scattering is stable under small shifts, unlike pixels, and distinguishes angles."""
     s = Scattering(32, 32)
 
-    def far(a: np.ndarray, b: np.ndarray) -> float:
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
         return float(np.linalg.norm(a - b) / np.linalg.norm(a))
 
-    still, shifted, turned = (
+    image, shifted, turned = (
         grating(1.5, 0.3),
         grating(1.5, 0.3, shift=1.5),
         grating(1.5, 0.3 + np.pi / 2),
     )
-    assert far(s.transform(still), s.transform(shifted)) < 0.5 * far(still - 0.5, shifted - 0.5)
-    assert far(s.transform(still), s.transform(turned)) > 2 * far(
-        s.transform(still), s.transform(shifted)
-    )
+    by_shift = distance(s.transform(image), s.transform(shifted))
+    assert by_shift < 0.5 * distance(image - 0.5, shifted - 0.5)
+    assert distance(s.transform(image), s.transform(turned)) > 2 * by_shift
 
 
-def test_the_wavelet_along_the_grating_answers_most() -> None:
+def test_the_wavelet_along_the_grating_has_the_largest_response() -> None:
     s = Scattering(32, 32)
-    spectrum = np.fft.fft2(grating(3 * np.pi / 4, 0.0) - 0.5)
-    padded = np.fft.fft2(np.pad(grating(3 * np.pi / 4, 0.0) - 0.5, STEP))
-    energy = (np.abs(padded * s._wavelets[0]) ** 2).sum(axis=(1, 2))
-    assert spectrum.shape == (32, 32)
-    # Angles run from 7 pi / 8 down to 0: the last one is along the rows.
+    spectrum = np.fft.fft2(np.pad(grating(3 * np.pi / 4, 0.0) - 0.5, STEP))
+    energy = (np.abs(spectrum * s._wavelets[0]) ** 2).sum(axis=(1, 2))
+    # Angles run from 7 pi / 8 down to 0, and the last one is along the rows.
     assert int(np.argmax(energy)) == 7
 
 
 @pytest.mark.parametrize("size", [(30, 28), (2, 4)])
-def test_sizes_that_cannot_be(size: tuple[int, int]) -> None:
+def test_sizes_that_are_not_multiples_of_four_are_refused(size: tuple[int, int]) -> None:
     with pytest.raises(SpecError, match="multiples of 4"):
         Scattering(*size)

@@ -97,16 +97,16 @@ def test_a_cluster_makes_the_same_sums(client, rows, kind):
     source = DaskArraySource(x, y, LABELS)
     engine = DaskEngine(client)
     for index in (0, len(QUERIES) - 1):
-        told: list[float] = []
-        got = engine.run(context(source, index), source.plan(5000), told.append)
+        fractions: list[float] = []
+        got = engine.run(context(source, index), source.plan(5000), fractions.append)
         assert integers(got) == in_memory(index)
-        assert told == sorted(told)
-        assert told[-1] == 1.0
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0
         source.require_unchanged()
 
 
 class Graphs(distributed.SchedulerPlugin):
-    """Looks for a value in everything the scheduler is told to run."""
+    """Looks for a value in every graph that the scheduler gets."""
 
     def __init__(self, value: float) -> None:
         self.value = np.float64(value).tobytes()
@@ -121,7 +121,7 @@ class Graphs(distributed.SchedulerPlugin):
 
 
 def test_no_row_is_in_a_graph_that_the_scheduler_keeps(client):
-    """Not even where the array's own graph holds all of them."""
+    """This holds even where the array's own graph has all rows."""
     graphs = Graphs(SECRET)
     client.register_plugin(graphs, name="graphs")
     try:
@@ -134,7 +134,7 @@ def test_no_row_is_in_a_graph_that_the_scheduler_keeps(client):
         seen = client.run_on_scheduler(_graphs)
         assert seen[0] > 20
         assert seen[1] == []
-        x.sum().compute(scheduler=client)  # what Dask does by itself: the plugin would see it
+        x.sum().compute(scheduler=client)  # Dask alone sends the rows, and the plugin sees them
         assert client.run_on_scheduler(_graphs)[1] != []
     finally:
         client.unregister_scheduler_plugin("graphs")
@@ -166,7 +166,7 @@ def test_large_arguments_in_a_graph_are_refused(client):
     source = DaskArraySource(x)
     with pytest.raises(DataError, match="holds large arguments"):
         DaskEngine(client).run(context(source), source.plan(), lambda _: None)
-    LocalEngine(1).run(context(source), source.plan(), lambda _: None)  # no scheduler, no matter
+    LocalEngine(1).run(context(source), source.plan(), lambda _: None)  # threads have no scheduler
 
 
 def _first(block: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -198,7 +198,7 @@ def test_failures_carry_no_value_and_no_cause(client, caplog, where, function, t
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert "123.4" not in repr(caught.value)
-    if function is _masked:  # Dask's own log of a task of ours; of the user's it is theirs
+    if function is _masked:  # our task fails; what Dask logs of a user's task is up to the user
         assert "123.4" not in caplog.text
 
 
@@ -243,6 +243,6 @@ def test_what_is_computed_for_several_chunks_is_computed_once_a_pass(client):
 
 
 def test_the_engine_in_use_is_that_of_the_current_client(client):
-    found = engine_in_use()
-    assert isinstance(found, DaskEngine)
-    assert found.client is client
+    engine = engine_in_use()
+    assert isinstance(engine, DaskEngine)
+    assert engine.client is client

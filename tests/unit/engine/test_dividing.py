@@ -1,4 +1,4 @@
-"""Divided units hold the same row groups and rows as before, each once, in the same order."""
+"""Divided units hold the same row groups and rows, each once and in the same order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ plans = st.lists(
 
 
 def content(units):
-    """What is read, one row group or row at a time."""
+    """Yield what is read, one row group or row at a time."""
     for unit in units:
         for piece in unit.pieces:
             if isinstance(piece, FilePiece):
@@ -38,7 +38,7 @@ def test_nothing_is_lost_or_read_twice(units, wanted):
     assert len(parts) >= len(units)
     assert all(part.pieces for part in parts)
     assert sum(part.bytes for part in parts) <= sum(unit.bytes for unit in units)
-    assert divided(units, wanted) == parts  # kept rows are found by their unit
+    assert divided(units, wanted) == parts  # the cache finds rows by their unit
 
 
 def test_a_large_unit_keeps_every_thread_busy():

@@ -1,4 +1,4 @@
-"""The engine of threads: the same sums whatever is kept, and the first failure is the one told."""
+"""The engine of threads: the same sums with any cache, and the first failure is reported."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_passes_are_the_same_whatever_is_kept(cache_bytes):
         want = want.merge(part)
     engine = LocalEngine(3, cache_bytes)
     for _ in range(3):
-        told: list[float] = []
-        total = engine.run(context_of(source), units, told.append)
+        fractions: list[float] = []
+        total = engine.run(context_of(source), units, fractions.append)
         assert integers(total) == integers(want)
-        assert told == sorted(told) and told[-1] == 1.0
+        assert fractions == sorted(fractions) and fractions[-1] == 1.0
 
 
 def test_a_kept_source_is_read_once_and_another_anew():
@@ -101,7 +101,7 @@ class Broken(ArraySource):
     ("kind", "error", "text"),
     [(Damaged, DataError, "b.parquet"), (Broken, PassFailed, "unit 1 failed (ValueError)")],
 )
-def test_the_first_failure_is_told_without_its_cause(kind, error, text):
+def test_the_first_failure_is_reported_without_its_cause(kind, error, text):
     source = source_of(kind=kind)
     with pytest.raises(error) as caught:
         LocalEngine(2).run(context_of(source), source.plan(), lambda _: None)

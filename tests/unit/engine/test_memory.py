@@ -1,4 +1,4 @@
-"""The memory plan: grows with what a pass sums up, not with rows; refused with the sizes."""
+"""The memory plan grows with the sums of a pass and not with rows; refusals state the sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpgmm_dist.model.problem import Problem
 
 @dataclass
 class Workers:
-    """An engine of which only the limits are asked."""
+    """An engine that has only limits."""
 
     sizes: list[tuple[int, int]]
 
@@ -42,7 +42,7 @@ def test_the_sums_grow_with_components_and_squared_dimension() -> None:
 
 
 def test_the_statistic_is_the_size_of_the_real_one() -> None:
-    """An upper bound, and of the right order: all cells' counts, sums and second moments."""
+    """An upper bound of the right order on the counts, sums and second moments of all cells."""
     plan = memory_plan(problem(50, 8), units(1))
     exact = 16 * 8 * (1 + 50 + 50 * 51 // 2)
     assert exact <= plan.statistic < 2 * exact

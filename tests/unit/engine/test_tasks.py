@@ -1,3 +1,5 @@
+"""Independent tasks: the same files on every engine, and failures that quote nothing."""
+
 from __future__ import annotations
 
 import threading
@@ -71,7 +73,7 @@ def write_small_release(folder: Path) -> str:
 
 def test_every_engine_writes_the_same_bytes(for_each: Any, tmp_path: Path) -> None:
     release = write_small_release(tmp_path / "release")
-    for name, engine in (("here", for_each), ("plain", one_after_another)):
+    for name, engine in (("engine", for_each), ("plain", one_after_another)):
         write_samples(
             release,
             1000,
@@ -81,15 +83,15 @@ def test_every_engine_writes_the_same_bytes(for_each: Any, tmp_path: Path) -> No
             options=SampleOptions(bounds="reject"),
             for_each=engine,
         )
-    files = sorted(path.name for path in (tmp_path / "here").iterdir())
+    files = sorted(path.name for path in (tmp_path / "engine").iterdir())
     assert len(files) == 7
     for name in files:
-        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        assert (tmp_path / "engine" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 def test_every_item_once_and_progress_to_the_end(for_each: Any, tmp_path: Path) -> None:
     def mark(item: int) -> int:
-        with (tmp_path / str(item)).open("x"):  # fails the second time
+        with (tmp_path / str(item)).open("x"):  # fails if called twice
             return item
 
     fractions: list[float] = []
@@ -110,7 +112,7 @@ def test_after_a_failure_no_thread_begins_another(tmp_path: Path) -> None:
     begun: list[int] = []
     failed = threading.Event()
 
-    def one(item: int) -> int:
+    def fail_first(item: int) -> int:
         begun.append(item)
         if item == 0:
             failed.set()
@@ -119,7 +121,7 @@ def test_after_a_failure_no_thread_begins_another(tmp_path: Path) -> None:
         return 0
 
     with pytest.raises(DataError, match="first"):
-        for_each_on(LocalEngine(threads=2))(one, range(100), lambda _: None)
+        for_each_on(LocalEngine(threads=2))(fail_first, range(100), lambda _: None)
     assert len(begun) < 10
 
 

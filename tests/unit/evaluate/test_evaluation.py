@@ -26,14 +26,13 @@ LABELS = ["cat", "dog"]
 
 
 def write_rows(path: Path, rows: int, seed: int) -> Path:
-    """Two labels of three numbers, with rows that are not valid among them."""
+    """Write rows of three numbers with two labels; the first two rows are not valid."""
     rng = np.random.default_rng(seed)
-    which = rng.integers(0, 2, rows)
-    X = (rng.normal(size=(rows, 3)) * 0.2 + np.array([[-0.5, 0, 0], [0.5, 0, 0.2]])[which]).astype(
-        "f4"
-    )
+    label_index = rng.integers(0, 2, rows)
+    means = np.array([[-0.5, 0, 0], [0.5, 0, 0.2]])
+    X = (rng.normal(size=(rows, 3)) * 0.2 + means[label_index]).astype("f4")
     X[0] = np.nan
-    labels = [LABELS[i] for i in which]
+    labels = [LABELS[i] for i in label_index]
     labels[1] = "cow"
     column = pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 3)
     pq.write_table(pa.table({"x": column, "kind": labels}), path, row_group_size=500)
@@ -61,19 +60,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(place: Path) -> Evaluation:
+def evaluation(place: Path) -> Evaluation:
     return evaluate(
         str(place / "release"), str(place / "test.parquet"), str(place / "train.parquet"), epochs=4
     )
 
 
-def test_a_good_release_measures_as_one(found: Evaluation) -> None:
-    v = found.values
+def test_a_good_release_has_good_figures(evaluation: Evaluation) -> None:
+    v = evaluation.values
     assert v["rows"]["held_out"] == 1498 and v["rows"]["training"] == 3998
     for kind in ("network", "logistic", "lda"):
-        one = v["accuracy"][kind]
-        assert one["trained_on_synthetic"] > 0.95 > 0.6 > v["accuracy"]["majority"]
-        assert abs(one["trained_on_synthetic"] - one["trained_on_real"]) < 0.02
+        accuracy = v["accuracy"][kind]
+        assert accuracy["trained_on_synthetic"] > 0.95 > 0.6 > v["accuracy"]["majority"]
+        assert abs(accuracy["trained_on_synthetic"] - accuracy["trained_on_real"]) < 0.02
     density = v["log_likelihood"]
     assert abs(density["gap"]) < 0.1 and density["reference_components"] == 2
     assert abs(density["training_less_held_out"]) < 0.1
@@ -81,78 +80,76 @@ def test_a_good_release_measures_as_one(found: Evaluation) -> None:
     assert v["precision"] > 0.8 and v["recall"] > 0.8
     memory = v["memorisation"]
     assert abs(memory["share_nearer_to_training"] - 0.5) < 5 * memory["standard_error"]
-    assert [one["label"] for one in v["labels"]] == LABELS
-    assert all(one["network_recall"] > 0.9 for one in v["labels"])
-    assert sum(one["held_out_rows"] for one in v["labels"]) == 1498
+    assert [entry["label"] for entry in v["labels"]] == LABELS
+    assert all(entry["network_recall"] > 0.9 for entry in v["labels"])
+    assert sum(entry["held_out_rows"] for entry in v["labels"]) == 1498
 
 
-def test_a_bad_release_measures_as_one(place: Path) -> None:
+def test_a_bad_release_has_bad_figures(place: Path) -> None:
     good = load_release(str(place / "release"))
     swapped = replace(good.mixture, labels=1 - good.mixture.label_index)
     wide = replace(swapped, covariances=25 * swapped.covariances)
     bad = replace(good, mixture=wide)
-    found = evaluate(
-        bad, str(place / "test.parquet"), str(place / "train.parquet"), epochs=4
-    ).values
-    assert found["accuracy"]["lda"]["trained_on_synthetic"] < 0.5
-    assert found["log_likelihood"]["gap"] > 1
-    assert found["precision"] < 0.5
-    assert found["frechet_distance"]["synthetic_to_held_out"] > 0.1
+    v = evaluate(bad, str(place / "test.parquet"), str(place / "train.parquet"), epochs=4).values
+    assert v["accuracy"]["lda"]["trained_on_synthetic"] < 0.5
+    assert v["log_likelihood"]["gap"] > 1
+    assert v["precision"] < 0.5
+    assert v["frechet_distance"]["synthetic_to_held_out"] > 0.1
 
 
 def test_copies_of_training_rows_are_noticed(place: Path) -> None:
     train = str(place / "train.parquet")
-    found = evaluate(
+    evaluation = evaluate(
         str(place / "release"), str(place / "test.parquet"), train, synthetic=train, epochs=1
     )
-    memory = found.values["memorisation"]
+    memory = evaluation.values["memorisation"]
     assert memory["exact_copies_of_training_rows"] > 1000
     assert memory["share_nearer_to_training"] > 0.6
 
 
-def test_every_output_is_marked(found: Evaluation, tmp_path: Path) -> None:
-    assert table(found).startswith("NOT PRIVATE")
-    assert json.loads(to_json(found))["privacy"] == "NOT PRIVATE"
-    assert "NOT PRIVATE" in repr(found)
-    assert b"NOT PRIVATE" in plot(found)
-    write_evaluation(found, str(tmp_path / "out"))
-    write_evaluation(found, str(tmp_path / "out"))  # over the first
+def test_every_output_is_marked_not_private(evaluation: Evaluation, tmp_path: Path) -> None:
+    assert table(evaluation).startswith("NOT PRIVATE")
+    assert json.loads(to_json(evaluation))["privacy"] == "NOT PRIVATE"
+    assert "NOT PRIVATE" in repr(evaluation)
+    assert b"NOT PRIVATE" in plot(evaluation)
+    write_evaluation(evaluation, str(tmp_path / "out"))
+    write_evaluation(evaluation, str(tmp_path / "out"))  # replaces the files of the first
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
     assert all(b"NOT PRIVATE" in path.read_bytes() for path in (tmp_path / "out").iterdir())
 
 
 def test_without_training_rows_what_needs_them_is_left_out(place: Path) -> None:
-    found = evaluate(str(place / "release"), str(place / "test.parquet"), epochs=1, rows=500)
-    v = found.values
+    evaluation = evaluate(str(place / "release"), str(place / "test.parquet"), epochs=1, rows=500)
+    v = evaluation.values
     assert v["memorisation"] is None and v["log_likelihood"]["gap"] is None
     assert v["accuracy"]["network"]["trained_on_real"] is None
     assert v["rows"] == {"synthetic": 500, "held_out": 1498, "training": None}
-    assert "exact copies" not in table(found)
-    assert plot(found).startswith(b"\x89PNG")
+    assert "exact copies" not in table(evaluation)
+    assert plot(evaluation).startswith(b"\x89PNG")
 
 
-def test_arrays_a_part_of_the_rows_and_no_labels(place: Path) -> None:
+def test_arrays_subsets_of_rows_and_releases_without_labels(place: Path) -> None:
     good = load_release(str(place / "release"))
     rows = rows_of(good, str(place / "test.parquet"), 100, 3)
     assert len(rows) == 100
     again = rows_of(good, str(place / "test.parquet"), 100, 3)
     assert (rows.X == again.X).all() and repr(rows) == "<LabelledRows>"
-    every = rows_of(good, str(place / "test.parquet"), 10_000, 3)
-    assert len(every) == 1498
-    y = np.array(LABELS)[every.y]
+    all_rows = rows_of(good, str(place / "test.parquet"), 10_000, 3)
+    assert len(all_rows) == 1498
+    y = np.array(LABELS)[all_rows.y]
     unlabelled = replace(good.mixture, labels=None, label_values=(), component=None)
     plain = replace(good, mixture=unlabelled)
-    v = evaluate(plain, (every.X, None), rows=200).values
+    v = evaluate(plain, (all_rows.X, None), rows=200).values
     assert v["accuracy"] is None and v["labels"] == []
-    assert "majority" not in table(evaluate(plain, (every.X, None), rows=200))
+    assert "majority" not in table(evaluate(plain, (all_rows.X, None), rows=200))
     with pytest.raises(SpecError, match=r"give rows as \(X, y\)"):
-        evaluate(good, (every.X, None))
+        evaluate(good, (all_rows.X, None))
     with pytest.raises(SpecError, match="must have shape"):
-        evaluate(good, (every.X[:, :2], y))
+        evaluate(good, (all_rows.X[:, :2], y))
     with pytest.raises(DataError, match="no valid row"):
-        evaluate(good, (every.X, np.full(len(y), "cow")))
+        evaluate(good, (all_rows.X, np.full(len(y), "cow")))
     with pytest.raises(SpecError, match="at least 1"):
-        evaluate(good, (every.X, y), rows=0)
+        evaluate(good, (all_rows.X, y), rows=0)
 
 
 def test_the_reference_is_scikit_learns_fit(place: Path) -> None:

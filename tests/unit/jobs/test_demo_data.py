@@ -1,4 +1,4 @@
-"""The data set bundled for the demo is what its README says, and its script picks rows blindly."""
+"""The bundled data set is what its README says, and its script chooses rows by number only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCRIPT = ROOT / "jobs" / "data" / "make_demo_slice.py"
 
 ROWS = {"train": 30_000, "test": 4_000}
 FILES = {"train": 4, "test": 1}
-HALF_ROUNDING = 2.0**-11  # relative error of rounding one number to float16
+FLOAT16_ERROR = 2.0**-11  # relative error of rounding a number to float16
 
 
 def rows_of(table: pa.Table) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_files_hold_several_row_groups_and_one_schema(split: tuple[str, pa.Table
 
 def test_norms_are_one_within_the_rounding(split: tuple[str, pa.Table]) -> None:
     norms = np.linalg.norm(rows_of(split[1]), axis=1)
-    assert np.abs(norms - 1.0).max() <= HALF_ROUNDING + 1e-5
+    assert np.abs(norms - 1.0).max() <= FLOAT16_ERROR + 1e-5
 
 
 def test_every_label_occurs_about_equally_often(split: tuple[str, pa.Table]) -> None:
@@ -65,7 +65,7 @@ def test_every_label_occurs_about_equally_often(split: tuple[str, pa.Table]) -> 
 
 
 def test_labels_belong_to_the_rows() -> None:
-    """The nearest class mean of the train rows is right for most test rows."""
+    """The nearest label mean of the train rows predicts the label of most test rows."""
     train, test = pq.read_table(SLICE / "train"), pq.read_table(SLICE / "test")
     label = train["label"].to_numpy()
     embedding = rows_of(train)
@@ -96,9 +96,9 @@ def cut(source: Path, target: Path, *options: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_script_picks_rows_by_number_alone(tmp_path: Path) -> None:
+def test_the_script_chooses_rows_by_number_only(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    picked = []
+    chosen = []
     for name in ("a", "b"):
         embedding = rng.normal(size=(200, 8)).astype(np.float32)
         write_source(tmp_path / name, embedding)
@@ -110,13 +110,13 @@ def test_script_picks_rows_by_number_alone(tmp_path: Path) -> None:
         assert len(np.unique(rows)) == 90
         np.testing.assert_array_equal(rows_of(train), embedding[rows].astype(np.float16))
         assert pq.read_table(out / "test").num_rows == 10
-        picked.append(rows)
-    np.testing.assert_array_equal(picked[0], picked[1])
-    assert (picked[0] != np.arange(90)).any()
+        chosen.append(rows)
+    np.testing.assert_array_equal(chosen[0], chosen[1])
+    assert (chosen[0] != np.arange(90)).any()
 
 
-def test_script_says_when_the_source_is_too_small(tmp_path: Path) -> None:
+def test_the_script_refuses_a_source_that_is_too_small(tmp_path: Path) -> None:
     write_source(tmp_path / "a", np.ones((20, 4), dtype=np.float32))
     result = cut(tmp_path / "a", tmp_path / "out", "--train-rows", "21", "--test-rows", "5")
     assert result.returncode != 0
-    assert "train has 20 rows, fewer than the 21 asked for" in result.stderr
+    assert "train has 20 rows, which is fewer than 21" in result.stderr

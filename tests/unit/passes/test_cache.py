@@ -1,4 +1,4 @@
-"""Rows kept between passes: the same rows as read, never more of them than there is room for."""
+"""Rows kept between passes: the same rows as read, and never more than the cache has room for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...queries import PROBLEMS, integers, real_queries, real_rows
 
 UNITS = [PlanUnit(index, (), 0) for index in range(4)]
 BYTES = 2 * (3 * 4 + 4)
-"""Of a block of two rows of three features."""
+"""Size of a block of two rows of three features."""
 
 
 class Reader:
@@ -26,7 +26,7 @@ class Reader:
 
     def __iter__(self):
         self.read += 1
-        buffer = np.empty_like(self.blocks[0])  # each block overwrites the one before
+        buffer = np.empty_like(self.blocks[0])  # each block overwrites the previous one
         for block in self.blocks:
             buffer[:] = block
             yield buffer, np.array([0, -1]), None
@@ -39,8 +39,8 @@ def blocks_of(count):
 def test_a_unit_is_read_once_and_comes_back_the_same():
     cache, reader = LatticeCache(10 * BYTES), Reader(blocks_of(3))
     for _ in range(3):
-        found = [(u.astype(float).tolist(), y.tolist()) for u, y, _ in cache.rows(UNITS[0], reader)]
-        assert found == [(block.tolist(), [0, -1]) for block in reader.blocks]
+        rows = [(u.astype(float).tolist(), y.tolist()) for u, y, _ in cache.rows(UNITS[0], reader)]
+        assert rows == [(block.tolist(), [0, -1]) for block in reader.blocks]
     assert reader.read == 1
 
 
@@ -57,7 +57,7 @@ def test_units_that_do_not_fit_are_read_again_and_take_no_room(room, kept):
 
 def test_a_unit_that_was_not_read_to_its_end_is_not_kept():
     cache, reader = LatticeCache(3 * BYTES), Reader(blocks_of(3))
-    for _ in range(5):  # were room lost each time, the last would not fit
+    for _ in range(5):  # if room were lost each time, the last block would not fit
         broken = cache.rows(UNITS[0], reader)
         next(broken)
         broken.close()
@@ -79,7 +79,7 @@ def test_the_default_is_some_memory_and_not_all():
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_kept_rows_sum_alike(name):
-    """Rows in single precision take another way through the kernel."""
+    """The kernel reads rows in single precision through other code."""
     u, labels = real_rows(name, 3000)
     labels[::13] = -1
     for query in real_queries(name):

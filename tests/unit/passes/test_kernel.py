@@ -65,9 +65,9 @@ def test_partial_sums_merge_in_any_tree(rule, soft, data):
     parts = [accumulated(query, u[i : i + 1], labels[i : i + 1]) for i in range(len(u))]
     parts.append(Kernel(query).start().finish())  # a partition without rows
     while len(parts) > 1:
-        left = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
-        right = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
-        parts.append(left.merge(right))
+        first = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
+        second = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
+        parts.append(first.merge(second))
     assert integers(parts[0]) == want
 
 
@@ -82,7 +82,7 @@ def test_queries_of_real_fits_match_the_reference(name):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_many_rows_sum_alike_in_any_way(name):
-    """Enough rows for several slices and for BLAS to share out its work among threads."""
+    """Enough rows for several slices, and for BLAS to divide its work among threads."""
     n = 20_000
     u, labels = real_rows(name, n)
     labels[::31] = -1
@@ -100,14 +100,14 @@ def test_many_rows_sum_alike_in_any_way(name):
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_real_query_keeps_whole_rows_whole(name):
-    """Counts say that each valid row is counted: nothing is lost between labels, cells, slices."""
+    """Every valid row is counted once: none is lost between labels, cells and slices."""
     u, labels = real_rows(name, 5000)
     labels[:100] = -1
     for query in real_queries(name):
         for block, sums in zip(query.blocks, integers(accumulated(query, u, labels)), strict=True):
             if block.statistic == "count":
                 whole = 4900 * query.weight_unit
-                # Floor division loses less than one unit a cell.
+                # Floor division loses less than one unit per cell.
                 least = whole - 4900 * len(query.cell_label) if query.soft else whole
                 assert least <= sum(sums) <= whole
 
@@ -131,7 +131,7 @@ def test_no_rows_and_no_valid_rows_add_nothing():
 
 @pytest.mark.parametrize("cut", [1, 7, 1 << 14])
 def test_many_slices_of_the_longest_rows_stay_exact(cut):
-    """More slices than fit one pending sum, all rows at the bound: totals pass 2**53 and 2**63."""
+    """More slices than one pending sum holds, rows at the bound: totals pass 2**53 and 2**63."""
     zero = np.zeros(1, dtype=np.int64)
     query = PassQuery(
         "components.1",

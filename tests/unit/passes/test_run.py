@@ -1,4 +1,4 @@
-"""A pass over plan units: the same sums with and without a cache, and failures that say nothing."""
+"""A pass over plan units: the same sums with and without a cache, and failures without values."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_products_are_tried_once_and_exact_here():
 
 
 def test_a_machine_whose_products_are_rounded_is_refused(monkeypatch):
-    """As by a BLAS that goes through float32, or adds up after rounding."""
+    """A BLAS may compute in float32, or round before it adds."""
     real = np.ndarray.astype
 
     class Short(np.ndarray):
         def __array_ufunc__(self, ufunc, method, *inputs, **options):
-            plain = [np.asarray(one) for one in inputs]
+            plain = [np.asarray(value) for value in inputs]
             if ufunc is np.matmul:
-                plain = [real(one, np.float32) for one in plain]
+                plain = [real(value, np.float32) for value in plain]
             return getattr(ufunc, method)(*plain, **options)
 
     class Drawn:
@@ -122,7 +122,7 @@ def test_a_machine_whose_products_are_rounded_is_refused(monkeypatch):
 
 @dataclass(frozen=True)
 class CountedSource:
-    """Passes rows on and counts how often each unit is read; fails in the block asked for."""
+    """Passes rows on, counts how often each unit is read, and raises ``error`` in a given block."""
 
     inner: ArraySource
     read: list[int]
@@ -139,7 +139,7 @@ class CountedSource:
 
 
 def test_a_unit_that_failed_half_way_is_not_kept():
-    """Else the next pass would take the part that was read for the whole."""
+    """Otherwise the next pass would take the part that was read for the whole unit."""
     units = SOURCE.plan()
     cache = LatticeCache(1 << 30)
     broken = CountedSource(SOURCE, [], DataError("gone"), after=3)
@@ -216,7 +216,7 @@ def test_a_query_that_does_not_fit_fails_before_any_row_is_read():
 
 
 def test_what_tasks_are_given_shows_nothing():
-    """Dask logs the arguments of a failed task, shortened or not."""
+    """Dask logs the arguments of a failed task, in full or shortened."""
     context = PassContext(SOURCE, FEATURES, QUERIES[0])
     texts = [repr(context), str(context), f"{context}", repr(SOURCE), repr(SOURCE.plan()[0])]
     block = next(iter(SOURCE.blocks(PlanUnit(0, (RowRange(0, 5),), 0), 5)))
@@ -234,7 +234,7 @@ def test_a_context_travels_whole():
 
 
 def test_rows_raise_no_warning_and_no_log_line(caplog):
-    """Whatever the values: what is told about them would be told about rows."""
+    """For any values: a warning about a value would say something about a row."""
     wild = np.array([[1e300, -1e300, np.inf, np.nan, 5e-324, 0.0]] * 40)
     wild.view(np.uint64)[::7, 0] = 0x7FF4000000000001  # signalling NaN
     with np.errstate(all="ignore"):

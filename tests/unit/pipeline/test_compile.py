@@ -59,7 +59,7 @@ def plan_for(latent: Latent, kind: str, radius: float | None = None) -> PassPlan
     plan = PassPlan("components.1", label, centres, radius or 1.0, blocks)
     if kind == "plain":
         return replace(
-            plan, cell_label=cells, blocks=tuple(replace(b, groups=cells) for b in blocks)
+            plan, cell_label=cells, blocks=tuple(replace(block, groups=cells) for block in blocks)
         )
     whiten = tuple(spd(p, seed) for seed in (1, 2))
     plan = replace(plan, whiten=whiten, cell_map=np.array([0, 1, 1]), radius=radius or 6.0)
@@ -165,12 +165,12 @@ def test_noise_is_told_in_the_answers_units(kind, latent):
     plan = plan_for(space, kind)
     query = compile_pass(plan, space, STEP)
 
-    class One(Silence):
+    class OneSigma(Silence):
         def draw(self, sigma: float, size: int) -> np.ndarray:
             return np.full(size, round(sigma))
 
     empty = accumulated(query, np.zeros((0, 3)), np.zeros(0, dtype=np.int64))
-    loud = observe(query, measure(empty, query, One()), space, STEP)
+    loud = observe(query, measure(empty, query, OneSigma()), space, STEP)
     for block, asked in zip(loud.blocks, query.blocks, strict=True):
         moved = np.array(block.values)
         if block.statistic == "second":

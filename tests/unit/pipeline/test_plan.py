@@ -1,4 +1,4 @@
-"""The plan: what a release would measure, for its whole budget, without a row being read."""
+"""The plan: what a release would measure for its whole budget. No row is read."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ SPECIFICATIONS = {
 
 @cache
 def plan_of(name: str, rows: int | None = 50_000, epsilon: float | None = None) -> Plan:
-    """The plan of one of these; made once, since the strategy runs its whole course for it."""
+    """The plan of a specification; made once, because it takes a run of the whole strategy."""
     changed = SPECIFICATIONS[name].model_dump(mode="json")
     changed["privacy"]["epsilon"] = epsilon or changed["privacy"]["epsilon"]
     return plan(ReleaseSpec.from_dict(changed), rows=rows)
 
 
 @pytest.mark.parametrize("name", SPECIFICATIONS)
-def test_a_plan_spends_the_whole_budget_and_tells_how(name):
+def test_a_plan_spends_the_whole_budget_and_shows_how(name):
     specification = SPECIFICATIONS[name]
     planned = plan_of(name)
     rho = rho_of(specification.privacy, noise_source("auto"))
@@ -68,11 +68,11 @@ def test_a_plan_spends_the_whole_budget_and_tells_how(name):
         assert block.radius > 0
         assert block.groups >= 1
         assert block.statistic in ("count", "sum", "second")
-    check_told(planned)
+    check_shown(planned)
 
 
-def check_told(planned: Plan) -> None:
-    """To machines as JSON, to people as a table that names every pass."""
+def check_shown(planned: Plan) -> None:
+    """As JSON, and as a table that names every pass."""
     document = json.loads(json.dumps(planned.to_dict(), allow_nan=False))
     assert document["rho"] == planned.rho
     assert len(document["blocks"]) == len(planned.blocks)
@@ -94,13 +94,13 @@ def test_more_rows_or_more_budget_cost_less(name):
     assert kl(plan_of(name, epsilon=4 * SPECIFICATIONS[name].privacy.epsilon)) < base / 4
 
 
-def test_kl_is_told_for_a_public_guess_of_the_rows_alone():
+def test_kl_is_given_only_for_a_public_guess_of_the_rows():
     planned = plan_of("table", rows=None)
     assert planned.rows is None
     assert all(block.expected_kl is None for block in planned.blocks)
-    told = [block for block in plan_of("table").blocks if block.expected_kl is not None]
-    assert {block.step for block in told} == {planned.blocks[-1].step}
-    assert {block.statistic for block in told} == {"count", "sum", "second"}
+    with_kl = [block for block in plan_of("table").blocks if block.expected_kl is not None]
+    assert {block.step for block in with_kl} == {planned.blocks[-1].step}
+    assert {block.statistic for block in with_kl} == {"count", "sum", "second"}
 
 
 def test_the_allocation_by_expected_kl_expects_less_than_an_even_one():
@@ -113,19 +113,19 @@ def test_the_allocation_by_expected_kl_expects_less_than_an_even_one():
 
 
 def test_a_plan_reads_no_rows(tmp_path: Path):
-    """With the width in the specification not even a footer; else footers, never a page."""
-    one = {"components": 1}
-    plan(spec(path=tmp_path / "nowhere", model=one), rows=1000)
+    """It reads nothing if the specification has the width; otherwise footers, but no page."""
+    model = {"components": 1}
+    plan(spec(path=tmp_path / "nowhere", model=model), rows=1000)
     with pytest.raises(DataError, match="does not exist"):
         plan(spec(None, tmp_path / "nowhere"), rows=1000)
     file = tmp_path / "part.parquet"
     x = pa.array(np.random.default_rng(0).normal(size=(500, 4)).tolist(), pa.list_(pa.float32(), 4))
     pq.write_table(pa.table({"x": x}), file)
-    whole = plan(spec(None, file, model=one), rows=1000)
+    intact = plan(spec(None, file, model=model), rows=1000)
     content = bytearray(file.read_bytes())
     content[4:100] = b"\xff" * 96
     file.write_bytes(bytes(content))
-    assert plan(spec(None, file, model=one), rows=1000) == whole
+    assert plan(spec(None, file, model=model), rows=1000) == intact
 
 
 def test_a_width_that_is_nowhere_public_is_asked_for(tmp_path: Path):
@@ -149,11 +149,11 @@ def test_any_guess_of_the_rows_gives_a_plan(rows):
     render_plan(planned)
 
 
-def test_too_few_rows_a_component_are_warned_of():
+def test_a_plan_warns_of_too_few_rows_a_component():
     few, many = plan_of("soft", rows=400), plan_of("soft", rows=50_000)
     assert "Warning: about 200 rows a component" in render_plan(few)
     assert "Warning" not in render_plan(many)
     # The rule scales with the noise: ten times less of it, ten times fewer rows.
     quiet = plan_of("soft", rows=50_000, epsilon=8.0)
-    needed = [one.notes["rows_per_component"]["needed"] for one in (many, quiet)]
+    needed = [planned.notes["rows_per_component"]["needed"] for planned in (many, quiet)]
     assert needed[0] > 3 * needed[1]

@@ -1,4 +1,4 @@
-"""What a release takes: from a public guess, or from footers and then for the trusted side."""
+"""What a release takes, by a public guess; or by the footers, for the trusted side."""
 
 from __future__ import annotations
 
@@ -45,18 +45,19 @@ def test_a_guess_is_multiplied_out(planned, work):
     assert work.bytes_read == 50_000_000 * 4 * 4
     assert work.tasks == -(-work.bytes_read // (128 << 20)) == 6
     assert work.passes == len(planned.queries) == len(work.rates)
-    assert [one.step for one in work.rates] == list(dict.fromkeys(b.step for b in planned.blocks))
-    assert min(one.rows_per_core_second for one in work.rates) > 0
+    steps = list(dict.fromkeys(block.step for block in planned.blocks))
+    assert [rate.step for rate in work.rates] == steps
+    assert min(rate.rows_per_core_second for rate in work.rates) > 0
     assert work.worker_memory > 250 << 20
     assert work.driver_seconds > 0
     want = sum(
-        work.bytes_read / work.read_bytes_per_core_second + work.rows / one.rows_per_core_second
-        for one in work.rates
+        work.bytes_read / work.read_bytes_per_core_second + work.rows / rate.rows_per_core_second
+        for rate in work.rates
     )
     assert work.pass_seconds == pytest.approx(want / 8)
 
 
-def test_no_file_is_looked_for_without_footers(planned, work):
+def test_without_footers_no_file_is_opened(planned, work):
     json.dumps(work.to_dict())
     text = render_work(spec(), work)
     assert text.startswith("Work for 50,000,000 rows on 8 core(s); from a guess of the rows")
@@ -65,7 +66,7 @@ def test_no_file_is_looked_for_without_footers(planned, work):
     assert "reading is assumed at 500 MB a core second" in text
 
 
-def test_footers_are_counted_and_the_answer_says_for_whom(tmp_path: Path, planned):
+def test_footers_are_counted_and_the_text_says_for_whom(tmp_path: Path, planned):
     for file, rows in enumerate((700, 537)):
         x = pa.array(np.zeros((rows, 4), dtype=np.float32).tolist(), pa.list_(pa.float32()))
         pq.write_table(pa.table({"x": x}), tmp_path / f"{file}.parquet")
@@ -78,7 +79,7 @@ def test_footers_are_counted_and_the_answer_says_for_whom(tmp_path: Path, planne
     assert "TRUSTED SIDE, not for publication" in render_work(job, work)
 
 
-def test_what_the_cluster_has_is_what_the_time_is_for(planned):
+def test_the_time_is_for_the_cores_of_the_cluster(planned):
     asked = replace(planned, rows=None)
     assert plan_work(spec(), asked).rows == ASSUMED_ROWS
     kinds = {
@@ -90,7 +91,7 @@ def test_what_the_cluster_has_is_what_the_time_is_for(planned):
         assert plan_work(spec(cluster=cluster), asked).cores == cores
 
 
-def test_privacy_units_are_timed_and_told_of():
+def test_privacy_units_are_timed_and_mentioned():
     unit = {"column": "who", "max_rows": 3, "aggregate": "weight"}
     job = spec(dataset={"privacy_unit": unit})
     work = plan_work(job, plan(job, rows=1000))

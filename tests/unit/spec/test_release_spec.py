@@ -108,9 +108,9 @@ class TestReading:
         assert build(TABLE + "model:\noutput:\n") == build(TABLE)
 
     def test_negative_zero_is_zero(self) -> None:
-        one = build(TABLE, "bounds.columns.age=[-0.0, 1]")
-        other = build(TABLE, "bounds.columns.age=[0, 1]")
-        assert one.digest() == other.digest()
+        negative = build(TABLE, "bounds.columns.age=[-0.0, 1]")
+        positive = build(TABLE, "bounds.columns.age=[0, 1]")
+        assert negative.digest() == positive.digest()
 
     def test_numpy_and_path_values_from_python(self, tmp_path: Path) -> None:
         document = yaml_file.parse(TABLE, "table")
@@ -505,7 +505,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     bounds: dict[str, Any] = {"norm": draw(st.none() | st.floats(1e-100, 1e100))}
     label = draw(st.none() | names)
     if draw(st.booleans()):
-        columns = draw(st.lists(names.filter(lambda n: n != label), min_size=1, unique=True))
+        columns = draw(st.lists(names.filter(lambda name: name != label), min_size=1, unique=True))
         dataset["features"] = columns
         width = len(columns)
         bounds["columns"] = {
@@ -514,7 +514,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             for low in [draw(st.floats(-1e99, 1e99))]
         }
     else:
-        dataset["features"] = draw(names.filter(lambda n: n != label))
+        dataset["features"] = draw(names.filter(lambda name: name != label))
         width = draw(st.integers(1, 20))
         dataset["width"] = draw(st.sampled_from([width, None]))
         bounds["norm"] = bounds["norm"] or 1.0

@@ -20,7 +20,7 @@ PLAIN: dict[str, Any] = {
 
 
 def build(date: str | None = None, **sections: dict[str, Any]) -> ReleaseSpec:
-    document = {name: held | sections.get(name, {}) for name, held in PLAIN.items()}
+    document = {name: keys | sections.get(name, {}) for name, keys in PLAIN.items()}
     return ReleaseSpec.from_dict(document, date=date)
 
 
@@ -28,7 +28,7 @@ def window(**keys: Any) -> dict[str, Any]:
     return {"window": {"column": "t", **keys}}
 
 
-def test_specifications_without_windows_are_as_they_were() -> None:
+def test_specifications_without_windows_keep_their_digest() -> None:
     """Their digests are in ledgers and journals."""
     spec = build()
     assert (window_of(spec.dataset), account_of(spec)) == (None, None)
@@ -107,7 +107,7 @@ def test_times_are_kept_in_utc() -> None:
         ({"dataset": {"path": "d/{date}"}}, "dataset.path: uses a date"),
         ({"output": {"path": "{date}"}}, "output.path: uses a date"),
         ({"output": {"release_id": "{date}"}}, "output.release_id: uses a date"),
-        ({"privacy": {"account": "a"}}, "give dataset.window, or remove it"),
+        ({"privacy": {"account": "a"}}, "give dataset.window, or remove privacy.account"),
         (
             {"privacy": {"account": "a", "ledger": None}, "dataset": window(equals="a")},
             "give privacy.ledger, or remove it",

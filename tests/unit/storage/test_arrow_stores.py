@@ -1,4 +1,4 @@
-"""Options of fsspec's stores as Arrow's own clients are told them, or not at all."""
+"""Options of fsspec are passed to Arrow's clients with the same meaning, or fsspec is used."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ AZURE = "AccountName=acc;AccountKey=a2V5PQ=="
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """What Arrow's file systems were made with."""
+    """The arguments with which Arrow's file systems were created."""
     calls: list[dict[str, Any]] = []
     for name in ("GcsFileSystem", "AzureFileSystem"):
         monkeypatch.setattr(
-            pyarrow.fs, name, lambda _n=name, **given: calls.append({"kind": _n, **given}) or _n
+            pyarrow.fs, name, lambda _n=name, **args: calls.append({"kind": _n, **args}) or _n
         )
     arrow_stores._google.cache_clear()
     arrow_stores._azure.cache_clear()
@@ -34,9 +34,9 @@ def store(protocol: Any, **options: Any) -> Any:
     return SimpleNamespace(protocol=protocol, storage_options=options)
 
 
-def test_google_is_told_the_endpoint_and_who_asks(made: list[dict[str, Any]]) -> None:
+def test_google_gets_the_endpoint_and_the_credentials(made: list[dict[str, Any]]) -> None:
     options = {"token": "anon", "endpoint_url": "http://127.0.0.1:9", "project": "p"}
-    for _ in range(2):  # one client a process
+    for _ in range(2):  # one client per process
         assert arrow_filesystem(store(("gs", "gcs"), **options)) == "GcsFileSystem"
     assert len(made) == 1
     assert made[0].pop("retry_time_limit").total_seconds() <= 60
@@ -52,7 +52,7 @@ def test_google_is_told_the_endpoint_and_who_asks(made: list[dict[str, Any]]) ->
     assert made[1]["anonymous"] is False
 
 
-def test_azure_is_told_the_account_from_either_kind_of_options(made: list[dict[str, Any]]) -> None:
+def test_azure_gets_the_account_from_either_kind_of_options(made: list[dict[str, Any]]) -> None:
     account = {"account_name": "acc", "account_key": "a2V5PQ=="}
     assert arrow_filesystem(store("abfs", **account)) == "AzureFileSystem"
     text = f"DefaultEndpointsProtocol=https;{AZURE};EndpointSuffix=core.windows.net"
@@ -84,14 +84,14 @@ def test_azure_is_told_the_account_from_either_kind_of_options(made: list[dict[s
         ("abfs", {"connection_string": "UseDevelopmentStorage=true"}),
     ],
 )
-def test_what_cannot_be_said_with_the_same_meaning_stays_with_fsspec(
+def test_options_without_an_equivalent_in_arrow_are_left_to_fsspec(
     protocol: Any, options: dict[str, Any], made: list[dict[str, Any]]
 ) -> None:
     assert arrow_filesystem(store(protocol, **options)) is None
     assert made == []
 
 
-def test_a_pyarrow_without_the_client_or_that_refuses_leaves_it_to_fsspec(
+def test_fsspec_is_used_if_pyarrow_lacks_the_client_or_refuses(
     made: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(pyarrow.fs, "GcsFileSystem")

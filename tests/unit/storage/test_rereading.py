@@ -1,4 +1,4 @@
-"""A store's passing trouble: read again from where it stopped, each row once, and not for ever."""
+"""A read continues after temporary failures: each row comes once, and the retries end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dpgmm_dist.storage.rereading import ATTEMPTS, read_on
 
 
 def failing(items, failures, error=OSError):
-    """Begins that fail before the items at these places, one after the other."""
-    left = list(failures)
+    """Return a function whose calls in turn fail before the items at these positions."""
+    pending = list(failures)
 
     def begin():
         for index, item in enumerate(items):
-            if left and left[0] == index:
-                left.pop(0)
+            if pending and pending[0] == index:
+                pending.pop(0)
                 raise error("503 slow down")
             yield item
 
@@ -33,15 +33,15 @@ def failing(items, failures, error=OSError):
 
 
 @given(st.lists(st.integers(0, 9), max_size=30))
-def test_each_item_comes_once_and_in_order(places):
-    places.sort()
-    most = max((places.count(place) for place in places), default=0)
+def test_each_item_comes_once_and_in_order(failures):
+    failures.sort()
+    most = max((failures.count(index) for index in failures), default=0)
     items = list(range(10))
     if most < ATTEMPTS:
-        assert list(read_on(failing(items, places), wait=lambda _: None)) == items
+        assert list(read_on(failing(items, failures), wait=lambda _: None)) == items
     else:
         with pytest.raises(OSError, match="503"):
-            list(read_on(failing(items, places), wait=lambda _: None))
+            list(read_on(failing(items, failures), wait=lambda _: None))
 
 
 def test_waiting_grows_and_ends():
@@ -52,7 +52,7 @@ def test_waiting_grows_and_ends():
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError, PermissionError, MemoryError])
-def test_what_waiting_does_not_mend_is_told_at_once(error):
+def test_failures_that_waiting_does_not_fix_are_raised_at_once(error):
     with pytest.raises(error):
         list(read_on(failing([1], [0], error), wait=lambda _: pytest.fail("waited")))
 
@@ -61,7 +61,7 @@ def test_what_waiting_does_not_mend_is_told_at_once(error):
 
 
 class Trouble:
-    """Which of the next reads of a store fail, as a busy store's do: numbers from 1."""
+    """The numbers, from 1, of the next reads of a store that fail."""
 
     def __init__(self):
         self.fails, self.reads = set(), 0
@@ -77,17 +77,17 @@ class Trouble:
 
 @pytest.fixture
 def trouble(monkeypatch):
-    found = Trouble()
+    trouble = Trouble()
 
     def read(self, *args):
-        found.check()
+        trouble.check()
         return io.BytesIO.read(self, *args)
 
     monkeypatch.setattr("dpgmm_dist.storage.rereading._FIRST_WAIT_SECONDS", 0.001)
-    # No coalescing: one read for each row group, so that reads fail in the middle of a file.
+    # Without coalescing there is one read per row group, so reads can fail within a file.
     monkeypatch.setattr("dpgmm_dist.storage.parquet_files._PRE_BUFFER_BYTES", 0)
     monkeypatch.setattr(MemoryFile, "read", read, raising=False)
-    return found
+    return trouble
 
 
 @pytest.fixture
@@ -109,18 +109,18 @@ def source(trouble):
 
 
 def rows_of(source):
-    found = [b.features for unit in source.plan() for b in source.blocks(unit, 100)]
-    return np.concatenate(found).tolist()
+    blocks = [b.features for unit in source.plan() for b in source.blocks(unit, 100)]
+    return np.concatenate(blocks).tolist()
 
 
 @pytest.mark.parametrize("fails", [[1], [2], [3], [4, 5], [7], [6, 7, 8]])
 def test_a_throttled_store_gives_every_row_once(fails, trouble, source):
     trouble.now()
-    want = rows_of(source)
-    assert len(want) == 3000
+    expected = rows_of(source)
+    assert len(expected) == 3000
     assert trouble.reads >= 8
     trouble.now(*fails)
-    assert rows_of(source) == want
+    assert rows_of(source) == expected
     assert trouble.reads > max(fails)
 
 

@@ -1,4 +1,4 @@
-"""Scratch storage is private, and goes when its run ends, or is found dead."""
+"""Scratch storage is private; it is removed when its run ends, or by a later run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from dpgmm_dist.errors import DataError
 from dpgmm_dist.storage.scratch import PREFIX, open_scratch
 
 
-def left(base):
+def folders(base):
     return sorted(path.name for path in base.glob(f"{PREFIX}*"))
 
 
-def test_it_is_for_its_owner_alone_and_removed_at_the_end(tmp_path):
+def test_only_its_owner_can_read_it_and_it_is_removed_at_the_end(tmp_path):
     with open_scratch(str(tmp_path / "new"), "id") as place:
         folder = Path(place.resolve()[1])
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         (folder / "rows").write_text("private")
-        assert left(tmp_path / "new")
-    assert not left(tmp_path / "new")
+        assert folders(tmp_path / "new")
+    assert not folders(tmp_path / "new")
 
 
 def test_it_is_removed_after_a_failure(tmp_path):
     with pytest.raises(RuntimeError), open_scratch(str(tmp_path), "id"):
         raise RuntimeError
-    assert not left(tmp_path)
+    assert not folders(tmp_path)
 
 
 HOLD = """
@@ -45,28 +45,28 @@ with open_scratch(sys.argv[1], "id") as place:
 """
 
 
-def test_what_a_killed_run_left_is_removed_and_what_a_live_one_uses_is_not(tmp_path):
+def test_a_later_run_removes_the_folder_of_a_killed_run_and_not_that_of_a_live_one(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ready\n"
-        theirs = left(tmp_path)
+        live = folders(tmp_path)
         with open_scratch(str(tmp_path), "id"):
-            assert set(theirs) < set(left(tmp_path))
+            assert set(live) < set(folders(tmp_path))
         other.send_signal(signal.SIGKILL)
         other.wait()
-    assert left(tmp_path) == theirs
+    assert folders(tmp_path) == live
     time.sleep(0.1)
     with open_scratch(str(tmp_path), "another"):
-        assert not set(theirs) & set(left(tmp_path))
-    assert not left(tmp_path)
+        assert not set(live) & set(folders(tmp_path))
+    assert not folders(tmp_path)
 
 
 def test_nothing_else_there_is_touched(tmp_path):
     (tmp_path / "precious").write_text("x")
     (tmp_path / f"{PREFIX}file").write_text("x")
     (tmp_path / f"{PREFIX}link").symlink_to(tmp_path)
-    (tmp_path / f"{PREFIX}of-nobody").mkdir()
+    (tmp_path / f"{PREFIX}without-lock").mkdir()
     with open_scratch(str(tmp_path), "id"):
         pass
     assert len(list(tmp_path.iterdir())) == 4
@@ -85,7 +85,7 @@ def test_a_store_is_cleaned_by_the_next_run_of_the_release():
     assert not fs.find("bucket/scratch")
 
 
-def test_a_place_that_cannot_be_used_is_a_clear_error(tmp_path):
+def test_an_unusable_place_is_a_data_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="scratch"), open_scratch(str(tmp_path / "file"), "id"):
         pass

@@ -1,4 +1,4 @@
-"""The store creates once, whole, and says clearly what fails."""
+"""The store creates each object once and whole, and its errors say what failed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_object_is_created_once_and_keeps_its_first_content(store: FsspecStor
     assert store.exists("a/b.json")
 
 
-def test_missing_objects_are_told_from_failures(store: FsspecStore) -> None:
+def test_a_missing_object_is_not_a_failure(store: FsspecStore) -> None:
     with pytest.raises(ObjectMissing):
         store.read("nothing")
     assert read_or_none(store, "nothing") is None
@@ -97,13 +97,13 @@ def test_racing_threads_have_one_winner(tmp_path: Path) -> None:
     wins: list[int] = []
     barrier = threading.Barrier(8)
 
-    def write(me: int) -> None:
+    def write(writer: int) -> None:
         barrier.wait()
         try:
-            store.create("l/name", str(me).encode() * 1000)
+            store.create("l/name", str(writer).encode() * 1000)
         except ObjectExists:
             return
-        wins.append(me)
+        wins.append(writer)
 
     threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -143,7 +143,7 @@ def test_local_data_and_directory_are_flushed_before_a_create_returns(
         OSError(errno.EINVAL, "PreconditionFailed"),
     ],
 )
-def test_every_client_s_conflict_is_a_conflict(error: Exception) -> None:
+def test_conflicts_of_every_client_are_recognised(error: Exception) -> None:
     store = FsspecStore(RaisingFileSystem(error), "/x", "raising://x")
     with pytest.raises(ObjectExists):
         store.create("name", b"")
@@ -215,7 +215,7 @@ def test_a_file_in_the_way_is_a_data_error(tmp_path: Path) -> None:
         store.list("a/")
 
 
-def test_exists_never_takes_an_error_for_a_no(
+def test_exists_raises_errors_instead_of_returning_false(
     memory: FsspecStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(path: str) -> Any:
@@ -235,7 +235,7 @@ def test_a_conflict_returns_what_is_stored(memory: FsspecStore) -> None:
     assert create_or_read(theirs, "n", b"mine") == b"theirs"
 
 
-def test_a_passing_error_is_tried_again_and_a_lasting_one_is_raised(memory: FsspecStore) -> None:
+def test_a_temporary_error_is_retried_and_a_lasting_one_is_raised(memory: FsspecStore) -> None:
     assert create_or_read(FaultyStore(memory, 0, "error before"), "n", b"mine") == b"mine"
     broken = FsspecStore(RaisingFileSystem(OSError("no space")), "/x", "raising://x")
     with pytest.raises(DataError, match="no space"):

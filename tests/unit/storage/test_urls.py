@@ -1,4 +1,4 @@
-"""URLs and foreign errors are shown without credentials."""
+"""URLs and errors of other libraries are shown without credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampled rows inside the public bounds: drawn again until they are, or moved there."""
+"""The public bounds of a row, and how sampled rows are moved inside them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _SHRINKS = 64
 
 @dataclass(frozen=True, eq=False)
 class PublicBounds:
-    """The set of rows that the specification calls possible, in input units.
+    """The set of rows that the specification allows, in input units.
 
-    Rows x with ``|(x - center) / half_width| <= norm``; in a table also each column in its bounds.
+    These are the rows x with ``|(x - center) / half_width| <= norm``. In a table each column is
+    also within its own bounds.
     """
 
     center: Floats
@@ -30,13 +31,28 @@ class PublicBounds:
     half_width: Floats
     """(d,), 1 for embeddings."""
     norm: float
-    """Infinite where only columns are bounded."""
+    """Bound on the Euclidean norm; infinite if only columns are bounded."""
     box: bool = False
-    """Whether columns are bounded one by one: ``|(x - center) / half_width| <= 1`` in each."""
+    """Whether each column is bounded too: ``|(x - center) / half_width| <= 1`` in each."""
 
     @classmethod
     def of(cls, specification: Mapping[str, Any], names: list[str], width: int) -> PublicBounds:
-        """The bounds in a receipt's specification, for features ``names`` of ``width`` numbers."""
+        """The bounds in the specification of a receipt.
+
+        Parameters
+        ----------
+        specification
+            The specification in the receipt.
+        names
+            Names of the feature columns, in feature order.
+        width
+            Number of features d.
+
+        Raises
+        ------
+        DataError
+            When the specification has no valid bounds.
+        """
         try:
             bounds = specification["bounds"]
             columns, norm, center = (bounds.get(key) for key in ("columns", "norm", "center"))
@@ -48,15 +64,16 @@ class PublicBounds:
             low, high = np.array([columns[name] for name in names], dtype=float).T
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(
-                "the receipt does not say the bounds of the rows, so rows cannot be kept inside"
+                "the receipt does not state the bounds of the rows, so rows cannot be kept within "
+                "them"
             ) from None
         radius = math.inf if norm is None else float(norm)
         return cls((low + high) / 2, (high - low) / 2, radius, box=True)
 
     def contains(self, rows: Floats) -> NDArray[np.bool_]:
-        """(n,) whether each row (n, d) is inside."""
+        """Whether each of the rows (n, d) is within the bounds, as (n,)."""
         unit = (rows - self.center) / self.half_width
-        # A norm's square may overflow for absurd rows: they are outside.
+        # The square of the norm overflows for extreme rows, which are outside.
         with np.errstate(over="ignore"):
             inside = np.sqrt(np.einsum("ij,ij->i", unit, unit)) <= self.norm
         if self.box:
@@ -64,9 +81,9 @@ class PublicBounds:
         return np.asarray(inside)
 
     def moved_inside(self, rows: Floats, stored: Any) -> Floats:
-        """Rows (n, d) moved to the bounds; ``stored`` rounds rows as their columns will.
+        """Rows (n, d) moved to the bounds; ``stored`` rounds rows as their columns do.
 
-        A row is drawn toward the centre until it is inside as it is stored.
+        Each row moves toward the centre until it is within the bounds after rounding.
         """
         unit = (rows - self.center) / self.half_width
         if self.box:

@@ -1,4 +1,4 @@
-"""Exact sums of floats, rounded once and on the safe side."""
+"""Directed rounding: exact fractions to floats, rounded once and on the safe side."""
 
 from __future__ import annotations
 
