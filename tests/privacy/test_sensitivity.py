@@ -40,12 +40,11 @@ WILD = (
 
 def price(query: PassQuery, before: list[list[int]], after: list[list[int]]) -> Fraction:
     """What telling these two apart costs, from the scales that are drawn with."""
-    p = query.dimension
-    rows, columns = np.triu_indices(p)
     total = Fraction(0)
     for block, a, b in zip(query.blocks, before, after, strict=True):
         scales = [block.sigma] * len(a)
         if block.statistic == "second":
+            rows, columns = np.triu_indices(query.dimension_of(block))
             one = np.where(rows == columns, block.sigma, block.sigma_off or math.nan)
             scales = one.tolist() * block.group_count
         for x, y, scale in zip(a, b, scales, strict=True):
