@@ -198,6 +198,9 @@ def test_squares_are_of_rows_before_they_are_scaled_down():
     u = np.array([[3.0, 3.0, 3.0], [0.0, -4.0, 0.0]])
     got = integers(accumulated(query, u, np.zeros(2, dtype=np.int64)))
     assert got == [[25 + 16], [27 + 16], [1 + 1], [18 + 16]]
+    plain = one_cell((Block("square", ONE, 1.0), Block("sum", ONE, 1.0)), radius=5)
+    got = integers(accumulated(plain, u, np.zeros(2, dtype=np.int64)))
+    assert got == [[25 + 16], [2, 2 - 4, 2]]
 
 
 @pytest.mark.parametrize("statistic", ["sum", "second", "square"])
