@@ -96,12 +96,7 @@ class Kernel:
         rows = max(_SLICE_ROWS, _SLICE_BYTES // (8 * max(d, p)))
         rows = max(1, min(rows, block_rows(self.query)))
         self._is_pooled = _is_pooled(self.query)
-        self._has_one_view = all(
-            block.radius in (None, self.radius)
-            and block.axes is None
-            and block.statistic != "square"
-            for block in self.query.blocks
-        )
+        self._has_one_view = _has_one_view(self.query)
         self._gathered = np.empty((rows, d))
         self._image = np.empty((rows, p))
         self._mapped = np.empty((rows, p))
@@ -302,6 +297,19 @@ def clip_rows(v: Floats, radius: int, limit: int) -> Floats:
     return v
 
 
+def _has_one_view(query: PassQuery) -> bool:
+    """Whether all blocks sum the same clipped rows, so that these are clipped once, by the kernel.
+
+    Squares are of the rows before they are scaled down.
+    """
+    return all(
+        query.radius_of(block) == query.radius
+        and query.axes_of(block) == (0, query.dimension)
+        and block.statistic != "square"
+        for block in query.blocks
+    )
+
+
 def _is_pooled(query: PassQuery) -> bool:
     """Whether all labels have one cell each, one map, and every sum in common."""
     return (
@@ -322,6 +330,7 @@ class Accumulator:
     def __init__(self, query: PassQuery) -> None:
         self._query = query
         self._limit = saturation(query.dimension)
+        self._has_one_view = _has_one_view(query)
         self._pending = [np.zeros(_shape(query, block)) for block in query.blocks]
         self._total = ExactStatistic.zeros(query.step, statistic_sizes(query))
         self._most = EXACT // max(query.widest_radius, 1) ** 2
@@ -330,8 +339,8 @@ class Accumulator:
     def add_rows(self, cell: int, v: Floats) -> None:
         """Add whole rows (n, p) of one cell, n at most ``block_rows(query)``.
 
-        Rows are within the query's radius; where blocks differ in radius or axes, each clips what
-        it sees by itself.
+        Rows are within the query's radius where all blocks see them alike. Otherwise they are not
+        clipped yet, and every block clips what it sees by itself.
         """
         self._add(cell, v, None)
 
@@ -364,7 +373,8 @@ class Accumulator:
         if block.statistic == "square":
             lengths = np.minimum(np.vecdot(v, v), float(radius) ** 2)
             return float(lengths.sum() if weight is None else weight @ lengths)
-        if block.axes is not None or block.radius is not None:
+        if not self._has_one_view:
+            # A copy: the next block clips the same rows in another way.
             v = clip_rows(np.array(v, order="C"), radius, self._limit)
         if block.statistic == "sum":
             return np.asarray((np.ones(len(v)) if weight is None else weight) @ v)

@@ -79,6 +79,7 @@ def compile_pass(
     elif plan.offsets is not None:
         offsets = _snap((plan.offsets - plan.offsets.min()) * scale**2)
     table, shift = _table(scale) if plan.soft else (None, 0)
+    unit_length = step if plan.cell_map is None else 1 / scale
     bare = PassQuery(
         step=plan.step,
         width=latent.width,
@@ -92,24 +93,28 @@ def compile_pass(
         slopes=slopes,
         offsets=offsets,
         soft=plan.soft,
-        unit_bits=_unit_bits(plan, radius, unit),
+        unit_bits=_unit_bits(plan, radius, unit_length, unit),
         table=table,
         table_shift=shift,
         unit_rows=unit.rows,
         weighted=unit.weighted,
         notes={"radius": plan.radius},
     )
-    unit_length = step if plan.cell_map is None else 1 / scale
     query = _with_noise(bare, plan.blocks, unit_length)
     check_fits(query)
     return query
 
 
-def _unit_bits(plan: PassPlan, radius: int, unit: UnitShare) -> int:
+def _own_radius(planned: BlockPlan, unit_length: float) -> int | None:
+    """A block's own radius in integer units of ``unit_length``, rounded up; None without one."""
+    return None if planned.radius is None else max(1, math.ceil(planned.radius / unit_length))
+
+
+def _unit_bits(plan: PassPlan, radius: int, unit_length: float, unit: UnitShare) -> int:
     """Grid of responsibilities, and of weights: as fine as exact sums and noise scales allow."""
     if not unit.weighted:
         return UNIT_BITS if plan.soft else 0
-    radii = [radius * (b.radius or plan.radius) / plan.radius + 1 for b in plan.blocks]
+    radii = [_own_radius(b, unit_length) or radius for b in plan.blocks]
     widest = max(
         r ** POWERS[b.statistic] / math.sqrt(2 * b.rho)
         for r, b in zip(radii, plan.blocks, strict=True)
@@ -123,12 +128,11 @@ def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...], unit_length: floa
     """The query with its blocks; a radius of their own is counted in ``unit_length``."""
     blocks = []
     for planned in plans:
-        radius = None if planned.radius is None else max(1, math.ceil(planned.radius / unit_length))
         block = Block(
             planned.statistic,
             planned.groups.astype(np.int64),
             1.0,
-            radius=radius,
+            radius=_own_radius(planned, unit_length),
             axes=planned.axes,
         )
         sigma = sigma_for(sensitivity(bare, block), planned.rho * bare.unit_rows**2)

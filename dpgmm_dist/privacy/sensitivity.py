@@ -159,7 +159,8 @@ def _check_sense(query: PassQuery) -> None:
         and not _integers(query.slopes, cells, query.width),
         "offsets must be integers (C,)": query.offsets is not None
         and not _integers(query.offsets, cells),
-        "radius must be at least 1": query.radius < 1,
+        "radius must be an integer and at least 1": not _is_integer(query.radius)
+        or query.radius < 1,
         "unit_bits must not be negative": query.unit_bits < 0,
         "unit_rows must be at least 1": query.unit_rows < 1,
         "rows that are weighted count as one": query.weighted and query.unit_rows != 1,
@@ -173,11 +174,12 @@ def _check_sense(query: PassQuery) -> None:
         "statistic must be count, sum, second or square": not all(
             block.statistic in _POWERS for block in query.blocks
         ),
-        "the radius of a block must be at least 1": any(
-            query.radius_of(block) < 1 for block in query.blocks
+        "the radius of a block must be an integer and at least 1": not all(
+            block.radius is None or (_is_integer(block.radius) and block.radius >= 1)
+            for block in query.blocks
         ),
-        "a block must see some of the coordinates": not all(
-            0 <= query.axes_of(block)[0] < query.axes_of(block)[1] <= p for block in query.blocks
+        "axes of a block must be some of the coordinates, from start to stop": not all(
+            block.axes is None or _is_range(block.axes, p) for block in query.blocks
         ),
     }
     if any(wrong.values()):
@@ -191,6 +193,15 @@ def _most_of_one(cell_label: np.ndarray) -> int:
 
 def _integers(array: np.ndarray | None, *shape: int) -> bool:
     return array is not None and array.shape == shape and array.dtype.kind == "i"
+
+
+def _is_integer(value: object) -> bool:
+    """Whether a number is a Python integer: those of numpy overflow when they are squared."""
+    return isinstance(value, int)
+
+
+def _is_range(axes: tuple[int, ...], p: int) -> bool:
+    return len(axes) == 2 and all(map(_is_integer, axes)) and 0 <= axes[0] < axes[1] <= p
 
 
 def _longest(vectors: np.ndarray) -> float:
