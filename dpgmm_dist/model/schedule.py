@@ -29,7 +29,7 @@ CENTRE_SHARE = 0.05
 """Of rho, for the first stage."""
 _SECOND_OF_LABELS = 0.15
 """Of rho, for second moments of labels where they pay."""
-_LEAST_AXES, _MOST_AXES = 8, 256
+_LEAST_AXES, _MOST_AXES = 8, 512
 _MOST_ENTRIES = 1 << 22
 """Of the second moments of all labels together, for memory."""
 _SECOND_NOISE = 0.2
