@@ -31,7 +31,7 @@ more components, the less surely they are found."""
 _LAST_SHARE = 0.45
 """Of rho, that the last pass over the components has."""
 _MOST_LABEL_CELLS = 20
-_LABEL_EDGE = 4.0
+_LABEL_EDGE = 3.1
 """Noise on the eigenvalues of a label's covariance, in mean eigenvalues, up to which labels are
 measured one by one and divided into cells."""
 _MOST_AUTO = 16

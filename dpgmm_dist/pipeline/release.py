@@ -158,15 +158,16 @@ def release(
     receipt = receipt_of(
         spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget
     )
-    write_release(
-        target.url,
-        mixture=fitted.mixture,
-        standard_errors=fitted.errors,
-        transform=transform_of(features, fitted),
-        receipt=receipt,
-        input_schema=schema,
-        storage_options=spec.output.storage_options,
-    )
+    with threadpool_limits(1, "blas"):
+        write_release(
+            target.url,
+            mixture=fitted.mixture,
+            standard_errors=fitted.errors,
+            transform=transform_of(features, fitted),
+            receipt=receipt,
+            input_schema=schema,
+            storage_options=spec.output.storage_options,
+        )
     budget.journal.finish({"output": target.url})
     return ReleaseResult(target.url, release_id, already_done=False, fitted=fitted, receipt=receipt)
 
