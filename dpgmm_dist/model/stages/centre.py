@@ -31,7 +31,9 @@ class Location:
     noise: float
     """Standard deviation of the noise on each coordinate of the centre."""
     spread: float
-    """Mean squared distance of the rows from the centre."""
+    """Mean squared distance of the rows from the centre; at least its noise."""
+    least_spread: float
+    """What no mean squared distance is taken to be below: rows would be clipped at their noise."""
 
 
 def measure(problem: Problem, ask: Ask, rho: float) -> Location:
@@ -60,5 +62,6 @@ def measure(problem: Problem, ask: Ask, rho: float) -> Location:
     mean = mean * max(1 - problem.width * noise**2 / max(length, 1e-300), 0.0)
     spread = float(squares.values[0]) / rows - float(mean @ mean)
     bound = problem.norm**2
-    spread = float(np.clip(spread, _LEAST_SPREAD * bound, bound))
-    return Location(rows, answer.block("count").sigma, mean, noise, spread)
+    least = min(max(_LEAST_SPREAD * bound, squares.sigma / rows), bound)
+    spread = float(np.clip(spread, least, bound))
+    return Location(rows, answer.block("count").sigma, mean, noise, spread, least)

@@ -62,7 +62,7 @@ def measure(
     spread : what is known of the mean squared distance from them
     """
     bound = problem.norm**2
-    size = float(np.sqrt(np.clip(spread, _LEAST_SPREAD * bound, bound)))
+    size = float(np.sqrt(np.clip(spread, location.least_spread, bound)))
     tight, loose = min(_TIGHT * size, problem.norm), min(_LOOSE * size, 1.2 * problem.norm)
     together = np.zeros(problem.labels, dtype=np.int64)
     for_sum = _share_of_sum(problem, location, rho) if problem.labels == 1 else 0.0
