@@ -26,6 +26,8 @@ _TIGHT, _LOOSE = 0.9, 1.5
 """Clipping radii of the second moment and of the trace, over the root mean squared distance."""
 _LEAST_SPREAD = 0.02
 """Of the squared norm bound."""
+_LEAST_CLIPPED = 0.3
+"""Share of the squared length that clipping leaves at the least."""
 _SURE_TRACE = 0.1
 """Noise on the second moment's own trace, in traces, up to which it is taken as it is."""
 
@@ -85,15 +87,16 @@ def measure(
     rows = location.rows
     shift, noise = _shift(answer, location) if for_sum else (np.zeros(problem.width), 0.0)
     squares, second = answer.block("square"), answer.block("second")
-    # What the mean was off by is no variance.
-    off = float(shift @ shift)
-    trace = float(squares.values[0]) / rows - off
+    scale, noisy = second.sigma / rows, second.values[0] / rows
+    # What the mean was off by is no variance; clipping has shortened it like the rest.
+    total = max(float(squares.values[0]) / rows, _LEAST_SPREAD * bound)
+    clipped = float(np.clip(np.trace(noisy) / total, _LEAST_CLIPPED, 1.0))
+    noisy = noisy - clipped * np.outer(shift, shift)
+    trace = total - float(shift @ shift)
     trace = float(np.clip(trace, _LEAST_SPREAD * bound, bound))
-    scale = second.sigma / rows
-    noisy = second.values[0] / rows - np.outer(shift, shift)
     seen = float(np.trace(noisy))
     if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
-        seen = max(seen, 0.3 * trace)
+        seen = max(seen, _LEAST_CLIPPED * trace)
     else:
         seen = min(trace, tight**2)
     found = clean(noisy, scale, seen, rows)
