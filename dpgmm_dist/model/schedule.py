@@ -18,10 +18,10 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
 from dpgmm_dist.model.shrinkage import structured
+from dpgmm_dist.model.spectrum import expected_loss
 from dpgmm_dist.model.stages import label_covariances, label_means, pooled_covariance, second_look
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
-from dpgmm_dist.model.stages.second_look import SecondLook
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,6 +35,9 @@ _MOST_ENTRIES = 1 << 22
 _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
 
+_TIGHT_SQUARED, _OF_SECOND, _OF_MEAN = 0.81, 0.9, 0.08
+"""What the prediction of a loss takes of the pooled stage: radius and shares."""
+_SPREAD_OF_MEANS = 0.25
 _LEAST_VARIANCE = 1e-7
 """Of a direction outside the latent space, over the squared norm bound."""
 
@@ -113,7 +116,9 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     axes = pooled.axes if latent.basis is None else latent.basis.T @ pooled.axes
     mean_errors = np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T)
     errors = _errors(mixture, labels.count_noise / location.rows, mean_errors)
-    return Fitted(mixture, errors, latent, residual, location.rows, _notes(problem, look))
+    lost = 0.5 * float((labels.weights @ look.variances / pooled.variances).sum())
+    notes = _notes(problem, location, pooled, len(look.second_axes), lost)
+    return Fitted(mixture, errors, latent, residual, location.rows, notes)
 
 
 def _unlabelled(problem: Problem, ask: Ask, location: Location, allocation: Allocation) -> Fitted:
@@ -131,7 +136,9 @@ def _unlabelled(problem: Problem, ask: Ask, location: Location, allocation: Allo
         label_values=problem.label_values,
     )
     errors = _errors(mixture, 0.0, np.full(mixture.means.shape, pooled.shift_noise))
-    return Fitted(mixture, errors, latent, residual, location.rows, _notes(problem, None))
+    lost = 0.5 * pooled.shift_noise**2 * float((1 / pooled.variances).sum())
+    notes = _notes(problem, location, pooled, 0, lost)
+    return Fitted(mixture, errors, latent, residual, location.rows, notes)
 
 
 def _latent(
@@ -161,12 +168,19 @@ def _errors(mixture: Mixture, weight_error: float, mean_errors: Floats) -> Stand
     )
 
 
-def _notes(problem: Problem, look: SecondLook | None) -> dict[str, Any]:
-    """Public remarks for the receipt."""
-    axes = 0 if look is None else len(look.second_axes)
+def _notes(
+    problem: Problem, location: Location, pooled: PooledCovariance, axes: int, mean_loss: float
+) -> dict[str, Any]:
+    """Public remarks for the receipt: what was afforded, and what the noise is expected to cost."""
+    gain, error = pooled.spectrum.gain, pooled.spectrum.error
+    loss = mean_loss + expected_loss(pooled.variances, pooled.scale, location.rows)
     return {
+        "structure": _structure(problem, pooled.directions, axes),
+        "expected_loss": loss,
+        "gain_over_sphere": gain,
+        "gain_error": error,
+        "tells_little_beyond_means": bool(gain <= error),
         "second_moments": "label" if axes else "all",
-        "axes_of_label_covariances": axes,
         "components_per_label": [1] * problem.labels,
         "components_choice": "by the noise on their covariances (docs/method.md)",
         "error_bars": {
@@ -175,6 +189,37 @@ def _notes(problem: Problem, look: SecondLook | None) -> dict[str, Any]:
             "covariances": "not known: shrunk without a closed form",
         },
     }
+
+
+def _structure(problem: Problem, directions: int, axes: int) -> str:
+    """What the budget affords, in words."""
+    means = f"means of {problem.labels} labels" if problem.labels > 1 else "one mean"
+    if directions:
+        covariance = f"one covariance, along {directions} direction{'s' * (directions > 1)}"
+    else:
+        covariance = "one variance, the same in all directions"
+    labels = f"; covariances of labels along {axes} directions" if axes else ""
+    return f"{means}; {covariance}{labels}; no components"
+
+
+def predicted_loss(problem: Problem, rows: float) -> float:
+    """Nats a row that the noise is expected to cost, from public numbers alone.
+
+    For rows whose variances along their axes fall as 1, 1/2, 1/3, ..., in labels whose means are
+    spread half as widely as their rows; against the same model without noise.
+    """
+    allocation = allocate(problem, rows)
+    d, m = problem.width, problem.labels
+    variances = 1 / np.arange(1.0, d + 1)
+    trace = float(variances.sum())
+    scale = _TIGHT_SQUARED * trace / math.sqrt(2 * allocation.pooled * _OF_SECOND) / rows
+    loss = expected_loss(variances, scale, rows)
+    # Noise on the sums, clipped near the rows' spread; the second look adds its precision.
+    budget = allocation.means + allocation.again if m > 1 else _OF_MEAN * allocation.pooled
+    noise = trace * (m / rows) ** 2 / (2 * budget)
+    prior = _SPREAD_OF_MEANS * variances if m > 1 else np.full(d, np.inf)
+    posterior = noise / (1 + noise / prior)
+    return loss + 0.5 * float((posterior / variances).sum())
 
 
 def _inside(problem: Problem, means: Floats) -> Floats:

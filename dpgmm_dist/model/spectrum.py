@@ -26,10 +26,13 @@ _PULLS = (1.0, 0.75, 0.5)
 """Share of its distance from the mean that a variance keeps."""
 _DOUBT = 2.5
 """Standard errors of its likelihood that a candidate has to gain over the sphere."""
-_PROBES = 32
+_MOST_PROBES, _LEAST_PROBES, _PROBED = 32, 8, 1 << 14
+"""Probes of a spectrum of p eigenvalues: ``_PROBED / p``, within bounds."""
 _COUNT = 1 + len(_WIDTHS) * len(_FLOORS) * len(_PULLS)
 _STEP = 0.02
 """Of a probe, in standard deviations of an off-diagonal entry."""
+_SIMULATIONS, _WIDE = 3, 256
+"""Simulated noise of an expected loss; one in more dimensions than these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,18 +118,36 @@ def _gains(
 def _slopes(y: Floats, edge: float, trace: float) -> tuple[Floats, Floats]:
     """``sum_j df_j/dy_j`` and ``sum_j dg_j/dy_j`` (N,), by differences.
 
-    A probe moves every ``_PROBES``-th eigenvalue, up or down by a fixed random sign: far from each
-    other, they hardly touch each other's variances. The signs are independent of the noise.
+    With m probes, each moves every m-th eigenvalue, up or down by a fixed random sign: far from
+    each other, they hardly touch each other's variances. Signs are independent of the noise.
     """
     p = len(y)
     step = _STEP * edge * np.sqrt(1 / p)
     signs = np.random.Generator(np.random.Philox(11)).choice((-1.0, 1.0), p)
     direct, inverse = np.zeros(_COUNT), np.zeros(_COUNT)
-    for first in range(min(_PROBES, p)):
+    probes = min(max(_PROBED // p, _LEAST_PROBES), _MOST_PROBES, p)
+    for first in range(probes):
         moved = np.zeros(p)
-        moved[first::_PROBES] = signs[first::_PROBES]
+        moved[first::probes] = signs[first::probes]
         above = _candidates(y + step * moved, edge, trace)
         below = _candidates(y - step * moved, edge, trace)
         direct += (above - below) @ moved
         inverse += (1 / above - 1 / below) @ moved
     return direct / (2 * step), inverse / (2 * step)
+
+
+def expected_loss(variances: Floats, scale: float, rows: float) -> float:
+    """Nats a row that noise of this scale costs where rows have these variances, by simulation.
+
+    The divergence of the cleaned spectrum from the one before the noise, over noise of fixed seeds.
+    """
+    p, trace = len(variances), float(variances.sum())
+    losses = []
+    for seed in range(_SIMULATIONS if p <= _WIDE else 1):
+        draws = np.random.Generator(np.random.Philox(seed)).standard_normal((p, p))
+        noise = (draws + draws.T) / 2
+        found = clean(np.diag(variances) + scale * noise, scale, trace, rows)
+        along = (found.axes**2).T @ variances
+        logs = np.log(found.variances).sum() - np.log(variances).sum()
+        losses.append(0.5 * float((along / found.variances).sum() - p + logs))
+    return float(np.mean(losses))

@@ -26,6 +26,8 @@ _TIGHT, _LOOSE = 0.9, 1.5
 """Clipping radii of the second moment and of the trace, over the root mean squared distance."""
 _LEAST_SPREAD = 0.02
 """Of the squared norm bound."""
+_OWN_VARIANCE = 1.05
+"""Of the least variance, from which an axis is told apart from those that share it."""
 _LEAST_CLIPPED = 0.3
 """Share of the squared length that clipping leaves at the least."""
 _SURE_TRACE = 0.1
@@ -41,6 +43,14 @@ class PooledCovariance:
     shift: Floats
     """(d,) from the mean that was asked about to the mean; zeros with several labels."""
     shift_noise: float
+    scale: float
+    """Standard deviation of the noise on a diagonal entry, a row, with the variances' own trace."""
+
+    @property
+    def directions(self) -> int:
+        """How many axes have a variance of their own, above the floor that the others share."""
+        least = float(self.variances.min())
+        return int((self.variances > _OWN_VARIANCE * least).sum())
 
     @property
     def axes(self) -> Floats:
@@ -100,8 +110,9 @@ def measure(
     else:
         seen = min(trace, tight**2)
     found = clean(noisy, scale, seen, rows)
-    grown = found.variances * (trace / float(found.variances.sum()))
-    return PooledCovariance(Spectrum(found.axes, grown, found.gain, found.error), shift, noise)
+    growth = trace / float(found.variances.sum())
+    grown = Spectrum(found.axes, found.variances * growth, found.gain, found.error)
+    return PooledCovariance(grown, shift, noise, scale * growth)
 
 
 def _share_of_sum(problem: Problem, location: Location, rho: float) -> float:
