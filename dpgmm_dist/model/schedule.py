@@ -21,7 +21,9 @@ from dpgmm_dist.model.shrinkage import structured
 from dpgmm_dist.model.spectrum import expected_loss
 from dpgmm_dist.model.stages import label_covariances, label_means, pooled_covariance, second_look
 from dpgmm_dist.model.stages.centre import Location
-from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
+from dpgmm_dist.model.stages.label_means import LabelMeans
+from dpgmm_dist.model.stages.pooled_covariance import TIGHT, PooledCovariance
+from dpgmm_dist.model.stages.second_look import Budget
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,40 +37,53 @@ _MOST_ENTRIES = 1 << 22
 _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
 
-_TIGHT_SQUARED, _OF_SECOND, _OF_MEAN = 0.81, 0.9, 0.08
-"""What the prediction of a loss takes of the pooled stage: radius and shares."""
 _SPREAD_OF_MEANS = 0.25
+_AGAIN = 0.6
+"""Share of the pooled second moment's budget that is spent once its axes are known."""
+_SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
+"""Share of the budget for the mean where there is one mean only: the larger one where noise on the
+eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
 _LEAST_VARIANCE = 1e-7
 """Of a direction outside the latent space, over the squared norm bound."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The budget of each stage after the centre, and the axes of labels' second moments."""
+    """The budget of each stage after the centre."""
 
     means: float
     pooled: float
-    again: float
-    seconds: float
-    axes: int
+    second: Budget
 
 
 def allocate(problem: Problem, rows: float) -> Allocation:
     """Share out what the centre left: the fewer rows a label has, the more for its mean."""
-    rho = problem.rho
+    rho, d = problem.rho, problem.width
+    left = 1 - CENTRE_SHARE
     if problem.labels == 1:
-        return Allocation(0.0, (1 - CENTRE_SHARE) * rho, 0.0, 0.0, 0)
+        sums = (_SUM + (_MOST_SUM - _SUM) / (1 + (_DROWNED / _edge(problem, rows)) ** 8)) * left
+        pooled = left - sums
+        again = _AGAIN * pooled
+        second = Budget(again * rho, sums * rho, 0.0, 0)
+        return Allocation(0.0, (pooled - again) * rho, second)
     per_label = rows / problem.labels
     # Squared noise of a label's mean, were the whole budget its own, over the spread of the rows.
-    drowned = problem.width / (2 * rho * (0.7 * per_label) ** 2)
-    seconds, axes = 0.0, _axes(problem, per_label)
-    if axes:
-        seconds = _SECOND_OF_LABELS
+    drowned = d / (2 * rho * (0.7 * per_label) ** 2)
+    axes = _axes(problem, per_label)
+    seconds = _SECOND_OF_LABELS if axes else 0.0
     rest = 1 - seconds
     pooled = 0.30 / (1 + 2 * drowned) * rest
-    again = 0.30 / (1 + 4 * drowned) * rest
-    means = 1 - CENTRE_SHARE - seconds - pooled - again
-    return Allocation(means * rho, pooled * rho, again * rho, seconds * rho, axes)
+    sums = 0.30 / (1 + 4 * drowned) * rest
+    means = left - seconds - pooled - sums
+    again = _AGAIN * pooled
+    second = Budget(again * rho, sums * rho, seconds * rho, axes)
+    return Allocation(means * rho, (pooled - again) * rho, second)
+
+
+def _edge(problem: Problem, rows: float) -> float:
+    """Noise on the eigenvalues of a second moment, in mean eigenvalues."""
+    d = problem.width
+    return TIGHT**2 * d * math.sqrt(2 * d) / (math.sqrt(2 * problem.rho) * rows)
 
 
 def _axes(problem: Problem, per_label: float) -> int:
@@ -89,56 +104,51 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     """Release by stages, once the centre is known."""
     allocation = allocate(problem, location.rows)
     if problem.labels == 1:
-        return _unlabelled(problem, ask, location, allocation)
-    labels = label_means.measure(problem, ask, location, allocation.means)
-    about, _ = label_means.posterior(labels.means, labels.noise, np.ones(problem.width))
+        labels = label_means.alone(location)
+        about = labels.means
+    else:
+        labels = label_means.measure(problem, ask, location, allocation.means)
+        about, _ = label_means.posterior(labels.means, labels.noise, np.ones(problem.width))
     spread = location.spread - float(labels.weights @ (about**2).sum(axis=1))
     centres = _inside(problem, location.centre + about)
-    pooled = pooled_covariance.measure(problem, ask, location, centres, spread, allocation.pooled)
-    means, variances = label_means.posterior(
-        labels.means @ pooled.axes, labels.noise, pooled.variances
-    )
+    first = pooled_covariance.measure(problem, ask, location, centres, spread, allocation.pooled)
+    means, variances = _known_means(problem, location, labels, first)
     look = second_look.measure(
-        problem, ask, location, labels, pooled, means, variances,
-        second_look.Budget(allocation.again, allocation.seconds, allocation.axes),
-    )  # fmt: skip
-    features = _inside(problem, location.centre + look.means @ pooled.axes.T)
+        problem, ask, location, labels, first, means, variances, allocation.second
+    )
+    pooled = first
+    if look.pooled is not None:
+        moved = np.einsum("l,li,lj->ij", labels.weights, look.moved, look.moved)
+        pooled = pooled_covariance.refined(first, look.pooled, moved, location.rows)
+    features = _inside(problem, location.centre + look.means @ first.axes.T)
     latent, residual = _latent(problem, location, pooled, features, labels.weights)
+    covariances = label_covariances.covariances(first, pooled, labels.weights, look, latent)
     mixture = Mixture(
         weights=labels.weights,
         means=latent.to_latent(features),
-        covariances=_structured(
-            problem, label_covariances.covariances(pooled, labels.weights, look, latent)
-        ),
+        covariances=_structured(problem, covariances),
         labels=np.arange(problem.labels),
         label_values=problem.label_values,
     )
-    axes = pooled.axes if latent.basis is None else latent.basis.T @ pooled.axes
-    mean_errors = np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T)
-    errors = _errors(mixture, labels.count_noise / location.rows, mean_errors)
-    lost = 0.5 * float((labels.weights @ look.variances / pooled.variances).sum())
+    axes = first.axes if latent.basis is None else latent.basis.T @ first.axes
+    errors = StandardErrors(
+        np.full(problem.labels, labels.count_noise / location.rows),
+        np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T),
+        # Covariances are shrunk without a closed form.
+        np.full(mixture.covariances.shape, np.inf),
+    )
+    lost = 0.5 * float((labels.weights @ look.variances / first.variances).sum())
     notes = _notes(problem, location, pooled, len(look.second_axes), lost)
     return Fitted(mixture, errors, latent, residual, location.rows, notes)
 
 
-def _unlabelled(problem: Problem, ask: Ask, location: Location, allocation: Allocation) -> Fitted:
-    pooled = pooled_covariance.measure(
-        problem, ask, location, location.centre[None], location.spread, allocation.pooled
-    )
-    features = _inside(problem, location.centre + pooled.shift[None])
-    latent, residual = _latent(problem, location, pooled, features, np.ones(1))
-    axes = pooled.axes if latent.basis is None else latent.basis.T @ pooled.axes
-    shared = (axes * pooled.variances) @ axes.T
-    mixture = Mixture(
-        weights=np.ones(1),
-        means=latent.to_latent(features),
-        covariances=_structured(problem, ((shared + shared.T) / 2)[None]),
-        label_values=problem.label_values,
-    )
-    errors = _errors(mixture, 0.0, np.full(mixture.means.shape, pooled.shift_noise))
-    lost = 0.5 * pooled.shift_noise**2 * float((1 / pooled.variances).sum())
-    notes = _notes(problem, location, pooled, 0, lost)
-    return Fitted(mixture, errors, latent, residual, location.rows, notes)
+def _known_means(
+    problem: Problem, location: Location, labels: LabelMeans, pooled: PooledCovariance
+) -> tuple[Floats, Floats]:
+    """What is known of the means along the axes before the second look: (L, d) both."""
+    if problem.labels == 1:
+        return labels.means, np.full((1, problem.width), location.noise**2)
+    return label_means.posterior(labels.means @ pooled.axes, labels.noise, pooled.variances)
 
 
 def _latent(
@@ -157,15 +167,6 @@ def _latent(
     basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(p)])
     least = _LEAST_VARIANCE * problem.norm**2
     return Latent(d, basis, middle), max(float(values[: d - p].mean()), least)
-
-
-def _errors(mixture: Mixture, weight_error: float, mean_errors: Floats) -> StandardErrors:
-    """Standard errors of weights and means; covariances are shrunk without a closed form."""
-    return StandardErrors(
-        np.full(mixture.n_components, weight_error),
-        mean_errors,
-        np.full(mixture.covariances.shape, np.inf),
-    )
 
 
 def _notes(
@@ -212,10 +213,10 @@ def predicted_loss(problem: Problem, rows: float) -> float:
     d, m = problem.width, problem.labels
     variances = 1 / np.arange(1.0, d + 1)
     trace = float(variances.sum())
-    scale = _TIGHT_SQUARED * trace / math.sqrt(2 * allocation.pooled * _OF_SECOND) / rows
+    scale = TIGHT**2 * trace / math.sqrt(2 * allocation.pooled) / rows
     loss = expected_loss(variances, scale, rows)
     # Noise on the sums, clipped near the rows' spread; the second look adds its precision.
-    budget = allocation.means + allocation.again if m > 1 else _OF_MEAN * allocation.pooled
+    budget = allocation.means + allocation.second.sums
     noise = trace * (m / rows) ** 2 / (2 * budget)
     prior = _SPREAD_OF_MEANS * variances if m > 1 else np.full(d, np.inf)
     posterior = noise / (1 + noise / prior)

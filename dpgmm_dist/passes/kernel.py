@@ -9,6 +9,7 @@ function of that row and the query alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -160,9 +161,10 @@ class Kernel:
                 self._add_whole(total, k, rows.between(start, stop))
 
     def _add_pooled(self, total: Accumulator, rows: Rows, labels: Ints) -> None:
-        """Add rows about the centre of their label to sums that all labels share."""
-        known = (labels >= 0).nonzero()[0]
-        rows, labels = rows.at(known), labels[known]
+        """Add rows about the centre of their label, of all labels at once, sorted by label."""
+        order = stable_order(labels.astype(np.int16))
+        order = order[int((labels < 0).sum()) :]
+        rows, labels = rows.at(order), labels[order]
         weights = rows.weights()
         stop = 0
         for u in rows.parts(self._gathered):
@@ -170,10 +172,8 @@ class Kernel:
             v = self._mapped[: len(u)]
             np.take(self.shifted, labels[start:stop], axis=0, out=v, mode="clip")
             v = self._clipped(self._rounded(self._images(u, self.cell_map[0]), v, 0, v))
-            if weights is None:
-                total.add_rows(0, v)
-            else:
-                total.add_weighted(0, v, weights[start:stop].astype(np.float64))
+            weight = None if weights is None else weights[start:stop].astype(np.float64)
+            total.add_sorted(labels[start:stop], v, weight)
 
     def _add_whole(self, total: Accumulator, cell: int, rows: Rows) -> None:
         """Add rows that are in one cell alone."""
@@ -311,12 +311,12 @@ def _has_one_view(query: PassQuery) -> bool:
 
 
 def _is_pooled(query: PassQuery) -> bool:
-    """Whether all labels have one cell each, one map, and every sum in common."""
+    """Whether all labels have one cell each, one map, and some sum in common."""
     return (
         query.rule == "label"
         and len(query.cell_label) == int(query.cell_label[-1]) + 1 > 1
         and (query.cell_map is None or not query.cell_map.any())
-        and all(block.group_count == 1 for block in query.blocks)
+        and any(block.group_count == 1 for block in query.blocks)
     )
 
 
@@ -342,13 +342,20 @@ class Accumulator:
         Rows are within the query's radius where all blocks see them alike. Otherwise they are not
         clipped yet, and every block clips what it sees by itself.
         """
-        self._add(cell, v, None)
+        self._add([(cell, 0, len(v))], v, None)
 
     def add_weighted(self, cell: int, v: Floats, weight: Floats) -> None:
         """Add rows (n, p) of one cell with integer weights (n,)."""
-        self._add(cell, v, weight)
+        self._add([(cell, 0, len(v))], v, weight)
 
-    def _add(self, cell: int, v: Floats, weight: Floats | None) -> None:
+    def add_sorted(self, cells: Ints, v: Floats, weight: Floats | None) -> None:
+        """Add rows (n, p) of several cells (n,), in their order; weights (n,) or None."""
+        edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
+        parts = [(int(cells[a]), a, b) for a, b in pairwise(edges) if a < b]
+        self._add(parts, v, weight)
+
+    def _add(self, parts: list[tuple[int, int, int]], v: Floats, weight: Floats | None) -> None:
+        """Add rows, of which each cell has those from start to stop."""
         if len(v) == 0:
             return
         mass = len(v) if weight is None else int(weight.sum())
@@ -357,28 +364,28 @@ class Accumulator:
         self._weight += mass
         done: dict[tuple[object, ...], Floats | float] = {}
         for block, pending in zip(self._query.blocks, self._pending, strict=True):
-            # Blocks that differ in their groups alone share one product.
-            same = (block.statistic, block.radius, block.axes)
-            if same not in done:
-                done[same] = self._moment(block, v, weight, mass)
-            pending[int(block.groups[cell])] += done[same]
+            shared = [(parts[0][0], 0, len(v))] if block.group_count == 1 else parts
+            view = (block.statistic, block.radius, block.axes)
+            seen = self._seen(block, v)
+            for cell, start, stop in shared:
+                # Blocks that differ in their groups alone share one product.
+                key = (*view, start, stop)
+                if key not in done:
+                    some = None if weight is None else weight[start:stop]
+                    done[key] = _moment(block, seen[start:stop], some)
+                pending[int(block.groups[cell])] += done[key]
 
-    def _moment(self, block: Block, v: Floats, weight: Floats | None, mass: int) -> Floats | float:
-        """What rows add to a block: a number, (q,) or (q, q) of the q coordinates it sees."""
-        if block.statistic == "count":
-            return mass
+    def _seen(self, block: Block, v: Floats) -> Floats:
+        """Rows (n, q) as a block sees them; their squared lengths (n,) for a square."""
         radius = self._query.radius_of(block)
         if block.axes is not None:
             v = v[:, block.axes[0] : block.axes[1]]
         if block.statistic == "square":
-            lengths = np.minimum(np.vecdot(v, v), float(radius) ** 2)
-            return float(lengths.sum() if weight is None else weight @ lengths)
-        if not self._has_one_view:
-            # A copy: the next block clips the same rows in another way.
-            v = clip_rows(np.array(v, order="C"), radius, self._limit)
-        if block.statistic == "sum":
-            return np.asarray((np.ones(len(v)) if weight is None else weight) @ v)
-        return np.asarray((v if weight is None else v * weight[:, None]).T @ v)
+            return np.asarray(np.minimum(np.vecdot(v, v), float(radius) ** 2))
+        if block.statistic == "count" or self._has_one_view:
+            return v
+        # A copy: the next block clips the same rows in another way.
+        return clip_rows(np.array(v, order="C"), radius, self._limit)
 
     def _flush(self) -> None:
         for index, (block, pending) in enumerate(
@@ -396,6 +403,17 @@ class Accumulator:
         """The exact sums so far."""
         self._flush()
         return self._total
+
+
+def _moment(block: Block, seen: Floats, weight: Floats | None) -> Floats | float:
+    """What rows add to a block that sees them so: a number, (q,) or (q, q)."""
+    if block.statistic == "count":
+        return len(seen) if weight is None else float(weight.sum())
+    if block.statistic == "square":
+        return float(seen.sum() if weight is None else weight @ seen)
+    if block.statistic == "sum":
+        return np.asarray((np.ones(len(seen)) if weight is None else weight) @ seen)
+    return np.asarray((seen if weight is None else seen * weight[:, None]).T @ seen)
 
 
 def _shape(query: PassQuery, block: Block) -> tuple[int, ...]:

@@ -66,6 +66,13 @@ def measure(problem: Problem, ask: Ask, location: Location, rho: float) -> Label
     return LabelMeans(rows, counts.sigma, sums.values / rows[:, None], sums.sigma / rows, radius)
 
 
+def alone(location: Location) -> LabelMeans:
+    """The one mean of rows without labels: the centre."""
+    zero = np.zeros((1, len(location.centre)))
+    noise = np.array([location.noise])
+    return LabelMeans(np.array([location.rows]), location.rows_noise, zero, noise, 0.0)
+
+
 def posterior(means: Floats, noise: Floats, variances: Floats) -> tuple[Floats, Floats]:
     """Means along some axes given their noise: posterior means and variances, both (L, p).
 

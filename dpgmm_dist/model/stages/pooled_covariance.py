@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, PassPlan
+from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.problem import Ask, Problem
 from dpgmm_dist.model.spectrum import Spectrum, clean
 from dpgmm_dist.model.stages.centre import Location
 
 Floats = npt.NDArray[np.float64]
 
-_SQUARE = 0.08
-"""Share of the stage's budget for the trace."""
-_SUM, _MOST_SUM = 0.08, 0.5
-"""Share for a second look at the mean, where there is one mean only: the larger one where the noise
-drowns the covariance altogether."""
-_DROWNED = 30.0
-"""Noise on the eigenvalues, in mean eigenvalues, from which it does."""
-_TIGHT, _LOOSE = 0.9, 1.5
-"""Clipping radii of the second moment and of the trace, over the root mean squared distance."""
+SQUARE = 0.08
+"""Share of a second moment's budget for its trace."""
+TIGHT, LOOSE = 0.9, 1.5
+"""Clipping radii of a second moment and of its trace, over the root mean squared distance."""
 _LEAST_SPREAD = 0.02
 """Of the squared norm bound."""
 _OWN_VARIANCE = 1.05
@@ -36,15 +30,14 @@ _SURE_TRACE = 0.1
 
 @dataclass(frozen=True, eq=False)
 class PooledCovariance:
-    """What all labels have in common, and the mean where there is one label."""
+    """What all labels have in common."""
 
     spectrum: Spectrum
     """In feature units; its variances sum to the trace that was measured by itself."""
-    shift: Floats
-    """(d,) from the mean that was asked about to the mean; zeros with several labels."""
-    shift_noise: float
+    noisy: Floats
+    """(d, d) the second moment as it was measured, a row, brought to that trace."""
     scale: float
-    """Standard deviation of the noise on a diagonal entry, a row, with the variances' own trace."""
+    """Standard deviation of the noise on its diagonal entries."""
 
     @property
     def directions(self) -> int:
@@ -63,6 +56,18 @@ class PooledCovariance:
         return self.spectrum.variances
 
 
+@dataclass(frozen=True, eq=False)
+class PooledLook:
+    """The second moment of all rows once more, whitened by what was known of it."""
+
+    second: Floats
+    """(d, d) noisy, a row, as clipped."""
+    scale: float
+    """Standard deviation of the noise on a diagonal entry."""
+    trace: float
+    """Noisy trace, less tightly clipped."""
+
+
 def measure(
     problem: Problem, ask: Ask, location: Location, means: Floats, spread: float, rho: float
 ) -> PooledCovariance:
@@ -75,58 +80,73 @@ def measure(
     """
     bound = problem.norm**2
     size = float(np.sqrt(np.clip(spread, location.least_spread, bound)))
-    tight, loose = min(_TIGHT * size, problem.norm), min(_LOOSE * size, 1.2 * problem.norm)
+    tight, loose = min(TIGHT * size, problem.norm), min(LOOSE * size, 1.2 * problem.norm)
     together = np.zeros(problem.labels, dtype=np.int64)
-    for_sum = _share_of_sum(problem, location, rho) if problem.labels == 1 else 0.0
-    blocks = [
-        BlockPlan("second", together, rho * (1 - _SQUARE - for_sum)),
-        BlockPlan("square", together, rho * _SQUARE, radius=loose),
-    ]
-    if for_sum:
-        blocks.append(BlockPlan("sum", together, rho * for_sum, radius=1.2 * size))
     answer = ask(
         PassPlan(
             step="moments.second",
             cell_label=np.arange(problem.labels),
             centres=means,
             radius=tight,
-            blocks=tuple(blocks),
+            blocks=(
+                BlockPlan("second", together, rho * (1 - SQUARE)),
+                BlockPlan("square", together, rho * SQUARE, radius=loose),
+            ),
         ),
         Latent(problem.width),
     )
     rows = location.rows
-    shift, noise = _shift(answer, location) if for_sum else (np.zeros(problem.width), 0.0)
     squares, second = answer.block("square"), answer.block("second")
-    scale, noisy = second.sigma / rows, second.values[0] / rows
-    # What the mean was off by is no variance; clipping has shortened it like the rest.
-    total = max(float(squares.values[0]) / rows, _LEAST_SPREAD * bound)
-    clipped = float(np.clip(np.trace(noisy) / total, _LEAST_CLIPPED, 1.0))
-    noisy = noisy - clipped * np.outer(shift, shift)
-    trace = total - float(shift @ shift)
-    trace = float(np.clip(trace, _LEAST_SPREAD * bound, bound))
+    trace = float(np.clip(squares.values[0] / rows, _LEAST_SPREAD * bound, bound))
+    return _cleaned(second.values[0] / rows, second.sigma / rows, trace, tight**2, rows)
+
+
+def _cleaned(
+    noisy: Floats, scale: float, trace: float, ceiling: float, rows: float
+) -> PooledCovariance:
+    """The spectrum of a clipped second moment, brought to the trace of the rows unclipped.
+
+    ``ceiling`` is what clipping lets the trace be.
+    """
     seen = float(np.trace(noisy))
-    if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
+    if scale * np.sqrt(len(noisy)) < _SURE_TRACE * trace:
         seen = max(seen, _LEAST_CLIPPED * trace)
     else:
-        seen = min(trace, tight**2)
-    found = clean(noisy, scale, seen, rows)
-    growth = trace / float(found.variances.sum())
+        seen = min(trace, ceiling)
+    found, growth = clean(noisy, scale, seen, rows), trace / seen
     grown = Spectrum(found.axes, found.variances * growth, found.gain, found.error)
-    return PooledCovariance(grown, shift, noise, scale * growth)
+    return PooledCovariance(grown, noisy * growth, scale * growth)
 
 
-def _share_of_sum(problem: Problem, location: Location, rho: float) -> float:
-    """Share of the budget for the mean: there is more to gain the less the covariance can tell."""
-    d = problem.width
-    edge = _TIGHT**2 * d * math.sqrt(2 * d) / (math.sqrt(2 * rho) * location.rows)
-    return _SUM + (_MOST_SUM - _SUM) / (1 + (_DROWNED / edge) ** 8)
+def refined(
+    first: PooledCovariance, look: PooledLook, moved: Floats, rows: float
+) -> PooledCovariance:
+    """The covariance by both looks, in the coordinates that the first one whitened.
 
-
-def _shift(answer: Observed, location: Location) -> tuple[Floats, float]:
-    """How far the mean is from the centre, weighed against the noise the centre has."""
-    sums = answer.block("sum")
-    shift, noise = sums.values[0] / location.rows, sums.sigma / location.rows
-    shown = float((shift**2).mean()) - noise**2
-    prior = max(location.noise**2, shown)
-    keep = prior / (prior + noise**2)
-    return keep * shift, noise * float(np.sqrt(keep))
+    Parameters
+    ----------
+    moved : (d, d) mean square of what means moved by since they were asked about, whitened
+    """
+    d = len(moved)
+    deviations = np.sqrt(first.variances)
+    total = max(look.trace, _LEAST_CLIPPED * d)
+    sure = look.scale * np.sqrt(d) < _SURE_TRACE * total
+    seen = float(np.trace(look.second)) if sure else min(total, TIGHT**2 * d)
+    clipped = float(np.clip(seen / total, _LEAST_CLIPPED, 1.0))
+    # What the means were off by is no variance; clipping has shortened it like the rest.
+    second = (look.second - clipped * moved) / clipped
+    scale = look.scale / clipped
+    before = first.axes.T @ first.noisy @ first.axes / np.outer(deviations, deviations)
+    noise = (first.scale / np.outer(deviations, deviations)) ** 2
+    share = scale**2 / (scale**2 + noise)
+    both = share * before + (1 - share) * second
+    left = float(np.sqrt((share * noise).mean()))
+    trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
+    found = clean(both, left, trace, rows)
+    covariance = (found.axes * found.variances) @ found.axes.T * np.outer(deviations, deviations)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    gain = first.spectrum.gain + found.gain
+    spectrum = Spectrum(
+        first.axes @ vectors, values, gain, float(np.hypot(first.spectrum.error, found.error))
+    )
+    return PooledCovariance(spectrum, first.noisy, left * float((deviations**2).mean()))

@@ -1,7 +1,8 @@
-"""A second look at the labels, along the axes of what they have in common.
+"""A second look, along the axes of what labels have in common, where noise meets unit variance.
 
-Their sums once more, where the means are still uncertain, and their second moments in a few leading
-axes; both whitened, so that noise is small beside the variance it meets.
+One pass asks for the second moment of all rows once more, for the labels' sums where their means
+are still uncertain, and for the labels' own second moments in a few leading axes. All is whitened by
+the first look, so that noise is small beside every variance, not beside the largest alone.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Problem
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.label_means import LabelMeans
-from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
+from dpgmm_dist.model.stages.pooled_covariance import (
+    LOOSE,
+    SQUARE,
+    TIGHT,
+    PooledCovariance,
+    PooledLook,
+)
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _RADIUS = 1.1
-"""Clipping radius of the sums over that of a white row, sqrt(p)."""
-_SECOND_RADIUS = 1.1
+"""Clipping radius of sums and of labels' second moments, over that of a white row, sqrt(p)."""
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 
@@ -30,10 +36,11 @@ _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 class Budget:
     """What the second look may cost (rho)."""
 
+    pooled: float
     sums: float
     seconds: float
     axes: int
-    """Number of leading axes for second moments."""
+    """Number of leading axes for second moments of labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +51,17 @@ class SecondLook:
     """(L, d) along the axes, relative to the centre."""
     variances: Floats
     """(L, d) posterior variances of the means."""
+    moved: Floats
+    """(L, d) from the means that were asked about, in pooled standard deviations."""
+    counts: Floats
+    """(L,) noisy numbers of rows."""
+    pooled: PooledLook | None
     second_axes: Ints
-    """(q,) axes along which second moments were measured; none where there was no budget."""
+    """(q,) axes along which second moments of labels were measured; none without budget."""
     seconds: Floats
     """(L, q, q) noisy, a row, in units of the pooled standard deviations, as clipped."""
     second_noise: Floats
     """(L,) standard deviation of the noise on a diagonal entry."""
-    counts: Floats
-    """(L,) noisy numbers of rows."""
 
 
 def measure(
@@ -64,71 +74,104 @@ def measure(
     variances: Floats,
     budget: Budget,
 ) -> SecondLook:
-    """Ask again for sums, and for second moments in leading axes, where there is budget.
+    """Ask for what the budget has; at least for the sums.
 
     Parameters
     ----------
     means, variances : (L, d) posterior means along the axes, and their posterior variances
     """
     d = problem.width
-    leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
     unsure = variances / pooled.variances
-    chosen = np.zeros(0, dtype=np.int64)
-    if budget.sums > 0:
-        chosen = _most_uncertain(unsure, labels, budget.sums)
-    if not len(leading) and not len(chosen):
-        nothing = np.zeros((problem.labels, 0, 0))
-        return SecondLook(
-            means, variances, leading, nothing, np.ones(problem.labels), labels.counts
-        )
-    # Axes of second moments first, those of sums last, so that each block sees a contiguous part.
-    both = np.intersect1d(leading, chosen)
-    order = np.concatenate([np.setdiff1d(leading, both), both, np.setdiff1d(chosen, both)])
-    deviations = np.sqrt(pooled.variances[order])
-    groups = np.arange(problem.labels)
-    blocks, q = [], len(leading)
-    if len(chosen):
-        radius = _RADIUS * float(np.sqrt(len(chosen)))
-        axes = (len(order) - len(chosen), len(order))
-        blocks.append(BlockPlan("sum", groups, budget.sums, radius=radius, axes=axes))
-    if q:
-        radius = _SECOND_RADIUS * float(np.sqrt(q))
-        blocks.append(BlockPlan("second", groups, budget.seconds, radius=radius, axes=(0, q)))
-    answer = ask(
-        PassPlan(
-            step="moments.label",
-            cell_label=groups,
-            centres=means[:, order],
-            radius=_RADIUS * float(np.sqrt(len(order))),
-            blocks=tuple(blocks),
-            whiten=(np.diag(1 / deviations),),
-            cell_map=np.zeros(problem.labels, dtype=np.int64),
-        ),
-        Latent(d, pooled.axes[:, order], location.centre),
-    )
-    counts = labels.counts
-    if len(chosen):
-        sums = answer.block("sum")
-        along = order[len(order) - len(chosen) :]
-        moved, error = sums.values / counts[:, None], (sums.sigma / counts)[:, None] ** 2
-        keep = unsure[:, along] / (unsure[:, along] + error)
-        means, variances = means.copy(), variances.copy()
-        means[:, along] += np.sqrt(pooled.variances[along]) * moved * keep
-        variances[:, along] *= 1 - keep
-    if not q:
-        nothing = np.zeros((problem.labels, 0, 0))
-        return SecondLook(
-            means, variances, leading, nothing, np.ones(problem.labels), labels.counts
-        )
-    seconds = answer.block("second")
+    chosen = _most_uncertain(unsure, labels, budget.sums)
+    leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
+    order = _order(d, leading, chosen, everything=budget.pooled > 0)
+    plan = _plan(problem, pooled, means, budget, order, leading, chosen)
+    answer = ask(plan, Latent(d, pooled.axes[:, order], location.centre))
+    counts, sums = labels.counts, answer.block("sum")
+    noisy, error = sums.values / counts[:, None], (sums.sigma / counts)[:, None] ** 2
+    keep = unsure[:, chosen] / (unsure[:, chosen] + error)
+    moved = np.zeros_like(means)
+    moved[:, chosen] = noisy * keep
+    left = variances.copy()
+    left[:, chosen] *= 1 - keep
+    seconds = _labels(answer, len(leading))
     return SecondLook(
-        means,
-        variances,
-        order[:q],
-        seconds.values / counts[:, None, None],
-        seconds.sigma / counts,
+        means + np.sqrt(pooled.variances) * moved,
+        left,
+        moved,
         counts,
+        _pooled(answer, location, order) if budget.pooled > 0 else None,
+        leading,
+        seconds[0] / counts[:, None, None],
+        seconds[1] / counts,
     )
+
+
+def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
+    """The axes so that those of labels' second moments come first, those of sums together."""
+    both = np.intersect1d(leading, chosen)
+    parts = [np.setdiff1d(leading, both), both, np.setdiff1d(chosen, both)]
+    if everything:
+        parts.append(np.setdiff1d(np.arange(d), np.union1d(leading, chosen)))
+    return np.concatenate(parts)
+
+
+def _plan(
+    problem: Problem,
+    pooled: PooledCovariance,
+    means: Floats,
+    budget: Budget,
+    order: Ints,
+    leading: Ints,
+    chosen: Ints,
+) -> PassPlan:
+    q, p = len(leading), len(order)
+    groups, together = np.arange(problem.labels), np.zeros(problem.labels, dtype=np.int64)
+    start = int(np.flatnonzero(np.isin(order, chosen))[0])
+    blocks = [
+        BlockPlan(
+            "sum",
+            groups,
+            budget.sums,
+            radius=_RADIUS * float(np.sqrt(len(chosen))),
+            axes=(start, start + len(chosen)),
+        )
+    ]
+    if q:
+        radius = _RADIUS * float(np.sqrt(q))
+        blocks.append(BlockPlan("second", groups, budget.seconds, radius=radius, axes=(0, q)))
+    if budget.pooled > 0:
+        size = float(np.sqrt(p))
+        for_second, for_square = budget.pooled * (1 - SQUARE), budget.pooled * SQUARE
+        blocks.append(BlockPlan("second", together, for_second, radius=TIGHT * size))
+        blocks.append(BlockPlan("square", together, for_square, radius=LOOSE * size))
+    return PassPlan(
+        step="moments.label",
+        cell_label=groups,
+        centres=means[:, order],
+        radius=_RADIUS * float(np.sqrt(p)),
+        blocks=tuple(blocks),
+        whiten=(np.diag(1 / np.sqrt(pooled.variances[order])),),
+        cell_map=together,
+    )
+
+
+def _labels(answer: Observed, q: int) -> tuple[Floats, Floats]:
+    """Second moments of labels (L, q, q), summed, and the noise on each (L,)."""
+    count = len(answer.cell_label)
+    if not q:
+        return np.zeros((count, 0, 0)), np.ones(count)
+    block = next(each for each in answer.blocks if each.statistic == "second")
+    return block.values, np.full(count, block.sigma)
+
+
+def _pooled(answer: Observed, location: Location, order: Ints) -> PooledLook:
+    """The pooled second moment, with its axes in the order that variances have."""
+    block = [each for each in answer.blocks if each.statistic == "second"][-1]
+    back = np.argsort(order)
+    second = block.values[0][np.ix_(back, back)] / location.rows
+    trace = float(answer.block("square").values[0]) / location.rows
+    return PooledLook(second, block.sigma / location.rows, trace)
 
 
 def _most_uncertain(unsure: Floats, labels: LabelMeans, rho: float) -> Ints:
