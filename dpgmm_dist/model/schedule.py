@@ -38,7 +38,7 @@ _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
 
 _SPREAD_OF_MEANS = 0.25
-_AGAIN = 0.6
+_AGAIN = 0.7
 """Share of the pooled second moment's budget that is spent once its axes are known."""
 _SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
 """Share of the budget for the mean where there is one mean only: the larger one where noise on the

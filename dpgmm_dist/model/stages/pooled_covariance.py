@@ -22,6 +22,9 @@ _LEAST_SPREAD = 0.02
 """Of the squared norm bound."""
 _OWN_VARIANCE = 1.05
 """Of the least variance, from which an axis is told apart from those that share it."""
+_STEEP = 0.1
+"""Gain of the first look's variances over a sphere, in nats a dimension, from which whitening by
+them makes the second look more precise than another one like the first."""
 _LEAST_CLIPPED = 0.3
 """Share of the squared length that clipping leaves at the least."""
 _SURE_TRACE = 0.1
@@ -37,13 +40,28 @@ class PooledCovariance:
     noisy: Floats
     """(d, d) the second moment as it was measured, a row, brought to that trace."""
     scale: float
-    """Standard deviation of the noise on its diagonal entries."""
+    """Standard deviation of the noise on a diagonal entry of it; after the second look, where an
+    axis has the mean variance."""
+    trace_noise: float
+    """Standard deviation of the noise on the trace."""
 
     @property
     def directions(self) -> int:
         """How many axes have a variance of their own, above the floor that the others share."""
         least = float(self.variances.min())
         return int((self.variances > _OWN_VARIANCE * least).sum())
+
+    @property
+    def is_steep(self) -> bool:
+        """Whether its variances differ so much that whitening by them makes noise smaller."""
+        return self.spectrum.gain > _STEEP * len(self.variances)
+
+    @property
+    def frame(self) -> Floats:
+        """(d,) variances along the axes, by which the second look is whitened."""
+        if self.is_steep:
+            return self.variances
+        return np.full(len(self.variances), float(self.variances.mean()))
 
     @property
     def axes(self) -> Floats:
@@ -66,6 +84,7 @@ class PooledLook:
     """Standard deviation of the noise on a diagonal entry."""
     trace: float
     """Noisy trace, less tightly clipped."""
+    trace_noise: float
 
 
 def measure(
@@ -98,55 +117,72 @@ def measure(
     rows = location.rows
     squares, second = answer.block("square"), answer.block("second")
     trace = float(np.clip(squares.values[0] / rows, _LEAST_SPREAD * bound, bound))
-    return _cleaned(second.values[0] / rows, second.sigma / rows, trace, tight**2, rows)
-
-
-def _cleaned(
-    noisy: Floats, scale: float, trace: float, ceiling: float, rows: float
-) -> PooledCovariance:
-    """The spectrum of a clipped second moment, brought to the trace of the rows unclipped.
-
-    ``ceiling`` is what clipping lets the trace be.
-    """
+    noisy, scale = second.values[0] / rows, second.sigma / rows
+    # The spectrum is that of clipped rows; it is brought to the trace of the rows as they are.
     seen = float(np.trace(noisy))
-    if scale * np.sqrt(len(noisy)) < _SURE_TRACE * trace:
+    if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
         seen = max(seen, _LEAST_CLIPPED * trace)
     else:
-        seen = min(trace, ceiling)
+        seen = min(trace, tight**2)
     found, growth = clean(noisy, scale, seen, rows), trace / seen
     grown = Spectrum(found.axes, found.variances * growth, found.gain, found.error)
-    return PooledCovariance(grown, noisy * growth, scale * growth)
+    return PooledCovariance(grown, noisy * growth, scale * growth, squares.sigma / rows)
 
 
 def refined(
     first: PooledCovariance, look: PooledLook, moved: Floats, rows: float
 ) -> PooledCovariance:
-    """The covariance by both looks, in the coordinates that the first one whitened.
+    """The covariance by both looks; the second was whitened by the first.
 
     Parameters
     ----------
     moved : (d, d) mean square of what means moved by since they were asked about, whitened
     """
     d = len(moved)
-    deviations = np.sqrt(first.variances)
     total = max(look.trace, _LEAST_CLIPPED * d)
     sure = look.scale * np.sqrt(d) < _SURE_TRACE * total
     seen = float(np.trace(look.second)) if sure else min(total, TIGHT**2 * d)
     clipped = float(np.clip(seen / total, _LEAST_CLIPPED, 1.0))
     # What the means were off by is no variance; clipping has shortened it like the rest.
-    second = (look.second - clipped * moved) / clipped
-    scale = look.scale / clipped
-    before = first.axes.T @ first.noisy @ first.axes / np.outer(deviations, deviations)
-    noise = (first.scale / np.outer(deviations, deviations)) ** 2
-    share = scale**2 / (scale**2 + noise)
-    both = share * before + (1 - share) * second
-    left = float(np.sqrt((share * noise).mean()))
+    second, scale = look.second / clipped - moved, look.scale / clipped
     trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
-    found = clean(both, left, trace, rows)
+    if first.is_steep:
+        return _whitened(first, second, scale, trace, rows)
+    return _averaged(first, look, second, scale, trace, rows)
+
+
+def _whitened(
+    first: PooledCovariance, second: Floats, scale: float, trace: float, rows: float
+) -> PooledCovariance:
+    """The second look shrunk toward the first: where variances differ, it is far more precise."""
+    deviations = np.sqrt(first.variances)
+    found = clean(second, scale, trace, rows)
     covariance = (found.axes * found.variances) @ found.axes.T * np.outer(deviations, deviations)
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    gain = first.spectrum.gain + found.gain
-    spectrum = Spectrum(
-        first.axes @ vectors, values, gain, float(np.hypot(first.spectrum.error, found.error))
+    gain, error = first.spectrum.gain + found.gain, np.hypot(first.spectrum.error, found.error)
+    spectrum = Spectrum(first.axes @ vectors, values, gain, float(error))
+    noisy = first.axes @ (second * np.outer(deviations, deviations)) @ first.axes.T
+    return PooledCovariance(
+        spectrum, noisy, scale * float(first.variances.mean()), first.trace_noise
     )
-    return PooledCovariance(spectrum, first.noisy, left * float((deviations**2).mean()))
+
+
+def _averaged(
+    first: PooledCovariance,
+    look: PooledLook,
+    second: Floats,
+    scale: float,
+    trace: float,
+    rows: float,
+) -> PooledCovariance:
+    """Both looks by their precision: the frame of the second is round, so both have equal axes."""
+    unit = float(first.frame[0])
+    ours, theirs = first.scale**2, (scale * unit) ** 2
+    again = unit * first.axes @ second @ first.axes.T
+    noisy = (theirs * first.noisy + ours * again) / (theirs + ours)
+    left = float(np.sqrt(theirs * ours / (theirs + ours)))
+    noise = unit * look.trace_noise
+    known = 1 / first.trace_noise**2 + 1 / noise**2
+    together = float(first.variances.sum()) / first.trace_noise**2 + unit * trace / noise**2
+    spectrum = clean(noisy, left, together / known, rows)
+    return PooledCovariance(spectrum, noisy, left, known**-0.5)

@@ -1,8 +1,8 @@
 """A second look, along the axes of what labels have in common, where noise meets unit variance.
 
 One pass asks for the second moment of all rows once more, for the labels' sums where their means
-are still uncertain, and for the labels' own second moments in a few leading axes. All is whitened by
-the first look, so that noise is small beside every variance, not beside the largest alone.
+are still uncertain, and for the labels' own second moments in a few leading axes. All is whitened
+by the first look, so that noise is small beside every variance, not beside the largest alone.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def measure(
     means, variances : (L, d) posterior means along the axes, and their posterior variances
     """
     d = problem.width
-    unsure = variances / pooled.variances
+    unsure = variances / pooled.frame
     chosen = _most_uncertain(unsure, labels, budget.sums)
     leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
     order = _order(d, leading, chosen, everything=budget.pooled > 0)
@@ -96,7 +96,7 @@ def measure(
     left[:, chosen] *= 1 - keep
     seconds = _labels(answer, len(leading))
     return SecondLook(
-        means + np.sqrt(pooled.variances) * moved,
+        means + np.sqrt(pooled.frame) * moved,
         left,
         moved,
         counts,
@@ -151,7 +151,7 @@ def _plan(
         centres=means[:, order],
         radius=_RADIUS * float(np.sqrt(p)),
         blocks=tuple(blocks),
-        whiten=(np.diag(1 / np.sqrt(pooled.variances[order])),),
+        whiten=(np.diag(1 / np.sqrt(pooled.frame[order])),),
         cell_map=together,
     )
 
@@ -170,8 +170,13 @@ def _pooled(answer: Observed, location: Location, order: Ints) -> PooledLook:
     block = [each for each in answer.blocks if each.statistic == "second"][-1]
     back = np.argsort(order)
     second = block.values[0][np.ix_(back, back)] / location.rows
-    trace = float(answer.block("square").values[0]) / location.rows
-    return PooledLook(second, block.sigma / location.rows, trace)
+    square = answer.block("square")
+    return PooledLook(
+        second,
+        block.sigma / location.rows,
+        float(square.values[0]) / location.rows,
+        square.sigma / location.rows,
+    )
 
 
 def _most_uncertain(unsure: Floats, labels: LabelMeans, rho: float) -> Ints:
