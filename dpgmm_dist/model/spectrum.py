@@ -27,6 +27,8 @@ _PULLS = (1.0, 0.75, 0.5)
 _DOUBT = 2.5
 """Standard errors of its likelihood that a candidate has to gain over the sphere."""
 _PROBES = 8
+_FEW = 16
+"""Eigenvalues up to which each is probed by itself: what probes of several share is not small."""
 _STEP = 0.02
 """Of a probe, in standard deviations of an off-diagonal entry."""
 
@@ -112,17 +114,20 @@ def _gains(
 
 
 def _slopes(y: Floats, edge: float, trace: float) -> tuple[Floats, Floats]:
-    """``sum_j df_j/dy_j`` and ``sum_j dg_j/dy_j`` (N,) by probes of random signs.
+    """``sum_j df_j/dy_j`` and ``sum_j dg_j/dy_j`` (N,), of many eigenvalues by random signs.
 
-    The probes are drawn from a fixed seed, so independently of the noise.
+    The signs are drawn from a fixed seed, so independently of the noise.
     """
-    step = _STEP * edge * np.sqrt(1 / len(y))
-    signs = np.random.Generator(np.random.Philox(11)).choice((-1.0, 1.0), (_PROBES, len(y)))
+    step, weight = _STEP * edge * np.sqrt(1 / len(y)), 1.0
+    signs = np.eye(len(y))
+    if len(y) > _FEW:
+        rng = np.random.Generator(np.random.Philox(11))
+        signs, weight = rng.choice((-1.0, 1.0), (_PROBES, len(y))), 1 / _PROBES
     direct, inverse = 0.0, 0.0
     for sign in signs:
         above = _candidates(y + step * sign, edge, trace)
         below = _candidates(y - step * sign, edge, trace)
         direct = direct + (above - below) @ sign
         inverse = inverse + (1 / above - 1 / below) @ sign
-    scaled = 2 * step * _PROBES
-    return np.asarray(direct / scaled), np.asarray(inverse / scaled)
+    scaled = weight / (2 * step)
+    return np.asarray(direct * scaled), np.asarray(inverse * scaled)
