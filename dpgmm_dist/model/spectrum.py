@@ -24,7 +24,7 @@ _FLOORS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Least variances, in mean variances."""
 _PULLS = (1.0, 0.75, 0.5)
 """Share of its distance from the mean that a variance keeps."""
-_DOUBT = 2.5
+_DOUBT = 3.5
 """Standard errors of its likelihood that a candidate has to gain over the sphere."""
 _PROBES = 8
 _FEW = 16
@@ -104,18 +104,23 @@ def _gains(
     gaps = y[:, None] - y[None, :]
     near = np.abs(gaps) <= 1e-9 * edge
     pulls = np.where(near, 0.0, 1.0 / np.where(near, 1.0, gaps)).sum(axis=1)
-    slopes, inverse_slopes = _slopes(y, edge, trace)
+    slopes, inverse_slopes, moved = _slopes(y, candidates, edge, trace)
     inverse = 1 / candidates
     overlap = scale**2 * (inverse_slopes + inverse @ pulls)
     sampling = (slopes + candidates @ pulls) / max(rows, 1.0)
     fit = np.log(candidates).sum(axis=1) + inverse @ y - overlap
-    error = 0.5 * scale * np.sqrt(((inverse - inverse[0]) ** 2).sum(axis=1))
+    # Of the candidates as they are, and as they move with the noise: the larger one.
+    fixed = np.sqrt(((inverse - inverse[0]) ** 2).sum(axis=1))
+    error = 0.5 * scale * np.maximum(fixed, moved)
     return np.asarray(-0.5 * fit - sampling), np.asarray(error)
 
 
-def _slopes(y: Floats, edge: float, trace: float) -> tuple[Floats, Floats]:
+def _slopes(
+    y: Floats, candidates: Floats, edge: float, trace: float
+) -> tuple[Floats, Floats, Floats]:
     """``sum_j df_j/dy_j`` and ``sum_j dg_j/dy_j`` (N,), of many eigenvalues by random signs.
 
+    Also (N,) the length of the gradient, by y, of ``sum_j log f_j + g_j y_j`` over the sphere's.
     The signs are drawn from a fixed seed, so independently of the noise.
     """
     step, weight = _STEP * edge * np.sqrt(1 / len(y)), 1.0
@@ -123,11 +128,14 @@ def _slopes(y: Floats, edge: float, trace: float) -> tuple[Floats, Floats]:
     if len(y) > _FEW:
         rng = np.random.Generator(np.random.Philox(11))
         signs, weight = rng.choice((-1.0, 1.0), (_PROBES, len(y))), 1 / _PROBES
-    direct, inverse = 0.0, 0.0
+    direct, inverse, square = np.zeros((3, len(candidates)))
+    departures, rest = 1 / candidates - 1 / candidates[0], y - candidates
     for sign in signs:
         above = _candidates(y + step * sign, edge, trace)
         below = _candidates(y - step * sign, edge, trace)
         direct = direct + (above - below) @ sign
-        inverse = inverse + (1 / above - 1 / below) @ sign
+        change = (1 / above - 1 / below) / (2 * step)
+        inverse = inverse + weight * change @ sign
+        square = square + weight * (departures @ sign + (change * rest).sum(axis=1)) ** 2
     scaled = weight / (2 * step)
-    return np.asarray(direct * scaled), np.asarray(inverse * scaled)
+    return np.asarray(direct * scaled), np.asarray(inverse), np.sqrt(np.asarray(square))

@@ -93,8 +93,8 @@ def test_it_is_mostly_the_sphere_where_noise_drowns(name: str, scale: float) -> 
 @pytest.mark.parametrize("name", ["spiked", "flat and many"])
 def test_it_is_never_far_below_the_sphere(name: str, scale: float) -> None:
     gains = [over_the_sphere(SPECTRA[name], scale, seed) for seed in range(12)]
-    assert min(gains) > -0.3
-    assert np.mean(gains) > -0.05
+    assert min(gains) > -1.0
+    assert np.mean(gains) > -0.1
 
 
 @pytest.mark.parametrize("name", ["two", "equal", "steep"])
