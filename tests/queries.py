@@ -301,7 +301,8 @@ def row_for(draw: Any, query: PassQuery) -> Vector:
 PROBLEMS: dict[str, dict[str, Any]] = {
     "soft": {"width": 2, "components": 3},
     "hard": {"width": 7, "components": 2, "assignment": "hard"},
-    "labelled": {"width": 6, "components": 2, "label_values": (4, 5, 6)},
+    "labelled": {"width": 6, "components": 2, "label_values": (4, 5, 6), "rho": 0.5},
+    "staged": {"width": 6, "components": 2, "label_values": (4, 5, 6)},
     "projected": {"width": 7, "components": 1, "dimension": 3, "label_values": ("a", "b")},
     "tied": {"width": 6, "components": 2, "covariance": "tied", "allocation": "even"},
 }
@@ -315,7 +316,7 @@ WIDE: dict[str, dict[str, Any]] = {
         "label_values": (0, 1, 2),
         "rho": 0.001,
     },
-    "narrowed": {"width": 18, "components": 2},
+    "narrowed": {"width": 18, "components": 2, "rho": 0.5},
 }
 """Dearer ones, of the paths for many dimensions: pooled covariances; signed sums and tails, where
 little budget drowns second moments; cells along few directions."""

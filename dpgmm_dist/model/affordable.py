@@ -28,7 +28,7 @@ fitted. Beyond it components asked for cost more than they explain (docs/method.
 _NOISE_IN_MANY_DIMENSIONS = 0.35
 """The same in many dimensions, for three components. Cells are sought in a subspace there, and the
 more components, the less surely they are found."""
-_LAST_SHARE = 0.45
+LAST_SHARE = 0.45
 """Of rho, that the last pass over the components has."""
 _MOST_LABEL_CELLS = 20
 _LABEL_EDGE = 3.1
@@ -126,7 +126,7 @@ def _most(problem: Problem, rows: float) -> int:
 def _edge(problem: Problem, rows: float) -> float:
     """Noise on the eigenvalues of one label's covariance, where a mean eigenvalue is 1."""
     p = problem.latent_dimension
-    each = rows / problem.labels * math.sqrt(2 * _LAST_SHARE * problem.rho)
+    each = rows / problem.labels * math.sqrt(2 * LAST_SHARE * problem.rho)
     if problem.covariance == "tied":
         return whitened_radius(p) * math.sqrt(p) / each
     spread = 1.0 if problem.covariance in ("diag", "spherical") else math.sqrt(2 * p)

@@ -40,13 +40,15 @@ _LEAST_EIGENVALUE = 0.05
 """Floor on a label's variances, in units of the pooled ones."""
 
 
-def find_centre(problem: Problem, ask: Ask, location: Location, budget: dict[str, float]) -> Centre:
+def find_centre(
+    problem: Problem, ask: Ask, location: Location | None, budget: dict[str, float]
+) -> Centre:
     """Run the moments passes: counts and means, then second moments about the noisy means.
 
-    Without labels the location has the count and the mean already.
+    ``location`` stands for the counts and means where there is one label; None asks for them.
     """
     start = Latent(problem.width)
-    if problem.labels == 1:
+    if location is not None:
         rows, rows_sigma = np.array([location.rows]), location.rows_noise
         means = location.centre[None]
     else:

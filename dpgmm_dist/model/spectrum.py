@@ -24,11 +24,10 @@ _FLOORS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Least variances, in mean variances."""
 _PULLS = (1.0, 0.75, 0.5)
 """Share of its distance from the mean that a variance keeps."""
-_DOUBT = 2.5
+_DOUBT = 3.5
 """Standard errors of its likelihood that a candidate has to gain over the sphere."""
 _MOST_PROBES, _LEAST_PROBES, _PROBED = 32, 8, 1 << 14
 """Probes of a spectrum of p eigenvalues: ``_PROBED / p``, within bounds."""
-_COUNT = 1 + len(_WIDTHS) * len(_FLOORS) * len(_PULLS)
 _STEP = 0.02
 """Of a probe, in standard deviations of an off-diagonal entry."""
 _SIMULATIONS, _WIDE = 3, 256
@@ -106,34 +105,42 @@ def _gains(
     gaps = y[:, None] - y[None, :]
     near = np.abs(gaps) <= 1e-9 * edge
     pulls = np.where(near, 0.0, 1.0 / np.where(near, 1.0, gaps)).sum(axis=1)
-    slopes, inverse_slopes = _slopes(y, edge, trace)
+    slopes, inverse_slopes, moved = _slopes(y, candidates, edge, trace)
     inverse = 1 / candidates
     overlap = scale**2 * (inverse_slopes + inverse @ pulls)
     sampling = (slopes + candidates @ pulls) / max(rows, 1.0)
     fit = np.log(candidates).sum(axis=1) + inverse @ y - overlap
-    error = 0.5 * scale * np.sqrt(((inverse - inverse[0]) ** 2).sum(axis=1))
+    # Of the candidates as they are, and as they move with the noise: the larger one.
+    fixed = np.sqrt(((inverse - inverse[0]) ** 2).sum(axis=1))
+    error = 0.5 * scale * np.maximum(fixed, moved)
     return np.asarray(-0.5 * fit - sampling), np.asarray(error)
 
 
-def _slopes(y: Floats, edge: float, trace: float) -> tuple[Floats, Floats]:
+def _slopes(
+    y: Floats, candidates: Floats, edge: float, trace: float
+) -> tuple[Floats, Floats, Floats]:
     """``sum_j df_j/dy_j`` and ``sum_j dg_j/dy_j`` (N,), by differences.
 
+    Also (N,) the length of the gradient, by y, of ``sum_j log f_j + g_j y_j`` over the sphere's.
     With m probes, each moves every m-th eigenvalue, up or down by a fixed random sign: far from
     each other, they hardly touch each other's variances. Signs are independent of the noise.
     """
     p = len(y)
     step = _STEP * edge * np.sqrt(1 / p)
     signs = np.random.Generator(np.random.Philox(11)).choice((-1.0, 1.0), p)
-    direct, inverse = np.zeros(_COUNT), np.zeros(_COUNT)
+    departures, rest = 1 / candidates - 1 / candidates[0], y - candidates
+    direct, inverse, square = np.zeros((3, len(candidates)))
     probes = min(max(_PROBED // p, _LEAST_PROBES), _MOST_PROBES, p)
     for first in range(probes):
         moved = np.zeros(p)
         moved[first::probes] = signs[first::probes]
         above = _candidates(y + step * moved, edge, trace)
         below = _candidates(y - step * moved, edge, trace)
-        direct += (above - below) @ moved
-        inverse += (1 / above - 1 / below) @ moved
-    return direct / (2 * step), inverse / (2 * step)
+        change = (1 / above - 1 / below) / (2 * step)
+        direct += (above - below) @ moved / (2 * step)
+        inverse += change @ moved
+        square += (departures @ moved + (change * rest).sum(axis=1)) ** 2
+    return direct, inverse, np.sqrt(square)
 
 
 def expected_loss(variances: Floats, scale: float, rows: float) -> float:

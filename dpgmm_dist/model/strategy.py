@@ -72,7 +72,8 @@ def fit(problem: Problem, ask: Ask) -> Fitted:
 def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
     """Components fitted jointly to all noisy moments, where each of them can be measured."""
     budget = {step: share * problem.rho for step, share in joint_schedule(problem).items()}
-    centre = find_centre(problem, ask, location, budget)
+    # Labels have counts and means of their own.
+    centre = find_centre(problem, ask, location if problem.labels == 1 else None, budget)
     if is_tied(problem):
         if is_drowned(problem, centre.rows):
             return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))

@@ -292,14 +292,14 @@ def test_blocks_with_a_radius_and_axes_of_their_own_add_up() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"radius": 78}, "square: costs rho"),
-        ({"radius": 76}, "square: lists rho"),
-        ({"sigma": 0.99e6}, "square: costs rho"),
-        ({"sigma": 1.01e6}, "square: lists rho"),
-        ({"weight_unit": 2}, "square: costs rho"),
-        ({"statistic": "sum"}, "sum: lists rho"),
-        ({"statistic": "count"}, "count: lists rho"),
-        ({"rho": 1e-6}, "square: costs rho"),
+        ({"radius": 78}, "square: it costs rho"),
+        ({"radius": 76}, "square: rho"),
+        ({"sigma": 0.99e6}, "square: it costs rho"),
+        ({"sigma": 1.01e6}, "square: rho"),
+        ({"weight_unit": 2}, "square: it costs rho"),
+        ({"statistic": "sum"}, "sum: rho"),
+        ({"statistic": "count"}, "count: rho"),
+        ({"rho": 1e-6}, "square: it costs rho"),
     ],
 )
 def test_a_square_that_does_not_add_up_is_found(change: dict[str, Any], message: str) -> None:
