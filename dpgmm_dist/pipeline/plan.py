@@ -254,7 +254,7 @@ def render_plan(planned: Plan) -> str:
     if rule is not None and rule["expected"] < rule["needed"]:
         lines.append(
             f"Warning: about {rule['expected']:,.0f} rows a component, but a covariance of its own "
-            f"needs about {rule['needed']:,.0f} (docs/method.md, section 7). Components will "
+            f"needs about {rule['needed']:,.0f} (docs/method.md, section 4). Components will "
             "mostly share one covariance: use fewer components or dimensions, or a larger epsilon."
         )
     apart = planned.notes.get("components_told_apart")
