@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,8 @@ def sizes(problem: Problem) -> Sizes:
     """The largest pass and release of a problem, whichever way it takes."""
     d, p, labels = problem.width, problem.latent_dimension, problem.labels
     axes = stages.most_axes(problem)
-    staged = max(_triangle(d), labels * (_triangle(axes) + 1 + d))
+    # The second look asks for the pooled second moment and for those of labels at once.
+    staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
     cell_sums = max(groups, labels * cells.MOST_CELLS) * (1 + p)
     joint = max(groups * _triangle(p) + cell_sums, _triangle(d)) if groups else 0
@@ -166,8 +168,17 @@ def padded(problem: Problem, fitted: Fitted) -> Fitted:
         errors=StandardErrors(
             (errors.weights / times)[source], errors.means[source], errors.covariances[source]
         ),
-        notes={**fitted.notes, "components_told_apart": present.tolist()},
+        notes=_padded_notes(fitted.notes, source) | {"components_told_apart": present.tolist()},
     )
+
+
+def _padded_notes(notes: dict[str, Any], source: Ints) -> dict[str, Any]:
+    """Remarks in which what is said of each component is said of each of its parts."""
+    bars = {
+        key: [value[k] for k in source] if isinstance(value, list) else value
+        for key, value in notes.get("error_bars", {}).items()
+    }
+    return {**notes, "error_bars": bars}
 
 
 def _divided(mixture: Mixture, label: int, wanted: int) -> Ints:

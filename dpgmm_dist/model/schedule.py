@@ -75,7 +75,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     pooled = 0.30 / (1 + 2 * drowned) * rest
     sums = 0.30 / (1 + 4 * drowned) * rest
     means = left - seconds - pooled - sums
-    again = _AGAIN * pooled
+    again = 0.0 if axes else _AGAIN * pooled
     second = Budget(again * rho, sums * rho, seconds * rho, axes)
     return Allocation(means * rho, (pooled - again) * rho, second)
 

@@ -24,8 +24,10 @@ _FLOORS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Least variances, in mean variances."""
 _PULLS = (1.0, 0.75, 0.5)
 """Share of its distance from the mean that a variance keeps."""
-_DOUBT = 3.5
-"""Standard errors of its likelihood that a candidate has to gain over the sphere."""
+_DOUBT = 2.5
+"""Standard errors, of candidates as they are, that count against the bolder one."""
+_LEAST_GAIN = 0.1
+"""Standard errors of its likelihood, all told, that a candidate has to gain over the sphere."""
 _MOST_PROBES, _LEAST_PROBES, _PROBED = 32, 8, 1 << 14
 """Probes of a spectrum of p eigenvalues: ``_PROBED / p``, within bounds."""
 _STEP = 0.02
@@ -63,8 +65,10 @@ def clean(noisy: Floats, scale: float, trace: float, rows: float) -> Spectrum:
     scale = max(scale, 1e-12 * trace)
     edge = scale * np.sqrt(p / 2)
     candidates = _candidates(values, edge, trace)
-    gain, error = _gains(values, candidates, edge, trace, scale, rows)
-    best = int((gain - gain[0] - _DOUBT * error).argmax())
+    gain, fixed, error = _gains(values, candidates, edge, trace, scale, rows)
+    best = int((gain - _DOUBT * fixed).argmax())
+    if gain[best] - gain[0] < _LEAST_GAIN * error[best]:
+        best = 0
     return Spectrum(axes, candidates[best], float(gain[best] - gain[0]), float(error[best]))
 
 
@@ -95,9 +99,10 @@ def _with_trace(x: Floats, trace: float, floor: float) -> Floats:
 
 def _gains(
     y: Floats, candidates: Floats, edge: float, trace: float, scale: float, rows: float
-) -> tuple[Floats, Floats]:
-    """Unbiased log likelihood (N,) a row of each candidate, and its standard error over the sphere.
+) -> tuple[Floats, Floats, Floats]:
+    """Unbiased log likelihood (N,) a row of each candidate; two standard errors over the sphere.
 
+    The first is that of a candidate as it is, the second counts too how it moves with the noise.
     With f(S) the candidate and g = 1 / f, ``tr(g S)`` exceeds ``tr(g truth)`` by what g has in
     common with the noise: ``scale^2 (sum_j dg_j/dy_j + sum_{i<j} (g_i - g_j) / (y_i - y_j))``.
     Sampling the rows has the covariance of a Wishart matrix in place of ``scale^2``.
@@ -110,10 +115,9 @@ def _gains(
     overlap = scale**2 * (inverse_slopes + inverse @ pulls)
     sampling = (slopes + candidates @ pulls) / max(rows, 1.0)
     fit = np.log(candidates).sum(axis=1) + inverse @ y - overlap
-    # Of the candidates as they are, and as they move with the noise: the larger one.
     fixed = np.sqrt(((inverse - inverse[0]) ** 2).sum(axis=1))
     error = 0.5 * scale * np.maximum(fixed, moved)
-    return np.asarray(-0.5 * fit - sampling), np.asarray(error)
+    return np.asarray(-0.5 * fit - sampling), np.asarray(0.5 * scale * fixed), error
 
 
 def _slopes(

@@ -35,8 +35,8 @@ def covariances(
     """
     d, q = len(first.axes), len(look.second_axes)
     order = np.concatenate([look.second_axes, np.setdiff1d(np.arange(d), look.second_axes)])
-    basis = first.axes[:, order] * np.sqrt(first.frame[order])
-    unbasis = first.axes[:, order] / np.sqrt(first.frame[order])
+    basis = first.axes[:, order] * np.sqrt(look.frame[order])
+    unbasis = first.axes[:, order] / np.sqrt(look.frame[order])
     half = unbasis.T @ pooled.axes * np.sqrt(pooled.variances)
     # Triangular: changing the first q of its columns changes nothing of the rest given those.
     factor = np.linalg.cholesky(half @ half.T)

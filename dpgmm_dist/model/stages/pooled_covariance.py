@@ -54,14 +54,8 @@ class PooledCovariance:
     @property
     def is_steep(self) -> bool:
         """Whether its variances differ so much that whitening by them makes noise smaller."""
-        return self.spectrum.gain > _STEEP * len(self.variances)
-
-    @property
-    def frame(self) -> Floats:
-        """(d,) variances along the axes, by which the second look is whitened."""
-        if self.is_steep:
-            return self.variances
-        return np.full(len(self.variances), float(self.variances.mean()))
+        sure = self.spectrum.gain - self.spectrum.error
+        return sure > _STEEP * len(self.variances)
 
     @property
     def axes(self) -> Floats:
@@ -176,7 +170,7 @@ def _averaged(
     rows: float,
 ) -> PooledCovariance:
     """Both looks by their precision: the frame of the second is round, so both have equal axes."""
-    unit = float(first.frame[0])
+    unit = float(first.variances.mean())
     ours, theirs = first.scale**2, (scale * unit) ** 2
     again = unit * first.axes @ second @ first.axes.T
     noisy = (theirs * first.noisy + ours * again) / (theirs + ours)

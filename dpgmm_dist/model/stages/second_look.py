@@ -47,6 +47,8 @@ class Budget:
 class SecondLook:
     """Means of the labels along the axes, and noisy second moments about them."""
 
+    frame: Floats
+    """(d,) variances along the axes, by which rows were whitened."""
     means: Floats
     """(L, d) along the axes, relative to the centre."""
     variances: Floats
@@ -81,11 +83,12 @@ def measure(
     means, variances : (L, d) posterior means along the axes, and their posterior variances
     """
     d = problem.width
-    unsure = variances / pooled.frame
+    frame = _frame(pooled, budget)
+    unsure = variances / frame
     chosen = _most_uncertain(unsure, labels, budget.sums)
     leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
     order = _order(d, leading, chosen, everything=budget.pooled > 0)
-    plan = _plan(problem, pooled, means, budget, order, leading, chosen)
+    plan = _plan(problem, frame, means, budget, order, leading, chosen)
     answer = ask(plan, Latent(d, pooled.axes[:, order], location.centre))
     counts, sums = labels.counts, answer.block("sum")
     noisy, error = sums.values / counts[:, None], (sums.sigma / counts)[:, None] ** 2
@@ -96,7 +99,8 @@ def measure(
     left[:, chosen] *= 1 - keep
     seconds = _labels(answer, len(leading))
     return SecondLook(
-        means + np.sqrt(pooled.frame) * moved,
+        frame,
+        means + np.sqrt(frame) * moved,
         left,
         moved,
         counts,
@@ -105,6 +109,13 @@ def measure(
         seconds[0] / counts[:, None, None],
         seconds[1] / counts,
     )
+
+
+def _frame(pooled: PooledCovariance, budget: Budget) -> Floats:
+    """Variances (d,) to whiten by; round where both looks at the pooled one are averaged."""
+    if pooled.is_steep or not budget.pooled:
+        return pooled.variances
+    return np.full(len(pooled.variances), float(pooled.variances.mean()))
 
 
 def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
@@ -118,7 +129,7 @@ def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
 
 def _plan(
     problem: Problem,
-    pooled: PooledCovariance,
+    frame: Floats,
     means: Floats,
     budget: Budget,
     order: Ints,
@@ -151,7 +162,7 @@ def _plan(
         centres=means[:, order],
         radius=_RADIUS * float(np.sqrt(p)),
         blocks=tuple(blocks),
-        whiten=(np.diag(1 / np.sqrt(pooled.frame[order])),),
+        whiten=(np.diag(1 / np.sqrt(frame[order])),),
         cell_map=together,
     )
 
