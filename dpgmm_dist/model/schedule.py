@@ -35,6 +35,8 @@ _MOST_ENTRIES = 1 << 22
 _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
 
+_LEAST_SHARE = 1e-3
+"""Of the rest, that a stage has: with less its noise would leave the range that can be drawn."""
 _LEAST_VARIANCE = 1e-7
 """Of a direction outside the latent space, over the squared norm bound."""
 
@@ -62,8 +64,8 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     if axes:
         seconds = _SECOND_OF_LABELS
     rest = 1 - seconds
-    pooled = 0.30 / (1 + 2 * drowned) * rest
-    again = 0.30 / (1 + 4 * drowned) * rest
+    pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
+    again = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
     means = 1 - CENTRE_SHARE - seconds - pooled - again
     return Allocation(means * rho, pooled * rho, again * rho, seconds * rho, axes)
 
@@ -95,6 +97,8 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     means, variances = label_means.posterior(
         labels.means @ pooled.axes, labels.noise, pooled.variances
     )
+    about = _inside(problem, location.centre + means @ pooled.axes.T) - location.centre
+    means = about @ pooled.axes
     look = second_look.measure(
         problem, ask, location, labels, pooled, means, variances,
         second_look.Budget(allocation.again, allocation.seconds, allocation.axes),
