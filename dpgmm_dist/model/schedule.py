@@ -43,6 +43,8 @@ _AGAIN = 0.7
 _SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
 """Share of the budget for the mean where there is one mean only: the larger one where noise on the
 eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
+_LEAST_SHARE = 1e-3
+"""Of the rest, that a stage has: with less its noise would leave the range that can be drawn."""
 _LEAST_VARIANCE = 1e-7
 """Of a direction outside the latent space, over the squared norm bound."""
 
@@ -72,8 +74,8 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     axes = _axes(problem, per_label)
     seconds = _SECOND_OF_LABELS if axes else 0.0
     rest = 1 - seconds
-    pooled = 0.30 / (1 + 2 * drowned) * rest
-    sums = 0.30 / (1 + 4 * drowned) * rest
+    pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
+    sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
     means = left - seconds - pooled - sums
     again = 0.0 if axes else _AGAIN * pooled
     second = Budget(again * rho, sums * rho, seconds * rho, axes)
@@ -113,6 +115,9 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     centres = _inside(problem, location.centre + about)
     first = pooled_covariance.measure(problem, ask, location, centres, spread, allocation.pooled)
     means, variances = _known_means(problem, location, labels, first)
+    # Rows are asked about means within the bound.
+    about = _inside(problem, location.centre + means @ first.axes.T) - location.centre
+    means = about @ first.axes
     look = second_look.measure(
         problem, ask, location, labels, first, means, variances, allocation.second
     )

@@ -27,7 +27,7 @@ class Location:
     """Noisy number of rows, at least 20."""
     rows_noise: float
     centre: Floats
-    """(d,) feature units, shrunk toward the origin."""
+    """(d,) feature units, shrunk toward the origin; within the norm bound."""
     noise: float
     """Standard deviation of the noise on each coordinate of the centre."""
     spread: float
@@ -60,6 +60,8 @@ def measure(problem: Problem, ask: Ask, rho: float) -> Location:
     length = float(mean @ mean)
     # James-Stein: of a mean that is mostly noise, little is kept.
     mean = mean * max(1 - problem.width * noise**2 / max(length, 1e-300), 0.0)
+    # No mean is outside the bound, and queries take no centres far outside it.
+    mean = mean * min(1.0, problem.norm / max(float(np.linalg.norm(mean)), 1e-300))
     spread = float(squares.values[0]) / rows - float(mean @ mean)
     bound = problem.norm**2
     least = min(max(_LEAST_SPREAD * bound, squares.sigma / rows), bound)
