@@ -38,8 +38,9 @@ _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
 
 _SPREAD_OF_MEANS = 0.25
-_AGAIN = 0.7
-"""Share of the pooled second moment's budget that is spent once its axes are known."""
+_AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
+"""Share of the pooled second moment's budget that is spent once its axes are known; the second
+where labels' own second moments are seen along axes of the first look."""
 _SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
 """Share of the budget for the mean where there is one mean only: the larger one where noise on the
 eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
@@ -77,7 +78,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
     sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
     means = left - seconds - pooled - sums
-    again = 0.0 if axes else _AGAIN * pooled
+    again = (_AGAIN_WITH_LABELS if axes else _AGAIN) * pooled
     second = Budget(again * rho, sums * rho, seconds * rho, axes)
     return Allocation(means * rho, (pooled - again) * rho, second)
 

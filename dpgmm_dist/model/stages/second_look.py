@@ -92,11 +92,14 @@ def measure(
     answer = ask(plan, Latent(d, pooled.axes[:, order], location.centre))
     counts, sums = labels.counts, answer.block("sum")
     noisy, error = sums.values / counts[:, None], (sums.sigma / counts)[:, None] ** 2
-    keep = unsure[:, chosen] / (unsure[:, chosen] + error)
+    # As the pass saw them: not in the order in which they were chosen.
+    start = _start(order, chosen)
+    along = order[start : start + len(chosen)]
+    keep = unsure[:, along] / (unsure[:, along] + error)
     moved = np.zeros_like(means)
-    moved[:, chosen] = noisy * keep
+    moved[:, along] = noisy * keep
     left = variances.copy()
-    left[:, chosen] *= 1 - keep
+    left[:, along] *= 1 - keep
     seconds = _labels(answer, len(leading))
     return SecondLook(
         frame,
@@ -105,7 +108,7 @@ def measure(
         moved,
         counts,
         _pooled(answer, location, order) if budget.pooled > 0 else None,
-        leading,
+        order[: len(leading)],
         seconds[0] / counts[:, None, None],
         seconds[1] / counts,
     )
@@ -127,6 +130,11 @@ def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
     return np.concatenate(parts)
 
 
+def _start(order: Ints, chosen: Ints) -> int:
+    """Where the axes of sums begin."""
+    return int(np.flatnonzero(np.isin(order, chosen))[0])
+
+
 def _plan(
     problem: Problem,
     frame: Floats,
@@ -138,7 +146,7 @@ def _plan(
 ) -> PassPlan:
     q, p = len(leading), len(order)
     groups, together = np.arange(problem.labels), np.zeros(problem.labels, dtype=np.int64)
-    start = int(np.flatnonzero(np.isin(order, chosen))[0])
+    start = _start(order, chosen)
     blocks = [
         BlockPlan(
             "sum",
