@@ -69,22 +69,33 @@ def reference(
     query: PassQuery, rows: list[Vector], labels: list[int], kept: list[int] | None = None
 ) -> list[Vector]:
     """What a query's exact sums are, in Python integers; second moments as upper triangles."""
-    p = query.dimension
-    sizes = {"count": 1, "sum": p, "second": p * (p + 1) // 2}
-    totals = [[[0] * sizes[b.statistic] for _ in range(b.group_count)] for b in query.blocks]
+    totals = [
+        [[0] * len(added(query, block, [0] * query.dimension)) for _ in range(block.group_count)]
+        for block in query.blocks
+    ]
     for row, label, of in zip(rows, labels, kept or [1] * len(rows), strict=True):
         for cell, weight in shares(query, row, label, of).items():
-            v = shrunk(saturated(coordinates(query, row, cell)), query.radius)
-            parts = {
-                "count": [1],
-                "sum": v,
-                "second": [v[i] * v[j] for i in range(p) for j in range(i, p)],
-            }
+            v = saturated(coordinates(query, row, cell))
             for block, total in zip(query.blocks, totals, strict=True):
                 group = total[int(block.groups[cell])]
-                for index, value in enumerate(parts[block.statistic]):
+                for index, value in enumerate(added(query, block, v)):
                     group[index] += weight * value
     return [[value for group in total for value in group] for total in totals]
+
+
+def added(query: PassQuery, block: Block, v: Vector) -> Vector:
+    """What a whole row adds to a block, from its saturated coordinates in a cell."""
+    radius = query.radius if block.radius is None else block.radius
+    if block.axes is not None:
+        v = v[block.axes[0] : block.axes[1]]
+    if block.statistic == "count":
+        return [1]
+    if block.statistic == "square":
+        return [min(sum(x * x for x in v), radius**2)]
+    v = shrunk(v, radius)
+    if block.statistic == "sum":
+        return v
+    return [v[i] * v[j] for i in range(len(v)) for j in range(i, len(v))]
 
 
 def shares(query: PassQuery, row: Vector, label: int, kept: int = 1) -> dict[int, int]:
@@ -147,14 +158,21 @@ def shrunk(v: Vector, radius: int) -> Vector:
 # ---------------------------------------------------------------- drawn queries
 
 
+RADII = st.sampled_from([1, 2, 7, 1000, 4096, 1 << 15, 1 << 16, (1 << 16) + 90_000])
+
+
 @st.composite
 def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> PassQuery:
     """A small query of any kind that fits, with many ties and with centres out of reach."""
     d = draw(st.integers(1, 4))
-    per_label = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    rule = rule or draw(st.sampled_from(["label", "nearest", "full"]))
+    # Sums that labels of one cell each have in common go a way of their own.
+    pooled = rule == "label" and draw(st.booleans())
+    per_label = draw(st.lists(st.integers(1, 1 if pooled else 4), min_size=1, max_size=3))
+    if pooled:
+        per_label += [1]
     cell_label = np.repeat(np.arange(len(per_label)), per_label)
     cells = len(cell_label)
-    rule = rule or draw(st.sampled_from(["label", "nearest", "full"]))
     soft = rule == "full" and (draw(st.booleans()) if soft is None else soft)
     coordinate = (
         st.integers(-8, 8) | st.integers(-FEATURE_RADIUS, FEATURE_RADIUS) | st.just(1 << 20)
@@ -164,8 +182,10 @@ def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> Pas
         p = draw(st.integers(1, d))
         maps = tuple(draw(int_map(p, d)) for _ in range(draw(st.integers(1, cells))))
         # -1 stands for the identity, which needs as many coordinates as features.
-        lowest = -1 if p == d else 0
-        cell_map = np.array([draw(st.integers(lowest, len(maps) - 1)) for _ in range(cells)])
+        lowest, highest = -1 if p == d else 0, len(maps) - 1
+        if pooled and draw(st.booleans()):
+            lowest = highest = 0
+        cell_map = np.array([draw(st.integers(lowest, highest)) for _ in range(cells)])
     slopes = offsets = table = None
     if rule == "nearest":
         slope = coordinate | st.integers(-(1 << 35), 1 << 35)
@@ -177,13 +197,12 @@ def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> Pas
         entry = st.integers(0, 3) | st.integers(0, 1 << 20)
         later = draw(st.lists(entry, max_size=20))
         table = np.array([draw(st.integers(1, 1 << 20)), *sorted(later, reverse=True)])
-    radii = st.sampled_from([1, 2, 7, 1000, 4096, 1 << 15, 1 << 16, (1 << 16) + 90_000])
     query = PassQuery(
         step=draw(st.sampled_from(["cells.1", "components.2"])),
         width=d,
         cell_label=cell_label,
         centres=np.array([[draw(coordinate) for _ in range(d)] for _ in range(cells)]),
-        radius=draw(radii),
+        radius=draw(RADII),
         blocks=(),
         maps=maps,
         cell_map=cell_map,
@@ -196,7 +215,7 @@ def queries(draw: Any, rule: str | None = None, soft: bool | None = None) -> Pas
         table_shift=draw(st.integers(0, 30)) if soft else 0,
         notes={"radius": 1.0},
     )
-    query = replace(query, blocks=draw(blocks(cell_label)))
+    query = replace(query, blocks=draw(blocks(cell_label, p, pooled)))
     try:
         check_fits(query)
     except SpecError:
@@ -214,19 +233,35 @@ def int_map(draw: Any, p: int, d: int) -> IntMap:
 
 
 @st.composite
-def blocks(draw: Any, cell_label: np.ndarray) -> tuple[Block, ...]:
-    """One to four statistics, each by cell, by label, or over all; any scales."""
-    levels = (np.arange(len(cell_label)), cell_label, np.zeros(len(cell_label), dtype=np.int64))
+def blocks(draw: Any, cell_label: np.ndarray, p: int, pooled: bool = False) -> tuple[Block, ...]:
+    """One to five statistics, each by cell, by label, or over all; any scales.
+
+    In half of the queries all blocks see rows alike; in the others each may have a radius and axes
+    of its own. ``pooled`` is for sums over all alone.
+    """
+    everything = np.zeros(len(cell_label), dtype=np.int64)
+    levels = [everything] if pooled else [np.arange(len(cell_label)), cell_label, everything]
     scale = st.floats(0.25, 1e9)
+    alike = draw(st.booleans())
+    statistics = ["count", "sum", "second", "square"]
     found = []
-    for statistic in draw(
-        st.lists(st.sampled_from(["count", "sum", "second"]), min_size=1, max_size=4)
-    ):
+    for statistic in draw(st.lists(st.sampled_from(statistics), min_size=1, max_size=5)):
         sigma = draw(scale)
         off = draw(st.sampled_from([off_diagonal(sigma), sigma, sigma / 3, sigma * 3]))
-        groups = levels[draw(st.integers(0, 2))]
-        found.append(Block(statistic, groups, sigma, off if statistic == "second" else None))
+        groups = draw(st.sampled_from(levels))
+        radius = axes = None
+        if not alike:
+            radius, axes = draw(st.none() | RADII), draw(st.none() | axes_within(p))
+        off = off if statistic == "second" else None
+        found.append(Block(statistic, groups, sigma, off, radius, axes))
     return tuple(found)
+
+
+@st.composite
+def axes_within(draw: Any, p: int) -> tuple[int, int]:
+    """At least one of ``p`` coordinates."""
+    start = draw(st.integers(0, p - 1))
+    return start, draw(st.integers(start + 1, p))
 
 
 @st.composite
@@ -266,7 +301,8 @@ def row_for(draw: Any, query: PassQuery) -> Vector:
 PROBLEMS: dict[str, dict[str, Any]] = {
     "soft": {"width": 2, "components": 3},
     "hard": {"width": 7, "components": 2, "assignment": "hard"},
-    "labelled": {"width": 6, "components": 2, "label_values": (4, 5, 6)},
+    "labelled": {"width": 6, "components": 2, "label_values": (4, 5, 6), "rho": 0.5},
+    "staged": {"width": 6, "components": 2, "label_values": (4, 5, 6)},
     "projected": {"width": 7, "components": 1, "dimension": 3, "label_values": ("a", "b")},
     "tied": {"width": 6, "components": 2, "covariance": "tied", "allocation": "even"},
 }
@@ -280,7 +316,7 @@ WIDE: dict[str, dict[str, Any]] = {
         "label_values": (0, 1, 2),
         "rho": 0.001,
     },
-    "narrowed": {"width": 18, "components": 2},
+    "narrowed": {"width": 18, "components": 2, "rho": 0.5},
 }
 """Dearer ones, of the paths for many dimensions: pooled covariances; signed sums and tails, where
 little budget drowns second moments; cells along few directions."""

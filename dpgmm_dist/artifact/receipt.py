@@ -84,7 +84,7 @@ class InputSchema(_Part):
 class QueryBlock(_Part):
     """One statistic of a query and the noise it was measured with, in integer lattice units."""
 
-    statistic: Literal["count", "sum", "second"]
+    statistic: Literal["count", "sum", "second", "square"]
     groups: int = Field(ge=1)
     dimension: int = Field(ge=1)
     radius: int = Field(ge=1)

@@ -147,7 +147,7 @@ def block_cost(block: QueryBlock, unit_rows: int = 1) -> Fraction:
     ValueError
         When a second moment of more than one dimension lacks its off-diagonal scale.
     """
-    power = {"count": 0, "sum": 1, "second": 2}[block.statistic]
+    power = {"count": 0, "sum": 1, "second": 2, "square": 2}[block.statistic]
     squared = Fraction(unit_rows * block.weight_unit * block.radius**power) ** 2
     price = 1 / (2 * Fraction(block.sigma) ** 2)
     if block.statistic == "second" and block.dimension > 1:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import ClusterError
-from dpgmm_dist.model.cells import MOST_CELLS
+from dpgmm_dist.model.affordable import sizes
 from dpgmm_dist.model.problem import Problem
 
 _PROCESS = 250 << 20
@@ -44,14 +44,12 @@ class MemoryPlan:
 
 
 def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
-    """What the largest pass of a release needs: O(K d^2) for its sums, for any number of rows."""
-    p = problem.latent_dimension
-    cells = problem.labels * _most_components(problem.components)
-    triangle = p * (p + 1) // 2
-    groups = max(problem.labels * MOST_CELLS, cells)
-    statistic = _LIMBS * (groups * (1 + p) + cells * triangle)
-    sums = 8 * (groups * (1 + p) + cells * p * p)
-    maps = 8 * cells * p * p + 8 * problem.width * p
+    """What the largest pass of a release needs for its sums, whatever the rows."""
+    size = sizes(problem)
+    statistic = _LIMBS * size.statistics
+    # Sums of a slice, those pending, and the indices of a triangle; float64.
+    sums = 8 * 4 * size.statistics
+    maps = 8 * size.maps + 8 * problem.width * problem.latent_dimension
     largest = max((unit.bytes for unit in units), default=0)
     task = min(largest, _AT_ONCE) + _BLOCKS + sums + maps + statistic
     return MemoryPlan(_PROCESS, task, statistic)
@@ -75,12 +73,6 @@ def require_memory(engine: Engine, plan: MemoryPlan) -> None:
                 "workers more memory or fewer threads, or lower model.dimension or "
                 "model.components"
             )
-
-
-def _most_components(components: int | tuple[int, ...] | str) -> int:
-    if isinstance(components, str):
-        return MOST_CELLS
-    return max(components) if isinstance(components, tuple) else components
 
 
 def _size(count: int) -> str:

@@ -71,7 +71,7 @@ def component_radius(p: int) -> float:
     under the component's own model: the expected KL of the noise is least at about ``sqrt(p)``,
     where it clips half of the rows, and is there a third or a quarter of what it is at
     :func:`whitened_radius`. But rows that are no Gaussian are then judged by their middle alone. So
-    no more than :data:`CLIPPED` of a Gaussian's rows are clipped: docs/method.md, section 4.
+    no more than :data:`CLIPPED` of a Gaussian's rows are clipped: docs/method.md, section 3.4.
     """
     low, high = 0.0, whitened_radius(p) ** 2
     for _ in range(60):

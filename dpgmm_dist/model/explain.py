@@ -28,7 +28,7 @@ from dpgmm_dist.model.seen import (
     squares,
     statistics,
 )
-from dpgmm_dist.model.shrinkage import whitener
+from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,6 +44,9 @@ _PRIOR = (1.0, 1.0, 0.5)
 """Standard deviations that log weights, means and covariances may move from where a fit starts, in
 units of the component's own: a weak prior, for directions that are noise only."""
 _LONGEST = 1.0
+_LEAST_EIGENVALUE, _LARGEST_EIGENVALUE = 1e-6, 1e4
+"""Of a covariance, in the whitened coordinates of the fit: beyond these, rows that are all alike
+would shrink it step by step until it cannot be factorised. Releases are held to tighter ones."""
 _LEAST_SHARE = 1e-3
 """Of a row, below which a component's or a cell's part in it is left out of derivatives."""
 
@@ -266,7 +269,8 @@ def _normal(slope: Singles, prior: Floats) -> Floats:
 def moved_by(fit: Fit, step: Floats) -> Fit:
     """The mixture moved by (P,) log weights, means and covariances in each component's own units.
 
-    ``C -> B (I + E / 2)^2 B`` stays positive definite, and is ``B (I + E) B`` to first order.
+    ``C -> B (I + E / 2)^2 B`` has no negative eigenvalues, and is ``B (I + E) B`` to first order.
+    It is kept away from singular ones.
     """
     components, p = fit.means.shape
     rows, columns = triangle(p)
@@ -279,8 +283,16 @@ def moved_by(fit: Fit, step: Floats) -> Fit:
         change = np.zeros((p, p))
         change[rows, columns] = change[columns, rows] = each[k, 1 + p :]
         half = back @ (np.eye(p) + change / 2)
-        covariances[k] = half @ half.T
+        covariances[k] = _held(half @ half.T)
     return Fit(weights, means, covariances, fit.score)
+
+
+def _held(covariance: Floats) -> Floats:
+    """A covariance (p, p) that stays well enough conditioned to be factorised."""
+    values = np.linalg.eigvalsh(covariance)
+    if values[0] >= _LEAST_EIGENVALUE and values[-1] <= _LARGEST_EIGENVALUE:
+        return covariance
+    return floor_eigenvalues(covariance, _LEAST_EIGENVALUE, _LARGEST_EIGENVALUE)
 
 
 def _bounded(step: Floats, components: int, p: int) -> Floats:

@@ -60,6 +60,8 @@ class Mixture:
     component: Integers | None = None
     cholesky: Floats = field(init=False, repr=False)
     """(C, p, p), lower triangular factors of the covariances."""
+    shares_covariance: bool = field(init=False, repr=False)
+    """Whether all components have one covariance: it is factored, and rows are mapped, once."""
 
     def __post_init__(self) -> None:
         weights = _float_array("weights", self.weights, 1)
@@ -80,6 +82,8 @@ class Mixture:
         values = tuple(self.label_values)
         labels = _label_indices(self.labels, count, values)
         component = _component_numbers(self.component, labels)
+        shared = bool((covariances[1:] == covariances[:1]).all())
+        factors = _factor(covariances[:1]) if shared else _factor(covariances)
         checked: dict[str, Any] = {
             "weights": weights,
             "means": means,
@@ -87,7 +91,8 @@ class Mixture:
             "labels": labels,
             "label_values": values,
             "component": component,
-            "cholesky": _factor(covariances),
+            "cholesky": np.broadcast_to(factors, covariances.shape),
+            "shares_covariance": shared,
         }
         for name, value in checked.items():
             if isinstance(value, np.ndarray):
@@ -226,8 +231,16 @@ class Mixture:
         from scipy.linalg import solve_triangular
 
         out = np.empty((latent.shape[0], self.n_components))
+        if self.shares_covariance:
+            rows, means = (
+                solve_triangular(self.cholesky[0], points.T, lower=True)
+                for points in (latent, self.means)
+            )
         for k, factor in enumerate(self.cholesky):
-            white = solve_triangular(factor, (latent - self.means[k]).T, lower=True)
+            if self.shares_covariance:
+                white = rows - means[:, k, None]
+            else:
+                white = solve_triangular(factor, (latent - self.means[k]).T, lower=True)
             half_log_det = float(np.log(np.diagonal(factor)).sum())
             with np.errstate(over="ignore"):
                 energy = np.einsum("ij,ij->j", white, white)

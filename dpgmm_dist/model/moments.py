@@ -17,6 +17,7 @@ from dpgmm_dist.model.shrinkage import (
     rotation_invariant,
     whitener,
 )
+from dpgmm_dist.model.stages.centre import Location
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,11 +40,19 @@ _LEAST_EIGENVALUE = 0.05
 """Floor on a label's variances, in units of the pooled ones."""
 
 
-def find_centre(problem: Problem, ask: Ask, budget: dict[str, float]) -> Centre:
-    """Run the moments passes: counts and means, then second moments about the noisy means."""
+def find_centre(
+    problem: Problem, ask: Ask, location: Location | None, budget: dict[str, float]
+) -> Centre:
+    """Run the moments passes: counts and means, then second moments about the noisy means.
+
+    ``location`` stands for the counts and means where there is one label; None asks for them.
+    """
     start = Latent(problem.width)
-    first = ask(_sums(problem, budget["moments.sum"]), start)
-    rows, rows_sigma, means = _means(problem, first)
+    if location is not None:
+        rows, rows_sigma = np.array([location.rows]), location.rows_noise
+        means = location.centre[None]
+    else:
+        rows, rows_sigma, means = _means(problem, ask(_sums(problem, budget["moments.sum"]), start))
     budget = adapted(problem, budget, rows)
     second = ask(_second(problem, means, rows, budget["moments.second"]), start)
     pooled, scales = _pooled(problem, second, rows, means)

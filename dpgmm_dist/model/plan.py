@@ -16,7 +16,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Statistic = Literal["count", "sum", "second"]
+Statistic = Literal["count", "sum", "second", "square"]
+
+POWERS: dict[Statistic, int] = {"count": 0, "sum": 1, "second": 2, "square": 2}
+"""The power of a row's length with which each statistic grows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,10 @@ class BlockPlan:
     groups: Ints
     """(C,) group of each cell, from 0."""
     rho: float
+    radius: float | None = None
+    """Clipping radius of this block alone; None for the radius of the pass."""
+    axes: tuple[int, int] | None = None
+    """The coordinates, from start to stop, that the block sees; None for all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +98,7 @@ class ObservedBlock:
     statistic: Statistic
     groups: Ints
     values: Floats
-    """(G,), (G, p) or (G, p, p)."""
+    """(G,) for counts and squares, (G, p) or (G, p, p)."""
     sigma: float
     """Standard deviation of the noise on each number (diagonal ones, for second moments;
     off-diagonal ones have variance half of that)."""

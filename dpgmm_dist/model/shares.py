@@ -60,6 +60,8 @@ DROWNED_TWO = {
 _TWO_PRODUCTS = 20.0
 _CELL_EDGE = 6.0
 LEAST_CELLS = 6
+MOST_SECONDS = 10_000_000
+"""Numbers in the second moments of one pass, for memory: 160 MB of exact integers."""
 _LEAST = 2
 _MOST = 20
 _NOISE_PER_MEAN = 0.2
@@ -115,7 +117,10 @@ def cells_with_covariance(problem: Problem, rows: Floats) -> float:
     p = problem.latent_dimension
     rho = CELLWISE["components.2"] * problem.rho
     edge = _edge(p, whitened_radius(p) ** 2, rho, float(rows.sum()) / problem.labels)
-    return 0.0 if problem.covariance == "tied" else _CELL_EDGE / edge
+    numbers = problem.labels * _MOST * p * (p + 1) // 2
+    if problem.covariance == "tied" or numbers > MOST_SECONDS:
+        return 0.0
+    return _CELL_EDGE / edge
 
 
 def components_per_label(problem: Problem, rows: Floats, p: int, rho: float) -> Ints:

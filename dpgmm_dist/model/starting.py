@@ -99,7 +99,8 @@ START = Care(
     parameters=1000,
 )
 """Where components passes see dimensions that this mixture was not sought in: they measure it
-better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section 3)."""
+better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section
+3.3)."""
 
 
 def start_mixture(

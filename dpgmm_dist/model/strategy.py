@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from dpgmm_dist.model import cells, components, krylov, tied
+from dpgmm_dist.model import schedule as stages
+from dpgmm_dist.model.affordable import affordable, is_tied, padded
 from dpgmm_dist.model.matching import CellMeasure
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.moments import find_centre
@@ -15,6 +17,8 @@ from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.refining import History
 from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
 from dpgmm_dist.model.shrinkage import NEARLY_ALL
+from dpgmm_dist.model.stages.centre import Location
+from dpgmm_dist.model.stages.centre import measure as locate
 from dpgmm_dist.model.starting import FULL, START, candidates, start_mixture
 
 _FEW_DIMENSIONS = 5
@@ -25,10 +29,16 @@ _NARROW_CELLS = {"cells.1": 0.08, "cells.2": 0.14}
 
 
 def schedule(problem: Problem) -> dict[str, float]:
-    """The share of rho of each pass, in order: public, from the specification alone."""
+    """The share of rho of each pass of the longest way a release may take, in order: public."""
+    return {"moments.centre": stages.CENTRE_SHARE, **joint_schedule(problem)}
+
+
+def joint_schedule(problem: Problem) -> dict[str, float]:
+    """The share of rho of each pass after the centre, where components are fitted jointly."""
     p = problem.latent_dimension
-    if _is_tied(problem):
-        return dict(SHARES)
+    left = 1 - stages.CENTRE_SHARE
+    if is_tied(problem):
+        return {step: left * share for step, share in SHARES.items()}
     if p <= _FEW_DIMENSIONS:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
     elif p <= cells.SECOND_DIMENSION:
@@ -42,16 +52,31 @@ def schedule(problem: Problem) -> dict[str, float]:
             "components.2": 0.16,
             "components.3": 0.40,
         }
-    return {"moments.sum": 0.03, "moments.second": 0.07, **shares}
+    # Without labels the centre has told the number of rows and their mean.
+    moments = {"moments.second": 0.07}
+    if problem.labels > 1:
+        moments = {"moments.sum": 0.03, **moments}
+    total = sum(moments.values()) + sum(shares.values())
+    return {step: left * share / total for step, share in {**moments, **shares}.items()}
 
 
 def fit(problem: Problem, ask: Ask) -> Fitted:
     """Release a mixture: every number used here is public or the answer to a charged query."""
-    budget = {step: share * problem.rho for step, share in schedule(problem).items()}
-    centre = find_centre(problem, ask, budget)
-    if _is_tied(problem) and is_drowned(problem, centre.rows):
-        return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))
-    if _is_tied(problem):
+    location = locate(problem, ask, stages.CENTRE_SHARE * problem.rho)
+    joint = affordable(problem, location.rows)
+    if joint is None:
+        return padded(problem, stages.fit(problem, ask, location))
+    return padded(problem, _joint(joint, ask, location))
+
+
+def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
+    """Components fitted jointly to all noisy moments, where each of them can be measured."""
+    budget = {step: share * problem.rho for step, share in joint_schedule(problem).items()}
+    # Labels have counts and means of their own.
+    centre = find_centre(problem, ask, location if problem.labels == 1 else None, budget)
+    if is_tied(problem):
+        if is_drowned(problem, centre.rows):
+            return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))
         return tied.fit(problem, ask, centre, budget)
     cell_steps = [(step, rho) for step, rho in budget.items() if step.startswith("cells")]
     component_steps = [step for step in budget if step.startswith("components")]
@@ -124,8 +149,3 @@ def _error_notes(estimate: components.Estimate) -> dict[str, Any]:
         if estimate.bias is None
         else [round(float(one), 6) for one in estimate.bias],
     }
-
-
-def _is_tied(problem: Problem) -> bool:
-    """Whether components share their label's covariance: by the specification alone."""
-    return problem.labels > 1 and problem.latent_dimension >= tied.LEAST_DIMENSION

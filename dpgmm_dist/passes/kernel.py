@@ -9,6 +9,7 @@ function of that row and the query alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,14 @@ import numpy.typing as npt
 from dpgmm_dist.data.lattice import Reals
 from dpgmm_dist.passes.rows import Rows, multiply, stable_order
 from dpgmm_dist.privacy.exact import ExactStatistic
-from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, IntMap, PassQuery, shrink_to_radius
+from dpgmm_dist.privacy.query import (
+    EXACT,
+    FEATURE_RADIUS,
+    Block,
+    IntMap,
+    PassQuery,
+    shrink_to_radius,
+)
 from dpgmm_dist.privacy.sensitivity import block_rows, saturation
 
 Floats = npt.NDArray[np.float64]
@@ -88,6 +96,8 @@ class Kernel:
         d, p = self.query.width, self.query.dimension
         rows = max(_SLICE_ROWS, _SLICE_BYTES // (8 * max(d, p)))
         rows = max(1, min(rows, block_rows(self.query)))
+        self._is_pooled = _is_pooled(self.query)
+        self._has_one_view = _has_one_view(self.query)
         self._gathered = np.empty((rows, d))
         self._image = np.empty((rows, p))
         self._mapped = np.empty((rows, p))
@@ -106,6 +116,9 @@ class Kernel:
         ``kept`` (n,), where rows are weighted: how many rows of the row's privacy unit there are.
         """
         weight = self._weights(kept)
+        if self._is_pooled:
+            self._add_pooled(total, Rows(u, None, weight), labels)
+            return
         counts = np.bincount(labels + 1, minlength=len(self.cells_of_label) + 1)
         rows = Rows(u, None, weight)
         if counts.max() < len(labels):
@@ -146,6 +159,21 @@ class Kernel:
             for k, count in enumerate(np.bincount(cell).tolist(), start=first):
                 start, stop = stop, stop + count
                 self._add_whole(total, k, rows.between(start, stop))
+
+    def _add_pooled(self, total: Accumulator, rows: Rows, labels: Ints) -> None:
+        """Add rows about the centre of their label, of all labels at once, sorted by label."""
+        order = stable_order(labels.astype(np.int16))
+        order = order[int((labels < 0).sum()) :]
+        rows, labels = rows.at(order), labels[order]
+        weights = rows.weights()
+        stop = 0
+        for u in rows.parts(self._gathered):
+            start, stop = stop, stop + len(u)
+            v = self._mapped[: len(u)]
+            np.take(self.shifted, labels[start:stop], axis=0, out=v, mode="clip")
+            v = self._clipped(self._rounded(self._images(u, self.cell_map[0]), v, 0, v))
+            weight = None if weights is None else weights[start:stop].astype(np.float64)
+            total.add_sorted(labels[start:stop], v, weight)
 
     def _add_whole(self, total: Accumulator, cell: int, rows: Rows) -> None:
         """Add rows that are in one cell alone."""
@@ -232,16 +260,8 @@ class Kernel:
         return out if self.cell_map[cell] < 0 else np.rint(out, out=out)
 
     def _clipped(self, v: Floats) -> Floats:
-        """Rows saturated and scaled down to the radius, in place.
-
-        Up to the radius a squared norm is a sum of small exact integers, and a larger one cannot
-        round down past it: the comparison is exact although far rows' sums are not.
-        """
-        long = (np.vecdot(v, v) > float(self.radius) ** 2).nonzero()[0]
-        if long.size:
-            near = np.clip(v[long], -self.saturation, self.saturation)
-            v[long] = shrink_to_radius(near, self.radius)
-        return v
+        """Rows clipped, in place, where all blocks see the same of them."""
+        return clip_rows(v, self.radius, self.saturation) if self._has_one_view else v
 
     def _responsibilities(self, distance: Floats, weight: Ints | None) -> Ints:
         """Shares (cells, n) of each row on the grid of 2**-unit_bits that sum to at most a weight.
@@ -265,6 +285,41 @@ class Kernel:
         return np.asarray(share)
 
 
+def clip_rows(v: Floats, radius: int, limit: int) -> Floats:
+    """Rows saturated at ``limit`` and scaled down to the radius, in place.
+
+    Up to the radius a squared norm is a sum of small exact integers, and a larger one cannot
+    round down past it: the comparison is exact although far rows' sums are not.
+    """
+    long = (np.vecdot(v, v) > float(radius) ** 2).nonzero()[0]
+    if long.size:
+        v[long] = shrink_to_radius(np.clip(v[long], -limit, limit), radius)
+    return v
+
+
+def _has_one_view(query: PassQuery) -> bool:
+    """Whether all blocks sum the same clipped rows, so that these are clipped once, by the kernel.
+
+    Squares are of the rows before they are scaled down.
+    """
+    return all(
+        query.radius_of(block) == query.radius
+        and query.axes_of(block) == (0, query.dimension)
+        and block.statistic != "square"
+        for block in query.blocks
+    )
+
+
+def _is_pooled(query: PassQuery) -> bool:
+    """Whether all labels have one cell each, one map, and some sum in common."""
+    return (
+        query.rule == "label"
+        and len(query.cell_label) == int(query.cell_label[-1]) + 1 > 1
+        and (query.cell_map is None or not query.cell_map.any())
+        and any(block.group_count == 1 for block in query.blocks)
+    )
+
+
 class Accumulator:
     """Sums of slices for one query; ``finish`` gives the :class:`ExactStatistic`.
 
@@ -274,50 +329,72 @@ class Accumulator:
 
     def __init__(self, query: PassQuery) -> None:
         self._query = query
-        p = query.dimension
-        shapes = {"count": (), "sum": (p,), "second": (p, p)}
-        self._pending = [np.zeros((b.group_count, *shapes[b.statistic])) for b in query.blocks]
-        self._triangle = np.triu_indices(p)
+        self._limit = saturation(query.dimension)
+        self._has_one_view = _has_one_view(query)
+        self._pending = [np.zeros(_shape(query, block)) for block in query.blocks]
         self._total = ExactStatistic.zeros(query.step, statistic_sizes(query))
-        self._wants = {b.statistic for b in query.blocks}
-        self._most = EXACT // max(query.radius, 1) ** 2
+        self._most = EXACT // max(query.widest_radius, 1) ** 2
         self._weight = 0
 
     def add_rows(self, cell: int, v: Floats) -> None:
-        """Add whole rows (n, p) of one cell, n at most ``block_rows(query)``."""
-        if len(v) == 0:
-            return
-        second = v.T @ v if "second" in self._wants else None
-        self._add(cell, len(v), np.ones(len(v)) @ v, second)
+        """Add whole rows (n, p) of one cell, n at most ``block_rows(query)``.
+
+        Rows are within the query's radius where all blocks see them alike. Otherwise they are not
+        clipped yet, and every block clips what it sees by itself.
+        """
+        self._add([(cell, 0, len(v))], v, None)
 
     def add_weighted(self, cell: int, v: Floats, weight: Floats) -> None:
         """Add rows (n, p) of one cell with integer weights (n,)."""
+        self._add([(cell, 0, len(v))], v, weight)
+
+    def add_sorted(self, cells: Ints, v: Floats, weight: Floats | None) -> None:
+        """Add rows (n, p) of several cells (n,), in their order; weights (n,) or None."""
+        edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)]
+        parts = [(int(cells[a]), a, b) for a, b in pairwise(edges) if a < b]
+        self._add(parts, v, weight)
+
+    def _add(self, parts: list[tuple[int, int, int]], v: Floats, weight: Floats | None) -> None:
+        """Add rows, of which each cell has those from start to stop."""
         if len(v) == 0:
             return
-        second = None
-        if "second" in self._wants:
-            second = (v * weight[:, None]).T @ v
-        self._add(cell, int(weight.sum()), weight @ v, second)
-
-    def _add(self, cell: int, weight: int, total: Floats, second: Floats | None) -> None:
-        if self._weight + weight > self._most:
+        mass = len(v) if weight is None else int(weight.sum())
+        if self._weight + mass > self._most:
             self._flush()
-        self._weight += weight
+        self._weight += mass
+        done: dict[tuple[object, ...], Floats | float] = {}
         for block, pending in zip(self._query.blocks, self._pending, strict=True):
-            group = int(block.groups[cell])
-            if block.statistic == "count":
-                pending[group] += weight
-            elif block.statistic == "sum":
-                pending[group] += total
-            elif second is not None:
-                pending[group] += second
+            shared = [(parts[0][0], 0, len(v))] if block.group_count == 1 else parts
+            view = (block.statistic, block.radius, block.axes)
+            seen = self._seen(block, v)
+            for cell, start, stop in shared:
+                # Blocks that differ in their groups alone share one product.
+                key = (*view, start, stop)
+                if key not in done:
+                    some = None if weight is None else weight[start:stop]
+                    done[key] = _moment(block, seen[start:stop], some)
+                pending[int(block.groups[cell])] += done[key]
+
+    def _seen(self, block: Block, v: Floats) -> Floats:
+        """Rows (n, q) as a block sees them; their squared lengths (n,) for a square."""
+        radius = self._query.radius_of(block)
+        if block.axes is not None:
+            v = v[:, block.axes[0] : block.axes[1]]
+        if block.statistic == "square":
+            return np.asarray(np.minimum(np.vecdot(v, v), float(radius) ** 2))
+        if block.statistic == "count" or self._has_one_view:
+            return v
+        # A copy: the next block clips the same rows in another way.
+        return clip_rows(np.array(v, order="C"), radius, self._limit)
 
     def _flush(self) -> None:
-        rows, columns = self._triangle
         for index, (block, pending) in enumerate(
             zip(self._query.blocks, self._pending, strict=True)
         ):
-            values = pending[:, rows, columns] if block.statistic == "second" else pending
+            values = pending
+            if block.statistic == "second":
+                rows, columns = np.triu_indices(self._query.dimension_of(block))
+                values = pending[:, rows, columns]
             self._total.add_integers(index, values.astype(np.int64).reshape(-1))
             pending[...] = 0
         self._weight = 0
@@ -328,8 +405,29 @@ class Accumulator:
         return self._total
 
 
+def _moment(block: Block, seen: Floats, weight: Floats | None) -> Floats | float:
+    """What rows add to a block that sees them so: a number, (q,) or (q, q)."""
+    if block.statistic == "count":
+        return len(seen) if weight is None else float(weight.sum())
+    if block.statistic == "square":
+        return float(seen.sum() if weight is None else weight @ seen)
+    if block.statistic == "sum":
+        return np.asarray((np.ones(len(seen)) if weight is None else weight) @ seen)
+    return np.asarray((seen if weight is None else seen * weight[:, None]).T @ seen)
+
+
+def _shape(query: PassQuery, block: Block) -> tuple[int, ...]:
+    """The shape of a block's sums: (G,), (G, q) or (G, q, q)."""
+    q = query.dimension_of(block)
+    inner = {"count": (), "square": (), "sum": (q,), "second": (q, q)}[block.statistic]
+    return (block.group_count, *inner)
+
+
 def statistic_sizes(query: PassQuery) -> tuple[int, ...]:
     """Length of each block's vector of integers: second moments are upper triangles."""
-    p = query.dimension
-    width = {"count": 1, "sum": p, "second": p * (p + 1) // 2}
-    return tuple(block.group_count * width[block.statistic] for block in query.blocks)
+    sizes = []
+    for block in query.blocks:
+        q = query.dimension_of(block)
+        width = {"count": 1, "square": 1, "sum": q, "second": q * (q + 1) // 2}
+        sizes.append(block.group_count * width[block.statistic])
+    return tuple(sizes)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.source import AnySource, ParquetSource
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.affordable import sizes
+from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.pipeline.resolve import unit_share
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 _LEAST_EPSILON = 1e-3
+_DRIVER_BYTES = 4 << 30
+_COPIES = 6
+"""Arrays of all covariances that the driver holds at once: themselves, factors, errors, files."""
 
 
 def require_drawable(spec: ReleaseSpec) -> None:
@@ -44,3 +51,17 @@ def require_window_of_files(spec: ReleaseSpec, source: AnySource | None) -> None
             "dataset.window selects rows of files, and these rows are an array: select them "
             "beforehand, and remove dataset.window"
         )
+
+
+def require_release_fits(problem: Problem) -> None:
+    """Refuse a release whose covariances would not fit the driver's memory."""
+    numbers, p = sizes(problem).covariances, problem.latent_dimension
+    needed = 8 * _COPIES * numbers
+    if needed <= _DRIVER_BYTES:
+        return
+    most = math.isqrt(p * p * _DRIVER_BYTES // needed)
+    raise SpecError(
+        f"the release would hold {numbers // (p * p):,} covariances of {p:,} x {p:,} numbers, for "
+        f"which the driver needs {needed / 2**30:.3g} GiB, more than {_DRIVER_BYTES >> 30}: set "
+        f"model.dimension to {most:,} or less, or ask for fewer components"
+    )

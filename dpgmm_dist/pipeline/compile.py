@@ -7,11 +7,12 @@ integers are what is stored and what every worker uses, and the answers are read
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, ObservedBlock, PassPlan
+from dpgmm_dist.model.plan import POWERS, BlockPlan, Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.privacy.measure import NoisyStatistic
 from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import (
@@ -78,6 +79,7 @@ def compile_pass(
     elif plan.offsets is not None:
         offsets = _snap((plan.offsets - plan.offsets.min()) * scale**2)
     table, shift = _table(scale) if plan.soft else (None, 0)
+    unit_length = step if plan.cell_map is None else 1 / scale
     bare = PassQuery(
         step=plan.step,
         width=latent.width,
@@ -91,37 +93,50 @@ def compile_pass(
         slopes=slopes,
         offsets=offsets,
         soft=plan.soft,
-        unit_bits=_unit_bits(plan, radius, unit),
+        unit_bits=_unit_bits(plan, radius, unit_length, unit),
         table=table,
         table_shift=shift,
         unit_rows=unit.rows,
         weighted=unit.weighted,
         notes={"radius": plan.radius},
     )
-    query = _with_noise(bare, plan.blocks)
+    query = _with_noise(bare, plan.blocks, unit_length)
     check_fits(query)
     return query
 
 
-def _unit_bits(plan: PassPlan, radius: int, unit: UnitShare) -> int:
+def _own_radius(planned: BlockPlan, unit_length: float) -> int | None:
+    """A block's own radius in integer units of ``unit_length``, rounded up; None without one."""
+    return None if planned.radius is None else max(1, math.ceil(planned.radius / unit_length))
+
+
+def _unit_bits(plan: PassPlan, radius: int, unit_length: float, unit: UnitShare) -> int:
     """Grid of responsibilities, and of weights: as fine as exact sums and noise scales allow."""
     if not unit.weighted:
         return UNIT_BITS if plan.soft else 0
-    powers = {"count": 0, "sum": 1, "second": 2}
-    widest = max(radius ** powers[b.statistic] / math.sqrt(2 * b.rho) for b in plan.blocks)
-    sums = math.floor(math.log2(EXACT / (_WEIGHTED_ROWS * radius**2)))
+    radii = [_own_radius(b, unit_length) or radius for b in plan.blocks]
+    widest = max(
+        r ** POWERS[b.statistic] / math.sqrt(2 * b.rho)
+        for r, b in zip(radii, plan.blocks, strict=True)
+    )
+    sums = math.floor(math.log2(EXACT / (_WEIGHTED_ROWS * max(radii) ** 2)))
     noise = math.floor(54 - math.log2(max(widest, 1.0)))
     return max(0, min(_WEIGHT_BITS, sums, noise))
 
 
-def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...]) -> PassQuery:
-    from dataclasses import replace
-
+def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...], unit_length: float) -> PassQuery:
+    """The query with its blocks; a radius of their own is counted in ``unit_length``."""
     blocks = []
-    for one in plans:
-        block = Block(one.statistic, one.groups.astype(np.int64), 1.0)
-        sigma = sigma_for(sensitivity(bare, block), one.rho * bare.unit_rows**2)
-        off = off_diagonal(sigma) if one.statistic == "second" else None
+    for planned in plans:
+        block = Block(
+            planned.statistic,
+            planned.groups.astype(np.int64),
+            1.0,
+            radius=_own_radius(planned, unit_length),
+            axes=planned.axes,
+        )
+        sigma = sigma_for(sensitivity(bare, block), planned.rho * bare.unit_rows**2)
+        off = off_diagonal(sigma) if planned.statistic == "second" else None
         blocks.append(replace(block, sigma=sigma, sigma_off=off))
     return replace(bare, blocks=tuple(blocks))
 
@@ -145,13 +160,12 @@ def observe(query: PassQuery, noisy: NoisyStatistic, latent: Latent, step: float
     else:
         unwhiten = np.stack([inverses[m] for m in query.cell_map])
         centres = latent.to_latent(z)
-    powers = {"count": 0, "sum": 1, "second": 2}
     blocks = tuple(
         ObservedBlock(
             block.statistic,
             block.groups,
-            values * unit ** powers[block.statistic],
-            block.sigma / query.weight_unit * unit ** powers[block.statistic],
+            values * unit ** POWERS[block.statistic],
+            block.sigma / query.weight_unit * unit ** POWERS[block.statistic],
         )
         for block, values in zip(query.blocks, noisy.values, strict=True)
     )

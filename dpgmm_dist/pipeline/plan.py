@@ -15,8 +15,9 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.affordable import LAST_SHARE
 from dpgmm_dist.model.allocation import expected_kl, rows_per_component
-from dpgmm_dist.model.plan import Latent, Observed, ObservedBlock, PassPlan
+from dpgmm_dist.model.plan import POWERS, Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.compile import compile_pass
@@ -128,7 +129,11 @@ def _rows_rule(
     problem: Problem, blocks: list[PlannedBlock], rows: int, fitted: Fitted
 ) -> dict[str, float]:
     """Rows that a component has by this guess, and that a covariance of its own needs."""
-    last_rho = sum(block.rho for block in blocks if block.step == blocks[-1].step)
+    last = blocks[-1].step
+    if last.startswith("components"):
+        last_rho = sum(block.rho for block in blocks if block.step == last)
+    else:
+        last_rho = LAST_SHARE * problem.rho  # what a pass over the components would have had
     return {
         "expected": rows / fitted.mixture.n_components,
         "needed": rows_per_component(fitted.mixture.dimension, last_rho, problem.allocation),
@@ -159,9 +164,9 @@ class _Imagined:
         self.queries.append(query)
         self._note(plan, query)
         cells, p = len(plan.cell_label), query.dimension
+        spread = 1.0 if plan.cell_map is not None else self._variance(p)
         per_label = self._rows / self._problem.labels
         share = per_label / np.bincount(plan.cell_label)[plan.cell_label]
-        eye = np.eye(p) if plan.cell_map is not None else np.eye(p) * self._variance(p)
         unwhiten = (
             np.stack([np.linalg.inv(plan.whiten[index]) for index in plan.cell_map])
             if plan.cell_map is not None
@@ -170,10 +175,13 @@ class _Imagined:
         blocks = []
         for block in plan.blocks:
             count = np.bincount(block.groups, share).astype(np.float64)
+            start, stop = block.axes or (0, p)
+            q = stop - start
             values: Floats = {
                 "count": count,
-                "sum": np.zeros((len(count), p)),
-                "second": count[:, None, None] * eye,
+                "square": count * q * spread,
+                "sum": np.zeros((len(count), q)),
+                "second": count[:, None, None] * np.eye(q) * spread,
             }[block.statistic]
             blocks.append(ObservedBlock(block.statistic, block.groups, values, 1e-9))
         return Observed(
@@ -185,17 +193,16 @@ class _Imagined:
 
     def _note(self, plan: PassPlan, query: PassQuery) -> None:
         unit = self._step if plan.cell_map is None else plan.radius / query.radius
-        powers = {"count": 0, "sum": 1, "second": 2}
         for block in query.blocks:
             self.blocks.append(
                 PlannedBlock(
                     step=query.step,
                     statistic=block.statistic,
                     groups=block.group_count,
-                    dimension=query.dimension,
-                    radius=plan.radius,
+                    dimension=query.dimension_of(block),
+                    radius=query.radius_of(block) * unit,
                     rho=float(block_cost(query, block)),
-                    noise=block.sigma / query.weight_unit * unit ** powers[block.statistic],
+                    noise=block.sigma / query.weight_unit * unit ** POWERS[block.statistic],
                     expected_kl=None,
                 )
             )
@@ -204,8 +211,8 @@ class _Imagined:
 def _with_kl(
     block: PlannedBlock, last: str, problem: Problem, rows: int | None, weights: np.ndarray
 ) -> PlannedBlock:
-    """Add the expected KL to a block of the last pass, where components are estimated."""
-    if rows is None or block.step != last:
+    """Add the expected KL of the last pass's blocks, where components are estimated."""
+    if rows is None or block.step != last or not block.step.startswith("components"):
         return block
     index = ("count", "sum", "second").index(block.statistic)
     pooled = np.ones(1) if block.groups == 1 else np.full(block.groups, 1 / block.groups)
@@ -231,22 +238,29 @@ def render_plan(planned: Plan) -> str:
             f"{block.step:<16}{block.statistic:<11}{block.groups:>7}{block.dimension:>5}"
             f"{block.radius:>9.4g}{block.rho:>12.4g}{block.noise:>12.4g}{kl:>14}"
         )
-    total = sum(block.expected_kl or 0.0 for block in planned.blocks)
+    known = [block.expected_kl for block in planned.blocks if block.expected_kl is not None]
     lines.append("")
     if planned.rows is None:
         lines.append(
             f"The plan assumes {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
         )
     else:
+        kl = f"expected KL of the noise {sum(known):.3g} nats; " if known else ""
         lines.append(
-            f"For {planned.rows:,} rows: expected KL of the noise {total:.3g} nats; "
-            f"second moments per {planned.notes.get('second_moments')}."
+            f"For {planned.rows:,} rows: {kl}second moments per "
+            f"{planned.notes.get('second_moments')}."
         )
     rule = planned.notes.get("rows_per_component")
     if rule is not None and rule["expected"] < rule["needed"]:
         lines.append(
             f"Warning: about {rule['expected']:,.0f} rows a component, but a covariance of its own "
-            f"needs about {rule['needed']:,.0f} (docs/method.md, section 7). Components will "
+            f"needs about {rule['needed']:,.0f} (docs/method.md, section 4). Components will "
             "mostly share one covariance: use fewer components or dimensions, or a larger epsilon."
+        )
+    apart = planned.notes.get("components_told_apart")
+    if planned.rows is not None and apart is not None:
+        lines.append(
+            f"Warning: the noise lets {max(apart)} component(s) of a label be told apart, fewer "
+            "than were asked for. The others divide these and change no density."
         )
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from dpgmm_dist.model.problem import Fitted
 from dpgmm_dist.model.strategy import fit, schedule
 from dpgmm_dist.pipeline.checks import (
     require_drawable,
+    require_release_fits,
     require_same_labels,
     require_window_of_files,
 )
@@ -116,6 +117,7 @@ def release(
     # What is measured, and whether memory suffices for it.
     features = feature_map(spec, rows.width)
     problem = problem_of(spec, rows.width, rho_of(spec.privacy, noise) * _ROUNDING)
+    require_release_fits(problem)
     passes = len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
     require_memory(engine, memory_plan(problem, rows.plan()))
@@ -156,15 +158,16 @@ def release(
     receipt = receipt_of(
         spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget
     )
-    write_release(
-        target.url,
-        mixture=fitted.mixture,
-        standard_errors=fitted.errors,
-        transform=transform_of(features, fitted),
-        receipt=receipt,
-        input_schema=schema,
-        storage_options=spec.output.storage_options,
-    )
+    with threadpool_limits(1, "blas"):
+        write_release(
+            target.url,
+            mixture=fitted.mixture,
+            standard_errors=fitted.errors,
+            transform=transform_of(features, fitted),
+            receipt=receipt,
+            input_schema=schema,
+            storage_options=spec.output.storage_options,
+        )
     budget.journal.finish({"output": target.url})
     return ReleaseResult(target.url, release_id, already_done=False, fitted=fitted, receipt=receipt)
 

@@ -109,12 +109,12 @@ def _receipt_query(query: PassQuery) -> dict[str, Any]:
         {
             "statistic": block.statistic,
             "groups": block.group_count,
-            "dimension": query.dimension,
-            "radius": query.radius,
+            "dimension": query.dimension_of(block),
+            "radius": query.radius_of(block),
             "weight_unit": query.weight_unit,
             "unit_rows": query.unit_rows,
             "sigma": block.sigma,
-            "sigma_off": block.sigma_off if query.dimension > 1 else None,
+            "sigma_off": block.sigma_off if query.dimension_of(block) > 1 else None,
             "rho": round_up(block_cost(query, block)),
         }
         for block in query.blocks

@@ -20,8 +20,8 @@ Ints = npt.NDArray[np.int64]
 class NoisyStatistic:
     """The noisy answer to one query. It is public.
 
-    ``values[i]`` belongs to the query's block i, in lattice units of whole rows: (G,) counts,
-    (G, p) sums or (G, p, p) symmetric second moments, for G groups and p coordinates.
+    ``values[i]`` belongs to the query's block i, in lattice units of whole rows: (G,) counts
+    and squares, (G, p) sums or (G, p, p) symmetric second moments, for G groups and p coordinates.
     """
 
     step: str
@@ -58,7 +58,7 @@ def measure(exact: ExactStatistic, query: PassQuery, noise: NoiseSource) -> Nois
 def _answer(
     exact: ExactStatistic, index: int, query: PassQuery, block: Block, noise: NoiseSource
 ) -> Floats:
-    p, groups, unit = query.dimension, block.group_count, float(query.weight_unit)
+    p, groups, unit = query.dimension_of(block), block.group_count, float(query.weight_unit)
     if block.statistic != "second":
         size = groups * (p if block.statistic == "sum" else 1)
         noisy = exact._open_for_the_gate(query.step, index, noise.draw(block.sigma, size)) / unit

@@ -29,7 +29,7 @@ EXACT = 1 << 53
 CAPACITY = 1 << 40
 """Public number of rows that no total may overflow for."""
 
-Statistic = Literal["count", "sum", "second"]
+Statistic = Literal["count", "sum", "second", "square"]
 Rule = Literal["label", "nearest", "full"]
 
 
@@ -53,6 +53,10 @@ class Block:
     """Scale of the noise on each integer (on the diagonal, for second moments)."""
     sigma_off: float | None = None
     """Scale on off-diagonal entries of second moments (isotropy asks for sigma / sqrt 2)."""
+    radius: int | None = None
+    """Norm to which the block scales rows down; None for the radius of the query."""
+    axes: tuple[int, int] | None = None
+    """The coordinates, from start to stop, that the block sees; None for all."""
 
     @property
     def group_count(self) -> int:
@@ -74,6 +78,8 @@ class UnitShare:
 class PassQuery:
     """One map-reduce over the rows. C cells; cells of one label are consecutive.
 
+    A block sums its rows' weights ("count"), coordinates ("sum"), products of coordinates
+    ("second") or squared lengths, each at most the squared radius ("square").
     A row with label l belongs to the cells with ``cell_label == l``: to its only one (rule
     "label"), to the one of least ``offset - slope . u`` (rule "nearest": the squared distance in
     one metric, less what all cells share), or by the least ``|v|^2 + offset`` in each cell's own
@@ -118,6 +124,24 @@ class PassQuery:
         """Number of coordinates p in a cell."""
         return self.width if self.cell_map is None else int(self.maps[0].matrix.shape[0])
 
+    def radius_of(self, block: Block) -> int:
+        """Norm to which rows are scaled down before they enter a block."""
+        return self.radius if block.radius is None else block.radius
+
+    def axes_of(self, block: Block) -> tuple[int, int]:
+        """The coordinates that a block sees, from start to stop."""
+        return (0, self.dimension) if block.axes is None else block.axes
+
+    def dimension_of(self, block: Block) -> int:
+        """Number of coordinates that a block sees."""
+        start, stop = self.axes_of(block)
+        return stop - start
+
+    @property
+    def widest_radius(self) -> int:
+        """The largest radius of any block: it bounds every sum."""
+        return max((self.radius_of(block) for block in self.blocks), default=self.radius)
+
     @property
     def weight_unit(self) -> int:
         """What a whole row weighs: 1, or 2**unit_bits for soft or weighted rows."""
@@ -139,10 +163,7 @@ class PassQuery:
             "unit_rows": self.unit_rows,
             "weighted": self.weighted,
             "notes": self.notes,
-            "blocks": [
-                {"statistic": b.statistic, "sigma": b.sigma, "sigma_off": b.sigma_off}
-                for b in self.blocks
-            ],
+            "blocks": [_block_header(block) for block in self.blocks],
         }
         for name in _ARRAYS:
             value = getattr(self, name)
@@ -176,14 +197,39 @@ class PassQuery:
             weighted=header.get("weighted", False),
             notes=header["notes"],
             blocks=tuple(
-                Block(b["statistic"], arrays[f"groups_{i}"], b["sigma"], b["sigma_off"])
-                for i, b in enumerate(header["blocks"])
+                _block_of(block, arrays[f"groups_{i}"]) for i, block in enumerate(header["blocks"])
             ),
             maps=tuple(
                 IntMap(arrays[f"map_{i}"], shift) for i, shift in enumerate(header["map_shifts"])
             ),
             **{name: arrays.get(name) for name in _ARRAYS},  # type: ignore[arg-type]
         )
+
+
+def _block_header(block: Block) -> dict[str, Any]:
+    header: dict[str, Any] = {
+        "statistic": block.statistic,
+        "sigma": block.sigma,
+        "sigma_off": block.sigma_off,
+    }
+    # Left out where they say nothing, as versions that did not have them wrote it.
+    if block.radius is not None:
+        header["radius"] = block.radius
+    if block.axes is not None:
+        header["axes"] = list(block.axes)
+    return header
+
+
+def _block_of(header: dict[str, Any], groups: Ints) -> Block:
+    axes = header.get("axes")
+    return Block(
+        header["statistic"],
+        groups,
+        header["sigma"],
+        header["sigma_off"],
+        radius=header.get("radius"),
+        axes=None if axes is None else (axes[0], axes[1]),
+    )
 
 
 _ARRAYS = ("cell_label", "centres", "cell_map", "slopes", "offsets", "table")

@@ -6,7 +6,11 @@ Proofs are in docs/privacy.md under the names of these functions. For one row wi
 
 * count: ``sqrt(sum r_k^2) <= w``;
 * sum: ``sqrt(sum |r_k v_k|^2) <= w t``;
-* second moment in svec coordinates: ``sqrt(sum |r_k v_k v_k^T|_F^2) <= w t^2``.
+* second moment in svec coordinates: ``sqrt(sum |r_k v_k v_k^T|_F^2) <= w t^2``;
+* squared length: ``sqrt(sum (r_k min(|v_k|^2, t^2))^2) <= w t^2``.
+
+A block that sees some of the coordinates, or has a radius of its own, clips what it sees to its
+own ``t``: the same holds for it.
 
 A privacy unit is at most ``unit_rows`` such rows, or weighted rows with ``sum r_k <= w`` over all
 of them together: by the triangle inequality it changes ``unit_rows`` times as much, or as much.
@@ -22,12 +26,16 @@ import numpy as np
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.privacy.query import CAPACITY, EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery
 
-_POWERS = {"count": 0, "sum": 1, "second": 2}
+_POWERS = {"count": 0, "sum": 1, "second": 2, "square": 2}
 
 
 def sensitivity(query: PassQuery, block: Block) -> int:
     """L2 sensitivity of one block to adding or removing one unit, in its integer units."""
-    return query.unit_rows * query.weight_unit * int(query.radius ** _POWERS[block.statistic])
+    return (
+        query.unit_rows
+        * query.weight_unit
+        * int(query.radius_of(block) ** _POWERS[block.statistic])
+    )
 
 
 def block_cost(query: PassQuery, block: Block) -> Fraction:
@@ -39,7 +47,7 @@ def block_cost(query: PassQuery, block: Block) -> Fraction:
     """
     squared = Fraction(sensitivity(query, block)) ** 2
     price = 1 / (2 * _exact(block.sigma) ** 2)
-    if block.statistic == "second" and query.dimension > 1:
+    if block.statistic == "second" and query.dimension_of(block) > 1:
         if block.sigma_off is None:
             raise SpecError(f"query {query.step}: second moments need an off-diagonal noise scale")
         price = max(price, 1 / (4 * _exact(block.sigma_off) ** 2))
@@ -85,7 +93,7 @@ def saturation(dimension: int) -> int:
 
 def block_rows(query: PassQuery) -> int:
     """The most rows whose block sums stay below 2**53 in every statistic of the query."""
-    return EXACT // (query.weight_unit * max(query.radius, 1) ** 2)
+    return EXACT // (query.weight_unit * max(query.widest_radius, 1) ** 2)
 
 
 def check_fits(query: PassQuery) -> None:
@@ -107,7 +115,7 @@ def check_fits(query: PassQuery) -> None:
     need("a centred row", reach * reach, EXACT)
     for one in query.maps:
         need("a mapped row", _map_reach(one, reach), EXACT)
-    need("the radius", query.radius, limit + 1)
+    need("the radius", max(query.radius, query.widest_radius), limit + 1)
     # Weights need bits: with them blocks may be short, which costs time alone.
     least = 127 if query.weighted else 1024
     need("rows in a block (reciprocal)", 1 / max(block_rows(query), 1), 1 / least)
@@ -119,7 +127,7 @@ def check_fits(query: PassQuery) -> None:
     if query.soft and query.table is not None:
         share = int(query.table.max()) * len(query.cell_label)
         need("a responsibility", share * query.weight_unit, 2.0**62)
-    need("a total", CAPACITY * query.weight_unit * query.radius**2, 2.0**94)
+    need("a total", CAPACITY * query.weight_unit * query.widest_radius**2, 2.0**94)
     for block in query.blocks:
         need("a noise scale", max(block.sigma, block.sigma_off or 0), 2.0**55)
     if problems:
@@ -151,7 +159,8 @@ def _check_sense(query: PassQuery) -> None:
         and not _integers(query.slopes, cells, query.width),
         "offsets must be integers (C,)": query.offsets is not None
         and not _integers(query.offsets, cells),
-        "radius must be at least 1": query.radius < 1,
+        "radius must be an integer and at least 1": not _is_integer(query.radius)
+        or query.radius < 1,
         "unit_bits must not be negative": query.unit_bits < 0,
         "unit_rows must be at least 1": query.unit_rows < 1,
         "rows that are weighted count as one": query.weighted and query.unit_rows != 1,
@@ -162,8 +171,15 @@ def _check_sense(query: PassQuery) -> None:
         "groups must number each cell's group from 0": not all(
             _integers(block.groups, cells) and block.groups.min() >= 0 for block in query.blocks
         ),
-        "statistic must be count, sum or second": not all(
+        "statistic must be count, sum, second or square": not all(
             block.statistic in _POWERS for block in query.blocks
+        ),
+        "the radius of a block must be an integer and at least 1": not all(
+            block.radius is None or (_is_integer(block.radius) and block.radius >= 1)
+            for block in query.blocks
+        ),
+        "axes of a block must be some of the coordinates, from start to stop": not all(
+            block.axes is None or _is_range(block.axes, p) for block in query.blocks
         ),
     }
     if any(wrong.values()):
@@ -177,6 +193,15 @@ def _most_of_one(cell_label: np.ndarray) -> int:
 
 def _integers(array: np.ndarray | None, *shape: int) -> bool:
     return array is not None and array.shape == shape and array.dtype.kind == "i"
+
+
+def _is_integer(value: object) -> bool:
+    """Whether a number is a Python integer: those of numpy overflow when they are squared."""
+    return isinstance(value, int)
+
+
+def _is_range(axes: tuple[int, ...], p: int) -> bool:
+    return len(axes) == 2 and all(map(_is_integer, axes)) and 0 <= axes[0] < axes[1] <= p
 
 
 def _longest(vectors: np.ndarray) -> float:

@@ -79,7 +79,7 @@ def _moments(task: Task) -> Centre:
     """Noisy label counts and means, and the pooled covariance, for the whole budget."""
     problem = Problem(task.X.shape[1], 1.0, task.rho, tuple(range(task.labels)), covariance="tied")
     return find_centre(
-        problem, task.ask, {"moments.sum": 0.3 * task.rho, "moments.second": 0.7 * task.rho}
+        problem, task.ask, None, {"moments.sum": 0.3 * task.rho, "moments.second": 0.7 * task.rho}
     )
 
 

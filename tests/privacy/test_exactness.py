@@ -8,7 +8,7 @@ import json
 import operator
 import pickle
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.query import CAPACITY, EXACT, Block, PassQuery
 
-from ..queries import integers
+from ..queries import accumulated, integers
 
 ZERO = np.zeros(1, dtype=np.int64)
 SECRET = 123_456_789
@@ -117,13 +117,15 @@ def test_sums_of_different_queries_are_not_added():
         ("sum", 1 << 15, 12, 1),
         ("second", 1 << 21, 0, 2),
         ("second", 4096, 12, 2),
+        ("square", 1 << 21, 0, 2),
+        ("square", 4096, 12, 2),
     ],
 )
 def test_a_total_of_all_rows_there_may_be_does_not_wrap(what, radius, unit_bits, power):
     """2**40 rows, each at the bound: summed by doubling one row, and opened with noise."""
     asked = query(what, radius, unit_bits)
     each = asked.weight_unit * radius**power
-    size = {"count": 1, "sum": 2, "second": 3}[what]
+    size = {"count": 1, "square": 1, "sum": 2, "second": 3}[what]
     total = statistic([each, *[-each] * (size - 1)])
     for _ in range(40):
         total = total.merge(total)
@@ -160,6 +162,30 @@ def test_the_lock_opens_only_with_noise_for_every_integer_of_the_right_query():
     for wrong in (three, two, other):
         with pytest.raises(ValueError, match="own query"):
             measure(wrong, query("sum", 4), FixedNoise([1, 2, 3]))
+
+
+def test_the_gate_noises_what_a_block_sees():
+    """Every number of the axes that a block sees gets a draw, in the block's own order."""
+    asked = replace(
+        query("sum", 9),
+        width=3,
+        centres=np.zeros((1, 3), dtype=np.int64),
+        blocks=(
+            Block("sum", ZERO, 2.0, axes=(1, 3)),
+            Block("second", ZERO, 3.0, 2.5, axes=(0, 2)),
+            Block("second", ZERO, 4.0, axes=(2, 3)),
+            Block("square", ZERO, 5.0, radius=4, axes=(0, 2)),
+        ),
+    )
+    exact = accumulated(asked, np.array([[1.0, 2.0, 3.0], [0.0, 7.0, 0.0]]), np.zeros(2, int))
+    assert integers(exact) == [[9, 3], [1, 2, 53], [9], [5 + 16]]
+    noise = FixedNoise([10, 20, 100, 200, 300, 1000, 5000])
+    total, second, single, square = measure(exact, asked, noise).values
+    assert total.tolist() == [[19, 23]]
+    assert second.tolist() == [[[101, 302], [302, 253]]]
+    assert single.tolist() == [[[1009]]]
+    assert square.tolist() == [5021]
+    assert noise.asked == [(2.0, 2), (3.0, 2), (2.5, 1), (4.0, 1), (5.0, 1)]
 
 
 # ---------------------------------------------------------------- nothing to see

@@ -118,7 +118,7 @@ def recomputed(receipt: dict, asked: list[tuple[float, int]]) -> Fraction:
     for query in receipt["queries"]:
         for block in query["blocks"]:
             groups, p = block["groups"], block["dimension"]
-            power = {"count": 0, "sum": 1, "second": 2}[block["statistic"]]
+            power = {"count": 0, "sum": 1, "second": 2, "square": 2}[block["statistic"]]
             bound = Fraction(block["weight_unit"] * block["radius"] ** power)
             sigma, size = next(draws)
             assert size == groups * (1 if power == 0 else p)

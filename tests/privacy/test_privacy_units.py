@@ -130,7 +130,7 @@ def equal_rows(n: int) -> UnitRows:
     return unit_rows(np.tile([[4096.0, 0.0]], (n, 1)), np.zeros(n), ["mine"] * n)
 
 
-@pytest.mark.parametrize("statistic", ["count", "sum", "second"])
+@pytest.mark.parametrize("statistic", ["count", "sum", "second", "square"])
 @pytest.mark.parametrize("aggregate", AGGREGATES)
 def test_the_declared_cost_is_attained(aggregate, statistic):
     query = one_cell(aggregate, 4, statistic)

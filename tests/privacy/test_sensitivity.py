@@ -40,12 +40,11 @@ WILD = (
 
 def price(query: PassQuery, before: list[list[int]], after: list[list[int]]) -> Fraction:
     """What telling these two apart costs, from the scales that are drawn with."""
-    p = query.dimension
-    rows, columns = np.triu_indices(p)
     total = Fraction(0)
     for block, a, b in zip(query.blocks, before, after, strict=True):
         scales = [block.sigma] * len(a)
         if block.statistic == "second":
+            rows, columns = np.triu_indices(query.dimension_of(block))
             one = np.where(rows == columns, block.sigma, block.sigma_off or math.nan)
             scales = one.tolist() * block.group_count
         for x, y, scale in zip(a, b, scales, strict=True):
@@ -121,7 +120,7 @@ def test_the_declared_cost_is_not_a_wild_guess(name):
             best = max(best, price_of_a_row(alone, u, labels, row, 0))
         # Soft shares and cells that a row on an axis falls short of cost less.
         assert best > Fraction(1, 50) * query_cost(query)
-        if query.step == "moments.sum":
+        if query.step == "moments.centre":
             assert best == query_cost(query)
 
 
@@ -130,7 +129,7 @@ def test_the_declared_cost_is_not_a_wild_guess(name):
     [
         ("pooled", "moments.label"),
         ("few rows", "subspace.2"),
-        ("few rows, more labels", "components.2"),
+        ("few rows, more labels", "moments.label"),
         ("narrowed", "components.3"),
     ],
 )
@@ -182,14 +181,14 @@ def tight_query(statistic: str, soft: bool = False) -> PassQuery:
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("statistic", ["sum", "second"])
+@pytest.mark.parametrize("statistic", ["sum", "second", "square"])
 def test_a_radius_one_percent_too_small_is_noticed(statistic, soft):
     query = tight_query(statistic, soft)
     assert breaches(query, query) == 0
     assert breaches(query, replace(query, radius=round(query.radius * 1.01))) > 0
 
 
-@pytest.mark.parametrize("statistic", ["count", "sum", "second"])
+@pytest.mark.parametrize("statistic", ["count", "sum", "second", "square"])
 def test_a_scale_one_percent_too_small_is_noticed(statistic):
     query = tight_query(statistic)
     block = query.blocks[0]
@@ -199,12 +198,90 @@ def test_a_scale_one_percent_too_small_is_noticed(statistic):
     assert breaches(query, executed) > 0
 
 
-@pytest.mark.parametrize("statistic", ["count", "sum", "second"])
+@pytest.mark.parametrize("statistic", ["count", "sum", "second", "square"])
 def test_a_share_of_more_than_a_row_is_noticed(statistic):
     query = tight_query(statistic, soft=True)
     assert breaches(query, query) == 0
     executed = replace(query, unit_bits=13)  # weighs rows twice as much as it declares
     assert breaches(query, executed) > 0
+
+
+CLIPPED = ["sum", "second", "square"]
+
+
+def query_with_an_own_radius(statistic: str, radius: int) -> PassQuery:
+    """A block of radius 4096 in a query of another radius, beside a block that has the query's."""
+    query = replace(tight_query(statistic), radius=radius)
+    other = Block("sum", query.cell_label, 1e12)
+    return replace(query, blocks=(replace(query.blocks[0], radius=4096), other))
+
+
+def with_first_block(query: PassQuery, **change: object) -> PassQuery:
+    return replace(query, blocks=(replace(query.blocks[0], **change), *query.blocks[1:]))
+
+
+@pytest.mark.parametrize("statistic", CLIPPED)
+def test_a_block_costs_what_its_own_radius_says(statistic):
+    alone = tight_query(statistic)
+    for radius in (1, 4096, 1 << 16):
+        query = query_with_an_own_radius(statistic, radius)
+        assert block_cost(query, query.blocks[0]) == query_cost(alone)
+        assert sensitivity(query, query.blocks[1]) == radius
+
+
+@pytest.mark.parametrize("statistic", CLIPPED)
+def test_a_block_whose_own_radius_is_ignored_is_noticed(statistic):
+    query = query_with_an_own_radius(statistic, 8192)
+    assert breaches(query, query) == 0
+    assert breaches(query, with_first_block(query, radius=None)) > 0
+
+
+@pytest.mark.parametrize("statistic", CLIPPED)
+def test_an_own_radius_one_percent_too_small_is_noticed(statistic):
+    query = query_with_an_own_radius(statistic, 64)
+    assert breaches(query, query) == 0
+    assert breaches(query, with_first_block(query, radius=round(4096 * 1.01))) > 0
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (0, 2), (1, 3)])
+@pytest.mark.parametrize("statistic", CLIPPED)
+def test_a_block_of_some_axes_costs_as_much_as_one_of_all(statistic, axes):
+    """The bound is attained: a row along the axes that the block sees is as long there."""
+    query = tight_query(statistic)
+    some = with_first_block(query, axes=axes)
+    assert query_cost(some) == query_cost(query)
+    assert breaches(some, some) == 0
+    assert breaches(some, replace(some, radius=round(query.radius * 1.01))) > 0
+    row = np.zeros(3)
+    row[axes[0]] = FEATURE_RADIUS
+    nothing = np.zeros((0, 3)), np.zeros(0, dtype=np.int64)
+    sigma = some.blocks[0].sigma
+    assert price_of_a_row(some, *nothing, row, 0) == Fraction(
+        sensitivity(query, query.blocks[0])
+    ) ** 2 / (2 * Fraction(sigma) ** 2)
+
+
+def mixed_query(*statistics: str) -> PassQuery:
+    """Blocks of the query's radius and axes; each costs little but its first one."""
+    query = tight_query(statistics[0])
+    more = tuple(Block(s, query.cell_label, 1e18, 1e18) for s in statistics[1:])
+    return replace(query, blocks=query.blocks + more)
+
+
+@pytest.mark.parametrize("statistic", ["sum", "second"])
+def test_rows_that_are_not_clipped_beside_a_square_are_noticed(statistic, monkeypatch):
+    """Squares are of rows before they are scaled down; the block beside them is not."""
+    query = mixed_query(statistic, "square")
+    assert breaches(query, query) == 0
+    monkeypatch.setattr("dpgmm_dist.passes.kernel.clip_rows", lambda v, radius, limit: v)
+    assert breaches(query, query) > 0
+
+
+def test_a_square_of_rows_that_is_not_bounded_is_noticed(monkeypatch):
+    query = tight_query("square")
+    assert breaches(query, query) == 0
+    monkeypatch.setattr("dpgmm_dist.passes.kernel.np.minimum", lambda lengths, bound: lengths)
+    assert breaches(query, query) > 0
 
 
 def test_an_off_diagonal_scale_taken_for_the_diagonal_is_noticed():
@@ -329,6 +406,10 @@ def test_the_query_that_the_next_tests_spoil_fits():
     check_fits(fitting())
 
 
+def own_block(**change: object) -> Block:
+    return Block("square", np.arange(2), 1e6, **change)
+
+
 FAR = np.array([[0, 0], [1 << 40, 0]])
 NEAREST = {"rule": "nearest", "soft": False, "slopes": np.array([[1, 0], [0, 0]])}
 WIDE = IntMap(np.eye(2, dtype=np.int64) << 37, 37)
@@ -347,6 +428,9 @@ WIDE = IntMap(np.eye(2, dtype=np.int64) << 37, 37)
         ({"unit_bits": 55}, "a responsibility"),
         ({"blocks": (Block("count", np.arange(2), 2.0**55),)}, "a noise scale"),
         ({"blocks": (Block("second", np.arange(2), 1.0, 2.0**56),)}, "a noise scale"),
+        ({"blocks": (own_block(radius=saturation(2) + 1),), "soft": False}, "the radius"),
+        ({"blocks": (own_block(radius=1 << 16),)}, "rows in a block"),
+        ({"blocks": (own_block(radius=1 << 22),), "soft": False}, "rows in a block"),
         (NEAREST | {"slopes": FAR}, "a squared distance"),
         (NEAREST | {"offsets": np.array([0, 1 << 53])}, "a squared distance"),
     ],
@@ -383,6 +467,20 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ({"blocks": (Block("count", np.array([0, -1]), 1.0),)}, "groups"),
         ({"blocks": (Block("count", np.zeros(3, dtype=np.int64), 1.0),)}, "groups"),
         ({"blocks": (Block("third", np.arange(2), 1.0),)}, "statistic"),
+        ({"radius": 4096.5}, "radius"),
+        ({"radius": np.int32(1 << 16)}, "radius"),  # its square is zero
+        *(
+            ({"blocks": (own_block(radius=radius),)}, "the radius of a block")
+            for radius in (0, -4096, 4096.5, math.nan, np.int32(1 << 16))
+        ),
+        *(
+            ({"blocks": (own_block(axes=axes),)}, "axes of a block")
+            for axes in ((0, 0), (1, 0), (2, 2), (0, 3), (2, 3), (-1, 1), (-2, -1))
+        ),
+        *(
+            ({"blocks": (own_block(axes=axes),)}, "axes of a block")
+            for axes in ((), (0,), (0, 1, 2), (0.0, 1.0), (0, math.nan))
+        ),
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused(change, message):
@@ -426,7 +524,8 @@ def test_saturated_coordinates_square_and_sum_exactly(p):
     assert 8 * p * saturation(p) ** 2 > 1 << 52
 
 
-@given(st.integers(1, 1 << 21), st.integers(0, 14))
-def test_block_rows_keep_every_sum_exact(radius, bits):
+@given(st.integers(1, 1 << 21), st.integers(0, 14), st.none() | st.integers(1, 1 << 21))
+def test_block_rows_keep_every_sum_exact(radius, bits, own):
     query = replace(fitting(), radius=radius, unit_bits=bits)
-    assert block_rows(query) * query.weight_unit * radius**2 <= EXACT
+    query = replace(query, blocks=(query.blocks[0], own_block(radius=own)))
+    assert block_rows(query) * query.weight_unit * max(radius, own or 1) ** 2 <= EXACT

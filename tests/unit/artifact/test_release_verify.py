@@ -230,17 +230,21 @@ def test_no_row_costs_more_than_the_recomputed_block(
         "sum": unit**2 * (row**2).sum() / (2 * sigma**2),
         "second": (np.diag(outer) ** 2).sum() / (2 * sigma**2)
         + (np.triu(outer, 1) ** 2).sum() / (2 * off**2),
+        "square": unit**2 * (row**2).sum() ** 2 / (2 * sigma**2),
     }
     for statistic, cost in changes.items():
         block = QueryBlock(statistic=statistic, sigma=sigma, sigma_off=off, **fields)
         assert cost <= float(block_cost(block)) * (1 + 1e-12)
 
 
+STATISTICS = [(0, "count"), (0, "sum"), (3, "second"), (5, "sum"), (0, "square"), (3, "square")]
+
+
 def test_the_cost_agrees_with_the_gates_own() -> None:
     from dpgmm_dist.privacy.query import Block, PassQuery
     from dpgmm_dist.privacy.sensitivity import block_cost as gate_cost
 
-    for unit_bits, statistic in [(0, "count"), (0, "sum"), (3, "second"), (5, "sum")]:
+    for unit_bits, statistic in STATISTICS:
         query = PassQuery(
             step="x", width=3, cell_label=np.zeros(1, np.int64), centres=np.zeros((1, 3), np.int64),
             radius=77, blocks=(), soft=unit_bits > 0, unit_bits=unit_bits,
@@ -251,6 +255,57 @@ def test_the_cost_agrees_with_the_gates_own() -> None:
             sigma=123.4, sigma_off=99.9, rho=0.0,
         )  # fmt: skip
         assert block_cost(entry) == gate_cost(query, block)
+
+
+def receipt_of_own_blocks() -> dict[str, Any]:
+    """A receipt of one query whose blocks have a radius and axes of their own, as releases write
+    it."""
+    from dpgmm_dist.pipeline.session import _receipt_query
+    from dpgmm_dist.privacy.query import Block, PassQuery
+
+    zero = np.zeros(1, np.int64)
+    query = PassQuery(
+        step="moments", width=3, cell_label=zero, centres=np.zeros((1, 3), np.int64), radius=77,
+        blocks=(
+            Block("square", zero, 1e6),
+            Block("square", zero, 1e6, radius=50, axes=(1, 3)),
+            Block("sum", zero, 1e4, radius=300),
+            Block("second", zero, 1e6, 7e5, axes=(0, 2)),
+            Block("second", zero, 1e6, axes=(2, 3)),
+        ),
+    )  # fmt: skip
+    document = releases.receipt_of(queries=[_receipt_query(query)])
+    return json.loads(json.dumps(document | {"input": releases.LIST_INPUT}))
+
+
+def test_blocks_with_a_radius_and_axes_of_their_own_add_up() -> None:
+    document = receipt_of_own_blocks()
+    assert accounting_problems(check_receipt(document)) == []
+    blocks = document["queries"][0]["blocks"]
+    assert [block["radius"] for block in blocks] == [77, 50, 300, 77, 77]
+    assert [block["dimension"] for block in blocks] == [3, 2, 3, 2, 1]
+    assert [block["sigma_off"] for block in blocks] == [None, None, None, 7e5, None]
+    assert blocks[0]["rho"] == pytest.approx(77**4 / 2e12)
+    assert blocks[1]["rho"] == pytest.approx(50**4 / 2e12)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"radius": 78}, "square: it costs rho"),
+        ({"radius": 76}, "square: rho"),
+        ({"sigma": 0.99e6}, "square: it costs rho"),
+        ({"sigma": 1.01e6}, "square: rho"),
+        ({"weight_unit": 2}, "square: it costs rho"),
+        ({"statistic": "sum"}, "sum: rho"),
+        ({"statistic": "count"}, "count: rho"),
+        ({"rho": 1e-6}, "square: it costs rho"),
+    ],
+)
+def test_a_square_that_does_not_add_up_is_found(change: dict[str, Any], message: str) -> None:
+    document = receipt_of_own_blocks()
+    document["queries"][0]["blocks"][0] |= change
+    assert any(message in problem for problem in accounting_problems(check_receipt(document)))
 
 
 def test_a_unit_of_several_rows_costs_the_square() -> None:

@@ -37,8 +37,15 @@ def test_it_does_not_grow_with_the_rows() -> None:
 def test_the_sums_grow_with_components_and_squared_dimension() -> None:
     small, wide = (memory_plan(problem(d), units(1)).statistic for d in (100, 1000))
     assert 60 < wide / small < 100
-    few, many = (memory_plan(problem(1000, k), units(1)).statistic for k in (10, 40))
+    few, many = (memory_plan(problem(400, k), units(1)).statistic for k in (10, 40))
     assert 3 < many / few < 4
+
+
+def test_components_that_memory_does_not_afford_are_not_measured() -> None:
+    """Beyond ten million numbers of second moments, more components take no more memory."""
+    many, more = (memory_plan(problem(1000, k), units(1)) for k in (100, 1000))
+    assert many == more
+    assert many.statistic < 16 * 11_000_000
 
 
 def test_the_statistic_is_the_size_of_the_real_one() -> None:

@@ -8,8 +8,9 @@ import pytest
 from dpgmm_dist.model import krylov
 from dpgmm_dist.model.moments import find_centre
 from dpgmm_dist.model.problem import Fitted, Problem
+from dpgmm_dist.model.schedule import CENTRE_SHARE
 from dpgmm_dist.model.shares import DROWNED, DROWNED_TWO, adapted, is_drowned
-from dpgmm_dist.model.strategy import fit, schedule
+from dpgmm_dist.model.strategy import fit, joint_schedule
 
 from .test_tied import ask_of
 
@@ -38,7 +39,8 @@ def released(n: int, labels: int, rho: float, tails: bool = True) -> tuple[Fitte
     problem = Problem(P, 1.0, rho, tuple(range(labels)), components="auto")
     shares = DROWNED_TWO if labels == 2 and tails else DROWNED
     budget = {name: share * rho for name, share in shares.items()}
-    centre = find_centre(problem, ask, {k: v for k, v in budget.items() if k != "moments.label"})
+    moments = {name: cost for name, cost in budget.items() if name != "moments.label"}
+    centre = find_centre(problem, ask, None, moments)
     return krylov.fit(problem, ask, centre, budget), sum(costs)
 
 
@@ -86,9 +88,9 @@ def test_it_is_taken_where_second_moments_drown() -> None:
     problem = Problem(P, 1.0, 0.02, (0, 1), components="auto")
     counts = np.array([250.0, 250.0])
     assert is_drowned(problem, counts)
-    budget = {name: share * problem.rho for name, share in schedule(problem).items()}
+    budget = {name: share * problem.rho for name, share in joint_schedule(problem).items()}
     after = adapted(problem, budget, counts)
-    assert sum(after.values()) == pytest.approx(problem.rho)
+    assert sum(after.values()) == pytest.approx((1 - CENTRE_SHARE) * problem.rho)
     assert after["moments.sum"] == budget["moments.sum"]
     costs: list[float] = []
     fitted = fit(problem, ask_of(X, y, costs))

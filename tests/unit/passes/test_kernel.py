@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.passes.kernel import Kernel
-from dpgmm_dist.privacy.query import Block, PassQuery
+from dpgmm_dist.privacy.query import Block, IntMap, PassQuery
+from dpgmm_dist.privacy.sensitivity import check_fits
 
 from ...queries import (
     PROBLEMS,
@@ -139,7 +142,7 @@ def test_many_slices_of_the_longest_rows_stay_exact(cut):
         zero,
         np.zeros((1, 2), dtype=np.int64),
         1 << 16,
-        tuple(Block(s, zero, 1.0, 1.0) for s in ("count", "sum", "second")),
+        tuple(Block(s, zero, 1.0, 1.0) for s in ("count", "sum", "second", "square")),
     )
     kernel = Kernel(query)
     total = kernel.start()
@@ -149,11 +152,197 @@ def test_many_slices_of_the_longest_rows_stay_exact(cut):
         kernel.accumulate(total, rows, np.zeros(cut, dtype=np.int64))
     exact = total.finish()
     n = cut * blocks
-    assert integers(exact) == [[n], [n << 16, 0], [n << 32, 0, 0]]
+    assert integers(exact) == [[n], [n << 16, 0], [n << 32, 0, 0], [n << 32]]
     for doubling in range(1, 14):
         exact = exact.merge(exact)
         assert integers(exact) == [
             [n << doubling],
             [n << (16 + doubling), 0],
             [n << (32 + doubling), 0, 0],
+            [n << (32 + doubling)],
         ]
+
+
+# ---------------------------------------------------------------- blocks that see rows unlike
+
+
+def one_cell(blocks: tuple[Block, ...], radius: int = 1000, d: int = 3, **more) -> PassQuery:
+    zero = np.zeros(1, dtype=np.int64)
+    centres = np.zeros((1, d), dtype=np.int64)
+    query = PassQuery("components.1", d, zero, centres, radius, blocks, **more)
+    check_fits(query)
+    return query
+
+
+ONE = np.zeros(1, dtype=np.int64)
+
+
+@pytest.mark.parametrize(("rule", "soft"), KINDS)
+@settings(max_examples=50)
+@given(data=st.data())
+def test_a_block_is_answered_as_if_it_were_asked_alone(rule, soft, data):
+    """Whatever other blocks of the query see: nothing is clipped in place that another needs."""
+    query = data.draw(queries(rule, soft))
+    u, labels = data.draw(rows_for(query))
+    for block, want in zip(query.blocks, integers(accumulated(query, u, labels)), strict=True):
+        # A radius that is given is the block's: that of the query is then no one's.
+        own = replace(block, radius=query.radius_of(block))
+        alone = replace(query, radius=1 if query.radius > 1 else 5, blocks=(own,))
+        assert integers(accumulated(alone, u, labels)) == [want]
+
+
+def test_squares_are_of_rows_before_they_are_scaled_down():
+    """Scaled down to norm 5 on the lattice (3, 3, 3) would be (2, 2, 2)."""
+    blocks = tuple(Block("square", ONE, 1.0, radius=radius) for radius in (5, 6, 1))
+    query = one_cell((*blocks, Block("square", ONE, 1.0, radius=5, axes=(0, 2))))
+    u = np.array([[3.0, 3.0, 3.0], [0.0, -4.0, 0.0]])
+    got = integers(accumulated(query, u, np.zeros(2, dtype=np.int64)))
+    assert got == [[25 + 16], [27 + 16], [1 + 1], [18 + 16]]
+    plain = one_cell((Block("square", ONE, 1.0), Block("sum", ONE, 1.0)), radius=5)
+    got = integers(accumulated(plain, u, np.zeros(2, dtype=np.int64)))
+    assert got == [[25 + 16], [2, 2 - 4, 2]]
+
+
+@pytest.mark.parametrize("statistic", ["sum", "second", "square"])
+def test_squares_and_lengths_beyond_exact_floats_are_bounded_exactly(statistic):
+    """Mapped coordinates near 2**52 have squares near 2**104: compared, never summed."""
+    maps = (IntMap(np.array([[(1 << 34) + 1, 3], [5, (1 << 34) - 7]]), -1),)
+    blocks = tuple(
+        Block(statistic, ONE, 1.0, 1.0, radius, axes)
+        for radius in (None, 1, 99_991, 1 << 20)
+        for axes in (None, (0, 1), (1, 2))
+    )
+    query = one_cell(blocks, d=2, maps=maps, cell_map=ONE)
+    u = np.array([[65536, 0], [-65535, 1], [1, 0], [0, -1], [0, 0], [40000, 40000]], dtype=float)
+    labels = np.zeros(len(u), dtype=np.int64)
+    assert integers(accumulated(query, u, labels)) == reference(query, python_rows(u), [0] * 6)
+
+
+def test_sums_move_on_to_integers_by_the_largest_radius_of_any_block():
+    """Odd numbers past 2**53: had they stayed in float64 for as long as radius 1 allows, they
+    would have been rounded."""
+    blocks = tuple(Block(s, ONE, 1.0, 1.0, 65_535) for s in ("sum", "second", "square"))
+    query = one_cell((Block("sum", ONE, 1.0), *blocks), radius=1, d=1)
+    kernel = Kernel(query)
+    total = kernel.start()
+    n, repeats = 16_385, 301
+    rows, labels = np.full((n, 1), 65_535.0), np.zeros(n, dtype=np.int64)
+    for _ in range(repeats):
+        kernel.accumulate(total, rows, labels)
+    whole = n * repeats
+    assert whole * 65_535**2 > 1 << 53 and whole % 2
+    square = whole * 65_535**2
+    assert integers(total.finish()) == [[whole], [whole * 65_535], [square], [square]]
+
+
+@pytest.mark.parametrize("statistic", ["sum", "second", "square"])
+def test_a_block_that_sees_other_axes_or_another_radius_than_it_says_is_noticed(statistic):
+    """The comparison has power: what a kernel that did so would answer is not the reference."""
+    query = one_cell((Block(statistic, ONE, 1.0, 1.0, 500, (1, 2)), Block("sum", ONE, 1.0)))
+    rng = np.random.default_rng(4)
+    u, labels = rng.integers(-400, 400, (20, 3)).astype(float), np.zeros(20, dtype=np.int64)
+    u[::5] *= 3
+    want = reference(query, python_rows(u), labels.tolist())
+    assert integers(accumulated(query, u, labels)) == want
+    for wrong in ({"axes": (0, 2)}, {"axes": None}, {"axes": (0, 1)}, {"radius": 505}):
+        executed = replace(query, blocks=(replace(query.blocks[0], **wrong), query.blocks[1]))
+        assert integers(accumulated(executed, u, labels)) != want
+
+
+@pytest.mark.parametrize("statistic", ["sum", "second"])
+def test_some_axes_are_clipped_by_themselves(statistic):
+    """Not the whole row first, which would scale down what is short enough in the axes seen."""
+    query = one_cell((Block(statistic, ONE, 1.0, 1.0, 10, (0, 1)),), d=2)
+    u = np.array([[7.0, 100.0], [-20.0, 3.0]])
+    want = {"sum": [[7 - 10]], "second": [[49 + 100]]}[statistic]
+    assert integers(accumulated(query, u, np.zeros(2, dtype=np.int64))) == want
+
+
+# ---------------------------------------------------------------- sums that labels share
+
+
+def pooled_query(weighted: bool = False, mapped: bool = False, **more) -> PassQuery:
+    """Three labels of one cell each about centres of their own, every sum in common."""
+    cells, all_of_them = np.arange(3), np.zeros(3, dtype=np.int64)
+    matrix = np.array([[1 << 20, 3 << 18], [-(1 << 19), 1 << 20]])
+    query = PassQuery(
+        "moments.pooled",
+        2,
+        cells,
+        np.array([[0, 0], [500, -20], [-3000, 41]]),
+        900,
+        (
+            Block("count", all_of_them, 1.0),
+            Block("sum", all_of_them, 1.0),
+            Block("second", all_of_them, 1.0, 1.0),
+        ),
+        maps=(IntMap(matrix, 20),) if mapped else (),
+        cell_map=all_of_them if mapped else None,
+        weighted=weighted,
+        unit_bits=6 if weighted else 0,
+    )
+    query = replace(query, **more)
+    check_fits(query)
+    return query
+
+
+def labelled_rows(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows around the centres of :func:`pooled_query`, some of no label, and rows kept of units."""
+    rng = np.random.default_rng(8)
+    labels = rng.integers(-1, 3, n)
+    u = pooled_query().centres[labels] + np.rint(rng.normal(size=(n, 2)) * 600)
+    return u, labels, rng.integers(1, 5, n)
+
+
+@pytest.mark.parametrize("own", [{}, {"radius": 300}, {"axes": (1, 2)}])
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_that_labels_share_are_the_sums_of_their_labels(weighted, mapped, own):
+    """The way without a sort against the way with one, over several slices and cuts."""
+    pooled = pooled_query(weighted, mapped)
+    square = Block("square", pooled.blocks[0].groups, 1.0, **own)
+    pooled = replace(pooled, blocks=(*pooled.blocks, square) if own else pooled.blocks)
+    apart = replace(pooled, blocks=tuple(replace(b, groups=np.arange(3)) for b in pooled.blocks))
+    assert Kernel(pooled)._is_pooled and not Kernel(apart)._is_pooled
+    u, labels, kept = labelled_rows(70_000)
+    of = kept if weighted else None
+    got = integers(accumulated(pooled, u, labels, 1, 7, 40_000, kept=of))
+    for sums, each in zip(got, integers(accumulated(apart, u, labels, kept=of)), strict=True):
+        want = np.array(each, dtype=object).reshape(3, -1).sum(axis=0)
+        assert sums == want.tolist()
+    small = u.astype(np.int32)
+    assert integers(accumulated(pooled, small, labels, kept=of)) == got
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_shared_sum_about_the_centre_of_another_label_is_noticed(mapped):
+    query = pooled_query(mapped=mapped)
+    u, labels, _ = labelled_rows(40)
+    want = reference(query, python_rows(u), labels.tolist())
+    assert integers(accumulated(query, u, labels)) == want
+    kernel = Kernel(query)
+    kernel.shifted = np.roll(kernel.shifted, 1, axis=0)
+    total = kernel.start()
+    kernel.accumulate(total, u, labels)
+    assert integers(total.finish()) != want
+
+
+def test_rows_of_no_label_enter_no_shared_sum():
+    query = pooled_query()
+    u, labels, _ = labelled_rows(40)
+    assert not any(map(any, integers(accumulated(query, u, np.full(40, -1)))))
+    assert not any(map(any, integers(accumulated(query, u[:0], labels[:0]))))
+
+
+def test_labels_that_differ_in_cells_maps_or_groups_are_not_pooled():
+    mapped = pooled_query(mapped=True)
+    two = (*mapped.maps, *mapped.maps)
+    for other in (
+        pooled_query(mapped=True, maps=two, cell_map=np.array([0, 1, 0])),
+        pooled_query(mapped=True, cell_map=np.array([0, -1, 0])),
+        pooled_query(cell_label=np.array([0, 1, 1])),
+        pooled_query(blocks=(Block("count", np.array([0, 0, 1]), 1.0),)),
+        pooled_query(rule="nearest", slopes=np.ones((3, 2), dtype=np.int64)),
+        pooled_query(rule="full"),
+    ):
+        assert not Kernel(other)._is_pooled

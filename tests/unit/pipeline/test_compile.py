@@ -15,8 +15,8 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.pipeline.compile import MAP_RADIUS, UNIT_BITS, compile_pass, observe
 from dpgmm_dist.privacy.measure import measure
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, PassQuery
-from dpgmm_dist.privacy.sensitivity import check_fits, query_cost
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, PassQuery, UnitShare
+from dpgmm_dist.privacy.sensitivity import block_cost, check_fits, query_cost
 
 from ...queries import accumulated, reference, shares
 
@@ -194,6 +194,49 @@ def test_the_clipping_radius_is_never_smaller_than_planned():
         assert radius <= query.radius * STEP < radius + STEP
     mapped = compile_pass(plan_for(Latent(3), "soft", radius=5.5), Latent(3), STEP)
     assert mapped.radius == MAP_RADIUS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_may_have_a_radius_and_axes_of_their_own(kind):
+    """In the plan's units, rounded up to the lattice, and at the rho that the plan says."""
+    plan = plan_for(Latent(3), kind)
+    cells = np.arange(3)
+    own = (
+        BlockPlan("square", cells, 0.01),
+        BlockPlan("square", cells, 0.02, radius=plan.radius / 3, axes=(1, 3)),
+        BlockPlan("sum", cells, 0.03, radius=plan.radius * 1.3),
+    )
+    plan = replace(plan, blocks=(*plan.blocks, *own))
+    query = compile_pass(plan, Latent(3), STEP)
+    unit = STEP if kind == "plain" else plan.radius / MAP_RADIUS
+    for planned, block in zip(plan.blocks, query.blocks, strict=True):
+        radius = planned.radius or plan.radius
+        assert radius * (1 - 1e-12) <= query.radius_of(block) * unit < radius + unit
+        assert block.axes == planned.axes
+        assert 0.999 * planned.rho < block_cost(query, block) <= planned.rho
+    u, y, labels = real_rows(400, Latent(3))
+    answer = observe(
+        query, measure(accumulated(query, u, labels), query, Silence()), Latent(3), STEP
+    )
+    share = real_shares(plan, y, labels)
+    for planned, block in zip(own[:2], answer.blocks[3:5], strict=True):
+        radius = planned.radius or plan.radius
+        for cell in cells:
+            seen = cell_coordinates(plan, y, cell)[:, slice(*(planned.axes or (0, 3)))]
+            want = share[:, cell] @ np.minimum((seen**2).sum(axis=1), radius**2)
+            assert block.values[cell] == pytest.approx(want, rel=0.02, abs=0.02 * radius**2)
+
+
+def test_weights_are_as_fine_as_the_radii_of_blocks_allow():
+    """128 rows at the radius fill float64: not a bit less for a block without one of its own."""
+    zero = np.zeros(1, dtype=np.int64)
+    plan = PassPlan("moments.sum", zero, np.zeros((1, 3)), 1.0, (BlockPlan("sum", zero, 0.01),))
+    unit = UnitShare(weighted=True)
+    assert compile_pass(plan, Latent(3), 2.0**-16, unit).unit_bits == 53 - 7 - 2 * 16
+    larger = replace(plan, blocks=(*plan.blocks, BlockPlan("square", zero, 0.01, radius=2.0)))
+    assert compile_pass(larger, Latent(3), 2.0**-16, unit).unit_bits == 53 - 7 - 2 * 17
+    smaller = replace(plan, blocks=(BlockPlan("sum", zero, 0.01, radius=0.5),))
+    assert compile_pass(smaller, Latent(3), 2.0**-16, unit).unit_bits == 53 - 7 - 2 * 15
 
 
 @settings(max_examples=60)

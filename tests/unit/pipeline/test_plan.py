@@ -67,7 +67,7 @@ def test_a_plan_spends_the_whole_budget_and_shows_how(name):
         assert block.noise > 0
         assert block.radius > 0
         assert block.groups >= 1
-        assert block.statistic in ("count", "sum", "second")
+        assert block.statistic in ("count", "sum", "second", "square")
     check_shown(planned)
 
 
@@ -152,6 +152,8 @@ def test_any_guess_of_the_rows_gives_a_plan(rows):
 def test_a_plan_warns_of_too_few_rows_a_component():
     few, many = plan_of("soft", rows=400), plan_of("soft", rows=50_000)
     assert "Warning: about 200 rows a component" in render_plan(few)
+    assert "Warning: the noise lets 1 component(s) of a label be told apart" in render_plan(few)
+    assert "expected KL" not in render_plan(few).splitlines()[-3]  # it is not known
     assert "Warning" not in render_plan(many)
     # The rule scales with the noise: ten times less of it, ten times fewer rows.
     quiet = plan_of("soft", rows=50_000, epsilon=8.0)

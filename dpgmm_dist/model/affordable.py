@@ -1,0 +1,190 @@
+"""How many components the noise affords: fewer are fitted than asked for where more would cost.
+
+A component needs a covariance of its own. Beyond the number whose covariances stand out of the
+noise, one more component takes rows from the others and adds noise to the release. So no more are
+fitted; those asked for beyond that share the place of one that was, and change no density.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.model import cells, tied
+from dpgmm_dist.model import schedule as stages
+from dpgmm_dist.model.allocation import whitened_radius
+from dpgmm_dist.model.mixture import Mixture, StandardErrors
+from dpgmm_dist.model.problem import Fitted, Problem
+from dpgmm_dist.model.shares import MOST_SECONDS, is_drowned, label_edge
+
+Ints = npt.NDArray[np.int64]
+
+_NOISE_OF_COVARIANCE = 0.6
+"""Noise on the eigenvalues of a component's covariance, in mean eigenvalues, up to which it is
+fitted. Beyond it components asked for cost more than they explain (docs/method.md)."""
+_NOISE_IN_MANY_DIMENSIONS = 0.35
+"""The same in many dimensions, for three components. Cells are sought in a subspace there, and the
+more components, the less surely they are found."""
+LAST_SHARE = 0.45
+"""Of rho, that the last pass over the components has."""
+_MOST_LABEL_CELLS = 20
+_LABEL_EDGE = 3.1
+"""Noise on the eigenvalues of a label's covariance, in mean eigenvalues, up to which labels are
+measured one by one and divided into cells."""
+_MOST_AUTO = 16
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a release takes at the most, from its specification alone."""
+
+    statistics: int
+    """Numbers in the exact sums of the largest pass."""
+    maps: int
+    """Numbers in the maps of its cells."""
+    covariances: int
+    """Numbers in the released covariances."""
+
+
+def sizes(problem: Problem) -> Sizes:
+    """The largest pass and release of a problem, whichever way it takes."""
+    d, p, labels = problem.width, problem.latent_dimension, problem.labels
+    axes = stages.most_axes(problem)
+    # The second look asks for the pooled second moment and for those of labels at once.
+    staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
+    groups = joint_groups(problem)
+    cell_sums = max(groups, labels * cells.MOST_CELLS) * (1 + p)
+    joint = max(groups * _triangle(p) + cell_sums, _triangle(d)) if groups else 0
+    released = max(labels * _asked(problem), groups)
+    return Sizes(max(staged, joint), max(groups * p * p, d * d), released * p * p)
+
+
+def joint_groups(problem: Problem) -> int:
+    """For how many components a joint fit may measure covariances; 0 where there is no memory."""
+    most = MOST_SECONDS // _triangle(problem.latent_dimension) // problem.labels
+    if is_tied(problem):
+        # Covariances of all cells where there is memory for them, else of the labels alone.
+        return problem.labels * (_MOST_LABEL_CELLS if most >= _MOST_LABEL_CELLS else min(most, 1))
+    asked = _MOST_AUTO if problem.components == "auto" else _asked(problem)
+    return problem.labels * min(asked, most)
+
+
+def _asked(problem: Problem) -> int:
+    """The largest number of components of a label that was asked for; 1 where none was."""
+    wanted = problem.components
+    if isinstance(wanted, str):
+        return 1
+    return max(wanted) if isinstance(wanted, tuple) else wanted
+
+
+def _triangle(p: int) -> int:
+    return p * (p + 1) // 2
+
+
+def is_tied(problem: Problem) -> bool:
+    """Whether a joint fit would let components share their label's covariance: public."""
+    return problem.labels > 1 and problem.latent_dimension >= tied.LEAST_DIMENSION
+
+
+def affordable(problem: Problem, rows: float) -> Problem | None:
+    """The problem with no more components than a joint fit can tell; None if it tells too little.
+
+    Parameters
+    ----------
+    rows : noisy number of rows
+    """
+    if is_tied(problem):
+        return problem if _tied_pays(problem, rows) else None
+    most = min(_most(problem, rows), joint_groups(problem) // problem.labels)
+    wanted = problem.components
+    if wanted == "auto":
+        if most < 2:
+            return None
+        return replace(problem, components=tuple(range(1, min(most, _MOST_AUTO) + 1)))
+    asked = (wanted,) if isinstance(wanted, int) else tuple(int(count) for count in wanted)
+    if max(asked) == 1:
+        return problem if most >= 1 else None
+    if most < 2:
+        return None
+    if isinstance(wanted, int):
+        return replace(problem, components=min(wanted, most))
+    fitting = tuple(sorted({min(count, most) for count in asked}))
+    return replace(problem, components=fitting)
+
+
+def _most(problem: Problem, rows: float) -> int:
+    """How many components of a label may each have a covariance of their own."""
+    edge = _edge(problem, rows)
+    if problem.latent_dimension <= cells.SECOND_DIMENSION:
+        return int(min(_NOISE_OF_COVARIANCE / edge, 1e6))
+    three = _NOISE_IN_MANY_DIMENSIONS / edge
+    return int(min(three ** (2 / 3) * 3 ** (1 / 3), 1e6))
+
+
+def _edge(problem: Problem, rows: float) -> float:
+    """Noise on the eigenvalues of one label's covariance, where a mean eigenvalue is 1."""
+    p = problem.latent_dimension
+    each = rows / problem.labels * math.sqrt(2 * LAST_SHARE * problem.rho)
+    if problem.covariance == "tied":
+        return whitened_radius(p) * math.sqrt(p) / each
+    spread = 1.0 if problem.covariance in ("diag", "spherical") else math.sqrt(2 * p)
+    return whitened_radius(p) ** 2 * spread / each
+
+
+def _tied_pays(problem: Problem, rows: float) -> bool:
+    """Whether a label has rows for several covariances, or two labels differ in a direction."""
+    if not joint_groups(problem):
+        return False
+    each = np.full(problem.labels, rows / problem.labels)
+    if problem.labels == 2 and is_drowned(problem, each):
+        return True
+    return label_edge(problem, each) <= _LABEL_EDGE
+
+
+def padded(problem: Problem, fitted: Fitted) -> Fitted:
+    """The release with as many components as were asked for: the largest ones are divided."""
+    wanted = problem.components
+    mixture = fitted.mixture
+    present = np.bincount(mixture.label_index, minlength=problem.labels)
+    if not isinstance(wanted, int) or present.min() >= wanted:
+        return fitted
+    source = np.concatenate([_divided(mixture, label, wanted) for label in range(problem.labels)])
+    times = np.bincount(source, minlength=mixture.n_components)
+    weights = (mixture.weights / times)[source]
+    errors = fitted.errors
+    return replace(
+        fitted,
+        mixture=Mixture(
+            weights=weights / weights.sum(),
+            means=mixture.means[source],
+            covariances=mixture.covariances[source],
+            labels=mixture.label_index[source],
+            label_values=mixture.label_values,
+        ),
+        errors=StandardErrors(
+            (errors.weights / times)[source], errors.means[source], errors.covariances[source]
+        ),
+        notes=_padded_notes(fitted.notes, source) | {"components_told_apart": present.tolist()},
+    )
+
+
+def _padded_notes(notes: dict[str, Any], source: Ints) -> dict[str, Any]:
+    """Remarks in which what is said of each component is said of each of its parts."""
+    bars = {
+        key: [value[k] for k in source] if isinstance(value, list) else value
+        for key, value in notes.get("error_bars", {}).items()
+    }
+    return {**notes, "error_bars": bars}
+
+
+def _divided(mixture: Mixture, label: int, wanted: int) -> Ints:
+    """Which component of a label each of the ``wanted`` ones is a part of."""
+    members = np.flatnonzero(mixture.label_index == label)
+    parts = np.ones(len(members), dtype=np.int64)
+    for _ in range(wanted - len(members)):
+        parts[int((mixture.weights[members] / parts).argmax())] += 1
+    return np.repeat(members, parts)

@@ -1,0 +1,241 @@
+"""The stages of a release where noise is as large as the signal: which, and at which share of rho.
+
+What the labels have in common is measured once: the centre, the axes and variances of one second
+moment. Labels add their means, and in a few leading axes their own covariances. Each stage is
+shrunk toward the one before it, so a stage that the noise drowns costs its share and no more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.model.mixture import Mixture, StandardErrors
+from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.problem import Ask, Fitted, Problem
+from dpgmm_dist.model.shrinkage import structured
+from dpgmm_dist.model.spectrum import expected_loss
+from dpgmm_dist.model.stages import label_covariances, label_means, pooled_covariance, second_look
+from dpgmm_dist.model.stages.centre import Location
+from dpgmm_dist.model.stages.label_means import LabelMeans
+from dpgmm_dist.model.stages.pooled_covariance import TIGHT, PooledCovariance
+from dpgmm_dist.model.stages.second_look import Budget
+
+Floats = npt.NDArray[np.float64]
+
+CENTRE_SHARE = 0.05
+"""Of rho, for the first stage."""
+_SECOND_OF_LABELS = 0.15
+"""Of rho, for second moments of labels where they pay."""
+_LEAST_AXES, _MOST_AXES = 8, 512
+_MOST_ENTRIES = 1 << 22
+"""Of the second moments of all labels together, for memory."""
+_SECOND_NOISE = 0.2
+"""Noise on an entry of a label's whitened second moment up to which axes are added."""
+
+_SPREAD_OF_MEANS = 0.25
+_AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
+"""Share of the pooled second moment's budget that is spent once its axes are known; the second
+where labels' own second moments are seen along axes of the first look."""
+_SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
+"""Share of the budget for the mean where there is one mean only: the larger one where noise on the
+eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
+_LEAST_SHARE = 1e-3
+"""Of the rest, that a stage has: with less its noise would leave the range that can be drawn."""
+_LEAST_VARIANCE = 1e-7
+"""Of a direction outside the latent space, over the squared norm bound."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The budget of each stage after the centre."""
+
+    means: float
+    pooled: float
+    second: Budget
+
+
+def allocate(problem: Problem, rows: float) -> Allocation:
+    """Share out what the centre left: the fewer rows a label has, the more for its mean."""
+    rho, d = problem.rho, problem.width
+    left = 1 - CENTRE_SHARE
+    if problem.labels == 1:
+        sums = (_SUM + (_MOST_SUM - _SUM) / (1 + (_DROWNED / _edge(problem, rows)) ** 8)) * left
+        pooled = left - sums
+        again = _AGAIN * pooled
+        second = Budget(again * rho, sums * rho, 0.0, 0)
+        return Allocation(0.0, (pooled - again) * rho, second)
+    per_label = rows / problem.labels
+    # Squared noise of a label's mean, were the whole budget its own, over the spread of the rows.
+    drowned = d / (2 * rho * (0.7 * per_label) ** 2)
+    axes = _axes(problem, per_label)
+    seconds = _SECOND_OF_LABELS if axes else 0.0
+    rest = 1 - seconds
+    pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
+    sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
+    means = left - seconds - pooled - sums
+    again = (_AGAIN_WITH_LABELS if axes else _AGAIN) * pooled
+    second = Budget(again * rho, sums * rho, seconds * rho, axes)
+    return Allocation(means * rho, (pooled - again) * rho, second)
+
+
+def _edge(problem: Problem, rows: float) -> float:
+    """Noise on the eigenvalues of a second moment, in mean eigenvalues."""
+    d = problem.width
+    return TIGHT**2 * d * math.sqrt(2 * d) / (math.sqrt(2 * problem.rho) * rows)
+
+
+def _axes(problem: Problem, per_label: float) -> int:
+    """In how many axes labels' second moments are worth their noise; 0 for none."""
+    affordable = _SECOND_NOISE * per_label * math.sqrt(2 * _SECOND_OF_LABELS * problem.rho)
+    axes = min(int(affordable), most_axes(problem))
+    return axes if axes >= min(_LEAST_AXES, problem.width) else 0
+
+
+def most_axes(problem: Problem) -> int:
+    """The most axes in which second moments of labels are asked for: public."""
+    if problem.labels == 1 or problem.covariance == "tied":
+        return 0
+    return min(_MOST_AXES, problem.width, math.isqrt(_MOST_ENTRIES // problem.labels))
+
+
+def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
+    """Release by stages, once the centre is known."""
+    allocation = allocate(problem, location.rows)
+    if problem.labels == 1:
+        labels = label_means.alone(location)
+        about = labels.means
+    else:
+        labels = label_means.measure(problem, ask, location, allocation.means)
+        about, _ = label_means.posterior(labels.means, labels.noise, np.ones(problem.width))
+    spread = location.spread - float(labels.weights @ (about**2).sum(axis=1))
+    centres = _inside(problem, location.centre + about)
+    first = pooled_covariance.measure(problem, ask, location, centres, spread, allocation.pooled)
+    means, variances = _known_means(problem, location, labels, first)
+    # Rows are asked about means within the bound.
+    about = _inside(problem, location.centre + means @ first.axes.T) - location.centre
+    means = about @ first.axes
+    look = second_look.measure(
+        problem, ask, location, labels, first, means, variances, allocation.second
+    )
+    pooled = first
+    if look.pooled is not None:
+        moved = np.einsum("l,li,lj->ij", labels.weights, look.moved, look.moved)
+        pooled = pooled_covariance.refined(first, look.pooled, moved, location.rows)
+    features = _inside(problem, location.centre + look.means @ first.axes.T)
+    latent, residual = _latent(problem, location, pooled, features, labels.weights)
+    covariances = label_covariances.covariances(first, pooled, labels.weights, look, latent)
+    mixture = Mixture(
+        weights=labels.weights,
+        means=latent.to_latent(features),
+        covariances=_structured(problem, covariances),
+        labels=np.arange(problem.labels),
+        label_values=problem.label_values,
+    )
+    axes = first.axes if latent.basis is None else latent.basis.T @ first.axes
+    errors = StandardErrors(
+        np.full(problem.labels, labels.count_noise / location.rows),
+        np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T),
+        # Covariances are shrunk without a closed form.
+        np.full(mixture.covariances.shape, np.inf),
+    )
+    lost = 0.5 * float((labels.weights @ look.variances / first.variances).sum())
+    notes = _notes(problem, location, pooled, len(look.second_axes), lost)
+    return Fitted(mixture, errors, latent, residual, location.rows, notes)
+
+
+def _known_means(
+    problem: Problem, location: Location, labels: LabelMeans, pooled: PooledCovariance
+) -> tuple[Floats, Floats]:
+    """What is known of the means along the axes before the second look: (L, d) both."""
+    if problem.labels == 1:
+        return labels.means, np.full((1, problem.width), location.noise**2)
+    return label_means.posterior(labels.means @ pooled.axes, labels.noise, pooled.variances)
+
+
+def _latent(
+    problem: Problem, location: Location, pooled: PooledCovariance, means: Floats, weights: Floats
+) -> tuple[Latent, float]:
+    """The coordinates of the release, and the variance of each direction outside them."""
+    d, p = problem.width, problem.latent_dimension
+    if p == d:
+        return Latent(d), 0.0
+    middle = weights @ means
+    apart = (means - middle) * np.sqrt(weights)[:, None]
+    total = (pooled.axes * pooled.variances) @ pooled.axes.T + apart.T @ apart
+    values, vectors = np.linalg.eigh((total + total.T) / 2)
+    basis = vectors[:, d - p :].copy()
+    # Signs of eigenvectors are arbitrary: make the largest entry of each positive.
+    basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(p)])
+    least = _LEAST_VARIANCE * problem.norm**2
+    return Latent(d, basis, middle), max(float(values[: d - p].mean()), least)
+
+
+def _notes(
+    problem: Problem, location: Location, pooled: PooledCovariance, axes: int, mean_loss: float
+) -> dict[str, Any]:
+    """Public remarks for the receipt: what was afforded, and what the noise is expected to cost."""
+    gain, error = pooled.spectrum.gain, pooled.spectrum.error
+    loss = mean_loss + expected_loss(pooled.variances, pooled.scale, location.rows)
+    return {
+        "structure": _structure(problem, pooled.directions, axes),
+        "expected_loss": loss,
+        "gain_over_sphere": gain,
+        "gain_error": error,
+        "tells_little_beyond_means": bool(gain <= error),
+        "second_moments": "label" if axes else "all",
+        "components_per_label": [1] * problem.labels,
+        "components_choice": "by the noise on their covariances (docs/method.md)",
+        "error_bars": {
+            "weights": "approximate",
+            "means": "approximate",
+            "covariances": "not known: shrunk without a closed form",
+        },
+    }
+
+
+def _structure(problem: Problem, directions: int, axes: int) -> str:
+    """What the budget affords, in words."""
+    means = f"means of {problem.labels} labels" if problem.labels > 1 else "one mean"
+    if directions:
+        covariance = f"one covariance, along {directions} direction{'s' * (directions > 1)}"
+    else:
+        covariance = "one variance, the same in all directions"
+    labels = f"; covariances of labels along {axes} directions" if axes else ""
+    return f"{means}; {covariance}{labels}; no components"
+
+
+def predicted_loss(problem: Problem, rows: float) -> float:
+    """Nats a row that the noise is expected to cost, from public numbers alone.
+
+    For rows whose variances along their axes fall as 1, 1/2, 1/3, ..., in labels whose means are
+    spread half as widely as their rows; against the same model without noise.
+    """
+    allocation = allocate(problem, rows)
+    d, m = problem.width, problem.labels
+    variances = 1 / np.arange(1.0, d + 1)
+    trace = float(variances.sum())
+    scale = TIGHT**2 * trace / math.sqrt(2 * allocation.pooled) / rows
+    loss = expected_loss(variances, scale, rows)
+    # Noise on the sums, clipped near the rows' spread; the second look adds its precision.
+    budget = allocation.means + allocation.second.sums
+    noise = trace * (m / rows) ** 2 / (2 * budget)
+    prior = _SPREAD_OF_MEANS * variances if m > 1 else np.full(d, np.inf)
+    posterior = noise / (1 + noise / prior)
+    return loss + 0.5 * float((posterior / variances).sum())
+
+
+def _inside(problem: Problem, means: Floats) -> Floats:
+    """Means (L, d) pulled back into the public bound."""
+    long = np.linalg.norm(means, axis=1)
+    return np.asarray(means * np.minimum(1.0, problem.norm / np.maximum(long, 1e-300))[:, None])
+
+
+def _structured(problem: Problem, covariances: Floats) -> Floats:
+    if problem.covariance in ("diag", "spherical"):
+        return np.stack([structured(problem.covariance, each) for each in covariances])
+    return covariances

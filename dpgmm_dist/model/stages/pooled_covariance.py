@@ -1,0 +1,182 @@
+"""One second moment about the labels' means, shared by all labels: its axes and its variances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.problem import Ask, Problem
+from dpgmm_dist.model.spectrum import Spectrum, clean
+from dpgmm_dist.model.stages.centre import Location
+
+Floats = npt.NDArray[np.float64]
+
+SQUARE = 0.08
+"""Share of a second moment's budget for its trace."""
+TIGHT, LOOSE = 0.9, 1.5
+"""Clipping radii of a second moment and of its trace, over the root mean squared distance."""
+_LEAST_SPREAD = 0.02
+"""Of the squared norm bound."""
+_OWN_VARIANCE = 1.05
+"""Of the least variance, from which an axis is told apart from those that share it."""
+_STEEP = 0.1
+"""Gain of the first look's variances over a sphere, in nats a dimension, from which whitening by
+them makes the second look more precise than another one like the first."""
+_LEAST_CLIPPED = 0.3
+"""Share of the squared length that clipping leaves at the least."""
+_SURE_TRACE = 0.1
+"""Noise on the second moment's own trace, in traces, up to which it is taken as it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class PooledCovariance:
+    """What all labels have in common."""
+
+    spectrum: Spectrum
+    """In feature units; its variances sum to the trace that was measured by itself."""
+    noisy: Floats
+    """(d, d) the second moment as it was measured, a row, brought to that trace."""
+    scale: float
+    """Standard deviation of the noise on a diagonal entry of it; after the second look, where an
+    axis has the mean variance."""
+    trace_noise: float
+    """Standard deviation of the noise on the trace."""
+
+    @property
+    def directions(self) -> int:
+        """How many axes have a variance of their own, above the floor that the others share."""
+        least = float(self.variances.min())
+        return int((self.variances > _OWN_VARIANCE * least).sum())
+
+    @property
+    def is_steep(self) -> bool:
+        """Whether its variances differ so much that whitening by them makes noise smaller."""
+        sure = self.spectrum.gain - self.spectrum.error
+        return sure > _STEEP * len(self.variances)
+
+    @property
+    def axes(self) -> Floats:
+        """(d, d) orthonormal columns, by increasing variance."""
+        return self.spectrum.axes
+
+    @property
+    def variances(self) -> Floats:
+        """(d,) along the axes."""
+        return self.spectrum.variances
+
+
+@dataclass(frozen=True, eq=False)
+class PooledLook:
+    """The second moment of all rows once more, whitened by what was known of it."""
+
+    second: Floats
+    """(d, d) noisy, a row, as clipped."""
+    scale: float
+    """Standard deviation of the noise on a diagonal entry."""
+    trace: float
+    """Noisy trace, less tightly clipped."""
+    trace_noise: float
+
+
+def measure(
+    problem: Problem, ask: Ask, location: Location, means: Floats, spread: float, rho: float
+) -> PooledCovariance:
+    """Ask for the second moment of all rows about the means of their labels.
+
+    Parameters
+    ----------
+    means : (L, d) feature units
+    spread : what is known of the mean squared distance from them
+    """
+    bound = problem.norm**2
+    size = float(np.sqrt(np.clip(spread, location.least_spread, bound)))
+    tight, loose = min(TIGHT * size, problem.norm), min(LOOSE * size, 1.2 * problem.norm)
+    together = np.zeros(problem.labels, dtype=np.int64)
+    answer = ask(
+        PassPlan(
+            step="moments.second",
+            cell_label=np.arange(problem.labels),
+            centres=means,
+            radius=tight,
+            blocks=(
+                BlockPlan("second", together, rho * (1 - SQUARE)),
+                BlockPlan("square", together, rho * SQUARE, radius=loose),
+            ),
+        ),
+        Latent(problem.width),
+    )
+    rows = location.rows
+    squares, second = answer.block("square"), answer.block("second")
+    trace = float(np.clip(squares.values[0] / rows, _LEAST_SPREAD * bound, bound))
+    noisy, scale = second.values[0] / rows, second.sigma / rows
+    # The spectrum is that of clipped rows; it is brought to the trace of the rows as they are.
+    seen = float(np.trace(noisy))
+    if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
+        seen = max(seen, _LEAST_CLIPPED * trace)
+    else:
+        seen = min(trace, tight**2)
+    found, growth = clean(noisy, scale, seen, rows), trace / seen
+    grown = Spectrum(found.axes, found.variances * growth, found.gain, found.error)
+    return PooledCovariance(grown, noisy * growth, scale * growth, squares.sigma / rows)
+
+
+def refined(
+    first: PooledCovariance, look: PooledLook, moved: Floats, rows: float
+) -> PooledCovariance:
+    """The covariance by both looks; the second was whitened by the first.
+
+    Parameters
+    ----------
+    moved : (d, d) mean square of what means moved by since they were asked about, whitened
+    """
+    d = len(moved)
+    total = max(look.trace, _LEAST_CLIPPED * d)
+    sure = look.scale * np.sqrt(d) < _SURE_TRACE * total
+    seen = float(np.trace(look.second)) if sure else min(total, TIGHT**2 * d)
+    clipped = float(np.clip(seen / total, _LEAST_CLIPPED, 1.0))
+    # What the means were off by is no variance; clipping has shortened it like the rest.
+    second, scale = look.second / clipped - moved, look.scale / clipped
+    trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
+    if first.is_steep:
+        return _whitened(first, second, scale, trace, rows)
+    return _averaged(first, look, second, scale, trace, rows)
+
+
+def _whitened(
+    first: PooledCovariance, second: Floats, scale: float, trace: float, rows: float
+) -> PooledCovariance:
+    """The second look shrunk toward the first: where variances differ, it is far more precise."""
+    deviations = np.sqrt(first.variances)
+    found = clean(second, scale, trace, rows)
+    covariance = (found.axes * found.variances) @ found.axes.T * np.outer(deviations, deviations)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    gain, error = first.spectrum.gain + found.gain, np.hypot(first.spectrum.error, found.error)
+    spectrum = Spectrum(first.axes @ vectors, values, gain, float(error))
+    noisy = first.axes @ (second * np.outer(deviations, deviations)) @ first.axes.T
+    return PooledCovariance(
+        spectrum, noisy, scale * float(first.variances.mean()), first.trace_noise
+    )
+
+
+def _averaged(
+    first: PooledCovariance,
+    look: PooledLook,
+    second: Floats,
+    scale: float,
+    trace: float,
+    rows: float,
+) -> PooledCovariance:
+    """Both looks by their precision: the frame of the second is round, so both have equal axes."""
+    unit = float(first.variances.mean())
+    ours, theirs = first.scale**2, (scale * unit) ** 2
+    again = unit * first.axes @ second @ first.axes.T
+    noisy = (theirs * first.noisy + ours * again) / (theirs + ours)
+    left = float(np.sqrt(theirs * ours / (theirs + ours)))
+    noise = unit * look.trace_noise
+    known = 1 / first.trace_noise**2 + 1 / noise**2
+    together = float(first.variances.sum()) / first.trace_noise**2 + unit * trace / noise**2
+    spectrum = clean(noisy, left, together / known, rows)
+    return PooledCovariance(spectrum, noisy, left, known**-0.5)

@@ -1,0 +1,90 @@
+"""The second look at labels, and what covariances of their own it leaves them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.problem import Problem
+from dpgmm_dist.model.spectrum import Spectrum
+from dpgmm_dist.model.stages.centre import Location
+from dpgmm_dist.model.stages.label_covariances import covariances
+from dpgmm_dist.model.stages.label_means import LabelMeans
+from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
+from dpgmm_dist.model.stages.second_look import Budget, SecondLook, measure
+
+from .asking import HOSTILE, Change, ask_of
+
+D, LABELS = 6, 2
+SCALE = np.linspace(0.05, 0.2, D)
+"""Standard deviations of the rows along the axes, increasing."""
+
+
+def look(
+    rho: float, noise: float = 1.0, change: Change | None = None, axes: int = D, off: float = 0.02
+) -> tuple[SecondLook, PooledCovariance, np.ndarray, np.ndarray]:
+    """A second look at two labels of which one is wider, from means that are off."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 3000)
+    truth = np.array([[0.1] * D, [-0.1] * D])
+    X = truth[y] + rng.standard_normal((6000, D)) * SCALE * np.where(y == 0, 1.2, 0.75)[:, None]
+    place = Location(6000.0, 1.0, np.zeros(D), 1e-3, 0.1)
+    labels = LabelMeans(np.array([3000.0, 3000.0]), 1.0, truth + off, np.full(2, off), 1.0)
+    pooled = PooledCovariance(Spectrum(np.eye(D), SCALE**2, 0.0, 0.0), np.zeros(D), 0.0)
+    problem = Problem(D, 1.0, 1.0, (0, 1))
+    found = measure(
+        problem, ask_of(X, y, 2, noise, change), place, labels, pooled, truth + off,
+        np.full((2, D), off**2), Budget(rho, rho if axes else 0.0, axes),
+    )  # fmt: skip
+    return found, pooled, truth, np.stack([np.cov(X[y == label].T) for label in (0, 1)])
+
+
+def released(found: SecondLook, pooled: PooledCovariance) -> np.ndarray:
+    return covariances(pooled, np.array([0.5, 0.5]), found, Latent(D))
+
+
+def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
+    found, pooled, truth, own = look(1.0, noise=0.0)
+    assert np.abs(found.means - truth).max() < 0.01 < 0.02  # they were off by that
+    assert (found.variances < 0.02**2).all()
+    sizes = [np.trace(each) for each in released(found, pooled)]
+    ratio = np.trace(own[0]) / np.trace(own[1])
+    assert sizes[0] / sizes[1] == pytest.approx(ratio, rel=0.25)
+
+
+def test_noise_leaves_what_was_known_before() -> None:
+    found, pooled, truth, _ = look(1e-11)
+    assert np.allclose(found.means, truth + 0.02, atol=1e-3)
+    assert np.allclose(found.variances, 0.02**2, rtol=0.05)
+    shared = np.diag(pooled.variances)
+    for covariance in released(found, pooled):
+        # The size alone may differ, by as much as labels' sizes usually do.
+        scale = np.trace(covariance) / np.trace(shared)
+        assert 0.2 <= scale <= 3
+        assert np.allclose(covariance, scale * shared, atol=0.2 * shared.max())
+
+
+def test_without_a_budget_nothing_is_asked() -> None:
+    found, pooled, truth, _ = look(0.0, axes=0, change=lambda *_: pytest.fail("asked"))
+    assert np.array_equal(found.means, truth + 0.02)
+    assert not found.seconds.size
+    assert np.allclose(released(found, pooled), np.diag(pooled.variances))
+
+
+def test_axes_that_were_not_asked_about_stay_shared() -> None:
+    found, pooled, _, _ = look(1.0, noise=0.0, axes=2)
+    assert set(found.second_axes.tolist()) == {D - 2, D - 1}
+    for covariance in released(found, pooled):
+        assert np.allclose(np.diagonal(covariance)[: D - 2], pooled.variances[: D - 2])
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("rho", [1e-6, 1.0])
+@pytest.mark.parametrize("axes", [0, 2, D])
+def test_any_answers_leave_valid_covariances(kind: str, rho: float, axes: int) -> None:
+    found, pooled, _, _ = look(rho, change=HOSTILE[kind], axes=axes)
+    assert np.isfinite(found.means).all()
+    assert (found.variances >= 0).all()
+    for covariance in released(found, pooled):
+        assert np.linalg.eigvalsh(covariance).min() > 0

@@ -1,0 +1,67 @@
+"""The budget of the stages: never more than there is, never so little that it cannot be drawn."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpgmm_dist.model.problem import Problem
+from dpgmm_dist.model.schedule import CENTRE_SHARE, allocate, fit, most_axes
+from dpgmm_dist.model.stages.centre import measure
+from dpgmm_dist.model.strategy import joint_schedule, schedule
+
+from .stages.asking import ask_of, rows
+
+PROBLEMS = st.builds(
+    lambda d, rho, labels, covariance, components, assignment: Problem(
+        d, 1.0, rho, tuple(range(labels)) if labels > 1 else (), components, covariance, assignment
+    ),
+    st.integers(1, 5000),
+    st.floats(1e-9, 1e6),
+    st.integers(1, 100) | st.just(10_000),
+    st.sampled_from(["auto", "full", "diag", "spherical", "tied"]),
+    st.sampled_from([1, 10, "auto", (1, 3)]),
+    st.sampled_from(["soft", "hard"]),
+)
+
+
+@given(PROBLEMS, st.floats(20, 1e13))
+def test_stages_share_no_more_than_the_budget(problem: Problem, count: float) -> None:
+    found = allocate(problem, count)
+    parts = [found.means, found.pooled, found.again, found.seconds]
+    assert all(part >= 0 for part in parts)
+    assert CENTRE_SHARE * problem.rho + sum(parts) <= problem.rho * (1 + 1e-12)
+    assert sum(parts) >= 0.9 * problem.rho
+    # Noise that cannot be drawn would refuse a release after its charge.
+    assert found.pooled >= 5e-4 * problem.rho
+    if problem.labels > 1:
+        assert found.means >= 0.1 * problem.rho
+        assert found.again >= 5e-4 * problem.rho
+    assert 0 <= found.axes <= most_axes(problem) <= problem.width
+    assert (found.axes > 0) == (found.seconds > 0)
+
+
+@given(PROBLEMS)
+def test_a_joint_fit_shares_the_whole_budget(problem: Problem) -> None:
+    assert sum(schedule(problem).values()) == pytest.approx(1)
+    assert sum(joint_schedule(problem).values()) == pytest.approx(1 - CENTRE_SHARE)
+    assert ("moments.sum" in schedule(problem)) == (problem.labels > 1)
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+@pytest.mark.parametrize("rho", [1e-6, 0.01, 10.0])
+def test_what_is_asked_costs_no_more_than_the_budget(labels: int, rho: float) -> None:
+    X, y = rows(2000, labels, 6)
+    costs: list[float] = []
+    problem = Problem(6, 1.0, rho, tuple(range(labels)) if labels > 1 else ())
+    ask = ask_of(X, y, costs=costs)
+    fit(problem, ask, measure(problem, ask, CENTRE_SHARE * rho))
+    assert 0.99 * rho < sum(costs) <= rho * (1 + 1e-12)
+
+
+def test_the_fewer_rows_a_label_has_the_more_goes_to_its_mean() -> None:
+    problem = Problem(100, 1.0, 0.1, tuple(range(10)))
+    shares = [allocate(problem, count).means for count in (1e2, 1e3, 1e4)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 1.5 * shares[-1]
