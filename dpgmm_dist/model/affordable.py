@@ -56,6 +56,9 @@ def sizes(problem: Problem) -> Sizes:
     staged = max(_triangle(d), labels * (_triangle(axes) + 1 + d))
     groups = joint_groups(problem)
     cell_sums = max(groups, labels * cells.MOST_CELLS) * (1 + p)
+    # Cells have second moments too, in so many directions as there are or are sought in.
+    q = 0 if is_tied(problem) else min(p, cells.SECOND_DIMENSION)
+    cell_sums += labels * cells.MOST_CELLS * _triangle(q)
     joint = max(groups * _triangle(p) + cell_sums, _triangle(d)) if groups else 0
     released = max(labels * _asked(problem), groups)
     return Sizes(max(staged, joint), max(groups * p * p, d * d), released * p * p)
