@@ -55,13 +55,14 @@ def sizes(problem: Problem) -> Sizes:
     axes = stages.most_axes(problem)
     staged = max(_triangle(d), labels * (_triangle(axes) + 1 + d))
     groups = joint_groups(problem)
-    cell_sums = max(groups, labels * cells.MOST_CELLS) * (1 + p)
-    # Cells have second moments too, in so many directions as there are or are sought in.
-    q = 0 if is_tied(problem) else min(p, cells.SECOND_DIMENSION)
-    cell_sums += labels * cells.MOST_CELLS * _triangle(q)
-    joint = max(groups * _triangle(p) + cell_sums, _triangle(d)) if groups else 0
+    sums = max(groups, labels * cells.MOST_CELLS) * (1 + p)
+    joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0
+    if groups and not is_tied(problem):
+        # Cells have second moments too, in so many directions as there are or are sought in.
+        directions = min(p, cells.SECOND_DIMENSION)
+        joint = max(joint, labels * cells.MOST_CELLS * (1 + p + _triangle(directions)))
     released = max(labels * _asked(problem), groups)
-    return Sizes(max(staged, joint), max(groups * p * p, d * d), released * p * p)
+    return Sizes(max(staged, joint), max(groups * p * d, d * d), released * p * p)
 
 
 def joint_groups(problem: Problem) -> int:
