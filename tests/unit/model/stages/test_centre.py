@@ -24,15 +24,14 @@ def test_without_noise_it_is_the_rows_own() -> None:
     assert found.spread == pytest.approx(((X - X.mean(axis=0)) ** 2).sum(axis=1).mean())
 
 
-def test_a_mean_of_noise_is_shrunk_to_nothing() -> None:
+def test_a_mean_of_noise_is_mostly_nothing_and_within_the_bound() -> None:
     X, y = rows(3000, 3, D)
     lengths = [
         np.linalg.norm(measure(PROBLEM, ask_of(X, y, seed=seed), 1e-10).centre)
         for seed in range(20)
     ]
-    noise = measure(PROBLEM, ask_of(X, y), 1e-10).noise * np.sqrt(D)
-    assert np.mean(lengths) < noise
-    assert min(lengths) == 0
+    assert sum(length == 0 for length in lengths) >= 5
+    assert max(lengths) <= 1 + 1e-9
 
 
 def test_the_noise_it_states_is_the_noise_it_has() -> None:

@@ -50,7 +50,8 @@ def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
     assert (found.variances < 0.02**2).all()
     sizes = [np.trace(each) for each in released(found, pooled)]
     ratio = np.trace(own[0]) / np.trace(own[1])
-    assert sizes[0] / sizes[1] == pytest.approx(ratio, rel=0.25)
+    # Clipping at about the pooled size takes more of the wider one.
+    assert 1 + 0.4 * (ratio - 1) < sizes[0] / sizes[1] < ratio
 
 
 def test_noise_leaves_what_was_known_before() -> None:

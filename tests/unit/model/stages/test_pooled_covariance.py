@@ -33,8 +33,8 @@ def test_without_noise_it_is_nearly_the_rows_own(labels: int) -> None:
     found, apart = measured(labels, 1.0, noise=0.0)
     truth = apart.T @ apart / len(apart)
     model = (found.axes * found.variances) @ found.axes.T
-    assert np.trace(model) == pytest.approx(np.trace(truth), rel=0.05)
-    # Clipping takes more of the widest direction.
+    assert np.trace(model) == pytest.approx(np.trace(truth), rel=0.1)
+    # Clipping takes a little of the trace, and more of the widest direction.
     assert np.linalg.norm(model - truth) < 0.3 * np.linalg.norm(truth)
     assert np.allclose(found.shift, 0, atol=0.02)
 
