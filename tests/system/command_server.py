@@ -3,7 +3,7 @@
 A process of its own for every command, as a user's is, without the second that imports take each
 time. The server is started once by each process of tests, imports, and never does anything else:
 it has no thread and no connection that a fork could break. A line on stdin is a request
-(``arguments``, ``env``, paths of ``stdout`` and ``stderr``), a line on stdout the exit code.
+(``arguments``, ``env``, ``folder``, paths of ``stdout`` and ``stderr``), a line on stdout the exit code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ def run_command(arguments: list[str], env: dict[str, str]) -> subprocess.Complet
     assert server.stdout is not None
     with TemporaryDirectory() as name:
         out, err = Path(name, "stdout"), Path(name, "stderr")
-        request = {"arguments": arguments, "env": env, "stdout": str(out), "stderr": str(err)}
+        request = {
+            "arguments": arguments,
+            "env": env,
+            "folder": os.getcwd(),
+            "stdout": str(out),
+            "stderr": str(err),
+        }
         server.stdin.write(json.dumps(request) + "\n")
         server.stdin.flush()
         answer = server.stdout.readline()
@@ -70,9 +76,10 @@ def _serve(requests: IO[str], answers: IO[str]) -> list[str] | None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Have the environment and the files of the process that was asked for, and no others."""
+    """Have the environment, folder and files of the process that was asked for, and no others."""
     os.environ.clear()
     os.environ.update(request["env"])
+    os.chdir(request["folder"])
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, request["stdout"], os.O_WRONLY | os.O_CREAT),

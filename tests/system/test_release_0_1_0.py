@@ -1,4 +1,4 @@
-"""Files of version 0.1.0 are read, verified and resumed; `release_0_1_0/make.py` made them."""
+"""Files of version 0.1.0 are read and verified; `release_0_1_0/make.py` made them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpgmm_dist import ReleaseSpec, release
+from dpgmm_dist.errors import DataError
 
 from .release_0_1_0.make import SEED, arithmetic, array_source
 from .releases import done, dpgmm, receipt
@@ -61,47 +62,22 @@ def charges(ledger: Path) -> int:
     return len(list((ledger / "ledger").glob("*.json"))) - 1
 
 
-def test_a_killed_release_is_finished_as_the_old_version_finishes_it(
-    old: Path, to_the_bit: bool
-) -> None:
+def test_a_release_begun_by_it_is_refused_and_left_as_it_is(old: Path) -> None:
+    """Its queries are others: only the version that asked them can go on with them."""
     before = contents(old / "test-noise")
     assert "_journal/week-1/query-0003.bin" in before
-    assert "_journal/week-1/answer-0003.bin" not in before
-    done("release", "test-noise.yaml", "--output", "test-noise", *NOISE)
-    after = contents(old / "test-noise")
-    assert {name: after[name] for name in before} == before
-    for name in ("mixture.parquet", "transform.parquet"):
-        check_same(old / "test-noise" / name, old / "test-noise-finished" / name, to_the_bit)
-    new, expected = receipt(old / "test-noise"), receipt(old / "test-noise-finished")
-    for key in ("queries", "totals", "budget", "specification", "specification_digest"):
-        assert new[key] == expected[key], key
+    refused = dpgmm("release", "test-noise.yaml", "--output", "test-noise", *NOISE)
+    assert refused.returncode == 4
+    assert "another version of dpgmm-dist began the release" in refused.stderr
+    assert contents(old / "test-noise") == before
 
 
-def test_stored_answers_give_the_old_release_again(old: Path, to_the_bit: bool) -> None:
-    """Private noise, all of it in the journal: nothing is drawn, and no row is read."""
-    shutil.move("finished", "expected")
+def test_a_charged_release_begun_by_it_is_refused_and_not_charged_again(old: Path) -> None:
     before = contents(old / "ledger")
-    again("finished", "finished-1")
-    assert contents(old / "ledger") == before
-    for name in ("mixture.parquet", "transform.parquet"):
-        check_same(old / "finished" / name, old / "expected" / name, to_the_bit)
-    assert receipt(old / "finished")["queries"] == receipt(old / "expected")["queries"]
-
-
-def test_a_killed_and_charged_release_is_finished_under_its_charge(old: Path) -> None:
-    before = contents(old / "ledger")
-    again("killed", "killed-1")
-    after = contents(old / "ledger")
-    assert {name: after[name] for name in before} == before
-    assert charges(old / "ledger") == 2
-    assert json.loads(done("verify", "killed", "--json").stdout)["private"]
-    states = json.loads(done("ledger", "verify", "ledger", "--json").stdout)
-    assert states["unfinished"] == []
-
-
-def again(output: str, release_id: str) -> None:
     spec = ReleaseSpec.from_yaml(Path("ledger.yaml"))
-    release(spec, output=output, release_id=release_id, source=array_source())
+    with pytest.raises(DataError, match="another version of dpgmm-dist began the release"):
+        release(spec, output="killed", release_id="killed-1", source=array_source())
+    assert contents(old / "ledger") == before
 
 
 def test_the_ledger_is_shown_and_verified(old: Path) -> None:
