@@ -3,7 +3,8 @@
 A process of its own for every command, as a user's is, without the second that imports take each
 time. The server is started once by each process of tests, imports, and never does anything else:
 it has no thread and no connection that a fork could break. A line on stdin is a request
-(``arguments``, ``env``, ``folder``, paths of ``stdout`` and ``stderr``), a line on stdout the exit code.
+(``arguments``, ``env``, ``folder``, paths of ``stdout`` and ``stderr``), a line on stdout the exit
+code.
 """
 
 from __future__ import annotations
