@@ -75,9 +75,9 @@ class Place:
 
 
 def write_rows(folder: Path) -> Path:
-    """Forty rows of one column."""
+    """Four hundred rows of one column: enough for passes over cells and components."""
     folder.mkdir()
-    pq.write_table(pa.table({"x": [i / 40 for i in range(40)]}), folder / "part.parquet")
+    pq.write_table(pa.table({"x": [i / 400 for i in range(400)]}), folder / "part.parquet")
     return folder
 
 
