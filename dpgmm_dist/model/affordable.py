@@ -129,6 +129,19 @@ def _most(problem: Problem, rows: float) -> int:
     return int(min(three ** (2 / 3) * 3 ** (1 / 3), 1e6))
 
 
+def rows_for_components(problem: Problem, rows: float) -> float:
+    """From how many rows on a joint fit tells two components of a label apart, or labels' own.
+
+    Noise falls as one over the rows, so any number of them tells it.
+    """
+    if is_tied(problem):
+        each = np.full(problem.labels, rows / problem.labels)
+        return float(rows * label_edge(problem, each) / _LABEL_EDGE)
+    if problem.latent_dimension <= cells.SECOND_DIMENSION:
+        return rows * _edge(problem, rows) * 2 / _NOISE_OF_COVARIANCE
+    return rows * _edge(problem, rows) * (8 / 3) ** 0.5 / _NOISE_IN_MANY_DIMENSIONS
+
+
 def _edge(problem: Problem, rows: float) -> float:
     """Noise on the eigenvalues of one label's covariance, where a mean eigenvalue is 1."""
     p = problem.latent_dimension

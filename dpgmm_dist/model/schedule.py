@@ -198,13 +198,23 @@ def _notes(
     }
 
 
+def planned_structure(problem: Problem, rows: float) -> str:
+    """What the budget affords for a public number of rows, in words."""
+    axes = allocate(problem, rows).second.axes
+    return _words(problem, "one covariance", axes)
+
+
 def _structure(problem: Problem, directions: int, axes: int) -> str:
-    """What the budget affords, in words."""
-    means = f"means of {problem.labels} labels" if problem.labels > 1 else "one mean"
+    """What the budget afforded, in words."""
     if directions:
         covariance = f"one covariance, along {directions} direction{'s' * (directions > 1)}"
     else:
         covariance = "one variance, the same in all directions"
+    return _words(problem, covariance, axes)
+
+
+def _words(problem: Problem, covariance: str, axes: int) -> str:
+    means = f"means of {problem.labels} labels" if problem.labels > 1 else "one mean"
     labels = f"; covariances of labels along {axes} directions" if axes else ""
     return f"{means}; {covariance}{labels}; no components"
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.model.affordable import LAST_SHARE
+from dpgmm_dist.model.affordable import LAST_SHARE, rows_for_components
 from dpgmm_dist.model.allocation import expected_kl, rows_per_component
 from dpgmm_dist.model.plan import POWERS, Latent, Observed, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
+from dpgmm_dist.model.schedule import planned_structure, predicted_loss
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.compile import compile_pass
 from dpgmm_dist.pipeline.resolve import (
@@ -38,6 +39,7 @@ Floats = npt.NDArray[np.float64]
 ASSUMED_ROWS = 100_000
 """The number of rows where no guess is given."""
 _ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
+_OF_NOISY_ANSWERS = ("gain_over_sphere", "gain_error", "tells_little_beyond_means")
 _SPREAD = 3.0
 """The norm bound divided by the root mean square length of imagined rows."""
 _NOT_IN_JSON = ("width", "queries", "driver_seconds")
@@ -109,8 +111,11 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
         _with_kl(block, last, problem, rows, fitted.mixture.weights) for block in imagined.blocks
     )
     privacy = spec.privacy
-    if rows is not None:
-        fitted.notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
+    notes = fitted.notes
+    if "structure" in notes:
+        notes = _staged_notes(problem, rows or ASSUMED_ROWS, notes)
+    elif rows is not None:
+        notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
     return Plan(
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -118,11 +123,22 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
         rows=rows,
         blocks=blocks,
         accounting=noise.accounting,
-        notes=fitted.notes,
+        notes=notes,
         width=width,
         queries=tuple(imagined.queries),
         driver_seconds=driver_seconds,
     )
+
+
+def _staged_notes(problem: Problem, rows: int, notes: dict[str, Any]) -> dict[str, Any]:
+    """What the stages afford and lose for a guess of the rows; imagined answers do not tell it."""
+    kept = {key: value for key, value in notes.items() if key not in _OF_NOISY_ANSWERS}
+    return {
+        **kept,
+        "structure": planned_structure(problem, rows),
+        "expected_loss": predicted_loss(problem, rows),
+        "rows_for_components": rows_for_components(problem, rows),
+    }
 
 
 def _rows_rule(
@@ -223,6 +239,20 @@ def _with_kl(
     return replace(block, expected_kl=kl)
 
 
+def _staged_lines(planned: Plan) -> list[str]:
+    """What the noise affords, what it costs, and what would change it, in words."""
+    notes, rows = planned.notes, planned.rows or ASSUMED_ROWS
+    if "structure" not in notes:
+        return []
+    return [
+        f"What {rows:,} rows afford: {notes['structure']}.",
+        f"Expected loss {notes['expected_loss']:.3g} nats a row against the same model without "
+        "noise, for rows whose variances along their axes fall as 1, 1/2, 1/3, ...",
+        f"Components are told apart from about {notes['rows_for_components']:,.0f} rows on; a "
+        "larger epsilon, fewer labels or fewer dimensions lower that number.",
+    ]
+
+
 def render_plan(planned: Plan) -> str:
     """The plan as a table to print."""
     lines = [
@@ -250,6 +280,7 @@ def render_plan(planned: Plan) -> str:
             f"For {planned.rows:,} rows: {kl}second moments per "
             f"{planned.notes.get('second_moments')}."
         )
+    lines.extend(_staged_lines(planned))
     rule = planned.notes.get("rows_per_component")
     if rule is not None and rule["expected"] < rule["needed"]:
         lines.append(
