@@ -138,8 +138,8 @@ def rows_for_components(problem: Problem, rows: float) -> float:
         each = np.full(problem.labels, rows / problem.labels)
         return float(rows * label_edge(problem, each) / _LABEL_EDGE)
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
-        return rows * _edge(problem, rows) * 2 / _NOISE_OF_COVARIANCE
-    return rows * _edge(problem, rows) * (8 / 3) ** 0.5 / _NOISE_IN_MANY_DIMENSIONS
+        return 2 * rows * _edge(problem, rows) / _NOISE_OF_COVARIANCE
+    return math.sqrt(8 / 3) * rows * _edge(problem, rows) / _NOISE_IN_MANY_DIMENSIONS
 
 
 def _edge(problem: Problem, rows: float) -> float:
