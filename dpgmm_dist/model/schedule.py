@@ -103,6 +103,11 @@ def most_axes(problem: Problem) -> int:
     return min(_MOST_AXES, problem.width, math.isqrt(_MOST_ENTRIES // problem.labels))
 
 
+def passes(problem: Problem) -> int:
+    """How many passes the stages take, with the centre's."""
+    return 4 if problem.labels > 1 else 3
+
+
 def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     """Release by stages, once the centre is known."""
     allocation = allocate(problem, location.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,16 @@ def joint_schedule(problem: Problem) -> dict[str, float]:
     return {step: left * share / total for step, share in {**moments, **shares}.items()}
 
 
-def fit(problem: Problem, ask: Ask) -> Fitted:
-    """Release a mixture: every number used here is public or the answer to a charged query."""
+def fit(
+    problem: Problem, ask: Ask, announce: Callable[[int], None] = lambda passes: None
+) -> Fitted:
+    """Release a mixture: every number used here is public or the answer to a charged query.
+
+    ``announce`` is called with the number of passes once the noisy number of rows has decided it.
+    """
     location = locate(problem, ask, stages.CENTRE_SHARE * problem.rho)
     joint = affordable(problem, location.rows)
+    announce(len(schedule(problem)) if joint else stages.passes(problem))
     if joint is None:
         return padded(problem, stages.fit(problem, ask, location))
     return padded(problem, _joint(joint, ask, location))

@@ -152,7 +152,7 @@ def release(
             passes=passes,
             progress=progress or (lambda _: None),
         )
-        fitted = fit(problem, session.ask)
+        fitted = fit(problem, session.ask, session.expect_passes)
 
     # The release, published by its manifest, which is written last.
     receipt = receipt_of(

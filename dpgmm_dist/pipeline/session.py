@@ -69,6 +69,10 @@ class Session:
         self._progress(PassProgress(query.step, index + 1, self._passes, 1.0))
         return observe(query, NoisyStatistic.from_bytes(stored), latent, step)
 
+    def expect_passes(self, passes: int) -> None:
+        """Set how many passes there will be, as progress shows it."""
+        self._passes = passes
+
     def _measure(self, index: int, query: PassQuery) -> bytes:
         def report(step: str, fraction: float) -> None:
             self._progress(PassProgress(step, index + 1, self._passes, fraction))

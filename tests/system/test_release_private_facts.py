@@ -55,7 +55,9 @@ FACTS: dict[str, Rows] = {
 
 
 def messages(stderr: str) -> str:
-    return re.sub(r"release id [0-9a-f]{16}", "release id ID", stderr)
+    """What was printed, without the passes: the noisy number of rows says which are asked."""
+    printed = re.sub(r"release id [0-9a-f]{16}", "release id ID", stderr)
+    return re.sub(r"(?m)^dpgmm: pass [1-9] of [1-9], [a-z]+\.[a-z0-9]+: [0-9]+%\n", "", printed)
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +139,10 @@ def test_error_bars_are_large_where_there_is_nothing_to_measure(tmp_path):
     few, many = shown["none"], shown["plenty"]
     assert np.max(few["mean_se"]) > 10 * np.max(many["mean_se"])
     # A covariance of pure noise may come out small, but never smaller than its error.
+    # It is infinite where it is not known.
     for row, least, most in ((few, 0.3, np.inf), (many, 0.0, 0.1)):
         relative = np.max(row["covariance_se"]) / np.max(row["covariance"])
-        assert least < relative < most
+        assert least < relative <= most
 
 
 def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
