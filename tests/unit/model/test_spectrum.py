@@ -86,15 +86,20 @@ def test_it_is_mostly_the_sphere_where_noise_drowns(name: str, scale: float) -> 
         np.ptp(clean(noisy(truth, scale, seed), scale, float(truth.sum()), MANY).variances) == 0
         for seed in range(40)
     )
-    assert spheres >= 36
+    # Candidates compete by their standard errors as they are; the full error counts for a tenth
+    # only, so that one in four may depart from the sphere. What that costs is bounded here.
+    assert spheres >= 28
+    assert np.mean([over_the_sphere(truth, scale, seed) for seed in range(40)]) > -1.5
 
 
 @pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 5.0])
 @pytest.mark.parametrize("name", ["spiked", "flat and many"])
 def test_it_is_never_far_below_the_sphere(name: str, scale: float) -> None:
     gains = [over_the_sphere(SPECTRA[name], scale, seed) for seed in range(12)]
-    assert min(gains) > -1.0
-    assert np.mean(gains) > -0.1
+    # A single drowned one may lose nats: a gain of a tenth of its full error is enough for it.
+    # On average over the noise it loses little.
+    assert min(gains) > (-1.0 if scale < 1 else -8.0)
+    assert np.mean(gains) > (-0.1 if scale < 1 else -1.5)
 
 
 @pytest.mark.parametrize("name", ["two", "equal", "steep"])
@@ -120,11 +125,11 @@ def test_the_gain_of_a_candidate_is_unbiased(name: str, scale: float) -> None:
         y, axes = np.linalg.eigh(noisy(truth, scale, seed))
         edge = scale * np.sqrt(p / 2)
         # Those of the least floors have 1 / variance with tails that no mean of sixty tames.
-        candidates = spectrum._candidates(y, edge, trace)[[0, 12, 15, 18, 33, 36, 57, 78]]
         picked = np.array([0, 12, 15, 18, 33, 36, 57, 78])
-        gain, _ = spectrum._gains(y, spectrum._candidates(y, edge, trace), edge, trace, scale, MANY)
+        everything = spectrum._candidates(y, edge, trace)
+        gain, _, _ = spectrum._gains(y, everything, edge, trace, scale, MANY)
         covariance = (basis * truth) @ basis.T
-        true = np.array([likelihood(axes, each, covariance) for each in candidates])
+        true = np.array([likelihood(axes, each, covariance) for each in everything[picked]])
         found.append((gain[picked] - gain[0]) - (true - true[0]))
     mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(len(found))
     assert (np.abs(mean) <= 4 * error + 2e-3).all()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.plan import Latent, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.spectrum import Spectrum
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.label_covariances import covariances
 from dpgmm_dist.model.stages.label_means import LabelMeans
-from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
+from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance, refined
 from dpgmm_dist.model.stages.second_look import Budget, SecondLook, measure
 
 from .asking import HOSTILE, Change, ask_of
@@ -22,26 +22,37 @@ SCALE = np.linspace(0.05, 0.2, D)
 
 
 def look(
-    rho: float, noise: float = 1.0, change: Change | None = None, axes: int = D, off: float = 0.02
+    rho: float,
+    noise: float = 1.0,
+    change: Change | None = None,
+    axes: int = D,
+    off: float = 0.02,
+    again: float = 0.0,
+    gain: float = 10.0 * D,
 ) -> tuple[SecondLook, PooledCovariance, np.ndarray, np.ndarray]:
     """A second look at two labels of which one is wider, from means that are off."""
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1], 3000)
     truth = np.array([[0.1] * D, [-0.1] * D])
     X = truth[y] + rng.standard_normal((6000, D)) * SCALE * np.where(y == 0, 1.2, 0.75)[:, None]
-    place = Location(6000.0, 1.0, np.zeros(D), 1e-3, 0.1)
+    place = Location(6000.0, 1.0, np.zeros(D), 1e-3, 0.1, 0.02)
     labels = LabelMeans(np.array([3000.0, 3000.0]), 1.0, truth + off, np.full(2, off), 1.0)
-    pooled = PooledCovariance(Spectrum(np.eye(D), SCALE**2, 0.0, 0.0), np.zeros(D), 0.0)
+    spectrum = Spectrum(np.eye(D), SCALE**2, gain, 0.0)
+    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002)
     problem = Problem(D, 1.0, 1.0, (0, 1))
     found = measure(
         problem, ask_of(X, y, 2, noise, change), place, labels, pooled, truth + off,
-        np.full((2, D), off**2), Budget(rho, rho if axes else 0.0, axes),
+        np.full((2, D), off**2), Budget(again, rho, rho if axes else 0.0, axes),
     )  # fmt: skip
     return found, pooled, truth, np.stack([np.cov(X[y == label].T) for label in (0, 1)])
 
 
-def released(found: SecondLook, pooled: PooledCovariance) -> np.ndarray:
-    return covariances(pooled, np.array([0.5, 0.5]), found, Latent(D))
+def released(found: SecondLook, first: PooledCovariance) -> np.ndarray:
+    pooled = first
+    if found.pooled is not None:
+        moved = np.einsum("li,lj->ij", found.moved, found.moved) / LABELS
+        pooled = refined(first, found.pooled, moved, 6000.0)
+    return covariances(first, pooled, np.array([0.5, 0.5]), found, Latent(D))
 
 
 def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
@@ -66,10 +77,18 @@ def test_noise_leaves_what_was_known_before() -> None:
         assert np.allclose(covariance, scale * shared, atol=0.2 * shared.max())
 
 
-def test_without_a_budget_nothing_is_asked() -> None:
-    found, pooled, truth, _ = look(0.0, axes=0, change=lambda *_: pytest.fail("asked"))
-    assert np.array_equal(found.means, truth + 0.02)
+def test_without_a_budget_for_second_moments_sums_alone_are_asked() -> None:
+    asked: list[str] = []
+
+    def heard(_: PassPlan, block: ObservedBlock) -> np.ndarray:
+        asked.append(block.statistic)
+        return block.values
+
+    found, pooled, truth, _ = look(1e-11, axes=0, change=heard)
+    assert asked == ["sum"]
+    assert np.allclose(found.means, truth + 0.02, atol=1e-3)
     assert not found.seconds.size
+    assert found.pooled is None
     assert np.allclose(released(found, pooled), np.diag(pooled.variances))
 
 
@@ -83,8 +102,11 @@ def test_axes_that_were_not_asked_about_stay_shared() -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("rho", [1e-6, 1.0])
 @pytest.mark.parametrize("axes", [0, 2, D])
-def test_any_answers_leave_valid_covariances(kind: str, rho: float, axes: int) -> None:
-    found, pooled, _, _ = look(rho, change=HOSTILE[kind], axes=axes)
+@pytest.mark.parametrize(("again", "gain"), [(0.0, 10.0 * D), (1.0, 10.0 * D), (1.0, 0.0)])
+def test_any_answers_leave_valid_covariances(
+    kind: str, rho: float, axes: int, again: float, gain: float
+) -> None:
+    found, pooled, _, _ = look(rho, 1.0, HOSTILE[kind], axes, again=again * rho, gain=gain)
     assert np.isfinite(found.means).all()
     assert (found.variances >= 0).all()
     for covariance in released(found, pooled):

@@ -18,7 +18,7 @@ PROBLEM = Problem(D, 1.0, 1.0, (0, 1, 2))
 def location(X: np.ndarray) -> Location:
     centre = X.mean(axis=0)
     spread = float(((X - centre) ** 2).sum(axis=1).mean())
-    return Location(float(len(X)), 1.0, centre, 1e-3, spread)
+    return Location(float(len(X)), 1.0, centre, 1e-3, spread, 0.02)
 
 
 def measured(noise: float, rho: float, seed: int = 0) -> tuple[LabelMeans, np.ndarray, np.ndarray]:
