@@ -121,9 +121,10 @@ def recomputed(receipt: dict, asked: list[tuple[float, int]]) -> Fraction:
             power = {"count": 0, "sum": 1, "second": 2, "square": 2}[block["statistic"]]
             bound = Fraction(block["weight_unit"] * block["radius"] ** power)
             sigma, size = next(draws)
-            assert size == groups * (1 if power == 0 else p)
+            is_number = block["statistic"] in ("count", "square")
+            assert size == groups * (1 if is_number else p)
             price = 1 / (2 * Fraction(sigma) ** 2)
-            if power == 2 and p > 1:
+            if block["statistic"] == "second" and p > 1:
                 sigma_off, size = next(draws)
                 assert size == groups * p * (p - 1) // 2
                 price = max(price, 1 / (4 * Fraction(sigma_off) ** 2))
