@@ -36,6 +36,8 @@ _LABEL_EDGE = 3.1
 """Noise on the eigenvalues of a label's covariance, in mean eigenvalues, up to which labels are
 measured one by one and divided into cells."""
 _MOST_AUTO = 16
+MOST_COVARIANCES = 80_000_000
+"""Numbers in all released covariances; the driver holds some six arrays of them, 4 GB."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def sizes(problem: Problem) -> Sizes:
         # Cells have second moments too, in so many directions as there are or are sought in.
         directions = min(p, cells.SECOND_DIMENSION)
         joint = max(joint, labels * cells.MOST_CELLS * (1 + p + _triangle(directions)))
-    released = max(labels * _asked(problem), groups)
+    released = max(labels * _released(problem), groups)
     return Sizes(max(staged, joint), max(groups * p * d, d * d), released * p * p)
 
 
@@ -162,12 +164,18 @@ def _tied_pays(problem: Problem, rows: float) -> bool:
     return label_edge(problem, each) <= _LABEL_EDGE
 
 
+def _released(problem: Problem) -> int:
+    """How many components of a label are released at the most: as asked, where memory allows."""
+    each = problem.labels * problem.latent_dimension**2
+    return max(1, min(_asked(problem), MOST_COVARIANCES // each))
+
+
 def padded(problem: Problem, fitted: Fitted) -> Fitted:
     """The release with as many components as were asked for: the largest ones are divided."""
-    wanted = problem.components
+    wanted = _released(problem)
     mixture = fitted.mixture
     present = np.bincount(mixture.label_index, minlength=problem.labels)
-    if not isinstance(wanted, int) or present.min() >= wanted:
+    if not isinstance(problem.components, int) or present.min() >= wanted:
         return fitted
     source = np.concatenate([_divided(mixture, label, wanted) for label in range(problem.labels)])
     times = np.bincount(source, minlength=mixture.n_components)

@@ -114,7 +114,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     notes = fitted.notes
     if "structure" in notes:
         notes = _staged_notes(problem, rows or ASSUMED_ROWS, notes)
-    elif rows is not None:
+    if rows is not None:
         notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
     return Plan(
         epsilon=privacy.epsilon,

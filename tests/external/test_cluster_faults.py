@@ -24,7 +24,11 @@ def test_a_task_that_needs_more_memory_than_any_worker_has_is_exit_code_5(tmp_pa
     assert "dpgmm: warning: a worker ran out of memory" in result.stderr
     assert len(job.happened()) == 4  # the number of times that Dask tries
     assert len(job.answers()) == 2
-    words = ("pass cells.1 (KilledWorker)", "out of memory", "give workers more memory or fewer")
+    words = (
+        "pass moments.second (KilledWorker)",
+        "out of memory",
+        "give workers more memory or fewer",
+    )
     job.require_failed(result, 5, *words, "run the same command again")
 
 
@@ -56,7 +60,7 @@ def test_a_lost_scheduler_is_exit_code_5_and_another_finishes(tmp_path: Path) ->
         result = job.run("--scheduler", cluster.address)
     assert len(job.answers()) == 2
     with dask_cluster(tmp_path / "second", job.env) as cluster:
-        words = ("pass cells.1", "the scheduler was lost", "run the same command again")
+        words = ("pass moments.second", "the scheduler was lost", "run the same command again")
         job.require_failed(result, 5, *words, resume=("--scheduler", cluster.address))
 
 

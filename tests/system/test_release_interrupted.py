@@ -113,7 +113,7 @@ def test_a_killed_release_resumes_and_is_charged_once(moment, spec, ledger):
     kill(start(spec, stop_at=MOMENTS[moment]))
     assert charges(ledger) == (0 if moment == "the claim" else 1)
     before = answers(ledger)
-    assert len(before) == {"the last query": 5, "the first file": 6}.get(moment, 0)
+    assert len(before) == {"the last query": 5, "the first file": 7}.get(moment, 0)
     check_nothing_released(spec)
     check_resumed(spec, ledger, before)
 
