@@ -71,7 +71,7 @@ def test_the_wait_for_workers_ends(tmp_path: Path) -> None:
         job.order(trouble("kill", passes=(1,), times=len(cluster.workers)))
         result = job.run("--scheduler", cluster.address)
     assert len(job.answers()) == 1
-    job.require_failed(result, 5, "pass moments.second", "there was no worker for", "start workers")
+    job.require_failed(result, 5, "pass moments.sum", "there was no worker for", "start workers")
 
 
 def test_a_slow_worker_is_waited_for_and_a_replaced_one_counts_once(tmp_path: Path) -> None:
