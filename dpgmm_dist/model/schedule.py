@@ -36,8 +36,8 @@ _MOST_ENTRIES = 1 << 22
 """Of the second moments of all labels together, for memory."""
 _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
-
 _SPREAD_OF_MEANS = 0.25
+"""Variance of the labels' means over that of their rows, as the prediction of a loss takes it."""
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
 """Share of the pooled second moment's budget that is spent once its axes are known; the second
 where labels' own second moments are seen along axes of the first look."""
