@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,14 +78,21 @@ def step(
     rho: float,
     level: Level,
     last: bool,
+    sought: bool,
     history: History,
 ) -> Estimate:
-    """One pass: ask for the moments of the mixture's components, and re-estimate it."""
+    """One pass: ask for the moments of the mixture's components, and re-estimate it.
+
+    ``sought`` says that passes are to find components in dimensions that no pass has seen yet:
+    covariances tell them apart there, and are asked for with the least noise.
+    """
     if problem.covariance == "tied":
         level = "all"
-    joint = level == "component" and history.trusted and explainable(mixture)
+    joint = not sought and level == "component" and history.trusted and explainable(mixture)
     radius = (component_radius if joint else whitened_radius)(mixture.dimension)
-    plan = _plan(problem, mixture, name, rho, level, last, radius)
+    if sought:
+        radius = math.sqrt(mixture.dimension)
+    plan = _plan(problem, mixture, name, rho, level, last or sought, radius)
     answer = ask(plan, centre.latent)
     if joint:
         refined = refine(problem, centre, mixture, plan, answer, history, last)
@@ -92,7 +100,7 @@ def step(
         held = replace(refined.mixture, means=means)
         return Estimate(held, refined.errors, refined.keep, refined.expected_kl, refined.bias)
     estimate = _estimate(problem, centre, mixture, answer, level)
-    if not plan.soft:
+    if sought or not plan.soft:
         return estimate
     matched = _matched(mixture, estimate.mixture, answer)
     held = replace(matched, means=_inside(problem, centre, matched.means))

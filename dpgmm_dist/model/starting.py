@@ -20,18 +20,23 @@ from dpgmm_dist.model.allocation import expected_kl, kl_curvatures, split, white
 from dpgmm_dist.model.em import Fit, clustered_fits, fits_of_draws
 from dpgmm_dist.model.explain import MOST_PARAMETERS, Effort, explain
 from dpgmm_dist.model.matching import CellMeasure, match_cells, score_cells
+from dpgmm_dist.model.merging import in_pass
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.moves import RIGHT, escaped
+from dpgmm_dist.model.moves import escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.refining import History, parameters
 from dpgmm_dist.model.seen import Seen
-from dpgmm_dist.model.shrinkage import floor_eigenvalues
+from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
 
 Floats = npt.NDArray[np.float64]
 
 _AUTO = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _DRAWS = 40_000
+_FEW_DRAWS = 20_000
+_FEW_STEPS = 20
+_CLUSTERINGS = 3
+"""Of draws, steps and k-means starts where components passes see more than the cells did."""
 _PATIENCE = 2
 _CLOSE = 1e-3
 """Nats of promise up to which a number of components is as good as the best: hasty fits differ by
@@ -53,54 +58,26 @@ class Care:
     """Of expectation maximisation on draws, from far-apart draws."""
     clusterings: int
     """The same from k-means of the draws."""
-    steps: int
-    """Of expectation maximisation from those, at the most."""
-    search: float
-    """Draws for them, as a multiple of what all their steps could afford: few take them all."""
     explained: int
-    """Fits of the best likelihood of the draws that are fitted to all answers."""
+    """Fits of the best likelihood of the draws that are fitted to all answers, even if the first
+    leaves nothing unexplained: much noise hides which is right (`overlapping`, epsilon 0.5, seed 3:
+    .1 nats in place of .008)."""
     fit: Effort
     """How each is fitted."""
-    moves: bool = False
-    """Whether moves are tried where the fit leaves much unexplained: not after a hasty one."""
-    compared: bool = False
-    """Whether all those fits are made, even if the first leaves nothing unexplained: much noise
-    hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in place of .008)."""
-    single: bool = False
-    """Whether the draws are handled in float32: two thirds of the time."""
-    parameters: float = math.inf
-    """Of a mixture times steps, and times fits begun again, beyond which there are fewer."""
-
-    def effort(self, share: float, size: int) -> Effort:
-        """For a fit of ``size`` parameters that is one of 1 / ``share``."""
-        steps = max(1, int(min(self.parameters / size, self.fit.steps)))
-        fit = replace(self.fit, steps=steps, anchors=min(self.fit.anchors, steps))
-        return fit.shared(math.ceil(1 / share), size)
 
 
-FULL = Care(
-    restarts=40,
-    clusterings=2,
-    steps=40,
-    search=1.0,
-    explained=2,
-    fit=Effort(steps=4),
-    moves=True,
-    compared=True,
-)
-START = Care(
-    restarts=0,
-    clusterings=8,
-    steps=10,
-    search=0.4,
-    explained=2,
-    fit=Effort(steps=6, draws=20_000, anchors=3),
-    single=True,
-    parameters=1000,
-)
-"""Where components passes see dimensions that this mixture was not sought in: they measure it
-better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section
-3.3)."""
+FULL = Care(restarts=40, clusterings=2, explained=2, fit=Effort(steps=4))
+
+
+@dataclass(frozen=True, eq=False)
+class First:
+    """The mixture that the components passes begin with."""
+
+    mixture: Mixture
+    wanted: list[int]
+    """How many components of each label are released; above 16 dimensions there are more first."""
+    choice: list[list[dict[str, Any]]]
+    """For the receipt: what each number of components of each label promised."""
 
 
 def start_mixture(
@@ -111,8 +88,8 @@ def start_mixture(
     history: History,
     rho: float,
     care: Care = FULL,
-) -> tuple[Mixture, list[list[dict[str, Any]]]]:
-    """The mixture that the components passes begin with, and why it has that many components.
+) -> First:
+    """The mixture that explains the cells best, for the components passes to begin with.
 
     Parameters
     ----------
@@ -124,27 +101,81 @@ def start_mixture(
     white = history.white
 
     def of_label(label: int) -> tuple[Fit, bool, list[dict[str, Any]]]:
-        some = max(4000, min(_DRAWS, care.fit.draws) // problem.labels)
+        some = max(4000, _DRAWS // problem.labels)
         draws = cells.draw(density, label, some, 7) @ white
         own = [one[label] for one in measures]
         rows = float(centre.rows[label])
         return _best(problem, draws, own, history.labels[label], rows, rho, label, care)
 
     chosen = in_order(of_label, range(problem.labels))
-    parts = [fit for fit, _, _ in chosen]
     history.trusted = all(agrees for _, agrees, _ in chosen)
+    parts = [fit for fit, _, _ in chosen]
+    mixture = _together(problem, centre, parts, white)
+    return First(mixture, [len(fit.weights) for fit in parts], [told for _, _, told in chosen])
+
+
+def overseeds(problem: Problem) -> bool:
+    """Whether more components are sought at first than are released: public.
+
+    Above 16 dimensions, where a mixture has too many parameters to be fitted to all answers.
+    """
+    p, most = problem.latent_dimension, max(candidates(problem))
+    several = most > 1 and problem.assignment == "soft" and problem.covariance != "tied"
+    return several and p > cells.SECOND_DIMENSION and parameters(most, p) > MOST_PARAMETERS
+
+
+def overseeded(
+    problem: Problem,
+    centre: Centre,
+    density: Mixture,
+    measures: list[list[CellMeasure]],
+    rho: float,
+) -> First:
+    """As many components as the first components pass above 16 dimensions asks about.
+
+    The arguments are those of :func:`start_mixture`. No fit is matched to the cells' answers: the
+    passes that follow see dimensions in which this mixture was not sought.
+    """
+    white = whitener(centre.pooled)
+
+    def of_label(label: int) -> tuple[Fit, int, list[dict[str, Any]]]:
+        some = max(4000, _FEW_DRAWS // problem.labels)
+        draws = (cells.draw(density, label, some, 7) @ white).astype(np.float32)
+        own = [one[label] for one in measures]
+
+        def likeliest(components: int) -> Fit:
+            seed = 11 + label
+            return clustered_fits(draws, components, _CLUSTERINGS, seed, _FEW_STEPS)[0]
+
+        def sought(components: int) -> _Candidate:
+            fit = likeliest(components)
+            rows, p = float(centre.rows[label]), problem.latent_dimension
+            cost = _noise_cost(problem, components, rows, p, rho)
+            return _Candidate(fit, np.inf, score_cells(fit, own, some, 13 + label), cost)
+
+        tried = _until_worse(candidates(problem), sought)
+        wanted = max(tried, key=lambda k: tried[k].promise)
+        first = likeliest(in_pass("components.1", [wanted])[0])
+        return first, wanted, [one.told(k) for k, one in tried.items()]
+
+    chosen = in_order(of_label, range(problem.labels))
+    mixture = _together(problem, centre, [fit for fit, _, _ in chosen], white)
+    return First(mixture, [wanted for _, wanted, _ in chosen], [told for _, _, told in chosen])
+
+
+def _together(problem: Problem, centre: Centre, parts: Sequence[Fit], white: Floats) -> Mixture:
+    """The mixture of all labels' whitened fits."""
     back = np.linalg.inv(white)
     share = centre.rows / centre.rows.sum()
     counts = [len(fit.weights) for fit in parts]
     covariances = np.concatenate([back @ fit.covariances @ back for fit in parts])
-    mixture = Mixture(
+    return Mixture(
         weights=np.concatenate([s * fit.weights for s, fit in zip(share, parts, strict=True)]),
         means=np.concatenate([fit.means @ back for fit in parts]),
         covariances=(covariances + covariances.transpose(0, 2, 1)) / 2,
         labels=np.repeat(np.arange(problem.labels), counts),
         label_values=problem.label_values,
     )
-    return mixture, [candidates for _, _, candidates in chosen]
 
 
 def _best(
@@ -181,7 +212,7 @@ def _best(
         close = [k for k, one in tried.items() if one.promise >= most - _CLOSE]
     # A hasty fit may have ended in a wrong optimum: those about as good as the best are sought
     # again with all the work that a given number is worth.
-    again = {k: sought(k, whole, care.moves) for k in close}
+    again = {k: sought(k, whole, True) for k in close}
     best = max(again.values(), key=lambda one: one.promise)
     told = [one.told(k) for k, one in (tried | again).items()]
     return best.fit, best.misfit < WRONG_MODEL, told
@@ -242,21 +273,15 @@ def _fits(
     fitted to them).
     """
     size = parameters(components, draws.shape[1])
-    search = effort * care.search
-    fits = []
-    if care.restarts:
-        fits += fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
-    rows = draws.astype(np.float32) if care.single else draws
-    fits += clustered_fits(
-        rows, components, care.clusterings, 11 + label, care.steps, effort=search
-    )
+    fits = fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
+    fits += clustered_fits(draws, components, care.clusterings, 11 + label, effort=effort)
     fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
-        return score_cells(fit, measures, min(_DRAWS, care.fit.draws), 13 + label)
+        return score_cells(fit, measures, _DRAWS, 13 + label)
 
     def explained(fit: Fit) -> tuple[Fit, float]:
-        work = care.effort(effort, size)
+        work = care.fit.shared(math.ceil(1 / effort), size)
         found = explain(fit, seen, 13 + label, work, errors=False)
         return _held(found.fit), found.misfit / found.answers
 
@@ -266,13 +291,7 @@ def _fits(
 
     if size > MOST_PARAMETERS:
         return in_order(matched, fits[:_DIFFERENT])
-    best: list[tuple[Fit, float]] = []
-    likeliest = fits[: care.explained]
-    for some in [likeliest] if care.compared else [[one] for one in likeliest]:
-        best += in_order(explained, some)
-        if best[-1][1] <= RIGHT:
-            break
-    fit, misfit = min(best, key=lambda one: one[1])
+    fit, misfit = min(in_order(explained, fits[: care.explained]), key=lambda one: one[1])
     if moves:
         fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
     if misfit < WRONG_MODEL:
