@@ -17,6 +17,7 @@ import numpy.typing as npt
 from dpgmm_dist.model import cells, tied
 from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.allocation import whitened_radius
+from dpgmm_dist.model.merging import MOST_TIMES
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.shares import MOST_SECONDS, is_drowned, label_edge
@@ -59,13 +60,15 @@ def sizes(problem: Problem) -> Sizes:
     # The second look asks for the pooled second moment and for those of labels at once.
     staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
+    if p > cells.SECOND_DIMENSION and not is_tied(problem):
+        groups *= MOST_TIMES
     sums = max(groups, labels * cells.most_cells(problem)) * (1 + p)
     joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0
     if groups and not is_tied(problem):
         # Cells have second moments too, in so many directions as there are or are sought in.
         directions = min(p, cells.SECOND_DIMENSION)
         joint = max(joint, labels * cells.most_cells(problem) * (1 + p + _triangle(directions)))
-    released = max(labels * _released(problem), groups)
+    released = max(labels * _released(problem), joint_groups(problem))
     return Sizes(max(staged, joint), max(groups * p * d, d * d), released * p * p)
 
 

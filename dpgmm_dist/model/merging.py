@@ -21,12 +21,11 @@ from dpgmm_dist.model.mixture import Mixture
 
 Floats = npt.NDArray[np.float64]
 
-TIMES = {"components.1": 3.0, "components.2": 2.0, "components.3": 1.4}
+MOST_TIMES = 3
+TIMES = {"components.1": MOST_TIMES, "components.2": 2.0, "components.3": 1.4}
 """How many times the wanted number of components a pass above 16 dimensions asks about; once in
 all later ones. In 32 dimensions 10 components were all found in so many steps, and from 2.4 times
 as many in two equal passes three of them were lost (300,000 rows, epsilon 1)."""
-
-
 _NEAREST = 3
 """Pairs whose merger is weighed, for each component."""
 _DRAWS = 6_000

@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.float64]
 
 _AUTO = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _DRAWS = 40_000
+_FEW = 3
+"""Up to so many components the first mixture has one for each, however many dimensions."""
 _FEW_DRAWS = 20_000
 _FEW_STEPS = 20
 _CLUSTERINGS = 3
@@ -77,7 +79,7 @@ class First:
     wanted: list[int]
     """How many components of each label are released; above 16 dimensions there are more first."""
     choice: list[list[dict[str, Any]]]
-    """For the receipt: what each number of components of each label promised."""
+    """For the receipt: what each number of components of each label promised, where it chose."""
 
 
 def start_mixture(
@@ -120,47 +122,24 @@ def overseeds(problem: Problem) -> bool:
     Above 16 dimensions, where a mixture has too many parameters to be fitted to all answers.
     """
     p, most = problem.latent_dimension, max(candidates(problem))
-    several = most > 1 and problem.assignment == "soft" and problem.covariance != "tied"
+    several = most > _FEW and problem.assignment == "soft" and problem.covariance != "tied"
     return several and p > cells.SECOND_DIMENSION and parameters(most, p) > MOST_PARAMETERS
 
 
-def overseeded(
-    problem: Problem,
-    centre: Centre,
-    density: Mixture,
-    measures: list[list[CellMeasure]],
-    rho: float,
-) -> First:
-    """As many components as the first components pass above 16 dimensions asks about.
+def overseeded(problem: Problem, centre: Centre, density: Mixture, wanted: list[int]) -> Mixture:
+    """As many components as the first components pass asks about, where ``wanted`` are released.
 
-    The arguments are those of :func:`start_mixture`. No fit is matched to the cells' answers: the
-    passes that follow see dimensions in which this mixture was not sought.
+    They are not matched to the cells' answers: the passes see more dimensions than the cells did.
     """
     white = whitener(centre.pooled)
+    numbers = in_pass("components.1", wanted)
 
-    def of_label(label: int) -> tuple[Fit, int, list[dict[str, Any]]]:
+    def of_label(label: int) -> Fit:
         some = max(4000, _FEW_DRAWS // problem.labels)
         draws = (cells.draw(density, label, some, 7) @ white).astype(np.float32)
-        own = [one[label] for one in measures]
+        return clustered_fits(draws, numbers[label], _CLUSTERINGS, 11 + label, _FEW_STEPS)[0]
 
-        def likeliest(components: int) -> Fit:
-            seed = 11 + label
-            return clustered_fits(draws, components, _CLUSTERINGS, seed, _FEW_STEPS)[0]
-
-        def sought(components: int) -> _Candidate:
-            fit = likeliest(components)
-            rows, p = float(centre.rows[label]), problem.latent_dimension
-            cost = _noise_cost(problem, components, rows, p, rho)
-            return _Candidate(fit, np.inf, score_cells(fit, own, some, 13 + label), cost)
-
-        tried = _until_worse(candidates(problem), sought)
-        wanted = max(tried, key=lambda k: tried[k].promise)
-        first = likeliest(in_pass("components.1", [wanted])[0])
-        return first, wanted, [one.told(k) for k, one in tried.items()]
-
-    chosen = in_order(of_label, range(problem.labels))
-    mixture = _together(problem, centre, [fit for fit, _, _ in chosen], white)
-    return First(mixture, [wanted for _, wanted, _ in chosen], [told for _, _, told in chosen])
+    return _together(problem, centre, in_order(of_label, range(problem.labels)), white)
 
 
 def _together(problem: Problem, centre: Centre, parts: Sequence[Fit], white: Floats) -> Mixture:
@@ -217,7 +196,7 @@ def _best(
     if problem.latent_dimension > draws.shape[1] and best.misfit >= WRONG_MODEL:
         # No mixture: what covariances gain in all dimensions does not show in these few. Noise
         # affords as many as the largest number.
-        again[numbers[-1]] = best = again.get(numbers[-1]) or sought(numbers[-1], whole, care.moves)
+        again[numbers[-1]] = best = again.get(numbers[-1]) or sought(numbers[-1], whole, True)
     told = [one.told(k) for k, one in (tried | again).items()]
     return best.fit, best.misfit < WRONG_MODEL, told
 

@@ -35,13 +35,15 @@ _NARROW_CELLS = {"cells.1": 0.08, "cells.2": 0.14}
 """Shares of the cells passes where the second of them sees a few directions only."""
 
 _OVERSEEDED = {
-    "components.1": 0.10,
-    "components.2": 0.10,
-    "components.3": 0.12,
-    "components.4": 0.12,
-    "components.5": 0.25,
+    "cells.1": 0.06,
+    "cells.2": 0.10,
+    "components.1": 0.13,
+    "components.2": 0.13,
+    "components.3": 0.13,
+    "components.4": 0.10,
+    "components.5": 0.24,
 }
-"""Shares of the components passes in which ever fewer components are told apart."""
+"""Shares where the components passes ask about ever fewer components."""
 
 
 def schedule(problem: Problem) -> dict[str, float]:
@@ -60,7 +62,7 @@ def joint_schedule(problem: Problem) -> dict[str, float]:
     elif p <= cells.SECOND_DIMENSION:
         shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
     elif overseeds(problem):
-        shares = {**_NARROW_CELLS, **_OVERSEEDED}
+        shares = _OVERSEEDED
     elif problem.assignment == "hard":
         shares = {**_NARROW_CELLS, "components.1": 0.20, "components.2": 0.48}
     else:
@@ -157,14 +159,18 @@ def _first(
         density, measured, answer = cells.refine(problem, ask, where, density, step, rho, last)
         measures.append(measured)
         told.note(answer, [None] * problem.labels)
-    if narrow is None:
-        return start_mixture(problem, centre, density, measures, history, final_rho, FULL)
-    if overseeds(problem):
-        first = overseeded(problem, where, density, measures, final_rho)
+    numbers = candidates(problem)
+    if overseeds(problem) and len(numbers) == 1:
+        first = First(density, list(numbers) * problem.labels, [])
     else:
         first = start_mixture(problem, where, density, measures, told, final_rho, FULL)
+    if narrow is None:
+        return first
     history.trusted = told.trusted
-    return replace(first, mixture=narrow.lifted(first.mixture))
+    mixture = first.mixture
+    if overseeds(problem):
+        mixture = overseeded(problem, where, density, first.wanted)
+    return replace(first, mixture=narrow.lifted(mixture))
 
 
 def _error_notes(estimate: components.Estimate) -> dict[str, Any]:

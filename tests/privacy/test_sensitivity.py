@@ -131,6 +131,7 @@ def test_the_declared_cost_is_not_a_wild_guess(name):
         ("few rows", "subspace.2"),
         ("few rows, more labels", "moments.label"),
         ("narrowed", "components.3"),
+        ("merged", "components.5"),
     ],
 )
 def test_no_hostile_row_costs_more_than_is_declared_in_many_dimensions(name, own):
