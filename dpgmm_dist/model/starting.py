@@ -37,7 +37,7 @@ _FEW = 3
 """Up to so many components the first mixture has one for each, however many dimensions."""
 _FEW_DRAWS = 20_000
 _FEW_STEPS = 20
-_CLUSTERINGS = 3
+_FEW_CLUSTERINGS = 3
 """Of draws, steps and k-means starts where components passes see more than the cells did."""
 _PATIENCE = 2
 _CLOSE = 1e-3
@@ -52,23 +52,13 @@ _DIFFERENT = 4
 """Fits of each number of components that are matched and compared."""
 
 
-@dataclass(frozen=True)
-class Care:
-    """How much work the first mixture is worth."""
-
-    restarts: int
-    """Of expectation maximisation on draws, from far-apart draws."""
-    clusterings: int
-    """The same from k-means of the draws."""
-    explained: int
-    """Fits of the best likelihood of the draws that are fitted to all answers, even if the first
-    leaves nothing unexplained: much noise hides which is right (`overlapping`, epsilon 0.5, seed 3:
-    .1 nats in place of .008)."""
-    fit: Effort
-    """How each is fitted."""
-
-
-FULL = Care(restarts=40, clusterings=2, explained=2, fit=Effort(steps=4))
+_RESTARTS, _CLUSTERINGS = 40, 2
+"""Of expectation maximisation on draws: from far-apart draws, and from k-means of the draws."""
+_EXPLAINED = 2
+"""Fits of the best likelihood of the draws that are fitted to all answers, even if the first leaves
+nothing unexplained: much noise hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in
+place of .008)."""
+_EFFORT = Effort(steps=4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +79,6 @@ def start_mixture(
     measures: list[list[CellMeasure]],
     history: History,
     rho: float,
-    care: Care = FULL,
 ) -> First:
     """The mixture that explains the cells best, for the components passes to begin with.
 
@@ -98,7 +87,6 @@ def start_mixture(
     density : cells as Gaussians, by label
     measures, history : what each cells pass measured of each label
     rho : budget of the last components pass, whose noise decides how many components pay
-    care : how much work to do
     """
     white = history.white
 
@@ -107,7 +95,7 @@ def start_mixture(
         draws = cells.draw(density, label, some, 7) @ white
         own = [one[label] for one in measures]
         rows = float(centre.rows[label])
-        return _best(problem, draws, own, history.labels[label], rows, rho, label, care)
+        return _best(problem, draws, own, history.labels[label], rows, rho, label)
 
     chosen = in_order(of_label, range(problem.labels))
     history.trusted = all(agrees for _, agrees, _ in chosen)
@@ -137,7 +125,7 @@ def overseeded(problem: Problem, centre: Centre, density: Mixture, wanted: list[
     def of_label(label: int) -> Fit:
         some = max(4000, _FEW_DRAWS // problem.labels)
         draws = (cells.draw(density, label, some, 7) @ white).astype(np.float32)
-        return clustered_fits(draws, numbers[label], _CLUSTERINGS, 11 + label, _FEW_STEPS)[0]
+        return clustered_fits(draws, numbers[label], _FEW_CLUSTERINGS, 11 + label, _FEW_STEPS)[0]
 
     return _together(problem, centre, in_order(of_label, range(problem.labels)), white)
 
@@ -165,7 +153,6 @@ def _best(
     rows: float,
     rho: float,
     label: int,
-    care: Care,
 ) -> tuple[Fit, bool, list[dict[str, Any]]]:
     """The fit (whitened) of the best predicted likelihood: what explains the cells, less noise.
 
@@ -176,7 +163,7 @@ def _best(
     whole = 1 / problem.labels
 
     def sought(components: int, effort: float, moves: bool) -> _Candidate:
-        fits = _fits(draws, components, measures, seen, label, effort, care, moves)
+        fits = _fits(draws, components, measures, seen, label, effort, moves)
         # Of as many components, the one that agrees best with all answers; their likelihood,
         # which knows counts and means alone, compares numbers of components.
         fit, likelihood, misfit = min(fits, key=lambda one: (one[2], -one[1]))
@@ -247,7 +234,6 @@ def _fits(
     seen: list[Seen],
     label: int,
     effort: float,
-    care: Care,
     moves: bool,
 ) -> list[tuple[Fit, float, float]]:
     """Fits of so many components that agree with the cells, ``moves`` asked to find them.
@@ -256,15 +242,15 @@ def _fits(
     fitted to them).
     """
     size = parameters(components, draws.shape[1])
-    fits = fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
-    fits += clustered_fits(draws, components, care.clusterings, 11 + label, effort=effort)
+    fits = fits_of_draws(draws, components, _RESTARTS, _DIFFERENT, 11 + label, effort)
+    fits += clustered_fits(draws, components, _CLUSTERINGS, 11 + label, effort=effort)
     fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
         return score_cells(fit, measures, _DRAWS, 13 + label)
 
     def explained(fit: Fit) -> tuple[Fit, float]:
-        work = care.fit.shared(math.ceil(1 / effort), size)
+        work = _EFFORT.shared(math.ceil(1 / effort), size)
         found = explain(fit, seen, 13 + label, work, errors=False)
         return _held(found.fit), found.misfit / found.answers
 
@@ -274,7 +260,7 @@ def _fits(
 
     if size > MOST_PARAMETERS:
         return in_order(matched, fits[:_DIFFERENT])
-    fit, misfit = min(in_order(explained, fits[: care.explained]), key=lambda one: one[1])
+    fit, misfit = min(in_order(explained, fits[:_EXPLAINED]), key=lambda one: one[1])
     if moves:
         fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
     if misfit < WRONG_MODEL:

@@ -20,7 +20,6 @@ from dpgmm_dist.model.shrinkage import NEARLY_ALL
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.centre import measure as locate
 from dpgmm_dist.model.starting import (
-    FULL,
     First,
     candidates,
     overseeded,
@@ -163,7 +162,7 @@ def _first(
     if overseeds(problem) and len(numbers) == 1:
         first = First(density, list(numbers) * problem.labels, [])
     else:
-        first = start_mixture(problem, where, density, measures, told, final_rho, FULL)
+        first = start_mixture(problem, where, density, measures, told, final_rho)
     if narrow is None:
         return first
     history.trusted = told.trusted

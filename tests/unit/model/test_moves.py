@@ -122,9 +122,7 @@ def first_fit(with_moves: bool) -> tuple[Fit, float, float]:
     one = cells_pass()
     rest = np.full(len(one.centres), 0.01), one.values[:, 0] * ROWS
     measure = CellMeasure(one.centres, one.values[:, 0], one.centres, *rest)
-    return starting._fits(rows()[:10_000], 4, [measure], [one], 0, 1.0, starting.FULL, with_moves)[
-        0
-    ]
+    return starting._fits(rows()[:10_000], 4, [measure], [one], 0, 1.0, with_moves)[0]
 
 
 def test_the_merged_one_is_blamed_and_the_halves_are_missed_least() -> None:
