@@ -38,7 +38,7 @@ def look(
     place = Location(6000.0, 1.0, np.zeros(D), 1e-3, 0.1, 0.02)
     labels = LabelMeans(np.array([3000.0, 3000.0]), 1.0, truth + off, np.full(2, off), 1.0)
     spectrum = Spectrum(np.eye(D), SCALE**2, gain, 0.0)
-    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002)
+    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002, SCALE**2)
     problem = Problem(D, 1.0, 1.0, (0, 1))
     found = measure(
         problem, ask_of(X, y, 2, noise, change), place, labels, pooled, truth + off,
