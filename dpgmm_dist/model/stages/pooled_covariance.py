@@ -44,8 +44,8 @@ class PooledCovariance:
     trace_noise: float
     """Standard deviation of the noise on the trace."""
     seen: Floats
-    """(d,) the variances where the noise is alike in all directions: in feature units, or over those
-    of the first look if they whitened the second one."""
+    """(d,) the variances where the noise is alike in all directions: in feature units, or over
+    those of the first look if they whitened the second one."""
 
     @property
     def directions(self) -> int:
