@@ -62,13 +62,13 @@ def messages(stderr: str) -> str:
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, list[str]]]:
-    """What a release of ordinary data prints, on stderr and as the keys of stdout."""
+    """What a release of a few ordinary rows prints, on stderr and as the keys of stdout."""
     found: dict[str, tuple[str, list[str]]] = {}
 
     def printed(name: str) -> tuple[str, list[str]]:
         if name not in found:
             folder = tmp_path_factory.mktemp("usual")
-            found[name] = release(folder, name, PLENTY)
+            found[name] = release(folder, name, Rows.make(300))
         return found[name]
 
     return printed
@@ -147,7 +147,8 @@ def test_error_bars_are_large_where_there_is_nothing_to_measure(tmp_path):
 
 def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     data = PLENTY.write(tmp_path / "data", files=3)
-    spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled())
+    privacy = {"epsilon": 0.1}
+    spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled(), privacy=privacy)
     options = ("--insecure-test-noise", 7, "--release-id", "same")
     done("release", spec, "--output", tmp_path / "one", *options)
     write(tmp_path / "data", Rows([], []))  # part-000 again

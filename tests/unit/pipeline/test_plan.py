@@ -33,9 +33,9 @@ def spec(width: int | None = 4, path: object = "nowhere", **sections: Any) -> Re
 
 SPECIFICATIONS = {
     "soft": spec(),
-    "labelled": spec(dataset={"label": "y", "labels": [1, 2, 3]}),
-    "projected": spec(width=12, model={"dimension": 3}),
-    "tied": spec(width=8, model={"covariance": "tied", "allocation": "even"}),
+    "labelled": spec(dataset={"label": "y", "labels": [1, 2, 3]}, model={"components": 1}),
+    "projected": spec(width=12, model={"components": 1, "dimension": 2}),
+    "tied": spec(width=3, model={"covariance": "tied", "allocation": "even"}),
     "table": ReleaseSpec.from_dict(
         {
             "dataset": {"path": "nowhere", "features": ["a", "b"]},
@@ -115,17 +115,17 @@ def test_the_allocation_by_expected_kl_expects_less_than_an_even_one():
 def test_a_plan_reads_no_rows(tmp_path: Path):
     """It reads nothing if the specification has the width; otherwise footers, but no page."""
     model = {"components": 1}
-    plan(spec(path=tmp_path / "nowhere", model=model), rows=1000)
+    plan(spec(path=tmp_path / "nowhere", model=model), rows=100)
     with pytest.raises(DataError, match="does not exist"):
-        plan(spec(None, tmp_path / "nowhere"), rows=1000)
+        plan(spec(None, tmp_path / "nowhere"), rows=100)
     file = tmp_path / "part.parquet"
     x = pa.array(np.random.default_rng(0).normal(size=(500, 4)).tolist(), pa.list_(pa.float32(), 4))
     pq.write_table(pa.table({"x": x}), file)
-    intact = plan(spec(None, file, model=model), rows=1000)
+    intact = plan(spec(None, file, model=model), rows=100)
     content = bytearray(file.read_bytes())
     content[4:100] = b"\xff" * 96
     file.write_bytes(bytes(content))
-    assert plan(spec(None, file, model=model), rows=1000) == intact
+    assert plan(spec(None, file, model=model), rows=100) == intact
 
 
 def test_a_width_that_is_nowhere_public_is_asked_for(tmp_path: Path):
