@@ -108,9 +108,9 @@ def test_noise_in_large_units_overflows_silently(tmp_path):
     assert "Warning" not in printed[0]
 
 
-def check_messages(told: tuple[str, list[str]], usual: tuple[str, list[str]]) -> None:
-    assert told[0].splitlines() == usual[0].splitlines()
-    assert told[1] == usual[1]
+def check_messages(printed: tuple[str, list[str]], usual: tuple[str, list[str]]) -> None:
+    assert printed[0].splitlines() == usual[0].splitlines()
+    assert printed[1] == usual[1]
 
 
 def check_release(path: Path) -> None:
@@ -157,8 +157,10 @@ def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     pq.write_table(pa.table(columns), data / "part-zzz.parquet")
     pq.write_table(pa.table(columns).slice(0, 0), data / "part-yyy.parquet")
     done("release", spec, "--output", tmp_path / "two", *options)
-    one, two = ((tmp_path / p / "mixture.parquet").read_bytes() for p in ("one", "two"))
-    assert one == two
+    first_bytes, second_bytes = (
+        (tmp_path / p / "mixture.parquet").read_bytes() for p in ("one", "two")
+    )
+    assert first_bytes == second_bytes
 
 
 @pytest.mark.parametrize("where", [(), ("--workers", 2)])

@@ -68,15 +68,15 @@ def test_the_sums_are_those_of_the_threads(client, chunk_rows):
 
 def test_progress_is_of_planned_units_and_ends_at_one(client):
     source = source_of(chunk_rows=40)
-    told: list[float] = []
-    DaskEngine(client).run(context_of(source), source.plan(), told.append)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) > 3
+    reported: list[float] = []
+    DaskEngine(client).run(context_of(source), source.plan(), reported.append)
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
+    assert len(reported) > 3
     again: list[float] = []
     empty = replace(source, X=np.full_like(source.X, np.nan))
     DaskEngine(client).run(context_of(empty), empty.plan(), again.append)
-    assert again == told
+    assert again == reported
 
 
 def test_nothing_stays_on_the_cluster(client):

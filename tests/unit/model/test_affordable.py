@@ -100,8 +100,8 @@ def statistic_sizes(query: Any) -> int:
     total = 0
     for block in query.blocks:
         p = query.dimension_of(block)
-        each = {"count": 1, "square": 1, "sum": p, "second": p * (p + 1) // 2}[block.statistic]
-        total += block.group_count * each
+        of_group = {"count": 1, "square": 1, "sum": p, "second": p * (p + 1) // 2}[block.statistic]
+        total += block.group_count * of_group
     return total
 
 

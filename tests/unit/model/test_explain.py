@@ -129,10 +129,10 @@ def test_answers_that_no_draw_reaches_and_hardly_any_noise_do_no_harm() -> None:
     of the sampling error of draws either."""
     rows, reach = draws(truth(), 40_000, 1), np.array([[-2.0, 0.0], [2.0, 0.5], [5.5, 0.5]])
     empty = np.zeros((3, 1 + P + P * (P + 1) // 2))
-    one = Seen(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
-    exact = statistics(one, rows, np.full(len(rows), 1 / len(rows)))
+    seen = Seen(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
+    exact = statistics(seen, rows, np.full(len(rows), 1 / len(rows)))
     near = replace(start(), covariances=np.stack([np.eye(P) * 0.05] * 2))
-    found = explain(near, [replace(one, values=exact)], 3, EFFORT)
+    found = explain(near, [replace(seen, values=exact)], 3, EFFORT)
     assert exact[2, 0] > 0.01
     assert np.isfinite(found.misfit)
     assert np.abs(found.fit.means - truth().means).max() < 0.2

@@ -132,7 +132,9 @@ def test_the_gain_of_a_candidate_is_unbiased(name: str, scale: float) -> None:
         everything = spectrum._candidates(y, edge, trace)
         gain, _, _ = spectrum._gains(y, everything, edge, trace, scale, MANY)
         covariance = (basis * truth) @ basis.T
-        true = np.array([likelihood(axes, each, covariance) for each in everything[picked]])
+        true = np.array(
+            [likelihood(axes, variances, covariance) for variances in everything[picked]]
+        )
         found.append((gain[picked] - gain[0]) - (true - true[0]))
     mean, error = np.mean(found, axis=0), np.std(found, axis=0) / np.sqrt(len(found))
     assert (np.abs(mean) <= 4 * error + 2e-3).all()

@@ -112,7 +112,9 @@ def test_covariance_structure(kind: str) -> None:
     if kind == "tied":
         assert np.allclose(covariances, covariances[0])
     else:
-        off = covariances - np.stack([np.diag(np.diagonal(one)) for one in covariances])
+        off = covariances - np.stack(
+            [np.diag(np.diagonal(covariance)) for covariance in covariances]
+        )
         assert np.allclose(off, 0)
     if kind == "spherical":
         assert np.allclose(np.ptp(np.diagonal(covariances, axis1=1, axis2=2), axis=1), 0)
@@ -131,9 +133,9 @@ def test_with_many_rows_it_is_the_truth() -> None:
     problem = Problem(D, 2.0, 1e4, (0, 1), components=1)
     mixture = fit(problem, ask_of(X, y, [])).mixture
     for label in (0, 1):
-        own = X[y == label]
-        assert np.allclose(mixture.means[label], own.mean(axis=0), atol=2e-3)
-        truth = np.cov(own.T)
+        of_label = X[y == label]
+        assert np.allclose(mixture.means[label], of_label.mean(axis=0), atol=2e-3)
+        truth = np.cov(of_label.T)
         error = np.linalg.norm(mixture.covariances[label] - truth) / np.linalg.norm(truth)
         assert error < 0.1
 

@@ -48,7 +48,7 @@ SPECIFICATIONS = {
 
 
 @cache
-def plan_of(name: str, rows: int | None = 50_000, epsilon: float | None = None) -> Plan:
+def plan_of(name: str, rows: int | None = 10_000, epsilon: float | None = None) -> Plan:
     """The plan of a specification; made once, because it takes a run of the whole strategy."""
     changed = SPECIFICATIONS[name].model_dump(mode="json")
     changed["privacy"]["epsilon"] = epsilon or changed["privacy"]["epsilon"]
@@ -80,7 +80,7 @@ def check_shown(planned: Plan) -> None:
     for block in planned.blocks:
         assert block.step in text
     assert f"epsilon {planned.epsilon:g}, delta {planned.delta:g}" in text
-    assert "50,000 rows" in text
+    assert "10,000 rows" in text
 
 
 @pytest.mark.parametrize("name", ["projected", "table"])
@@ -90,7 +90,7 @@ def test_more_rows_or_more_budget_cost_less(name):
 
     base = kl(plan_of(name))
     assert base > 0
-    assert kl(plan_of(name, rows=200_000)) < base / 4
+    assert kl(plan_of(name, rows=40_000)) < base / 4
     assert kl(plan_of(name, epsilon=4 * SPECIFICATIONS[name].privacy.epsilon)) < base / 4
 
 
@@ -139,7 +139,7 @@ def test_a_plan_without_a_guess_asks_for_one():
 
 
 def test_a_plan_is_the_same_each_time():
-    assert plan(SPECIFICATIONS["table"], rows=50_000) == plan_of("table")
+    assert plan(SPECIFICATIONS["table"], rows=10_000) == plan_of("table")
 
 
 @pytest.mark.parametrize("rows", [1, 10, 10**12])
