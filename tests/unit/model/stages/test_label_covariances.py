@@ -56,11 +56,11 @@ def released(found: SecondLook, first: PooledCovariance) -> np.ndarray:
 
 
 def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
-    found, pooled, truth, own = look(1.0, noise=0.0)
+    found, pooled, truth, of_rows = look(1.0, noise=0.0)
     assert np.abs(found.means - truth).max() < 0.01 < 0.02  # they were off by that
     assert (found.variances < 0.02**2).all()
-    sizes = [np.trace(each) for each in released(found, pooled)]
-    ratio = np.trace(own[0]) / np.trace(own[1])
+    sizes = [np.trace(covariance) for covariance in released(found, pooled)]
+    ratio = np.trace(of_rows[0]) / np.trace(of_rows[1])
     # Clipping at about the pooled size takes more of the wider one.
     assert 1 + 0.4 * (ratio - 1) < sizes[0] / sizes[1] < ratio
 

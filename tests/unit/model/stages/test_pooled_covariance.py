@@ -41,7 +41,7 @@ def test_without_noise_it_is_nearly_the_rows_own(labels: int) -> None:
 
 def test_it_is_the_sphere_of_the_trace_where_noise_drowns() -> None:
     spheres = [measured(3, 1e-6, seed=seed)[0].variances for seed in range(10)]
-    assert sum(np.ptp(each) < 1e-12 * each.max() for each in spheres) >= 8
+    assert sum(np.ptp(variances) < 1e-12 * variances.max() for variances in spheres) >= 8
 
 
 @pytest.mark.parametrize("labels", [1, 3])
