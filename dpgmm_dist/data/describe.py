@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
+from dpgmm_dist.data.column_types import embedding_items, field_type, find_fields, value_type
+from dpgmm_dist.data.parquet_schema import Columns
 from dpgmm_dist.data.provenance import from_metadata
-from dpgmm_dist.data.source import AnySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.storage.parquet_files import opened
 
 
 def describe_input(source: AnySource) -> dict[str, Any]:
     """Return the names and types of the feature and label columns (``receipt.InputSchema``)."""
+    if isinstance(source, FrameSource):
+        return describe_columns(source.table.schema, source.columns, source.width)
     if not isinstance(source, ParquetSource):
         item = source.X.dtype.name
         label = None
@@ -26,38 +32,38 @@ _FLOATS = {"float16": "halffloat", "float32": "float", "float64": "double"}
 
 
 def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
-    import pyarrow as pa
-
     footer = source.footers()[0]
     fs, _ = source.place.resolve()
     with opened(fs, footer.file.path, 1, 0) as file:
         schema = file.schema_arrow
-    read = source.columns
-    text = bool(read.labels) and isinstance(read.labels[0], str)
-
-    def name_of(column: str, otherwise: str) -> str:
-        # A column that directory names give has no type in the file.
-        index = schema.get_field_index(column)
-        if index < 0:
-            return otherwise
-        kind = schema.field(index).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if hasattr(kind, "value_type"):
-            kind = kind.value_type
-        return otherwise if pa.types.is_null(kind) else str(kind)
-
-    label = None
-    if read.label is not None:
-        kind = name_of(read.label, "string" if text else "int64")
-        label = {"name": read.label, "type": kind}
-    described = {
-        "kind": "columns" if read.table else "list",
-        "columns": [{"name": c, "type": name_of(c, "double")} for c in read.features],
-        "width": source.width,
-        "label": label,
-    }
+    described = describe_columns(schema, source.columns, source.width)
     encoder = from_metadata(schema.metadata)
     if encoder is not None:
         described["encoder"] = encoder.to_dict() | {"guarantee": encoder.guarantee()}
     return described
+
+
+def describe_columns(schema: Any, read: Columns, width: int) -> dict[str, Any]:
+    """The names and types of the columns that are read, of those in an Arrow schema."""
+
+    def type_of(column: str, otherwise: str, embeddings: bool = False) -> str:
+        # A column that directory names give has no type in the file.
+        places = find_fields(schema, column)
+        if not places:
+            return otherwise
+        kind = value_type(field_type(schema, places[0]))
+        if embeddings:
+            kind, _ = embedding_items(kind) or (kind, None)
+        return otherwise if pa.types.is_null(kind) else str(kind)
+
+    label = None
+    if read.label is not None:
+        text = isinstance(read.labels[0], str)
+        kind = type_of(read.label, "string" if text else "int64")
+        label = {"name": read.label, "type": kind}
+    columns = [
+        {"name": column, "type": type_of(column, "double", embeddings=not read.table)}
+        for column in read.features
+    ]
+    kind = "columns" if read.table else "list"
+    return {"kind": kind, "columns": columns, "width": width, "label": label}

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpgmm_dist.data.parquet_columns import list_rows, numbers, table_rows, validity
+from dpgmm_dist.data.column_numbers import table_rows
+from dpgmm_dist.data.embeddings import embedding_rows
+from dpgmm_dist.data.parquet_columns import numbers, validity
 
 WIDTH = 3
 ELEMENT = st.none() | st.integers(0, 200)
@@ -21,7 +23,7 @@ CUT = st.tuples(st.integers(0, 8), st.integers(0, 8))
 
 
 def check(array, plain, width=WIDTH):
-    features, valid = list_rows(array, width)
+    features, valid = embedding_rows(array, width)
     assert features.shape == (len(plain), width)
     good = [r is not None and len(r) == width and None not in r for r in plain]
     assert all(good) if valid is None else valid.tolist() == good, (valid, good)
@@ -63,7 +65,7 @@ def test_whole_columns_are_views():
         pa.ListArray.from_arrays(pa.array([0, 3, 6, 9, 12], pa.int32()), values),
     )
     for array in columns:
-        features, valid = list_rows(array.slice(1, 2), 3)
+        features, valid = embedding_rows(array.slice(1, 2), 3)
         assert valid is None
         assert features.tolist() == [[3, 4, 5], [6, 7, 8]]
         assert features.ctypes.data == values.buffers()[1].address + 12
@@ -71,7 +73,7 @@ def test_whole_columns_are_views():
 
 def test_all_missing_columns_are_invalid_rows():
     for array in (pa.nulls(2), pa.array([None, [None, None]], pa.list_(pa.null()))):
-        features, valid = list_rows(array, 2)
+        features, valid = embedding_rows(array, 2)
         assert features.shape == (2, 2)
         assert valid.tolist() == [False, False]
 
@@ -120,7 +122,7 @@ def test_signalling_nan_raises_no_warning():
     single = np.array([0x7FA00000, 0x3F800000], dtype=np.uint32).view(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        features, _ = list_rows(pa.FixedSizeListArray.from_arrays(pa.array(half), 2), 2)
+        features, _ = embedding_rows(pa.FixedSizeListArray.from_arrays(pa.array(half), 2), 2)
         table, _ = table_rows([pa.array(single)], 2)
     assert np.isnan(features[0, 0])
     assert np.isnan(table[0, 0])
