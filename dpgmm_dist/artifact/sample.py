@@ -108,6 +108,16 @@ class Sampler:
         for points, index in self.blocks(partition, partitions, rows):
             yield rows_batch(points, self._labels(index), self.schema)
 
+    def table(self, rows: int) -> tuple[pa.Table, NDArray[np.int64]]:
+        """All rows as one table, and the component (n,) of each, in a single partition."""
+        import pyarrow as pa
+
+        batches, components = [], [np.empty(0, np.int64)]
+        for points, index in self.blocks(0, 1, rows):
+            batches.append(rows_batch(points, self._labels(index), self.schema))
+            components.append(index)
+        return pa.Table.from_batches(batches, self.schema), np.concatenate(components)
+
     def _labels(self, index: NDArray[np.int64]) -> Any:
         """The label of each row as an Arrow column (n,), from its component; [] without labels."""
         import pyarrow as pa

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from dpgmm_dist.column_kinds import Kind as ColumnKind
@@ -131,11 +132,12 @@ def is_frame(value: object) -> bool:
     if isinstance(value, pa.Table | pa.RecordBatch):
         return True
     named = hasattr(value, "columns") or hasattr(value, "column_names")
-    return named and (hasattr(value, "__arrow_c_stream__") or _is_pandas(value))
+    return named and (hasattr(value, "__arrow_c_stream__") or _library(value) == "pandas")
 
 
-def _is_pandas(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "pandas"
+def column_names(frame: Any) -> list[str]:
+    """The names of the columns of a frame, as texts."""
+    return [str(name) for name in getattr(frame, "column_names", None) or frame.columns]
 
 
 def table_of(frame: Any, names: Iterable[str], argument: str) -> Any:
@@ -152,7 +154,7 @@ def table_of(frame: Any, names: Iterable[str], argument: str) -> Any:
     try:
         if isinstance(frame, pa.RecordBatch):
             table = pa.Table.from_batches([frame])
-        elif _is_pandas(frame):
+        elif _library(frame) == "pandas":
             wanted = list(names)
             read = [name for name in frame.columns if _leads_to(str(name), wanted)]
             all_there = all(any(_leads_to(str(n), [name]) for n in read) for name in wanted)
@@ -173,3 +175,55 @@ def table_of(frame: Any, names: Iterable[str], argument: str) -> Any:
 def _leads_to(column: str, names: Iterable[str]) -> bool:
     """Whether one of the names is this column or a field of it."""
     return any(name == column or name.startswith(f"{column}.") for name in names)
+
+
+def with_labels(table: Any, name: str, y: Any) -> Any:
+    """The table with the labels ``y`` (n,) as its column ``name``.
+
+    Raises
+    ------
+    DataError
+        If Arrow cannot read them, or there are not as many as rows.
+    """
+    column = None
+    try:
+        column = pa.chunked_array(y) if hasattr(y, "__arrow_c_stream__") else pa.array(y)
+    except Exception:
+        column = None  # Arrow's own message quotes values
+    if column is None:
+        raise DataError("y cannot be read as an Arrow column: give all labels one type")
+    if len(column) != table.num_rows:
+        raise DataError("X and y must have the same number of rows")  # how many is private
+    others = [other for other in table.column_names if other != name]
+    return table.select(others).append_column(name, column)
+
+
+def numbers_of(source: FrameSource) -> Any:
+    """All rows as an array (n, d) of float64, in input units; NaN where a row is not valid."""
+    blocks = [block for unit in source.plan() for block in source.blocks(unit, 1 << 16)]
+    parts = [np.empty((0, source.width))]
+    for block in blocks:
+        rows = block.features.astype(np.float64)
+        if block.valid is not None:
+            rows[~block.valid] = np.nan
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+def no_rows_of(frame: Any) -> Any:
+    """A frame of the same kind and columns, without a row; a pyarrow Table for unknown kinds."""
+    if _library(frame) == "pandas":
+        return frame.iloc[:0]
+    return frame.clear() if _library(frame) == "polars" else pa.table(frame).schema.empty_table()
+
+
+def frame_like(example: Any, table: Any) -> Any:
+    """A pyarrow Table as a frame of the kind that :func:`no_rows_of` gave."""
+    if _library(example) == "pandas":
+        frame = table.to_pandas()
+        return frame.rename(columns={str(name): name for name in example.columns})
+    return type(example)(table) if _library(example) == "polars" else table
+
+
+def _library(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
