@@ -22,6 +22,7 @@ def describe_input(source: AnySource) -> dict[str, Any]:
         label = None
         if source.labels:
             kind = "string" if isinstance(source.labels[0], str) else "int64"
+            kind = "bool" if isinstance(source.labels[0], bool) else kind
             label = {"name": "label", "type": kind}
         columns = [{"name": "features", "type": _FLOATS.get(item, "double")}]
         return {"kind": "list", "columns": columns, "width": source.width, "label": label}

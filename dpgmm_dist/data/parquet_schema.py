@@ -39,6 +39,7 @@ from dpgmm_dist.data.unit_values import USABLE, Kind, kind_of
 from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
+from dpgmm_dist.storage.other_formats import conversion
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.windows import Window
 
@@ -163,7 +164,7 @@ class _FooterReader(Opaque):
             problem = "permission denied"
         except Exception:
             # Arrow's own message quotes bytes of the file.
-            problem = "it is damaged or not a Parquet file"
+            problem = conversion(name) or "it is damaged or not a Parquet file"
         if footer is None:
             raise DataError(f"cannot read {name}: {problem}")
         return footer

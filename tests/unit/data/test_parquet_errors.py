@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import traceback
 from datetime import date, datetime
 
@@ -10,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv, feather
 
 from dpgmm_dist.errors import DataError, SpecError
 
@@ -35,6 +39,35 @@ def test_paths(tmp_path):
     (tmp_path / "a.csv").write_text("1,2")
     refused(DataError, "no Parquet file", path=tmp_path)
     refused(SpecError, "protocol", path="nosuch://bucket/x")
+
+
+def write_as(path, table):
+    if path.suffix in (".arrow", ".feather", ".ipc"):
+        feather.write_feather(table, path)
+    elif path.suffix == ".json":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()))
+    else:
+        options = csv.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+        csv.write_csv(table, path, options)
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "feather", "ipc", "csv", "tsv", "json"])
+def test_other_formats_are_refused_with_the_line_that_converts_them(tmp_path, suffix):
+    """The line is what a user copies, so it is run."""
+    file = tmp_path / "rows" / f"a.{suffix}"
+    file.parent.mkdir()
+    write_as(file, pa.table({"x": [1.0, 2.0]}))
+    for path in (file, file.parent, tmp_path, f"{file.parent}/*.{suffix}"):
+        with pytest.raises(DataError) as caught:
+            open_source(path, ["x"])
+        text = str(caught.value)
+        assert f"a.{suffix} is a" in text
+        assert "\n" not in text
+    _, _, line = text.partition("convert it: ")
+    assert line.startswith("python -c ")
+    subprocess.run(line.replace("python", sys.executable, 1), shell=True, check=True)
+    (block,) = read(open_source(file.parent, ["x"]))
+    assert block.features.tolist() == [[1.0], [2.0]]
 
 
 @pytest.mark.parametrize(
