@@ -105,7 +105,7 @@ def test_a_table_of_every_type_is_sampled_in_its_types_and_bounds(tmp_path):
         assert len(set(values)) > 1, name
     middle = np.array(rows["seen"].cast(pa.int64()).to_pylist()).mean() / 1e6
     assert middle == pytest.approx(np.mean([m.timestamp() for m in MOMENTS]), abs=3600)
-    done("evaluate", target, "--data", tmp_path / "t", "--synthetic", 200)
+    done("evaluate", target, "--data", tmp_path / "t", "--synthetic", tmp_path / "rows")
 
 
 def test_values_beyond_the_bounds_are_kept_where_this_is_asked_for(tmp_path):

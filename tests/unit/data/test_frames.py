@@ -53,7 +53,7 @@ def made(name, frame, columns=("x", "day", "y", "v")):
     return table.to_pandas() if name == "pandas" else library.DataFrame(table)
 
 
-@pytest.mark.parametrize(("name", "frame"), frames(), ids=lambda value: str(value)[:8])
+@pytest.mark.parametrize(("name", "frame"), list(frames()), ids=lambda value: str(value)[:8])
 def test_frames_of_every_kind_are_the_same_rows(name, frame, tmp_path):
     frame = made(name, frame)
     assert is_frame(frame)
