@@ -81,7 +81,9 @@ class PublicBounds:
             ranges = []
             for name in (column.name for column in input_schema.columns):
                 least, most = columns[name]
-                ranges.append(range_of(least, most, kind_of(schema.field(name).type)))
+                kind = kind_of(schema.field(name).type)
+                # What was missing in every row is written as a number, whatever its bounds.
+                ranges.append(range_of(least, most, None if kind == "number" else kind))
             low, high = np.array(ranges, dtype=float).T
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(

@@ -30,15 +30,19 @@ def find_fields(fields: Any, name: str) -> list[tuple[str, ...]]:
     """The places of a column in a schema (or struct type), each as the names that lead to it.
 
     ``meta.age`` is a column of that name; where there is none, the field ``age`` of the struct
-    column ``meta``.
+    column ``meta``. Where all of ``meta`` is missing it has the type null, and so has its field.
     """
     exact = fields.get_all_field_indices(name)
     if exact:
         return [(name,)] * len(exact)
-    found = []
+    found: list[tuple[str, ...]] = []
     for field in fields if "." in name else ():
         dtype = stored_type(field.type)
-        if name.startswith(f"{field.name}.") and pa.types.is_struct(dtype):
+        if not name.startswith(f"{field.name}."):
+            continue
+        if pa.types.is_null(dtype):
+            found.append((field.name,))
+        elif pa.types.is_struct(dtype):
             rest = find_fields(dtype, name[len(field.name) + 1 :])
             found += [(field.name, *place) for place in rest]
     return found

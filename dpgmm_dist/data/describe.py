@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
-
-from dpgmm_dist.data.column_types import embedding_items, field_type, find_fields, value_type
-from dpgmm_dist.data.parquet_schema import Columns
 from dpgmm_dist.data.provenance import from_metadata
 from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.storage.parquet_files import opened
@@ -16,7 +13,7 @@ from dpgmm_dist.storage.parquet_files import opened
 def describe_input(source: AnySource) -> dict[str, Any]:
     """Return the names and types of the feature and label columns (``receipt.InputSchema``)."""
     if isinstance(source, FrameSource):
-        return describe_columns(source.table.schema, source.columns, source.width)
+        return _described(source, [source.types])
     if not isinstance(source, ParquetSource):
         item = source.X.dtype.name
         label = None
@@ -33,38 +30,33 @@ _FLOATS = {"float16": "halffloat", "float32": "float", "float64": "double"}
 
 
 def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
-    footer = source.footers()[0]
+    footers = source.footers()
+    described = _described(source, (footer.types.names for footer in footers))
     fs, _ = source.place.resolve()
-    with opened(fs, footer.file.path, 1, 0) as file:
-        schema = file.schema_arrow
-    described = describe_columns(schema, source.columns, source.width)
-    encoder = from_metadata(schema.metadata)
+    with opened(fs, footers[0].file.path, 1, 0) as file:
+        encoder = from_metadata(file.schema_arrow.metadata)
     if encoder is not None:
         described["encoder"] = encoder.to_dict() | {"guarantee": encoder.guarantee()}
     return described
 
 
-def describe_columns(schema: Any, read: Columns, width: int) -> dict[str, Any]:
-    """The names and types of the columns that are read, of those in an Arrow schema."""
-
-    def type_of(column: str, otherwise: str, embeddings: bool = False) -> str:
-        # A column that directory names give has no type in the file.
-        places = find_fields(schema, column)
-        if not places:
-            return otherwise
-        kind = value_type(field_type(schema, places[0]))
-        if embeddings:
-            kind, _ = embedding_items(kind) or (kind, None)
-        return otherwise if pa.types.is_null(kind) else str(kind)
-
+def _described(
+    source: ParquetSource | FrameSource, names: Iterable[tuple[str | None, ...]]
+) -> dict[str, Any]:
+    """The columns that are read, with the name of the first type that any file gives each."""
+    read = source.columns
+    first: dict[str, str] = {}
+    for of_file in names:
+        for column, name in zip(read.names, of_file, strict=True):
+            if name is not None:
+                first.setdefault(column, name)
+        if len(first) == len(read.names):
+            break
+    # A column that directory names give has no type, nor has one that is missing in every row.
+    columns = [{"name": column, "type": first.get(column, "double")} for column in read.features]
     label = None
     if read.label is not None:
-        text = isinstance(read.labels[0], str)
-        kind = type_of(read.label, "string" if text else "int64")
-        label = {"name": read.label, "type": kind}
-    columns = [
-        {"name": column, "type": type_of(column, "double", embeddings=not read.table)}
-        for column in read.features
-    ]
+        otherwise = "string" if isinstance(read.labels[0], str) else "int64"
+        label = {"name": read.label, "type": first.get(read.label, otherwise)}
     kind = "columns" if read.table else "list"
-    return {"kind": kind, "columns": columns, "width": width, "label": label}
+    return {"kind": kind, "columns": columns, "width": source.width, "label": label}

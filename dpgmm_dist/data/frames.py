@@ -36,10 +36,12 @@ class FrameSource(Opaque):
     columns: Columns
     width: int
     """Feature dimension d."""
-    kinds: tuple[ColumnKind, ...] = ()
-    """What each feature column of a table holds; empty for embeddings."""
+    kinds: tuple[ColumnKind | None, ...] = ()
+    """What each feature column of a table holds; empty for embeddings, None where none is known."""
     unit_kind: Kind | None = None
     """Whether privacy units are named by integers or by text, where the source has any."""
+    types: tuple[str | None, ...] = ()
+    """Names of the types of the columns that are read, for the receipt."""
     row_bytes: int = 1
 
     @classmethod
@@ -83,7 +85,7 @@ class FrameSource(Opaque):
         row_bytes = types.item_bytes * (1 if columns.table else width)
         wanted = {name for name in table.column_names if _leads_to(name, columns.names)}
         table = table.select(sorted(wanted, key=table.column_names.index))
-        return cls(table, columns, width, kinds, types.unit_kind, max(1, row_bytes))
+        return cls(table, columns, width, kinds, types.unit_kind, types.names, max(1, row_bytes))
 
     @property
     def labels(self) -> Labels:

@@ -8,6 +8,7 @@ such a column is accepted, and its rows are invalid.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,9 @@ class ReadTypes:
     """What each feature column of a table holds; None where no column type says."""
     unit_kind: Kind | None = None
     """What the column of privacy units holds; None where no column type says."""
+    names: tuple[str | None, ...] = ()
+    """The name of the type of each of ``Columns.names``, as a receipt states it: that of the
+    entries of a dictionary, of the numbers of an embedding; None where no column type says."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -219,13 +223,24 @@ def check_types(schema: Any, columns: Columns, name: str, given: Collection[str]
     if columns.window is not None:
         _check_window(columns.window.column, types[columns.window.column], name)
     unit = None if columns.unit is None else _unit_kind(columns.unit, types[columns.unit], name)
-    kinds = tuple(types[column] for column in columns.features) if columns.table else ()
+    of_features = tuple(types[column] for column in columns.features) if columns.table else ()
     return ReadTypes(
         list_size,
         item_bytes,
-        tuple(None if kind is None else feature_kind(kind) for kind in kinds),
+        tuple(None if kind is None else feature_kind(kind) for kind in of_features),
         unit,
+        tuple(_type_name(types[name], columns, name) for name in columns.names),
     )
+
+
+def _type_name(kind: Any, columns: Columns, name: str) -> str | None:
+    """The name of a column's type as a receipt states it; None where no type says."""
+    if kind is None:
+        return None
+    kind = value_type(kind)
+    if not columns.table and name == columns.features[0]:
+        kind, _ = embedding_items(kind) or (kind, None)
+    return None if pa.types.is_null(kind) else sys.intern(str(kind))
 
 
 def _bytes_of(kind: Any) -> int:
@@ -322,13 +337,12 @@ def parse_number(text: str | None) -> float | None:
 
 def resolve_kinds(
     columns: Columns, kinds: Iterable[tuple[ColumnKind | None, ...]]
-) -> tuple[ColumnKind, ...]:
+) -> tuple[ColumnKind | None, ...]:
     """Return what each feature column of a table holds, the same in every file.
 
     Parameters
     ----------
-    kinds : what the columns hold in each file; None where no type says. A column for which no file
-        says it holds numbers.
+    kinds : what the columns hold in each file; None where no type says, as all values are missing.
 
     Raises
     ------
@@ -337,7 +351,7 @@ def resolve_kinds(
     """
     if not columns.table:
         return ()
-    found: list[ColumnKind] = []
+    found: list[ColumnKind | None] = []
     for column, in_files in zip(columns.features, zip(*kinds, strict=True), strict=True):
         different = list(dict.fromkeys(kind for kind in in_files if kind is not None))
         if len(different) > 1:
@@ -345,7 +359,7 @@ def resolve_kinds(
                 f"column {column!r} holds {HOLDS[different[0]]} in some files and "
                 f"{HOLDS[different[1]]} in others: cast it to one type"
             )
-        found += different or ["number"]
+        found.append(different[0] if different else None)
     return tuple(found)
 
 

@@ -80,8 +80,8 @@ class ParquetSource(Opaque):
     """Feature dimension d, from the schema or the specification."""
     unit_kind: Kind | None = None
     """Whether privacy units are named by integers or by text, where the source has any."""
-    kinds: tuple[ColumnKind, ...] = ()
-    """What each feature column of a table holds; empty for embeddings."""
+    kinds: tuple[ColumnKind | None, ...] = ()
+    """What each feature column of a table holds; empty for embeddings, None where none is known."""
     _footers: tuple[Footer, ...] | None = None
     _directories: Window | None = None
     """The window, where directory names decide which files are in it."""
@@ -209,11 +209,11 @@ class ParquetSource(Opaque):
     ) -> Iterator[RawBlock]:
         names = self.columns.names
         with opened(fs, piece.path, len(names), unit_bytes) as file:
-            schema = file.schema_arrow
+            places = [find_fields(file.schema_arrow, name) for name in names]
             batches = file.iter_batches(
                 batch_size=max_rows,
                 row_groups=list(piece.row_groups),
-                columns=[name for name in names if find_fields(schema, name)],
+                columns=[".".join(place) for found in places for place in found],
                 use_threads=False,
             )
             for batch in batches:
@@ -252,7 +252,7 @@ AnySource = ParquetSource | FrameSource | ArraySource | DaskArraySource
 """The rows of a release."""
 
 
-def column_kinds(rows: AnySource) -> tuple[ColumnKind, ...]:
+def column_kinds(rows: AnySource) -> tuple[ColumnKind | None, ...]:
     """What each feature column of a table holds; arrays hold numbers."""
     if isinstance(rows, ParquetSource | FrameSource):
         return rows.kinds

@@ -103,7 +103,7 @@ def unit_share(dataset: DatasetSpec) -> UnitShare:
     return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
 
 
-def feature_map(spec: ReleaseSpec, width: int, kinds: Sequence[Kind] = ()) -> FeatureMap:
+def feature_map(spec: ReleaseSpec, width: int, kinds: Sequence[Kind | None] = ()) -> FeatureMap:
     """The public map from input rows of ``width`` features to the lattice.
 
     ``kinds`` says what each column of a table holds, where that is known.

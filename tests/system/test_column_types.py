@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from dpgmm_dist import ReleaseSpec, load_release, release
+from dpgmm_dist.artifact.sample import write_samples
 
 from .releases import digests, done, dpgmm, write_spec
 
@@ -298,6 +299,28 @@ def test_fields_of_a_struct_column(base, tmp_path):
     rows = sampled(tmp_path, released(tmp_path, spec, "labelled"))
     assert rows.schema.names == ["meta.x", "meta.other.y"]
     assert set(rows["meta.other.y"].to_pylist()) == {"a", "b"}
+
+
+def test_columns_that_are_missing_in_a_file_or_everywhere(tmp_path):
+    """A writer gives them the type null; that is private, so the type of another file counts."""
+    days = TABLE["day"][0]
+    meta = pa.StructArray.from_arrays([days], names=["day"])
+    (tmp_path / "some").mkdir()
+    (tmp_path / "all").mkdir()
+    nothing = pa.table({"day": pa.nulls(3), "meta": pa.nulls(3)})
+    for folder in ("some", "all"):
+        pq.write_table(nothing, tmp_path / folder / "a.parquet")
+    pq.write_table(pa.table({"day": days, "meta": meta}), tmp_path / "some" / "b.parquet")
+    for folder, kind in (("some", pa.date32()), ("all", pa.float64())):
+        spec = yaml.safe_load(table_spec(tmp_path / "s", tmp_path / folder, ["day"]).read_text())
+        spec["dataset"]["features"] = ["day", "meta.day"]
+        spec["bounds"]["columns"]["meta.day"] = TABLE["day"][1]
+        target = tmp_path / f"release-{folder}"
+        options = {"insecure_test_noise": 7, "release_id": "types"}
+        release(ReleaseSpec.from_dict(spec), output=str(target), **options)
+        rows = tmp_path / f"rows-{folder}"
+        write_samples(str(target), 5, str(rows), seed=1)
+        assert pq.read_table(rows).schema.types == [kind, kind]
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,8 @@ def test_a_column_of_another_kind_in_a_later_file(tmp_path):
     write(tmp_path / "a.parquet", x=[date(2020, 1, 31)])
     write(tmp_path / "b.parquet", x=[None, None])
     open_source(tmp_path, features=["x"])
+    empty = open_source(tmp_path / "b.parquet", features=["x"])
+    assert empty.kinds == (None,)  # that all is missing is private, and dates are as good as any
     write(tmp_path / "c.parquet", x=[18292])
     refused(DataError, "'x'", "dates in some", "numbers in others", path=tmp_path, features=["x"])
 
