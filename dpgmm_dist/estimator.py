@@ -138,10 +138,11 @@ class DPGaussianMixture:
             When the rows cannot be read, or do not fit the parameters.
         """
         from dpgmm_dist.artifact.load import load_release
-        from dpgmm_dist.data.frames import is_frame, no_rows_of
+        from dpgmm_dist.data.frames import is_frame, no_rows_of, refuse_lazy_frame
         from dpgmm_dist.data.source import AnySource
         from dpgmm_dist.pipeline.release import release
 
+        refuse_lazy_frame(X, "X")
         source: AnySource | None = None
         path, self._read = _MEMORY, None
         if isinstance(X, (str, Path)):

@@ -137,6 +137,17 @@ def is_frame(value: object) -> bool:
     return named and (hasattr(value, "__arrow_c_stream__") or _library(value) == "pandas")
 
 
+def refuse_lazy_frame(value: object, argument: str) -> None:
+    """Raise SpecError for a frame whose rows are not in memory, with what to give in its place."""
+    if hasattr(value, "to_dask_array"):
+        raise SpecError(
+            f"{argument} is a dask DataFrame: give {argument}[columns].to_dask_array(), or write it "
+            "as Parquet and give the path"
+        )
+    if _library(value) == "polars" and hasattr(value, "collect"):
+        raise SpecError(f"{argument} is a lazy frame: give {argument}.collect()")
+
+
 def column_names(frame: Any) -> list[str]:
     """The names of the columns of a frame, as texts."""
     return [str(name) for name in getattr(frame, "column_names", None) or frame.columns]

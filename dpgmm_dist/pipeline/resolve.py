@@ -12,7 +12,7 @@ from typing import Any
 
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.column_kinds import Kind, range_of
-from dpgmm_dist.data.frames import is_frame
+from dpgmm_dist.data.frames import is_frame, refuse_lazy_frame
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.parquet_schema import Columns, Gather
 from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
@@ -63,11 +63,12 @@ def rows_of(dataset: DatasetSpec, source: Any, gather: Gather | None = None) -> 
         return open_dataset(dataset, gather)
     if isinstance(source, AnySource):
         return source
+    refuse_lazy_frame(source, "source")
     if is_frame(source):
         return open_frame(dataset, source, "source")
     raise SpecError(
-        f"source is a {type(source).__name__}: give a pandas or polars frame (collect a lazy one), "
-        "a pyarrow table, ArraySource(X, y, labels) or DaskArraySource(X, y, labels)"
+        f"source is a {type(source).__name__}: give a pandas or polars frame, a pyarrow table, "
+        "ArraySource(X, y, labels) or DaskArraySource(X, y, labels)"
     )
 
 
