@@ -141,8 +141,8 @@ def refuse_lazy_frame(value: object, argument: str) -> None:
     """Raise SpecError for a frame whose rows are not in memory, with what to give in its place."""
     if hasattr(value, "to_dask_array"):
         raise SpecError(
-            f"{argument} is a dask DataFrame: give {argument}[columns].to_dask_array(), or write it "
-            "as Parquet and give the path"
+            f"{argument} is a dask DataFrame: give {argument}[columns].to_dask_array(), or write "
+            "it as Parquet and give the path"
         )
     if _library(value) == "polars" and hasattr(value, "collect"):
         raise SpecError(f"{argument} is a lazy frame: give {argument}.collect()")
