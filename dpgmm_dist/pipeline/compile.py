@@ -150,8 +150,8 @@ def observe(query: PassQuery, noisy: NoisyStatistic, latent: Latent, step: float
     # Without maps, cell coordinates are feature coordinates, projected if the latent is.
     eye = np.eye(p) if latent.basis is None or query.cell_map is None else latent.basis
     inverses = [
-        np.linalg.inv(one.matrix.astype(float) @ eye * (2.0**-one.shift * unit / step))
-        for one in query.maps
+        np.linalg.inv(int_map.matrix.astype(float) @ eye * (2.0**-int_map.shift * unit / step))
+        for int_map in query.maps
     ]
     cells = len(query.cell_label)
     if query.cell_map is None:
