@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.em import Fit, clustered_fits, log_components
-from dpgmm_dist.model.merging import divergence, merged, some
+from dpgmm_dist.model.merging import divergence, merged, subset
 from dpgmm_dist.model.seen import Seen, squares, statistics
 from dpgmm_dist.model.shrinkage import whitener
 
@@ -107,7 +107,7 @@ def apply(fit: Fit, move: Move, draws: Floats, seed: int) -> Fit | None:
     halves = clustered_fits(own, 2, 3, seed, steps=20)[0]
     weights = halves.weights / halves.weights.sum() * fit.weights[move.split]
     parts = [
-        some(fit, [k for k in range(len(fit.weights)) if k not in (move.split, *move.spared)]),
+        subset(fit, [k for k in range(len(fit.weights)) if k not in (move.split, *move.spared)]),
         replace(halves, weights=weights),
     ]
     if len(move.spared) == 2:

@@ -123,8 +123,8 @@ def overseeded(problem: Problem, centre: Centre, density: Mixture, wanted: list[
     numbers = in_pass("components.1", wanted)
 
     def of_label(label: int) -> Fit:
-        some = max(4000, _FEW_DRAWS // problem.labels)
-        draws = (cells.draw(density, label, some, 7) @ white).astype(np.float32)
+        rows = max(4000, _FEW_DRAWS // problem.labels)
+        draws = (cells.draw(density, label, rows, 7) @ white).astype(np.float32)
         return clustered_fits(draws, numbers[label], _FEW_CLUSTERINGS, 11 + label, _FEW_STEPS)[0]
 
     return _together(problem, centre, in_order(of_label, range(problem.labels)), white)

@@ -147,25 +147,25 @@ def _first(
     """The cells passes, and the mixture that the components passes begin with."""
     density = cells.initial_density(problem, centre)
     measures: list[list[CellMeasure]] = []
-    narrow, told, where = None, history, centre
+    narrow, along, where = None, history, centre
     for step, rho in steps:
         last = step == steps[-1][0]
         if last and centre.pooled.shape[0] > cells.SECOND_DIMENSION:
             seen = [passes[-1] for passes in history.labels]
             narrow = narrowed(centre, seen, max(candidates(problem)))
             density, where = narrow.density(density), narrow.centre
-            measures, told = [], History(where)
+            measures, along = [], History(where)
         density, measured, answer = cells.refine(problem, ask, where, density, step, rho, last)
         measures.append(measured)
-        told.note(answer, [None] * problem.labels)
+        along.note(answer, [None] * problem.labels)
     numbers = candidates(problem)
     if overseeds(problem) and len(numbers) == 1:
         first = First(density, list(numbers) * problem.labels, [])
     else:
-        first = start_mixture(problem, where, density, measures, told, final_rho)
+        first = start_mixture(problem, where, density, measures, along, final_rho)
     if narrow is None:
         return first
-    history.trusted = told.trusted
+    history.trusted = along.trusted
     mixture = first.mixture
     if overseeds(problem):
         mixture = overseeded(problem, where, density, first.wanted)
