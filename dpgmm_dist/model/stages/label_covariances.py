@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.model.covariances import SharedCovariances, from_columns
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
@@ -25,13 +26,15 @@ def covariances(
     weights: Floats,
     look: SecondLook,
     latent: Latent,
-) -> Floats:
+    in_full: bool,
+) -> Floats | SharedCovariances:
     """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about.
 
     Parameters
     ----------
     first : by which the second look was whitened
     pooled : the covariance that all labels share
+    in_full : whether to return a matrix for each label, or the axes that all labels share
     """
     d, q = len(first.axes), len(look.second_axes)
     order = np.concatenate([look.second_axes, np.setdiff1d(np.arange(d), look.second_axes)])
@@ -43,12 +46,16 @@ def covariances(
     columns = basis @ factor
     if latent.basis is not None:
         columns = latent.basis.T @ columns
+    changes = np.zeros((len(weights), q, q))
+    if q:
+        changes = departures(weights, look, factor[:q, :q])
+    if not in_full:
+        return from_columns(columns, np.eye(q) + changes)
     shared = columns @ columns.T
     out = np.repeat(((shared + shared.T) / 2)[None], len(weights), axis=0)
-    if q:
-        for label, change in enumerate(departures(weights, look, factor[:q, :q])):
-            moved = columns[:, :q] @ change @ columns[:, :q].T
-            out[label] += (moved + moved.T) / 2
+    for label, change in enumerate(changes if q else ()):
+        moved = columns[:, :q] @ change @ columns[:, :q].T
+        out[label] += (moved + moved.T) / 2
     return out
 
 
