@@ -111,9 +111,10 @@ def require_memory(engine: Engine, plan: MemoryPlan) -> None:
         needed = plan.worker(threads)
         if limit and needed > limit:
             raise ClusterError(
-                f"a worker has {_size(limit)} of memory for {threads} thread(s), a pass needs up to "
-                f"{_size(needed)}: {_size(plan.process)} for the process, {_size(plan.task)} for "
-                f"each task and {plan.results(threads)} times {_size(plan.statistic)} for sums. "
+                f"a worker has {_size(limit)} of memory for {threads} thread(s), a pass needs up "
+                f"to {_size(needed)}: {_size(plan.process)} for the process, {_size(plan.task)} "
+                f"for each task and {plan.results(threads)} times {_size(plan.statistic)} for "
+                "sums. "
                 "Give workers more memory or fewer threads, or lower model.dimension or "
                 "model.components"
             )
