@@ -27,16 +27,13 @@ WAVES_AHEAD = 2
 """Waves of tasks that are handed out at once."""
 _MERGED = 4
 """Statistics that a worker holds beside those of finished tasks: what is being added up."""
-_ANSWER = 6
-"""Arrays of all numbers of an answer on the driver: exact sums, draws, what is stored of them."""
-_QUERY = 6
-"""Arrays of maps and centres of a query: as planned, as stored, and as sent."""
-_SQUARES = 12
-"""Second moments of all features: noisy, their axes, and what eigenvalues are found in."""
-_TABLES = 10
-"""Means of labels along all axes, their variances, and what moved them."""
-_COPIES = 6
-"""Arrays of what is released: covariances and means, their factors, errors, and files."""
+_ANSWER, _QUERY, _SQUARES, _MEANS = 10, 6, 8, 10
+"""Arrays that the driver holds at once while an answer is measured: of its numbers (exact sums,
+draws, what is stored and read back), of the query's maps, of a second moment of all features
+(those of earlier answers, axes), and of the means of labels."""
+_FULL, _SHARED = 6, 13
+"""Arrays of what is released while it is written: covariances and means, factors, errors, files.
+The second where covariances share their axes: they are changed from one form to the other."""
 _LIMBS = 16
 """Bytes of an exact integer."""
 
@@ -84,19 +81,22 @@ def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
     # Sums of a slice, those pending, and the indices of a triangle; float64.
     sums = 8 * 4 * size.statistics
     maps = 8 * size.maps + 8 * problem.width * problem.latent_dimension
+    centres = 3 * 8 * problem.labels * problem.width  # as stored, as used, and mapped
     largest = max((unit.bytes for unit in units), default=0)
-    task = min(largest, _AT_ONCE) + _BLOCKS + sums + maps + statistic
+    task = min(largest, _AT_ONCE) + _BLOCKS + sums + maps + centres + statistic
     return MemoryPlan(_PROCESS, task, statistic, driver_memory(problem), len(units))
 
 
 def driver_memory(problem: Problem) -> int:
     """Bytes that the driver needs at the most, from the specification alone."""
     size, d = sizes(problem), problem.width
-    square, table = 8 * d * d, 8 * problem.labels * d
-    answer = _ANSWER * 8 * size.statistics + _QUERY * (8 * size.maps + table)
-    estimate = _SQUARES * square + _TABLES * table
-    files = _COPIES * 8 * size.released
-    return _PROCESS + max(answer, estimate + files)
+    asking = (
+        _ANSWER * size.statistics
+        + _QUERY * size.maps
+        + _SQUARES * d * d
+        + _MEANS * problem.labels * d
+    )
+    return _PROCESS + 8 * max(asking, _FULL * size.full, _SHARED * size.shared)
 
 
 def require_memory(engine: Engine, plan: MemoryPlan) -> None:

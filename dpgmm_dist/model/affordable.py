@@ -39,7 +39,7 @@ measured one by one and divided into cells."""
 _MOST_AUTO = 16
 MOST_COVARIANCES = 80_000_000
 """Numbers in all released covariances in full; the driver holds some six arrays of them, 4 GB."""
-_MOST_SHARED = 1 << 24
+_MOST_SHARED = 1 << 23
 """Numbers in all released means and blocks, where covariances share their axes."""
 
 
@@ -51,8 +51,10 @@ class Sizes:
     """Numbers in the exact sums of the largest pass."""
     maps: int
     """Numbers in the maps of its cells."""
-    released: int
-    """Numbers in the released covariances and means."""
+    full: int
+    """Numbers in the released means and covariances, if these are matrices; 0 if they never are."""
+    shared: int
+    """The same if covariances share their axes."""
 
 
 def sizes(problem: Problem) -> Sizes:
@@ -68,19 +70,20 @@ def sizes(problem: Problem) -> Sizes:
         # Cells have second moments too, in so many directions as there are or are sought in.
         directions = min(p, cells.SECOND_DIMENSION)
         joint = max(joint, labels * cells.most_cells(problem) * (1 + p + _triangle(directions)))
-    return Sizes(max(staged, joint), max(groups * p * d, d * d), _held(problem, groups))
+    return Sizes(max(staged, joint), max(groups * p * d, d * d), *_held(problem, groups))
 
 
-def _held(problem: Problem, groups: int) -> int:
-    """Numbers in the covariances and means of a release, with what all of them share."""
+def _held(problem: Problem, groups: int) -> tuple[int, int]:
+    """Numbers in the covariances and means of a release: in full, and where they share axes."""
     p, labels = problem.latent_dimension, problem.labels
     shares_axes = stages.shares_axes(problem)
-    full = labels * _released(problem, shares_axes=False)
-    jointly = max(full, groups) * p * (p + 1) if groups else 0
-    if not shares_axes:
-        return max(jointly, full * p * (p + 1))
-    shared = labels * _released(problem, shares_axes=True) * (p + _own_axes(problem) ** 2)
-    return max(jointly, shared + p * p)
+    full = shared = 0
+    if groups or not shares_axes:
+        full = max(labels * _released(problem, shares_axes=False), groups) * p * (p + 1)
+    if shares_axes:
+        components = labels * _released(problem, shares_axes=True)
+        shared = components * (p + _own_axes(problem) ** 2) + p * p
+    return full, shared
 
 
 def joint_groups(problem: Problem) -> int:

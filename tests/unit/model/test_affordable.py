@@ -106,14 +106,6 @@ def statistic_sizes(query: Any) -> int:
     return total
 
 
-def held(released: Fitted) -> int:
-    """Numbers in the covariances and means of a release."""
-    mixture = released.mixture
-    if isinstance(mixture.form, SharedCovariances):
-        return mixture.form.axes.size + mixture.form.blocks.size + mixture.means.size
-    return mixture.covariances.size + mixture.means.size
-
-
 def check_sizes(problem: Problem, rows: int) -> None:
     step = FeatureMap(problem.width, problem.norm).step
     imagined = _Imagined(problem, rows, step, UnitShare())
@@ -123,7 +115,12 @@ def check_sizes(problem: Problem, rows: int) -> None:
     for query in imagined.queries:
         assert statistic_sizes(query) <= size.statistics, query.step
         assert sum(one.matrix.size for one in query.maps) <= size.maps, query.step
-    assert held(released) <= size.released
+    mixture = released.mixture
+    if isinstance(mixture.form, SharedCovariances):
+        form = mixture.form
+        assert form.axes.size + form.blocks.size + mixture.means.size <= size.shared
+    else:
+        assert mixture.covariances.size + mixture.means.size <= size.full
 
 
 STAGED = [
