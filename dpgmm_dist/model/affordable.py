@@ -122,7 +122,9 @@ def affordable(problem: Problem, rows: float) -> Problem | None:
         return replace(problem, components=tuple(range(1, min(most, _MOST_AUTO) + 1)))
     asked = (wanted,) if isinstance(wanted, int) else tuple(int(count) for count in wanted)
     if max(asked) == 1:
-        return problem if most >= 1 else None
+        # One Gaussian in many dimensions is what stages measure best.
+        few = problem.latent_dimension <= cells.SECOND_DIMENSION
+        return problem if few and most >= 1 else None
     if most < 2:
         return None
     if isinstance(wanted, int):
