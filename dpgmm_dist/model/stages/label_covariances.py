@@ -12,6 +12,7 @@ from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
 from dpgmm_dist.model.stages.second_look import SecondLook
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _LEAST_KEPT = 0.2
 """Least share of the variance that clipping is taken to leave."""
@@ -38,12 +39,8 @@ def covariances(
     """
     d, q = len(first.axes), len(look.second_axes)
     order = np.concatenate([look.second_axes, np.setdiff1d(np.arange(d), look.second_axes)])
-    basis = first.axes[:, order] * np.sqrt(look.frame[order])
-    unbasis = first.axes[:, order] / np.sqrt(look.frame[order])
-    half = unbasis.T @ pooled.axes * np.sqrt(pooled.variances)
-    # Triangular: changing the first q of its columns changes nothing of the rest given those.
-    factor = np.linalg.cholesky(half @ half.T)
-    columns = basis @ factor
+    factor = _whitened_factor(first, pooled, look.frame, order)
+    columns = first.axes[:, order] * np.sqrt(look.frame[order]) @ factor
     if latent.basis is not None:
         columns = latent.basis.T @ columns
     changes = np.zeros((len(weights), q, q))
@@ -57,6 +54,18 @@ def covariances(
         moved = columns[:, :q] @ change @ columns[:, :q].T
         out[label] += (moved + moved.T) / 2
     return out
+
+
+def _whitened_factor(
+    first: PooledCovariance, pooled: PooledCovariance, frame: Floats, order: Ints
+) -> Floats:
+    """(d, d) Cholesky factor of the pooled covariance along the whitened axes, in that order.
+
+    It is triangular: changing the first q of its columns changes nothing of the rest given those.
+    """
+    unbasis = first.axes[:, order] / np.sqrt(frame[order])
+    half = unbasis.T @ pooled.axes * np.sqrt(pooled.variances)
+    return np.asarray(np.linalg.cholesky(half @ half.T))
 
 
 def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats:
