@@ -139,7 +139,7 @@ def _most(problem: Problem, rows: float) -> int:
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
         return int(min(_NOISE_OF_COVARIANCE / edge, 1e6))
     three = _NOISE_IN_MANY_DIMENSIONS / edge
-    return int(min(three ** (2 / 3) * 3 ** (1 / 3), 1e6))
+    return int(min(three, three ** (2 / 3) * 3 ** (1 / 3), 1e6))
 
 
 def rows_for_components(problem: Problem, rows: float) -> float:
@@ -152,7 +152,7 @@ def rows_for_components(problem: Problem, rows: float) -> float:
         return float(rows * label_edge(problem, each) / _LABEL_EDGE)
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
         return 2 * rows * _edge(problem, rows) / _NOISE_OF_COVARIANCE
-    return math.sqrt(8 / 3) * rows * _edge(problem, rows) / _NOISE_IN_MANY_DIMENSIONS
+    return 2 * rows * _edge(problem, rows) / _NOISE_IN_MANY_DIMENSIONS
 
 
 def _edge(problem: Problem, rows: float) -> float:
