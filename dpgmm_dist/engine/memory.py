@@ -57,7 +57,8 @@ class MemoryPlan:
     def results(self, threads: int) -> int:
         """Statistics that a worker with this number of threads holds at once."""
         ahead = WAVES_AHEAD * tasks_per_thread(self.statistic) * threads
-        return min(ahead, self.units) + _MERGED
+        units = max(self.units, 1)
+        return min(ahead, units) + min(_MERGED, units - 1)
 
     def worker(self, threads: int) -> int:
         """Bytes that a worker with this number of threads needs."""
