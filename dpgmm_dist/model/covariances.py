@@ -108,8 +108,8 @@ class FullCovariances:
     def coloured(self, white: Floats, index: Integers) -> Floats:
         """Standard normal rows (n, p), given the covariance of their components (n,); in place."""
         for k, members in _members(index):
-            mine = np.take(white, members, axis=0)
-            white[members] = repeatable_matmul(mine, self.roots[k].T)
+            rows = np.take(white, members, axis=0)
+            white[members] = repeatable_matmul(rows, self.roots[k].T)
         return white
 
 
@@ -179,19 +179,19 @@ class SharedCovariances:
         """
         count, p = self.shape
         require_buildable(count, p)
-        own, rest = self._divided()
+        leading, rest = self._divided()
         out = np.empty((count, p, p))
         shared = rest @ rest.T
         for k, root in enumerate(self.roots):
-            half = own @ root
+            half = leading @ root
             whole = shared + half @ half.T
             out[k] = (whole + whole.T) / 2
         return out
 
     def traces(self) -> Floats:
         """(C,)."""
-        own, rest = self._divided()
-        inner = own.T @ own
+        leading, rest = self._divided()
+        inner = leading.T @ leading
         return np.asarray(np.einsum("cij,ij->c", self.blocks, inner) + float((rest**2).sum()))
 
     def take(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> SharedCovariances:
@@ -246,8 +246,8 @@ class SharedCovariances:
                 np.maximum(energy, 0.0, out=energy)
                 for k, root in enumerate(self.roots if q else ()):
                     apart = (white[:, :q] - places[k, :q]).T
-                    own = solve_triangular(root, apart, lower=True, check_finite=False)
-                    energy[:, k] += np.einsum("ij,ij->j", own, own)
+                    whitened = solve_triangular(root, apart, lower=True, check_finite=False)
+                    energy[:, k] += np.einsum("ij,ij->j", whitened, whitened)
             return np.asarray(-0.5 * (energy + log_norms))
 
         return score

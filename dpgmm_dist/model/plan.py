@@ -139,7 +139,7 @@ class Observed:
 
 def inverses_of(maps: Sequence[Floats], cell_map: Ints) -> Floats:
     """(C, p, p) inverse maps of the cells; one map that all cells share is inverted once."""
-    found = [np.diag(1 / one) if one.ndim == 1 else np.linalg.inv(one) for one in maps]
+    found = [np.diag(1 / given) if given.ndim == 1 else np.linalg.inv(given) for given in maps]
     if len(found) == 1:
         return np.broadcast_to(found[0], (len(cell_map), *found[0].shape))
     return np.stack([found[index] for index in cell_map])

@@ -183,7 +183,10 @@ def _inverses(query: PassQuery, latent: Latent, unit: float) -> Floats:
     if query.cell_map is None:
         return np.broadcast_to(np.eye(p), (len(query.cell_label), p, p))
     basis = np.eye(p) if latent.basis is None else latent.basis
-    maps = [one.matrix.astype(float) @ basis * (2.0**-one.shift * unit) for one in query.maps]
+    maps = [
+        int_map.matrix.astype(float) @ basis * (2.0**-int_map.shift * unit)
+        for int_map in query.maps
+    ]
     return inverses_of(maps, query.cell_map)
 
 

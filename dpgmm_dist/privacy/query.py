@@ -171,8 +171,8 @@ class PassQuery:
                 arrays[name] = value
         for index, block in enumerate(self.blocks):
             arrays[f"groups_{index}"] = block.groups
-        for index, one in enumerate(self.maps):
-            arrays[f"map_{index}"] = one.matrix
+        for index, int_map in enumerate(self.maps):
+            arrays[f"map_{index}"] = int_map.matrix
         return pack(header, arrays)
 
     @classmethod

@@ -28,7 +28,7 @@ def spec_of(**dataset: object) -> ReleaseSpec:
         {
             "dataset": {"path": "memory", "features": "x", **dataset},
             "bounds": {"norm": 1.5},
-            "privacy": {"epsilon": 1.0, "delta": 1e-6},
+            "privacy": {"epsilon": 0.1, "delta": 1e-6},
             "model": {"components": 1},
         }
     )

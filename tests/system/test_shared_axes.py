@@ -65,8 +65,8 @@ def test_both_forms_are_the_same_release(
     assert (shared.mixture.form.own_axes == 0) == (model.get("covariance") == "tied")
     assert shared.receipt["plan"]["structure"] == full.receipt["plan"]["structure"]
     assert np.array_equal(shared.mixture.means, full.mixture.means)
-    one, other = shared.mixture.covariances, full.mixture.covariances
-    assert np.allclose(one, other, rtol=1e-8, atol=1e-10 * np.abs(other).max())
+    found, wanted = shared.mixture.covariances, full.mixture.covariances
+    assert np.allclose(found, wanted, rtol=1e-8, atol=1e-10 * np.abs(wanted).max())
     X = rows()[0]
     assert np.allclose(shared.score_samples(X), full.score_samples(X), rtol=1e-8)
     assert verify_release(str(tmp_path / "shared")).ok

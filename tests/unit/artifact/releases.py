@@ -52,11 +52,11 @@ def mixture_of(label_values: tuple[Any, ...] = (7, 3), p: int = DIMENSION) -> Mi
 def shared_of(label_values: tuple[Any, ...] = (7, 3), p: int = DIMENSION, q: int = 2) -> Mixture:
     """The mixture of `mixture_of` with covariances that share their axes."""
     rng = np.random.default_rng(p + q)
-    other = mixture_of(label_values, p)
-    half = rng.normal(size=(other.n_components, q, q))
+    full = mixture_of(label_values, p)
+    half = rng.normal(size=(full.n_components, q, q))
     axes = rng.normal(size=(p, p)) / 3 + 0.3 * np.eye(p)
     form = SharedCovariances(axes, half @ half.transpose(0, 2, 1) + 0.2 * np.eye(q))
-    return Mixture(other.weights, other.means, form, other.labels, label_values)
+    return Mixture(full.weights, full.means, form, full.labels, label_values)
 
 
 def full_of(mixture: Mixture) -> Mixture:

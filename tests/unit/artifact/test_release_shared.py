@@ -83,8 +83,8 @@ def test_scores_are_those_of_full_matrices(tmp_path: Path, transform: Transform)
     rows, _ = full.sample(500, seed=1)
     assert np.allclose(shared.score_samples(rows), full.score_samples(rows), rtol=1e-9, atol=1e-9)
     assert np.allclose(shared.mixture.covariances, full.mixture.covariances, rtol=1e-12)
-    one, other = shared.to_sklearn(), full.to_sklearn()
-    assert np.allclose(one.score_samples(rows), other.score_samples(rows), rtol=1e-9, atol=1e-9)
+    found, wanted = shared.to_sklearn(), full.to_sklearn()
+    assert np.allclose(found.score_samples(rows), wanted.score_samples(rows), rtol=1e-9, atol=1e-9)
 
 
 @TRANSFORMS
@@ -102,17 +102,17 @@ def test_samples_have_the_moments_of_full_matrices(tmp_path: Path, transform: Tr
         scaled = transform.half_width[:, None] * q
         outside = transform.residual_variance * np.outer(*[transform.half_width] * 2)
         for value in (7, 3):
-            some = releases.full_of(mixture).for_label(value)
-            means = transform.to_input(some.means)
-            middle = some.weights @ means
-            apart = (means - middle).T * some.weights @ (means - middle)
-            within = np.einsum("k,kij->ij", some.weights, some.covariances)
+            given = releases.full_of(mixture).for_label(value)
+            means = transform.to_input(given.means)
+            middle = given.weights @ means
+            apart = (means - middle).T * given.weights @ (means - middle)
+            within = np.einsum("k,kij->ij", given.weights, given.covariances)
             within = scaled @ within @ scaled.T + outside * (np.eye(3) - q @ q.T)
-            mine = rows[labels == value]
+            drawn = rows[labels == value]
             wanted = temperature**2 * within + apart
             scale = np.abs(wanted).max()
-            assert np.abs(mine.mean(axis=0) - middle).max() < 0.05 * np.sqrt(scale)
-            assert np.abs(np.cov(mine.T) - wanted).max() < 0.06 * scale
+            assert np.abs(drawn.mean(axis=0) - middle).max() < 0.05 * np.sqrt(scale)
+            assert np.abs(np.cov(drawn.T) - wanted).max() < 0.06 * scale
 
 
 def test_what_is_written_depends_on_the_seed_alone(folder: Path, tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ def problem(width: int, components: int = 10) -> Problem:
 
 
 def test_it_does_not_grow_with_the_rows() -> None:
-    some, many = (memory_plan(problem(64), units(count)) for count in (10, 10_000))
-    assert some.worker(1) == many.worker(1)
-    assert some.driver == many.driver
+    few, many = (memory_plan(problem(64), units(count)) for count in (10, 10_000))
+    assert few.worker(1) == many.worker(1)
+    assert few.driver == many.driver
 
 
 def test_few_tasks_are_handed_out_ahead_where_their_results_are_large() -> None:

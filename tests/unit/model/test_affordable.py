@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,8 @@ def statistic_sizes(query: Any) -> int:
     total = 0
     for block in query.blocks:
         p = query.dimension_of(block)
-        each = {"count": 1, "square": 1, "sum": p, "second": p * (p + 1) // 2}[block.statistic]
-        total += block.group_count * each
+        of_group = {"count": 1, "square": 1, "sum": p, "second": p * (p + 1) // 2}[block.statistic]
+        total += block.group_count * of_group
     return total
 
 
@@ -114,7 +115,7 @@ def check_sizes(problem: Problem, rows: int) -> None:
     size = sizes(problem)
     for query in imagined.queries:
         assert statistic_sizes(query) <= size.statistics, query.step
-        assert sum(one.matrix.size for one in query.maps) <= size.maps, query.step
+        assert sum(linear.matrix.size for linear in query.maps) <= size.maps, query.step
     mixture = released.mixture
     if isinstance(mixture.form, SharedCovariances):
         form = mixture.form
@@ -141,13 +142,16 @@ def test_sizes_bound_what_stages_sum_and_release(problem: Problem, rows: int) ->
     check_sizes(problem, rows)
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("problem", "rows"),
     [
         (Problem(2, 1.0, 0.1, components="auto"), 10_000),
-        (Problem(2, 1.0, 0.1, (0, 1), components=(1, 2)), 10_000),
+        slow(Problem(2, 1.0, 0.1, (0, 1), components=(1, 2)), 10_000),
         (Problem(18, 1.0, 1.0, components=2), 10_000),
-        (Problem(6, 1.0, 1.0, (0, 1), components=2, dimension=2, covariance="diag"), 10_000),
+        slow(Problem(6, 1.0, 1.0, (0, 1), components=2, dimension=2, covariance="diag"), 10_000),
         (Problem(26, 1.0, 0.001, (0, 1), components=1), 3000),
         (Problem(26, 1.0, 0.5, (0, 1, 2), components="auto"), 30_000),
     ],

@@ -73,11 +73,11 @@ def test_samples_have_the_means_and_covariances(p: int, q: int) -> None:
     rows, index = mixture.sample(60_000, seed=4)
     assert np.array_equal(index, full.sample(60_000, seed=4)[1])
     for k, covariance in enumerate(full.covariances):
-        mine = rows[index == k] - mixture.means[k]
-        white = np.linalg.solve(np.linalg.cholesky(covariance), mine.T)
-        error = 6 / np.sqrt(len(mine))
+        centred = rows[index == k] - mixture.means[k]
+        white = np.linalg.solve(np.linalg.cholesky(covariance), centred.T)
+        error = 6 / np.sqrt(len(centred))
         assert np.abs(white.mean(axis=1)).max() < error
-        assert np.abs(white @ white.T / len(mine) - np.eye(p)).max() < 2 * error
+        assert np.abs(white @ white.T / len(centred) - np.eye(p)).max() < 2 * error
 
 
 def test_samples_depend_on_the_seed_alone() -> None:
@@ -117,10 +117,10 @@ def test_one_label_and_a_scale() -> None:
     mixture, full = pair(shared(), **labels)
     rows = np.random.default_rng(2).normal(size=(30, 5))
     mixture.log_prob(rows)  # whatever has been computed of the axes before
-    some, wanted = mixture.for_label("b"), full.for_label("b")
-    assert some.form.shape == (2, 5)
-    assert np.allclose(some.log_prob(rows), wanted.log_prob(rows))
-    assert np.allclose(some.sample(9, seed=1)[0].shape, (9, 5))
+    given, wanted = mixture.for_label("b"), full.for_label("b")
+    assert given.form.shape == (2, 5)
+    assert np.allclose(given.log_prob(rows), wanted.log_prob(rows))
+    assert np.allclose(given.sample(9, seed=1)[0].shape, (9, 5))
     assert np.allclose(matrices(shared().scaled(4.0)), 4 * matrices(shared()))
     assert not mixture.shares_covariance
     assert pair(shared(q=0))[0].shares_covariance
@@ -176,9 +176,9 @@ def test_errors_that_are_not_known_take_no_memory() -> None:
     assert errors.covariances.shape == (1000, 4000, 4000)
     assert errors.covariances[3, 2, 1] == np.inf
     assert not errors.knows_covariances
-    some = errors.take(np.array([5, 5]))
-    assert some.covariances.shape == (2, 4000, 4000)
-    assert not some.knows_covariances
+    taken = errors.take(np.array([5, 5]))
+    assert taken.covariances.shape == (2, 4000, 4000)
+    assert not taken.knows_covariances
     known = StandardErrors(np.ones(2), np.ones((2, 1)), np.full((2, 1, 1), np.inf))
     assert known.knows_covariances
     assert known.take(np.array([1])).covariances.shape == (1, 1, 1)

@@ -79,14 +79,14 @@ def _sums(block: BlockPlan, v: Floats, y: Ints, radius: float) -> Floats:
     v = v[:, start:stop]
     length = np.linalg.norm(v, axis=1)
     clipped = v * np.minimum(1.0, radius / np.maximum(length, 1e-300))[:, None]
-    each = {
+    of_row = {
         "count": np.ones(len(v)),
         "sum": clipped,
         "square": np.minimum(length, radius) ** 2,
         "second": clipped[:, :, None] * clipped[:, None, :],
     }[block.statistic]
-    out = np.zeros((int(block.groups.max()) + 1, *each.shape[1:]))
-    np.add.at(out, block.groups[y], each)
+    out = np.zeros((int(block.groups.max()) + 1, *of_row.shape[1:]))
+    np.add.at(out, block.groups[y], of_row)
     return out
 
 

@@ -39,7 +39,7 @@ def look(
     place = Location(6000.0, 1.0, np.zeros(D), 1e-3, 0.1, 0.02)
     labels = LabelMeans(np.array([3000.0, 3000.0]), 1.0, truth + off, np.full(2, off), 1.0)
     spectrum = Spectrum(np.eye(D), SCALE**2, gain, 0.0)
-    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002)
+    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002, SCALE**2)
     problem = Problem(D, 1.0, 1.0, (0, 1))
     found = measure(
         problem, ask_of(X, y, 2, noise, change), place, labels, pooled, truth + off,
@@ -62,11 +62,11 @@ def released(found: SecondLook, first: PooledCovariance) -> np.ndarray:
 
 
 def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
-    found, pooled, truth, own = look(1.0, noise=0.0)
+    found, pooled, truth, of_rows = look(1.0, noise=0.0)
     assert np.abs(found.means - truth).max() < 0.01 < 0.02  # they were off by that
     assert (found.variances < 0.02**2).all()
-    sizes = [np.trace(each) for each in released(found, pooled)]
-    ratio = np.trace(own[0]) / np.trace(own[1])
+    sizes = [np.trace(covariance) for covariance in released(found, pooled)]
+    ratio = np.trace(of_rows[0]) / np.trace(of_rows[1])
     # Clipping at about the pooled size takes more of the wider one.
     assert 1 + 0.4 * (ratio - 1) < sizes[0] / sizes[1] < ratio
 
