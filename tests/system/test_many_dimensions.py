@@ -63,3 +63,16 @@ def test_components_that_stand_apart_are_found_among_many_dimensions(tmp_path: P
     assert sorted(apart.argmin(axis=1)) == [0, 1, 2]
     assert apart.min(axis=1).max() < 0.05
     np.testing.assert_allclose(mixture.weights, 1 / 3, atol=0.02)
+
+
+def test_more_components_are_asked_about_at_first_than_are_released(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    middles = rng.standard_normal((8, 18)) / np.sqrt(18)
+    X = middles[rng.integers(8, size=4000)] + 0.1 * rng.standard_normal((4000, 18))
+    found = released(tmp_path, X, 100.0, components=8)
+    asked = {query["step"]: query["blocks"][0]["groups"] for query in found.receipt["queries"]}
+    passes = [asked[f"components.{index}"] for index in range(1, 6)]
+    assert passes == [24, 16, 12, 8, 8]
+    assert found.mixture.n_components == 8
+    apart = np.linalg.norm(found.mixture.means[:, None] - middles, axis=2)
+    assert sorted(apart.argmin(axis=1)) == list(range(8))
