@@ -290,23 +290,39 @@ class DPGaussianMixture:
     def _set_attributes(self, release: Release) -> None:
         mixture, transform = release.mixture, release.transform
         self._release = release
+        self._covariances: Floats | None = None
         self.weights_ = np.array(mixture.weights)
         self.means_ = transform.to_input(mixture.means)
-        basis = np.eye(transform.input_dimension) if transform.basis is None else transform.basis
-        scaled = transform.half_width[:, None] * basis
-        outside = np.eye(transform.input_dimension) - basis @ basis.T
-        residual = (
-            transform.residual_variance
-            * transform.half_width[:, None]
-            * outside
-            * transform.half_width
-        )
-        self.covariances_ = scaled @ mixture.covariances @ scaled.T + residual
         if mixture.label_values:
             self.labels_ = np.asarray(mixture.label_values)[mixture.label_index]
         self.receipt_ = release.receipt
         self.n_features_in_ = transform.input_dimension
 
+    @property
+    def covariances_(self) -> Floats:
+        """(C, d, d) in input units, built when it is first read; SpecError above 2 GiB."""
+        if not hasattr(self, "_release"):
+            raise AttributeError("covariances_")  # as of any estimator that is not fitted
+        if self._covariances is None:
+            self._covariances = _in_input_units(self._release)
+        return self._covariances
+
     def _require_fitted(self) -> None:
         if not hasattr(self, "_release"):
             raise SpecError("this DPGaussianMixture is not fitted yet: call fit first")
+
+
+def _in_input_units(release: Release) -> Floats:
+    """Covariances (C, d, d) of rows in input units, with the residual variance."""
+    from dpgmm_dist.model.covariances import require_buildable
+
+    mixture, transform = release.mixture, release.transform
+    width = transform.input_dimension
+    require_buildable(mixture.n_components, width)
+    basis = np.eye(width) if transform.basis is None else transform.basis
+    scaled = transform.half_width[:, None] * basis
+    outside = np.eye(width) - basis @ basis.T
+    residual = (
+        transform.residual_variance * transform.half_width[:, None] * outside * transform.half_width
+    )
+    return np.asarray(scaled @ mixture.covariances @ scaled.T + residual)

@@ -81,7 +81,7 @@ class Sampler:
             mixture = mixture.for_label(find_label(release.label_values, options.label))
         if options.temperature != 1:
             factor = options.temperature**2
-            mixture = replace(mixture, covariances=factor * mixture.covariances)
+            mixture = replace(mixture, covariances=mixture.form.scaled(factor))
             transform = replace(transform, residual_variance=factor * transform.residual_variance)
         receipt = check_receipt(release.receipt)
         schema = rows_schema(receipt.input, release.label_values)

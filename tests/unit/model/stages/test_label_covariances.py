@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.plan import Latent, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.spectrum import Spectrum
@@ -52,7 +53,12 @@ def released(found: SecondLook, first: PooledCovariance) -> np.ndarray:
     if found.pooled is not None:
         moved = np.einsum("li,lj->ij", found.moved, found.moved) / LABELS
         pooled = refined(first, found.pooled, moved, 6000.0)
-    return covariances(first, pooled, np.array([0.5, 0.5]), found, Latent(D))
+    weights = np.array([0.5, 0.5])
+    full = covariances(first, pooled, weights, found, Latent(D), in_full=True)
+    shared = covariances(first, pooled, weights, found, Latent(D), in_full=False)
+    assert isinstance(shared, SharedCovariances)
+    assert np.allclose(shared.full(), full, rtol=1e-9, atol=1e-12 * np.abs(full).max())
+    return full
 
 
 def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
