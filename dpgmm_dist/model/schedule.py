@@ -46,7 +46,7 @@ _SPREAD_OF_MEANS = 0.25
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
 """Share of the pooled second moment's budget that is spent once its axes are known; the second
 where labels' own second moments are seen along axes of the first look."""
-_SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
+_SUM, _MOST_SUM, _DROWNED = 0.08, 0.85, 35.0
 """Share of the budget for the mean where there is one mean only: the larger one where noise on the
 eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
 _LEAST_SHARE = 1e-3

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dpgmm_dist.artifact.receipt import budget_rho
-from dpgmm_dist.data.source import AnySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
 from dpgmm_dist.engine.memory import driver_memory
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
@@ -44,11 +44,11 @@ def require_same_labels(spec: ReleaseSpec, rows: AnySource) -> None:
         )
 
 
-def require_window_of_files(spec: ReleaseSpec, source: AnySource | None) -> None:
-    """Refuse a window over rows in memory, which have no columns to select by."""
-    if spec.dataset.window is not None and not isinstance(source, ParquetSource | None):
+def require_window_of_columns(spec: ReleaseSpec, source: object) -> None:
+    """Refuse a window over arrays, which have no columns to select by."""
+    if spec.dataset.window is not None and isinstance(source, ArraySource | DaskArraySource):
         raise SpecError(
-            "dataset.window selects rows of files, and these rows are an array: select them "
+            "dataset.window selects rows by a column, and these rows are an array: select them "
             "beforehand, and remove dataset.window"
         )
 

@@ -172,8 +172,9 @@ class ReleaseSpec(Section):
 
     @property
     def label_values(self) -> tuple[int, ...] | tuple[str, ...]:
-        """The public label set, empty without labels."""
-        return self.dataset.labels or ()
+        """The public label set, empty without labels; booleans as 0 and 1."""
+        labels: tuple[int, ...] | tuple[str, ...] = self.dataset.labels or ()
+        return tuple(int(v) if isinstance(v, bool) else v for v in labels)  # type: ignore[return-value]
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as JSON values, without its secrets and the cluster."""
