@@ -27,8 +27,10 @@ class DPGaussianMixture:
         choose from, or "auto"
     epsilon, delta : the guarantee, for adding or removing one row
     norm_bound : public bound on the Euclidean norm of a row, after ``center`` is subtracted. Longer
-        rows are scaled down to it. Choose it without looking at the data.
-    center : public centre (d,) that is subtracted from the rows; the origin by default
+        rows are scaled down to it. Choose it without looking at the data. By default "auto": it is
+        found privately, at a twentieth of the budget, because no one number suits all data.
+    center : public centre (d,) that is subtracted from the rows; the origin by default. For rows
+        far from the origin, "auto" finds it privately.
     covariance_type : "auto", "full", "tied", "diag" or "spherical"
     assignment : "soft" or "hard" responsibilities
     dimension : number of latent dimensions that DP-PCA projects to; no projection by default
@@ -58,8 +60,8 @@ class DPGaussianMixture:
         *,
         epsilon: float = 1.0,
         delta: float = 1e-6,
-        norm_bound: float = 1.0,
-        center: Sequence[float] | None = None,
+        norm_bound: float | str = "auto",
+        center: Sequence[float] | str | None = None,
         covariance_type: str = "auto",
         assignment: str = "soft",
         dimension: int | None = None,
@@ -149,7 +151,9 @@ class DPGaussianMixture:
     def _spec(self, path: str) -> Any:
         from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-        center = None if self.center is None else [float(value) for value in self.center]
+        center = self.center
+        if center is not None and not isinstance(center, str):
+            center = [float(value) for value in center]
         components = self.n_components
         labels = {"label": self.label, "labels": list(self.labels)} if len(self.labels) else {}
         return ReleaseSpec.from_dict(

@@ -70,17 +70,37 @@ def reference(
 ) -> list[Vector]:
     """What a query's exact sums are, in Python integers; second moments as upper triangles."""
     totals = [
-        [[0] * len(added(query, block, [0] * query.dimension)) for _ in range(block.group_count)]
-        for block in query.blocks
+        [[0] * size_of(query, block) for _ in range(block.group_count)] for block in query.blocks
     ]
     for row, label, of in zip(rows, labels, kept or [1] * len(rows), strict=True):
         for cell, weight in shares(query, row, label, of).items():
+            if query.counts_bins:
+                count_bins(query, totals, row, cell, weight)
+                continue
             v = saturated(coordinates(query, row, cell))
             for block, total in zip(query.blocks, totals, strict=True):
                 group = total[int(block.groups[cell])]
                 for index, value in enumerate(added(query, block, v)):
                     group[index] += weight * value
     return [[value for group in total for value in group] for total in totals]
+
+
+def size_of(query: PassQuery, block: Block) -> int:
+    """How many integers a block has for each group."""
+    if block.statistic == "bins":
+        return sum(int(bins.max()) + 1 for bins in block.bins)
+    return len(added(query, block, [0] * query.dimension))
+
+
+def count_bins(
+    query: PassQuery, totals: list[list[Vector]], codes: Vector, cell: int, weight: int
+) -> None:
+    """Add a row, given by its codes, to one bin of each column in each block."""
+    for block, total in zip(query.blocks, totals, strict=True):
+        start = 0
+        for code, bins in zip(codes, block.bins, strict=True):
+            total[int(block.groups[cell])][start + int(bins[code])] += weight
+            start += int(bins.max()) + 1
 
 
 def added(query: PassQuery, block: Block, v: Vector) -> Vector:
@@ -156,6 +176,39 @@ def shrunk(v: Vector, radius: int) -> Vector:
 
 
 # ---------------------------------------------------------------- drawn queries
+
+
+@st.composite
+def bins_queries(draw: Any) -> PassQuery:
+    """A small query of bins: some columns, labels, blocks of finer and coarser bins."""
+    labels = draw(st.integers(1, 3))
+    number = st.integers(-3, 3).map(float) | st.floats(allow_nan=False, allow_infinity=False)
+    columns = draw(st.lists(st.sets(number, max_size=6), min_size=1, max_size=4))
+    edges = tuple(np.array(sorted(values), dtype=np.float64) for values in columns)
+    groups = [np.zeros(labels, dtype=np.int64), np.arange(labels)]
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        bins = [
+            np.array([draw(st.integers(0, len(values))) for _ in range(len(values) + 1)])
+            for values in edges
+        ]
+        sigma = draw(st.floats(0.25, 1e9))
+        found.append(Block("bins", draw(st.sampled_from(groups)), sigma, bins=tuple(bins)))
+    weighted = draw(st.booleans())
+    query = PassQuery(
+        step="bounds.columns",
+        width=len(edges),
+        cell_label=np.arange(labels),
+        centres=np.zeros((labels, len(edges)), dtype=np.int64),
+        radius=1,
+        blocks=tuple(found),
+        unit_bits=draw(st.integers(1, 18)) if weighted else 0,
+        unit_rows=1 if weighted else draw(st.integers(1, 3)),
+        weighted=weighted,
+        edges=edges,
+    )
+    check_fits(query)
+    return query
 
 
 RADII = st.sampled_from([1, 2, 7, 1000, 4096, 1 << 15, 1 << 16, (1 << 16) + 90_000])

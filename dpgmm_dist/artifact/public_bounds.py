@@ -20,7 +20,7 @@ _SHRINKS = 64
 
 @dataclass(frozen=True, eq=False)
 class PublicBounds:
-    """The set of rows that the specification allows, in input units.
+    """The set of rows that the bounds of a release allow, in input units.
 
     These are the rows x with ``|(x - center) / half_width| <= norm``. In a table each column is
     also within its own bounds.
@@ -36,13 +36,13 @@ class PublicBounds:
     """Whether each column is bounded too: ``|(x - center) / half_width| <= 1`` in each."""
 
     @classmethod
-    def of(cls, specification: Mapping[str, Any], names: list[str], width: int) -> PublicBounds:
-        """The bounds in the specification of a receipt.
+    def of(cls, receipt: Mapping[str, Any], names: list[str], width: int) -> PublicBounds:
+        """The bounds in a receipt: those of the specification, and those that were found.
 
         Parameters
         ----------
-        specification
-            The specification in the receipt.
+        receipt
+            The contents of receipt.json.
         names
             Names of the feature columns, in feature order.
         width
@@ -51,10 +51,10 @@ class PublicBounds:
         Raises
         ------
         DataError
-            When the specification has no valid bounds.
+            When the receipt has no valid bounds.
         """
         try:
-            bounds = specification["bounds"]
+            bounds = _bounds_in_use(receipt)
             columns, norm, center = (bounds.get(key) for key in ("columns", "norm", "center"))
             if columns is None:
                 middle = np.zeros(width) if center is None else np.array(center, dtype=float)
@@ -99,3 +99,12 @@ class PublicBounds:
             unit[outside] *= _SHRINK
             out[outside] = stored(self.center + self.half_width * unit[outside])
         return np.asarray(out)
+
+
+def _bounds_in_use(receipt: Mapping[str, Any]) -> Any:
+    """The keys of ``bounds``, with what was found privately in place of "auto"."""
+    given, found = receipt["specification"]["bounds"], receipt.get("bounds_found", {})
+    bounds = {key: found.get(key) if value == "auto" else value for key, value in given.items()}
+    if isinstance(given.get("columns"), Mapping):
+        bounds["columns"] = {**given["columns"], **found.get("columns", {})}
+    return bounds

@@ -88,7 +88,7 @@ class Sampler:
         bounds = None
         if options.bounds != "none":
             names = [column.name for column in receipt.input.columns]
-            bounds = PublicBounds.of(receipt.specification, names, transform.input_dimension)
+            bounds = PublicBounds.of(release.receipt, names, transform.input_dimension)
         return cls(
             mixture,
             transform,

@@ -13,7 +13,6 @@ from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
-from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.source import AnySource
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.base import Engine
@@ -22,6 +21,7 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.problem import Fitted
 from dpgmm_dist.model.strategy import fit, schedule
+from dpgmm_dist.pipeline.bounds import Bounds, bounds_steps, find_bounds
 from dpgmm_dist.pipeline.checks import (
     require_drawable,
     require_release_fits,
@@ -33,7 +33,6 @@ from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
     cluster_config,
-    feature_map,
     noise_for,
     open_dataset,
     problem_of,
@@ -115,10 +114,11 @@ def release(
     check_units(spec.dataset, rows, engine, scratch)
 
     # What is measured, and whether memory suffices for it.
-    features = feature_map(spec, rows.width)
-    problem = problem_of(spec, rows.width, rho_of(spec.privacy, noise) * _ROUNDING)
+    rho = rho_of(spec.privacy, noise) * _ROUNDING
+    problem = problem_of(spec, rows.width, rho)
     require_release_fits(problem)
-    passes = len(schedule(problem))
+    first_passes = len(bounds_steps(spec))
+    passes = first_passes + len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
     require_memory(engine, memory_plan(problem, rows.plan()))
 
@@ -138,7 +138,7 @@ def release(
         np.errstate(all="ignore"),
         rows_forgotten(engine),
         input_of_passes(
-            spec.dataset, rows, features, engine=engine, release_id=release_id, scratch=scratch
+            spec.dataset, rows, engine=engine, release_id=release_id, scratch=scratch
         ) as prepared,
     ):
         session = Session(
@@ -147,23 +147,29 @@ def release(
             noise=noise,
             engine=engine,
             rows=prepared,
-            features=features,
             unit=unit_share(spec.dataset),
+            labels=problem.labels,
             passes=passes,
             progress=progress or (lambda _: None),
         )
-        fitted = fit(problem, session.ask, session.expect_passes)
+        bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins)
+        session.use(bounds.features)
+        left = rho * (1 - sum(bounds_steps(spec).values()))
+        problem = problem_of(spec, rows.width, left, bounds.features.norm)
+        fitted = fit(
+            problem, session.ask, lambda count: session.expect_passes(first_passes + count)
+        )
 
     # The release, published by its manifest, which is written last.
     receipt = receipt_of(
-        spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget
+        spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget, bounds=bounds
     )
     with threadpool_limits(1, "blas"):
         write_release(
             target.url,
             mixture=fitted.mixture,
             standard_errors=fitted.errors,
-            transform=transform_of(features, fitted),
+            transform=transform_of(bounds, fitted),
             receipt=receipt,
             input_schema=schema,
             storage_options=spec.output.storage_options,
@@ -203,11 +209,11 @@ class _Output:
         journal.finish_begun({"output": self.url})
 
 
-def transform_of(features: FeatureMap, fitted: Fitted) -> Transform:
+def transform_of(bounds: Bounds, fitted: Fitted) -> Transform:
     """The public map between latent and input units."""
     return Transform(
-        center=features.offset,
-        half_width=features.half_widths,
+        center=bounds.features.offset,
+        half_width=bounds.features.half_widths,
         basis=fitted.latent.basis,
         offset=fitted.latent.offset,
         residual_variance=fitted.residual_variance,

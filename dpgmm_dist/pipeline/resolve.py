@@ -8,7 +8,6 @@ specification, so each package can be tested alone.
 from __future__ import annotations
 
 from dpgmm_dist.artifact.receipt import budget_rho
-from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.parquet_schema import Columns, Gather
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
@@ -63,18 +62,12 @@ def unit_share(dataset: DatasetSpec) -> UnitShare:
     return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
 
 
-def feature_map(spec: ReleaseSpec, width: int) -> FeatureMap:
-    """The public map from input rows of ``width`` features to the lattice."""
-    bounds = spec.bounds
-    if spec.is_table and bounds.columns is not None:
-        ranges = [bounds.columns[name] for name in spec.feature_names]
-        lower, upper = tuple(low for low, _ in ranges), tuple(high for _, high in ranges)
-        return FeatureMap(width, spec.norm_bound, lower=lower, upper=upper)
-    return FeatureMap(width, spec.norm_bound, center=bounds.center)
+def problem_of(spec: ReleaseSpec, width: int, rho: float, norm: float | None = None) -> Problem:
+    """What the model is asked to release, in feature units, for a budget of ``rho``.
 
-
-def problem_of(spec: ReleaseSpec, width: int, rho: float) -> Problem:
-    """What the model is asked to release, in feature units, for a budget of ``rho``."""
+    ``norm`` is the norm bound in use; without it and where it is found privately, a norm of 1
+    stands in: it decides neither sizes nor passes.
+    """
     model = spec.model
     if model.dimension is not None and model.dimension > width:
         raise SpecError(
@@ -83,7 +76,7 @@ def problem_of(spec: ReleaseSpec, width: int, rho: float) -> Problem:
         )
     return Problem(
         width=width,
-        norm=spec.norm_bound,
+        norm=norm or spec.norm_bound or 1.0,
         # The model plans what one row costs; a unit of m rows costs m^2 times that.
         rho=rho / unit_share(spec.dataset).rows ** 2,
         label_values=spec.label_values,

@@ -13,7 +13,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.windows import instant
@@ -175,6 +175,20 @@ def _int64(value: object) -> int:
     return result
 
 
+def or_auto(read: Callable[[object], T]) -> Callable[[object], T | Literal["auto"]]:
+    """Let ``read`` pass the word "auto" through."""
+
+    def read_or_auto(value: object) -> T | Literal["auto"]:
+        if isinstance(value, str) and value == "auto":
+            return "auto"
+        try:
+            return read(value)
+        except ValueError as problem:
+            raise ValueError(f"{problem}, or auto") from None
+
+    return read_or_auto
+
+
 def center(value: object) -> tuple[float, ...]:
     """Return a public centre in input units, shape (d,)."""
     if not isinstance(value, (list, tuple)) or not value:
@@ -197,18 +211,18 @@ def norm(value: object) -> float:
     return result
 
 
-def columns(value: object) -> dict[str, tuple[float, float]]:
-    """Return the public range of each numeric column, in input units."""
+def columns(value: object) -> dict[str, tuple[float, float] | Literal["auto"]]:
+    """Return the public range of each numeric column, in input units; "auto" where it is found."""
     if not isinstance(value, Mapping) or not value:
         raise ValueError(
             f"got {show(value)}; must map each column to [low, high], for example {{age: [0, 120]}}"
         )
-    result = {}
+    result: dict[str, tuple[float, float] | Literal["auto"]] = {}
     for name, interval in value.items():
         if not isinstance(name, str):
             raise ValueError(f"got the column name {show(name)}; column names are text, quote it")
         try:
-            result[text(name)] = _interval(interval)
+            result[text(name)] = or_auto(_interval)(interval)
         except ValueError as problem:
             raise ValueError(f"column {show(name)} {problem}") from None
     return result

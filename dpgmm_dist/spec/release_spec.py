@@ -164,11 +164,28 @@ class ReleaseSpec(Section):
         return self.dataset.known_width
 
     @property
-    def norm_bound(self) -> float:
-        """The bound on a row's L2 norm; for a table by default half the diagonal of its cube."""
-        if self.bounds.norm is not None:
-            return self.bounds.norm
-        return math.sqrt(len(self.feature_names))
+    def norm_bound(self) -> float | None:
+        """The bound on a row's L2 norm; for a table by default half the diagonal of its cube.
+
+        None where it is found privately.
+        """
+        if self.bounds.norm is None:
+            return math.sqrt(len(self.feature_names))
+        return None if self.bounds.norm == "auto" else self.bounds.norm
+
+    @property
+    def given_columns(self) -> dict[str, tuple[float, float]]:
+        """The public ranges of numeric columns; without those that are found privately."""
+        columns = self.bounds.columns
+        if columns is None or columns == "auto":
+            return {}
+        return {name: given for name, given in columns.items() if given != "auto"}
+
+    @property
+    def auto_columns(self) -> tuple[str, ...]:
+        """The numeric columns whose range is found privately, in feature order."""
+        given = self.given_columns if self.is_table else self.feature_names
+        return tuple(name for name in self.feature_names if name not in given)
 
     @property
     def label_values(self) -> tuple[int, ...] | tuple[str, ...]:

@@ -98,18 +98,27 @@ class DatasetSpec(Section):
 class BoundsSpec(Section):
     """Public bounds, in input units. Rows beyond them are clipped.
 
+    What is "auto" is found privately, at a public share of the budget.
+
     Attributes
     ----------
     norm : bound on the L2 norm of a row (after ``center``); for a table, of a row in the cube.
-    columns : [low, high] of every numeric column; maps the table to the cube [-1, 1]^d.
+    columns : [low, high] of every numeric column; maps the table to the cube [-1, 1]^d. "auto" for
+        single columns, or in place of the mapping for all.
     center : public centre of embeddings, shape (d,), subtracted first.
     """
 
-    norm: Annotated[float | None, Read(fields.optional(fields.norm))] = None
-    columns: Annotated[
-        dict[str, tuple[float, float]] | None, Read(fields.optional(fields.columns))
+    norm: Annotated[
+        float | Literal["auto"] | None, Read(fields.optional(fields.or_auto(fields.norm)))
     ] = None
-    center: Annotated[tuple[float, ...] | None, Read(fields.optional(fields.center))] = None
+    columns: Annotated[
+        dict[str, tuple[float, float] | Literal["auto"]] | Literal["auto"] | None,
+        Read(fields.optional(fields.or_auto(fields.columns))),
+    ] = None
+    center: Annotated[
+        tuple[float, ...] | Literal["auto"] | None,
+        Read(fields.optional(fields.or_auto(fields.center))),
+    ] = None
 
 
 class PrivacySpec(Section):
