@@ -247,6 +247,9 @@ def _close_columns(old: list[Any], new: list[Any]) -> bool:
     """Whether two columns are equal up to rounding, relative to the largest entry."""
     if old == new:
         return True
+    if old and isinstance(old[0], list) and len({len(row) for row in new if row is not None}) > 1:
+        # Lists of different lengths: the maps of columns.
+        return len(old) == len(new) and all(map(_close_columns, old, new))
     try:
         old_values, new_values = np.array(old, dtype=np.float64), np.array(new, dtype=np.float64)
     except (TypeError, ValueError):
@@ -254,4 +257,4 @@ def _close_columns(old: list[Any], new: list[Any]) -> bool:
     if old_values.shape != new_values.shape:
         return False
     tolerance = _SAME * float(np.abs(new_values[np.isfinite(new_values)]).max(initial=0.0))
-    return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance))
+    return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance, equal_nan=True))

@@ -72,6 +72,7 @@ class Kernel:
         starts = np.searchsorted(query.cell_label, labels, "left").tolist()
         self.cells_of_label = list(zip(starts, [*starts[1:], cells], strict=True))
         self.maps = [_FloatMap.of(one) for one in query.maps]
+        self.scores = [scores.astype(np.float64) for scores in query.scores]
         self.cell_map = [-1] * cells if query.cell_map is None else query.cell_map.tolist()
         centres = query.centres.astype(np.float64)
         self.shifted = np.stack(
@@ -138,8 +139,8 @@ class Kernel:
     def _scored(self, codes: Reals) -> Floats:
         """Rows on the lattice (n, d) from their codes (n, d), within the feature radius."""
         u = np.empty(codes.shape)
-        for column, scores in enumerate(self.query.scores):
-            np.take(scores, codes[:, column].astype(np.intp), out=u[:, column], mode="clip")
+        for column, scores in enumerate(self.scores):
+            u[:, column] = scores[codes[:, column].astype(np.intp)]
         return shrink_to_radius(u, FEATURE_RADIUS)
 
     def _weights(self, kept: Ints | None) -> Ints | None:

@@ -25,7 +25,15 @@ from dpgmm_dist.model.plan import (
     Statistic,
 )
 from dpgmm_dist.privacy.measure import NoisyStatistic
-from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery, UnitShare
+from dpgmm_dist.privacy.query import (
+    EXACT,
+    FEATURE_RADIUS,
+    Block,
+    Codes,
+    IntMap,
+    PassQuery,
+    UnitShare,
+)
 from dpgmm_dist.privacy.sensitivity import (
     check_fits,
     off_diagonal,
@@ -151,6 +159,13 @@ def compile_bins(plan: BinsPlan, labels: int, unit: UnitShare = _ONE_ROW) -> Pas
     )
     check_fits(query)
     return query
+
+
+def with_codes(query: PassQuery, codes: Codes) -> PassQuery:
+    """The same query of rows that are given by scores of their codes."""
+    coded = replace(query, edges=codes.edges, scores=codes.scores)
+    check_fits(coded)
+    return coded
 
 
 def observe_bins(query: PassQuery, noisy: NoisyStatistic) -> tuple[ObservedBins, ...]:

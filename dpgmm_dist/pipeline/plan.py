@@ -31,7 +31,8 @@ from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.schedule import planned_structure, predicted_loss
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.bounds import bounds_steps, find_bounds
-from dpgmm_dist.pipeline.compile import compile_bins, compile_pass
+from dpgmm_dist.pipeline.compile import compile_bins, compile_pass, with_codes
+from dpgmm_dist.pipeline.marginals import find_scores, marginals_steps
 from dpgmm_dist.pipeline.resolve import (
     open_dataset,
     problem_of,
@@ -39,7 +40,7 @@ from dpgmm_dist.pipeline.resolve import (
     unit_share,
 )
 from dpgmm_dist.privacy.noise import noise_source
-from dpgmm_dist.privacy.query import PassQuery, UnitShare
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -112,9 +113,11 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     problem = problem_of(spec, width, rho)
     imagined = _Imagined(problem, rows or ASSUMED_ROWS, unit_share(spec.dataset))
     bounds = find_bounds(spec, width, problem.rho, imagined.ask_bins)
-    left = rho * (1 - sum(bounds_steps(spec).values()))
-    problem = problem_of(spec, width, left, bounds.features.norm)
-    imagined.use(problem, bounds.features.step)
+    scores = find_scores(spec, bounds.features, {}, problem.rho, imagined.ask_bins)
+    first = {**bounds_steps(spec), **marginals_steps(spec)}
+    norm = bounds.features.norm if scores is None else scores.norm
+    problem = problem_of(spec, width, rho * (1 - sum(first.values())), norm)
+    imagined.use(problem, norm / FEATURE_RADIUS, None if scores is None else scores.codes)
     start = time.perf_counter()
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
         fitted = fit(problem, imagined.ask)
@@ -184,14 +187,14 @@ class _Imagined:
         self._problem = problem
         self._rows = rows
         self._step = 1.0
+        self._codes: Codes | None = None
         self._unit = unit
         self.blocks: list[PlannedBlock] = []
         self.queries: list[PassQuery] = []
 
-    def use(self, problem: Problem, step: float) -> None:
-        """Set what is fitted, once bounds are known, and the spacing of the lattice."""
-        self._problem = problem
-        self._step = step
+    def use(self, problem: Problem, step: float, codes: Codes | None) -> None:
+        """Set what is fitted, the spacing of the lattice, and the scores of columns."""
+        self._problem, self._step, self._codes = problem, step, codes
 
     def ask_bins(self, plan: BinsPlan) -> tuple[ObservedBins, ...]:
         """Record the query and answer it as if half the rows were at 1 and half at -1."""
@@ -212,6 +215,8 @@ class _Imagined:
     def ask(self, plan: PassPlan, latent: Latent) -> Observed:
         """Record the query and answer it without noise."""
         query = compile_pass(plan, latent, self._step, self._unit)
+        if self._codes is not None:
+            query = with_codes(query, self._codes)
         self.queries.append(query)
         self._note(query, self._step if plan.cell_map is None else plan.radius / query.radius)
         cells, p = len(plan.cell_label), query.dimension

@@ -29,6 +29,7 @@ from dpgmm_dist.pipeline.checks import (
     require_window_of_files,
 )
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
+from dpgmm_dist.pipeline.marginals import Scores, find_scores, marginals_steps
 from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
@@ -117,8 +118,8 @@ def release(
     rho = rho_of(spec.privacy, noise) * _ROUNDING
     problem = problem_of(spec, rows.width, rho)
     require_release_fits(problem)
-    first_passes = len(bounds_steps(spec))
-    passes = first_passes + len(schedule(problem))
+    first = {**bounds_steps(spec), **marginals_steps(spec)}
+    passes = len(first) + len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
     require_memory(engine, memory_plan(problem, rows.plan()))
 
@@ -154,22 +155,31 @@ def release(
         )
         bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins)
         session.use(bounds.features)
-        left = rho * (1 - sum(bounds_steps(spec).values()))
-        problem = problem_of(spec, rows.width, left, bounds.features.norm)
-        fitted = fit(
-            problem, session.ask, lambda count: session.expect_passes(first_passes + count)
-        )
+        kinds = {column["name"]: column["type"] for column in schema["columns"]}
+        scores = find_scores(spec, bounds.features, kinds, problem.rho, session.ask_bins)
+        if scores is not None:
+            session.use_scores(scores.codes, scores.norm)
+        norm = bounds.features.norm if scores is None else scores.norm
+        problem = problem_of(spec, rows.width, rho * (1 - sum(first.values())), norm)
+        fitted = fit(problem, session.ask, lambda count: session.expect_passes(len(first) + count))
 
     # The release, published by its manifest, which is written last.
     receipt = receipt_of(
-        spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget, bounds=bounds
+        spec,
+        release_id,
+        noise=noise,
+        session=session,
+        fitted=fitted,
+        budget=budget,
+        bounds=bounds,
+        scores=scores,
     )
     with threadpool_limits(1, "blas"):
         write_release(
             target.url,
             mixture=fitted.mixture,
             standard_errors=fitted.errors,
-            transform=transform_of(bounds, fitted),
+            transform=transform_of(bounds, fitted, scores),
             receipt=receipt,
             input_schema=schema,
             storage_options=spec.output.storage_options,
@@ -209,7 +219,7 @@ class _Output:
         journal.finish_begun({"output": self.url})
 
 
-def transform_of(bounds: Bounds, fitted: Fitted) -> Transform:
+def transform_of(bounds: Bounds, fitted: Fitted, scores: Scores | None) -> Transform:
     """The public map between latent and input units."""
     return Transform(
         center=bounds.features.offset,
@@ -217,6 +227,7 @@ def transform_of(bounds: Bounds, fitted: Fitted) -> Transform:
         basis=fitted.latent.basis,
         offset=fitted.latent.offset,
         residual_variance=fitted.residual_variance,
+        columns=() if scores is None else scores.maps(fitted),
     )
 
 

@@ -18,11 +18,17 @@ from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.plan import BinsPlan, Latent, Observed, ObservedBins, PassPlan
 from dpgmm_dist.passes.run import PassContext
-from dpgmm_dist.pipeline.compile import compile_bins, compile_pass, observe, observe_bins
+from dpgmm_dist.pipeline.compile import (
+    compile_bins,
+    compile_pass,
+    observe,
+    observe_bins,
+    with_codes,
+)
 from dpgmm_dist.pipeline.privacy_units import PassInput, Prepare
 from dpgmm_dist.privacy.measure import NoisyStatistic, measure
 from dpgmm_dist.privacy.noise import NoiseSource
-from dpgmm_dist.privacy.query import PassQuery, UnitShare
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost, query_cost
 from dpgmm_dist.progress import PassProgress, Progress
 
@@ -50,6 +56,8 @@ class Session:
         self._rows = rows
         self._features: FeatureMap | None = None
         self._mapped: tuple[object, RowMap] | None = None
+        self._step: float | None = None
+        self._codes: Codes | None = None
         self._unit = unit
         self._labels = labels
         self._passes = passes
@@ -63,14 +71,21 @@ class Session:
 
     def use(self, features: FeatureMap) -> None:
         """Set the map of rows to the lattice, once all that it is made of is known."""
-        self._features = features
+        self._features, self._step = features, features.step
+
+    def use_scores(self, codes: Codes, norm: float) -> None:
+        """Replace rows by the scores of their codes, whose norm in feature units is bounded."""
+        self._codes, self._step = codes, norm / FEATURE_RADIUS
 
     def ask(self, plan: PassPlan, latent: Latent) -> Observed:
         """Answer one plan, in the latent coordinates of its cells."""
-        if self._features is None:
+        step = self._step
+        if step is None:
             raise ValueError("the map of rows to the lattice is not known yet")
-        step = self._features.step
-        query, noisy = self._answer(compile_pass(plan, latent, step, self._unit))
+        planned = compile_pass(plan, latent, step, self._unit)
+        if self._codes is not None:
+            planned = with_codes(planned, self._codes)
+        query, noisy = self._answer(planned)
         return observe(query, noisy, latent, step)
 
     def _answer(self, planned: PassQuery) -> tuple[PassQuery, NoisyStatistic]:

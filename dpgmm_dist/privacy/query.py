@@ -76,6 +76,16 @@ class Block:
         return int(self.groups.max()) + 1
 
 
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """How the values of columns become coordinates on the lattice, by tables of integers."""
+
+    edges: tuple[Floats, ...]
+    """For each column its edges in input units, increasing."""
+    scores: tuple[Ints, ...]
+    """For each column the lattice coordinate of each code."""
+
+
 @dataclass(frozen=True)
 class UnitShare:
     """How the rows of one privacy unit enter a query; by default the unit is one row."""

@@ -40,6 +40,9 @@ _UNPUBLISHED: dict[str, Any] = {
 }
 
 
+_MOST_MARGINALS = 256
+
+
 class ReleaseSpec(Section):
     """Everything public that defines a release.
 
@@ -182,6 +185,17 @@ class ReleaseSpec(Section):
         return {name: given for name, given in columns.items() if given != "auto"}
 
     @property
+    def has_marginals(self) -> bool:
+        """Whether the columns of a table are mapped to normal scores by their own distributions.
+
+        With "auto", where the mixture has a coordinate for each column and these are not so many
+        that the noise of their counts would be larger than what they tell.
+        """
+        wanted = self.is_table and self.model.marginals == "auto"
+        few = len(self.feature_names) <= _MOST_MARGINALS
+        return wanted and few and self.model.dimension is None
+
+    @property
     def auto_columns(self) -> tuple[str, ...]:
         """The numeric columns whose range is found privately, in feature order."""
         given = self.given_columns if self.is_table else self.feature_names
@@ -194,7 +208,11 @@ class ReleaseSpec(Section):
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as JSON values, without its secrets and the cluster."""
-        return windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
+        public = windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
+        if self.model.marginals == "none":
+            # A specification without it keeps the digest that ledgers and journals already hold.
+            del public["model"]["marginals"]
+        return public
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of all that defines the release; not of where it is written."""

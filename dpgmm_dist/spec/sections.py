@@ -142,7 +142,11 @@ class PrivacySpec(Section):
 
 
 class ModelSpec(Section):
-    """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto"."""
+    """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto".
+
+    ``marginals`` is for tables: with "auto" the distribution of each column is measured by itself,
+    and the mixture is one of normal scores; with "none" it is one of the columns as they are.
+    """
 
     components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = 10
     covariance: Annotated[
@@ -154,6 +158,7 @@ class ModelSpec(Section):
         None
     )
     allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
+    marginals: Annotated[Literal["auto", "none"], Read(fields.choice("auto", "none"))] = "none"
 
 
 class OutputSpec(Section):
