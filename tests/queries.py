@@ -29,7 +29,7 @@ from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import InsecureTestNoise
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, Block, IntMap, PassQuery
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, LARGEST_SCORE, Block, IntMap, PassQuery
 from dpgmm_dist.privacy.sensitivity import check_fits, off_diagonal, saturation
 
 Vector = list[int]
@@ -73,6 +73,8 @@ def reference(
         [[0] * size_of(query, block) for _ in range(block.group_count)] for block in query.blocks
     ]
     for row, label, of in zip(rows, labels, kept or [1] * len(rows), strict=True):
+        if query.scores:
+            row = on_lattice(query, row)
         for cell, weight in shares(query, row, label, of).items():
             if query.counts_bins:
                 count_bins(query, totals, row, cell, weight)
@@ -83,6 +85,12 @@ def reference(
                 for index, value in enumerate(added(query, block, v)):
                     group[index] += weight * value
     return [[value for group in total for value in group] for total in totals]
+
+
+def on_lattice(query: PassQuery, codes: Vector) -> Vector:
+    """The row that a query of scores sees in place of its codes."""
+    scores = [int(table[code]) for code, table in zip(codes, query.scores, strict=True)]
+    return shrunk(scores, FEATURE_RADIUS)
 
 
 def size_of(query: PassQuery, block: Block) -> int:
@@ -209,6 +217,18 @@ def bins_queries(draw: Any) -> PassQuery:
     )
     check_fits(query)
     return query
+
+
+@st.composite
+def scored_queries(draw: Any) -> PassQuery:
+    """A query of any kind, of rows that are given by scores; some of these are far too long."""
+    query = draw(queries())
+    score = st.integers(-LARGEST_SCORE, LARGEST_SCORE) | st.integers(-3, 3)
+    edges = tuple(np.arange(draw(st.integers(0, 4)), dtype=np.float64) for _ in range(query.width))
+    scores = tuple(np.array([draw(score) for _ in range(len(one) + 1)]) for one in edges)
+    coded = replace(query, edges=edges, scores=scores)
+    check_fits(coded)
+    return coded
 
 
 RADII = st.sampled_from([1, 2, 7, 1000, 4096, 1 << 15, 1 << 16, (1 << 16) + 90_000])

@@ -178,11 +178,28 @@ def _marginal(
 
 
 def _without_noise(mass: Floats, sigma: Floats) -> Floats:
-    """Masses of coarse bins without those that their noise explains; the same sum, positive."""
-    kept = np.where(mass > sigma, mass, 0.0)
-    if kept.sum() <= 0:
-        return np.ones_like(mass)
-    return np.asarray(kept * (max(float(mass.sum()), float(sigma.min())) / kept.sum()))
+    """Masses of coarse bins without what their noise explains; not negative, the same sum.
+
+    From the whole to single bins: each half of a stretch of bins gets its share of the stretch's
+    mass, and none where its own is within one standard deviation of the noise. Empty bins that are
+    cut off one by one would keep the positive half of their noise, and that adds up in long tails.
+    """
+    padding = (1 << (len(mass) - 1).bit_length()) - len(mass)
+    sums, variances = [np.pad(mass, (0, padding))], [np.pad(sigma**2, (0, padding))]
+    while len(sums[-1]) > 1:
+        sums.append(sums[-1].reshape(-1, 2).sum(axis=1))
+        variances.append(variances[-1].reshape(-1, 2).sum(axis=1))
+    share = np.maximum(sums.pop(), sigma.min())
+    variances.pop()
+    while sums:
+        half, variance = sums.pop().reshape(-1, 2), variances.pop().reshape(-1, 2)
+        noise = variance / np.maximum(variance.sum(axis=1, keepdims=True), 1e-300)
+        half = half + noise * (share - half.sum(axis=1))[:, None]
+        half = np.where(half > np.sqrt(variance), half, 0.0)
+        nothing = half.sum(axis=1, keepdims=True) <= 0
+        half = np.where(nothing, noise, half)
+        share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
+    return share[: len(mass)]
 
 
 def norm_of_scores(columns: int) -> float:
