@@ -59,12 +59,12 @@ def sizes(problem: Problem) -> Sizes:
     # The second look asks for the pooled second moment and for those of labels at once.
     staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
-    sums = max(groups, labels * cells.MOST_CELLS) * (1 + p)
+    sums = max(groups, labels * cells.most_cells(problem)) * (1 + p)
     joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0
     if groups and not is_tied(problem):
         # Cells have second moments too, in so many directions as there are or are sought in.
         directions = min(p, cells.SECOND_DIMENSION)
-        joint = max(joint, labels * cells.MOST_CELLS * (1 + p + _triangle(directions)))
+        joint = max(joint, labels * cells.most_cells(problem) * (1 + p + _triangle(directions)))
     released = max(labels * _released(problem), groups)
     return Sizes(max(staged, joint), max(groups * p * d, d * d), released * p * p)
 

@@ -19,8 +19,13 @@ from dpgmm_dist.model.shrinkage import floor_eigenvalues, noise_energy, toward, 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-MOST_CELLS = 64
-"""Cells per label at the most: 48 to 64 reach the least error where rows allow."""
+_CELLS = 64
+"""Cells of a label at the most: they are enough for the rows of a mixture."""
+_CELLS_TOGETHER = 256
+"""Cells of all labels, up to which a label has more in few dimensions. Where rows are no mixture of
+few Gaussians, optima of the likelihood are told apart by them (docs/method.md, section 5)."""
+_ANSWERS = 5000
+"""Numbers that these may measure, moments and all: they bound the driver's work."""
 SECOND_DIMENSION = 16
 """Up to here the last pass also measures each cell's second moment."""
 _DRAWS = 20_000
@@ -83,7 +88,14 @@ def draw(density: Mixture, label: int, rows: int, seed: int) -> Floats:
     return draws
 
 
-def cells_affordable(rows: Floats, radius: float, rho: float, most: int = MOST_CELLS) -> Ints:
+def most_cells(problem: Problem) -> int:
+    """How many cells a label may have, whatever the noise."""
+    p = problem.latent_dimension
+    affordable = min(_CELLS_TOGETHER, _ANSWERS // (1 + p + p * (p + 1) // 2))
+    return max(affordable // problem.labels, _CELLS)
+
+
+def cells_affordable(rows: Floats, radius: float, rho: float, most: int) -> Ints:
     """Cells per label (L,) such that the noise on a cell's mean stays a fraction of its spread."""
     needed = radius / (_NOISE_PER_CELL * math.sqrt(2 * rho))
     return np.clip(np.floor(rows / needed), 1, most).astype(np.int64)
@@ -93,10 +105,11 @@ def _seed(
     problem: Problem, centre: Centre, density: Mixture, white: Floats, rho: float, step: str
 ) -> Seeds:
     p = len(white)
-    cells = cells_affordable(centre.rows, whitened_radius(p) / 2, rho)
+    most = most_cells(problem)
+    cells = cells_affordable(centre.rows, whitened_radius(p) / 2, rho, most)
     affordable = int(_OPERATIONS / (2 * int(cells.max()) * p))
-    most = max(affordable, _DRAWS_PER_CELL * MOST_CELLS)
-    draws_each = min(max(2000, _DRAWS // problem.labels), most)
+    draws_each = max(2000, _DRAWS // problem.labels, _DRAWS_PER_CELL * int(cells.max()))
+    draws_each = min(draws_each, max(affordable, _DRAWS_PER_CELL * most))
     many = problem.latent_dimension > SECOND_DIMENSION
     steps = _FEW_STEPS if many else LLOYD_STEPS
     labels: list[int] = []

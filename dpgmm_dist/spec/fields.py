@@ -273,6 +273,17 @@ def components(value: object) -> int | tuple[int, ...] | str:
     return read(value)
 
 
+def dimension(value: object) -> int | None:
+    """Return the number of latent coordinates; None, or ``"auto"``, for one a feature."""
+    if value is None or (isinstance(value, str) and value == "auto"):
+        return None
+    if _integer(value) is None:
+        raise ValueError(
+            f"got {show(value)}; must be a whole number from 1 to {MAX_WIDTH}, or auto"
+        )
+    return whole(1, MAX_WIDTH)(value)
+
+
 def storage_options(value: object) -> dict[str, object]:
     """Return the options of a store. They are never shown, because they hold credentials."""
     if value is None:

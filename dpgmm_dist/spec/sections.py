@@ -144,19 +144,19 @@ class PrivacySpec(Section):
 class ModelSpec(Section):
     """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto".
 
+    ``dimension`` is None for all dimensions. The text "auto" is read as None.
+
     ``marginals`` is for tables: with "auto" the distribution of each column is measured by itself,
     and the mixture is one of normal scores; with "none" it is one of the columns as they are.
     """
 
-    components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = 10
+    components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = "auto"
     covariance: Annotated[
         Literal["auto", "full", "tied", "diag", "spherical"],
         Read(fields.choice("auto", "full", "tied", "diag", "spherical")),
     ] = "auto"
     assignment: Annotated[Literal["soft", "hard"], Read(fields.choice("soft", "hard"))] = "soft"
-    dimension: Annotated[int | None, Read(fields.optional(fields.whole(1, fields.MAX_WIDTH)))] = (
-        None
-    )
+    dimension: Annotated[int | None, Read(fields.dimension)] = None
     allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
     marginals: Annotated[Literal["auto", "none"], Read(fields.choice("auto", "none"))] = "none"
 

@@ -43,7 +43,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
         "starting.MOST_PARAMETERS": 0,
     },
     "second moments of cells": {"cells._plan": _without_second},
-    "over-seeding (8 cells)": {"cells.cells_affordable.__defaults__": (8,)},
+    "over-seeding (8 cells)": {"cells._CELLS": 8, "cells._CELLS_TOGETHER": 8},
     "many starts": {"strategy.FULL": replace(FULL, restarts=1, clusterings=1, explained=1)},
     "moves out of wrong optima": {"moves._MOST": 0},
     "clipping (sqrt(p) + 2)": {"components.component_radius": allocation.whitened_radius},
