@@ -21,9 +21,12 @@ _OUTSIDE = 0.001
 _STANDS_OUT = 5.0
 """Standard deviations of its noise that the count of a bin exceeds where there surely are rows:
 of some hundred bins in each of many columns, not one passes it by noise."""
-_NEXT = 3.0
+_NEXT = 2.0
 """The same for the bins next to the range, taken together: there are few such tests."""
 _STEPS = (1, 2, 4, 8)
+_STRETCHES = (1, 4, 16, 64)
+_NOWHERE = (-1.0, 1.0)
+"""The range of a column whose counts are all noise."""
 
 
 def log_edges() -> Floats:
@@ -42,13 +45,16 @@ def range_of(counts: Floats, sigma: float, edges: Floats) -> tuple[float, float]
     sigma : standard deviation of the noise on each
     edges : (B - 1,) increasing
     """
-    first, last = _bins_with_rows(counts, sigma)
-    return _outward(first, last, edges)
+    found = _bins_with_rows(counts, sigma)
+    return _NOWHERE if found is None else _outward(*found, edges)
 
 
 def middle_of(counts: Floats, sigma: float, edges: Floats) -> float:
     """The middle of the bin that the median of a column is in."""
-    first, last = _bins_with_rows(counts, sigma)
+    found = _bins_with_rows(counts, sigma)
+    if found is None:
+        return sum(_NOWHERE) / 2
+    first, last = found
     upto = np.cumsum(counts[first : last + 1])
     median = first + int(np.searchsorted(np.maximum.accumulate(upto), upto[-1] / 2))
     low, high = _outward(min(median, last), min(median, last), edges)
@@ -64,19 +70,27 @@ def _outward(first: int, last: int, edges: Floats) -> tuple[float, float]:
     return float(edges[first - 1]), float(edges[last])
 
 
-def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int]:
-    """The first and the last bin of those that hold nearly all rows."""
-    surely = np.flatnonzero(counts > _STANDS_OUT * sigma)
-    if not surely.size:
-        most = int(counts.argmax())
-        return most, most
-    first, last = int(surely[0]), int(surely[-1])
-    first -= _beyond(counts[:first][::-1], sigma)
-    last += _beyond(counts[last + 1 :], sigma)
-    # Without the noise of empty bins, which adds up between rows that are far apart.
-    inside = np.where(counts > _NEXT * sigma, counts, 0.0)[first : last + 1]
-    outside = _OUTSIDE / 2 * float(inside.sum())
-    return first + _negligible(inside, outside), last - _negligible(inside[::-1], outside)
+def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int] | None:
+    """The first and the last bin of those that hold nearly all rows; None if no bin surely has any.
+
+    Where no bin stands out by itself, the shortest stretch of bins that does is taken.
+    """
+    for width in _STRETCHES:
+        sums = np.convolve(counts, np.ones(width), "valid")
+        surely = np.flatnonzero(sums > _STANDS_OUT * sigma * np.sqrt(width))
+        if surely.size:
+            break
+    else:
+        return None
+    if width > 1:
+        first, last = int(sums.argmax()), int(sums.argmax()) + width - 1
+    else:
+        # Few rows far away do not widen the range.
+        held = sums[surely]
+        most = _OUTSIDE / 2 * float(held.sum())
+        first = int(surely[_negligible(held, most)])
+        last = int(surely[::-1][_negligible(held[::-1], most)])
+    return first - _beyond(counts[:first][::-1], sigma), last + _beyond(counts[last + 1 :], sigma)
 
 
 def _beyond(counts: Floats, sigma: float) -> int:

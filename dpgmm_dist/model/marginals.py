@@ -199,7 +199,7 @@ def _without_noise(mass: Floats, sigma: Floats) -> Floats:
         nothing = half.sum(axis=1, keepdims=True) <= 0
         half = np.where(nothing, noise, half)
         share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
-    return share[: len(mass)]
+    return np.asarray(share[: len(mass)])
 
 
 def norm_of_scores(columns: int) -> float:

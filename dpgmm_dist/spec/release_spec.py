@@ -189,9 +189,11 @@ class ReleaseSpec(Section):
         """Whether the columns of a table are mapped to normal scores by their own distributions.
 
         With "auto", where the mixture has a coordinate for each column and these are not so many
-        that the noise of their counts would be larger than what they tell.
+        that the noise of their counts would be larger than what they tell. Bounds that are found
+        are wide beside the rows, so there it is the default.
         """
-        wanted = self.is_table and self.model.marginals == "auto"
+        marginals = self.model.marginals or ("auto" if self.auto_columns else "none")
+        wanted = self.is_table and marginals == "auto"
         few = len(self.feature_names) <= _MOST_MARGINALS
         return wanted and few and self.model.dimension is None
 
@@ -209,7 +211,7 @@ class ReleaseSpec(Section):
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as JSON values, without its secrets and the cluster."""
         public = windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
-        if self.model.marginals == "none":
+        if self.model.marginals is None:
             # A specification without it keeps the digest that ledgers and journals already hold.
             del public["model"]["marginals"]
         return public

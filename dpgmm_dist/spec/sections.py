@@ -147,7 +147,8 @@ class ModelSpec(Section):
     ``dimension`` is None for all dimensions. The text "auto" is read as None.
 
     ``marginals`` is for tables: with "auto" the distribution of each column is measured by itself,
-    and the mixture is one of normal scores; with "none" it is one of the columns as they are.
+    and the mixture is one of normal scores; with "none" it is one of the columns as they are. By
+    default "auto" where the bounds of a column are found privately, and "none" elsewhere.
     """
 
     components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = "auto"
@@ -158,7 +159,9 @@ class ModelSpec(Section):
     assignment: Annotated[Literal["soft", "hard"], Read(fields.choice("soft", "hard"))] = "soft"
     dimension: Annotated[int | None, Read(fields.dimension)] = None
     allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
-    marginals: Annotated[Literal["auto", "none"], Read(fields.choice("auto", "none"))] = "none"
+    marginals: Annotated[
+        Literal["auto", "none"] | None, Read(fields.optional(fields.choice("auto", "none")))
+    ] = None
 
 
 class OutputSpec(Section):

@@ -224,6 +224,20 @@ def test_tables_without_marginals_ask_for_none(tmp_path):
         assert "marginals" not in steps
 
 
+def test_marginals_are_measured_by_default_where_bounds_are_found(tmp_path):
+    wanted = {"auto": True, "given": False}
+    for name, columns_ in (("auto", "auto"), ("given", BOUNDS)):
+        document = spec(tmp_path).public_dict()
+        del document["model"]["marginals"]
+        document["bounds"]["columns"] = columns_
+        found = ReleaseSpec.from_dict(document)
+        assert found.has_marginals == wanted[name]
+        assert "marginals" not in found.public_dict()["model"]
+        document["model"]["marginals"] = "none"
+        off = ReleaseSpec.from_dict(document)
+        assert not off.has_marginals and off.public_dict()["model"]["marginals"] == "none"
+
+
 def test_an_array_has_no_columns_to_map(tmp_path):
     document = spec(tmp_path).public_dict()
     document["dataset"]["features"] = "x"

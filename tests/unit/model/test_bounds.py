@@ -62,8 +62,16 @@ def test_one_value_alone_has_a_range(value):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_rows_have_some_range(seed):
-    low, high = range_of(counts_of(np.zeros(0), 40.0, seed), 40.0, EDGES)
-    assert -1e12 <= low < high <= 1e12
+    assert range_of(counts_of(np.zeros(0), 40.0, seed), 40.0, EDGES) == (-1, 1)
+    assert middle_of(counts_of(np.zeros(0), 40.0, seed), 40.0, EDGES) == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_rows_have_a_range_where_no_bin_stands_out(seed):
+    values = np.exp(np.random.default_rng(seed).normal(7, 1.0, 2000))
+    low, high = range_of(counts_of(values, 40.0, seed), 40.0, EDGES)
+    assert ((values >= low) & (values <= high)).mean() > 0.7
+    assert low > 1 and high < 1e6
 
 
 @pytest.mark.parametrize(("mean", "spread"), COLUMNS.values())
