@@ -113,7 +113,9 @@ def affordable(problem: Problem, rows: float) -> Problem | None:
         return replace(problem, components=tuple(range(1, min(most, _MOST_AUTO) + 1)))
     asked = (wanted,) if isinstance(wanted, int) else tuple(int(count) for count in wanted)
     if max(asked) == 1:
-        return problem if most >= 1 else None
+        # One Gaussian in many dimensions is what stages measure best.
+        few = problem.latent_dimension <= cells.SECOND_DIMENSION
+        return problem if few and most >= 1 else None
     if most < 2:
         return None
     if isinstance(wanted, int):
@@ -128,7 +130,7 @@ def _most(problem: Problem, rows: float) -> int:
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
         return int(min(_NOISE_OF_COVARIANCE / edge, 1e6))
     three = _NOISE_IN_MANY_DIMENSIONS / edge
-    return int(min(three ** (2 / 3) * 3 ** (1 / 3), 1e6))
+    return int(min(three, three ** (2 / 3) * 3 ** (1 / 3), 1e6))
 
 
 def rows_for_components(problem: Problem, rows: float) -> float:
@@ -141,7 +143,7 @@ def rows_for_components(problem: Problem, rows: float) -> float:
         return float(rows * label_edge(problem, each) / _LABEL_EDGE)
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
         return 2 * rows * _edge(problem, rows) / _NOISE_OF_COVARIANCE
-    return math.sqrt(8 / 3) * rows * _edge(problem, rows) / _NOISE_IN_MANY_DIMENSIONS
+    return 2 * rows * _edge(problem, rows) / _NOISE_IN_MANY_DIMENSIONS
 
 
 def _edge(problem: Problem, rows: float) -> float:

@@ -183,6 +183,10 @@ def _best(
     # again with all the work that a given number is worth.
     again = {k: sought(k, whole, care.moves) for k in close}
     best = max(again.values(), key=lambda one: one.promise)
+    if problem.latent_dimension > draws.shape[1] and best.misfit >= WRONG_MODEL:
+        # No mixture: what covariances gain in all dimensions does not show in these few. Noise
+        # affords as many as the largest number.
+        again[numbers[-1]] = best = again.get(numbers[-1]) or sought(numbers[-1], whole, care.moves)
     told = [one.told(k) for k, one in (tried | again).items()]
     return best.fit, best.misfit < WRONG_MODEL, told
 

@@ -104,6 +104,11 @@ class TestReading:
         text = text.replace("bounds:    {norm: 1.0}", "bounds:\n  <<: {norm: 2.0}\n  norm: 3.0")
         assert build(text).norm_bound == 3.0
 
+    def test_the_noise_decides_unless_a_number_is_given(self) -> None:
+        assert build(TABLE).model.components == "auto"
+        assert build(TABLE, "model.dimension=auto").model.dimension is None
+        assert build(TABLE).digest() == build(TABLE, "model.dimension=auto").digest()
+
     def test_empty_sections_are_defaults(self) -> None:
         assert build(TABLE + "model:\noutput:\n") == build(TABLE)
 
@@ -248,6 +253,7 @@ REFUSED = [
     ("model.assignment=none", "must be one of soft, hard"),
     ("model.allocation=best", "must be one of kl, even"),
     ("model.dimension=0", "model.dimension: got 0;"),
+    ("model.dimension=all", "model.dimension: got 'all'; must be a whole number from 1 to"),
     ("model.dimension=5", "model.dimension: got 5; must be at most the number of features, 4"),
     ("model.componets=3", "model.componets: unknown key, got 3"),
     ("dataset.storage_options=7", "dataset.storage_options: must be a mapping"),
@@ -447,7 +453,7 @@ class TestSecrets:
 class TestIdentity:
     def test_digest_is_stable(self) -> None:
         # A changed digest orphans every journal and ledger entry written before.
-        assert build(TABLE).digest() == (
+        assert build(TABLE, "model.components=10").digest() == (
             "4667dc8935bc594728b45047d8691a63c06e4b0765509a42e8d75ff53bf92634"
         )
 
