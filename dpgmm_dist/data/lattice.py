@@ -97,10 +97,15 @@ class FeatureMap:
     ) -> tuple[Floats, ...]:
         """Edges of columns (those numbered, or all) in the units of lattice coordinates."""
         which = range(self.width) if columns is None else columns.tolist()
-        return tuple(
-            (given - self.offset[j]) / self.half_widths[j] / self.step
-            for given, j in zip(edges, which, strict=True)
-        )
+        mapped = []
+        for given, j in zip(edges, which, strict=True):
+            there = (given - self.offset[j]) / self.half_widths[j] / self.step
+            # Between two edges that come together lies one value: it has its lattice point alone.
+            pairs = np.flatnonzero(np.diff(there) == 0)
+            point = np.rint(there[pairs])
+            there[pairs], there[pairs + 1] = point - 0.5, point + 0.5
+            mapped.append(np.maximum.accumulate(there))
+        return tuple(mapped)
 
     def to_lattice(
         self,

@@ -3,8 +3,9 @@
 The values of a column are divided into fine bins, and these are grouped into coarse ones. Coarse
 counts tell how much of the mass lies where, fine ones what lies within. A fine bin whose count
 stands far out of the noise is an atom and keeps its own mass. All others in a coarse bin share what
-is left of it evenly. Rows then become normal scores: a row's coordinate is the mean of a standard
-normal variable over the share of the distribution that its fine bin has.
+is left of it: evenly, as far as their counts do not tell otherwise. Rows then become normal scores:
+a row's coordinate is the mean of a standard normal variable over the share of the distribution that
+its fine bin has.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _MOST_FINE, _LEAST_FINE, _ALL_FINE = 1 << 13, 1 << 8, 1 << 17
 """Fine bins of a column at the most, at the least, and of all columns together."""
 _ATOM = 3.5
 """Standard deviations of its noise that the count of an atom exceeds."""
+_DIFFERENT = 2.5
+"""Standard deviations of its noise by which one half of a stretch of bins exceeds its share."""
 _FLOOR = 1e-4
 """Mass that is spread over all fine bins: none is empty, so that every map can be inverted."""
 _LARGEST = 4.3
@@ -168,7 +171,7 @@ def _marginal(
     held *= np.minimum(1.0, mass / np.maximum(total, 1e-300))[group]
     rest = np.maximum(mass - np.bincount(group, held), 0.0)
     light = np.bincount(group, ~heavy)
-    spread = np.where(heavy, 0.0, (rest / np.maximum(light, 1))[group])
+    spread = _within(exact, ~heavy, group, rest, exact_sigma)
     # Where every bin is an atom, they share what is left by their own masses.
     alone = (light == 0) & (total > 0)
     factor = np.where(alone, mass / np.maximum(np.bincount(group, held), 1e-300), 1.0)
@@ -200,6 +203,34 @@ def _without_noise(mass: Floats, sigma: Floats) -> Floats:
         half = np.where(nothing, noise, half)
         share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
     return np.asarray(share[: len(mass)])
+
+
+def _within(counts: Floats, light: Bools, group: Ints, rest: Floats, sigma: float) -> Floats:
+    """Mass (B,) of the light fine bins: the rest of each coarse bin, spread over those in it.
+
+    From the coarse bin to single fine ones: the halves of a stretch get equal shares a bin, unless
+    their counts differ by more than their noise explains.
+    """
+    position = np.arange(len(group)) - np.searchsorted(group, group)
+    width = 1 << int(position.max()).bit_length()
+    seen, number = np.zeros((2, len(rest), width))
+    seen[group, position] = np.where(light, counts, 0.0)
+    number[group, position] = light
+    levels = []
+    while seen.shape[1] > 1:
+        pairs = (len(rest), -1, 2)
+        levels.append((seen.reshape(pairs), number.reshape(pairs)))
+        seen, number = (part.reshape(pairs).sum(axis=2) for part in (seen, number))
+    share = np.where(number > 0, rest[:, None], 0.0)
+    for halves, bins in reversed(levels):
+        total = np.maximum(bins.sum(axis=2, keepdims=True), 1e-300)
+        even = share[:, :, None] * bins / total
+        there = halves + (share - halves.sum(axis=2))[:, :, None] * bins / total
+        noise = sigma * np.sqrt(bins.prod(axis=2, keepdims=True) / total)
+        there = np.clip(there, 0.0, share[:, :, None])
+        differ = np.abs(there - even) > _DIFFERENT * noise
+        share = np.where(differ & (bins > 0), there, even).reshape(len(rest), -1)
+    return np.asarray(share[group, position])
 
 
 def norm_of_scores(columns: int) -> float:

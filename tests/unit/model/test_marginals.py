@@ -85,6 +85,15 @@ def test_a_distribution_is_found_with_its_atoms():
         assert bins.edges[place - 1] == pytest.approx(np.quantile(values, q), rel=0.1)
 
 
+def test_a_steep_distribution_is_found_within_one_coarse_bin():
+    values = np.random.default_rng(4).uniform(2.0, 4.0, 50_000)
+    bins = FineBins.of(0.0, 1000.0, False, 5)
+    found = measured(values, bins, 10.0)
+    for q in (0.1, 0.5, 0.9):
+        place = int(np.searchsorted(found.upto, q))
+        assert bins.edges[place - 1] == pytest.approx(np.quantile(values, q), abs=0.25)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_noise_alone_is_a_distribution_too(seed):
     bins = FineBins.of(-1.0, 1.0, False, 2)
