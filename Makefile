@@ -1,6 +1,7 @@
 # Everything runs in .venv, built once from the lock file; a second call is fast.
 #   make demo      a private release of real data, in build/demo
 #   make test      what every change must pass (no servers, no root)
+#   make test-docs the commands and code of the docs
 #   make test-all  everything; what needs more than this machine has skips with its reason
 #   make test-external  object stores and clusters, which tests/external/install_*.sh install first
 #   make lint | bench | data | clean
@@ -8,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-external test-all lint bench data clean
+.PHONY: help demo test test-docs test-external test-all lint bench data clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,9 +18,11 @@ STAMP := $(VENV)/.dpgmm-installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 JOBS ?= 2
+# A file stays in one process, which shares what its fixtures make. Small files come last.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 help:
-	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 $(STAMP): requirements.lock pyproject.toml
 	@set -euo pipefail; \
@@ -43,16 +46,19 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
 
 test: $(STAMP)
-	$(PYTEST) -n $(JOBS) -m "not slow and not system_external"
+	$(PYTEST) -n $(JOBS) $(BY_FILE) -m "not slow and not system_external"
+
+test-docs: $(STAMP)
+	$(PYTEST) -n $(JOBS) -m "not system_external" tests/system/test_docs.py
 
 # What cannot be installed here (no root, no npm) skips with its reason.
 test-external: $(STAMP)
 	@set -e; for script in tests/external/install_*.sh; do \
 	  PYTHON=$(CURDIR)/$(BIN)/python bash "$$script"; done
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" tests/external
+	$(PYTEST) -n $(JOBS) $(BY_FILE) -m "not slow" tests/external
 
 test-all: $(STAMP)
-	$(PYTEST) -n $(JOBS)
+	$(PYTEST) -n $(JOBS) $(BY_FILE)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -41,7 +41,7 @@ Vector = list[int]
 def integers(exact: ExactStatistic) -> list[Vector]:
     """The exact sums as Python integers. Tests only: the package itself never looks."""
     return [
-        [(int(h) << 32) + int(low) for h, low in zip(hi, lo, strict=True)]
+        [(h << 32) + low for h, low in zip(hi.tolist(), lo.tolist(), strict=True)]
         for hi, lo in zip(exact._hi, exact._lo, strict=True)
     ]
 
@@ -160,9 +160,10 @@ def coordinates(query: PassQuery, row: Vector, cell: int) -> Vector:
     return mapped(query.maps[int(query.cell_map[cell])], centred)
 
 
-def mapped(one: IntMap, row: Vector) -> Vector:
-    products = [sum(m * u for m, u in zip(line, row, strict=True)) for line in one.matrix.tolist()]
-    return [round(Fraction(v) / Fraction(2) ** one.shift) for v in products]  # half to even
+def mapped(linear: IntMap, row: Vector) -> Vector:
+    lines = linear.matrix.tolist()
+    products = [sum(m * u for m, u in zip(line, row, strict=True)) for line in lines]
+    return [round(Fraction(v) / Fraction(2) ** linear.shift) for v in products]  # half to even
 
 
 def saturated(v: Vector) -> Vector:
@@ -372,9 +373,9 @@ def row_for(draw: Any, query: PassQuery) -> Vector:
 
 
 PROBLEMS: dict[str, dict[str, Any]] = {
-    "soft": {"width": 2, "components": 3},
+    "soft": {"width": 2, "components": 3, "rho": 0.02},
     "hard": {"width": 7, "components": 2, "assignment": "hard"},
-    "labelled": {"width": 6, "components": 2, "label_values": (4, 5, 6), "rho": 0.5},
+    "labelled": {"width": 4, "components": 2, "label_values": (4, 5, 6), "rho": 0.1},
     "staged": {"width": 6, "components": 2, "label_values": (4, 5, 6)},
     "projected": {"width": 7, "components": 1, "dimension": 3, "label_values": ("a", "b")},
     "tied": {"width": 6, "components": 2, "covariance": "tied", "allocation": "even"},

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpgmm_dist.column_kinds import DAY, from_steps, kind_of, steps_of
 from dpgmm_dist.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,16 +20,25 @@ if TYPE_CHECKING:
     from dpgmm_dist.model.mixture import LabelValue
 
 _TEXT = ("string", "large_string", "string_view")
+_DECIMAL = re.compile(r"decimal(32|64|128|256)\(([0-9]+), (-?[0-9]+)\)")
+_TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:, tz=(.+))?\]")
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
+"""The years 1 to 9999, in days since 1970-01-01."""
+_BEYOND = 1e100
+"""Beyond all types but floats; numbers are clipped to it first, so that none overflows."""
+_MOST_SECONDS = 10**9 * DAY - DAY
+"""The longest duration that Python shows."""
 
 
 def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schema:
     """Arrow schema of sampled rows.
 
-    Integer labels keep the type of the input, or become int64 if a public label does not fit it.
+    Columns keep the types of the input; embeddings are lists of a fixed size, whatever they were.
+    Integer labels become int64 if a public label does not fit the type of the input.
     """
     import pyarrow as pa
 
-    kinds = [_number_type(column.type) for column in schema.columns]
+    kinds = [number_type(column.type) for column in schema.columns]
     if schema.kind == "list":
         kinds = [pa.list_(kinds[0], schema.width)]
     names = [column.name for column in schema.columns]
@@ -40,7 +53,7 @@ def rows_batch(
 ) -> pa.RecordBatch:
     """Rows (n, d) in input units and their n labels (a list or a column) as a batch of ``schema``.
 
-    Where a column has an integer type, its numbers are rounded and kept in the range of the type.
+    Numbers are rounded to what the type of their column holds, and kept in its range.
     """
     import pyarrow as pa
 
@@ -53,7 +66,7 @@ def rows_batch(
         columns += [_cast(rows[:, j], schema.field(j).type) for j in range(rows.shape[1])]
     if len(columns) < len(schema):
         if not isinstance(labels, pa.Array):
-            labels = pa.array(labels, schema.field(len(columns)).type)
+            labels = label_column(labels, schema.field(len(columns)).type)
         columns.append(labels)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
@@ -64,18 +77,30 @@ def stored_values(rows: NDArray[np.float64], schema: pa.Schema) -> NDArray[np.fl
 
     first = schema.field(0).type
     if pa.types.is_fixed_size_list(first):
-        return _rounded(rows, first.value_type).astype(np.float64)
+        return _read_back(rows, first.value_type)
     out = np.empty(rows.shape)
     for j in range(rows.shape[1]):
-        out[:, j] = _rounded(rows[:, j], schema.field(j).type)
+        out[:, j] = _read_back(rows[:, j], schema.field(j).type)
     return out
 
 
-def _number_type(name: str) -> pa.DataType:
+def label_column(values: Sequence[LabelValue], kind: pa.DataType) -> pa.Array:
+    """Labels of a release as a column of a type of `rows_schema`."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(kind):
+        return pa.array([bool(value) for value in values], kind)
+    if pa.types.is_date(kind):
+        return pa.array([date.fromisoformat(str(value)) for value in values], kind)
+    return pa.array(list(values), kind)
+
+
+def number_type(name: str) -> pa.DataType:
+    """The Arrow type of a feature column that a receipt names; DataError if it holds no numbers."""
     import pyarrow as pa
 
     kind = pa.float64() if name == "null" else _alias(name)
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    if kind_of(kind) is None:
         raise DataError(f"the receipt lists a feature column of type {name!r}, not a number")
     return kind
 
@@ -84,7 +109,11 @@ def _label_type(name: str, labels: tuple[LabelValue, ...]) -> pa.DataType:
     import pyarrow as pa
 
     if isinstance(labels[0], str):
-        return _alias(name) if name in _TEXT else pa.string()
+        if name not in ("date32[day]", "date64[ms]"):
+            return _alias(name) if name in _TEXT else pa.string()
+        return _alias(name)
+    if name == "bool" and set(labels) <= {0, 1}:
+        return pa.bool_()
     kind = pa.int64() if name in ("null", *_TEXT) else _alias(name)
     if not pa.types.is_integer(kind):
         return pa.int64()
@@ -97,6 +126,11 @@ def _alias(name: str) -> pa.DataType:
     import pyarrow as pa
 
     try:
+        if match := _DECIMAL.fullmatch(name):
+            bits, precision, scale = match.groups()
+            return getattr(pa, f"decimal{bits}")(int(precision), int(scale))
+        if match := _TIMESTAMP.fullmatch(name):
+            return pa.timestamp(*match.groups())
         return pa.type_for_alias(name)
     except ValueError:
         raise DataError(
@@ -105,19 +139,77 @@ def _alias(name: str) -> pa.DataType:
 
 
 def _cast(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
+    """Numbers (n,) as a column, rounded to what its type holds."""
     import pyarrow as pa
 
-    return pa.array(_rounded(values, kind), kind)
+    stored = _rounded(values, kind)
+    if pa.types.is_decimal(kind):
+        return pa.array(stored / 10.0**kind.scale).cast(kind, safe=False)
+    if pa.types.is_boolean(kind):
+        return pa.array(stored.astype(np.bool_))
+    if kind_of(kind) == "number":
+        return pa.array(stored.astype(kind.to_pandas_dtype()), kind)
+    integers = stored.astype(np.int32 if kind.bit_width == 32 else np.int64)
+    return pa.array(integers).view(kind)
+
+
+def _read_back(values: NDArray[np.float64], kind: pa.DataType) -> NDArray[np.float64]:
+    """The numbers, of any shape, that a column holds where these are written to it."""
+    import pyarrow as pa
+
+    stored = _rounded(values, kind)
+    if pa.types.is_decimal(kind):
+        return np.asarray(stored / 10.0**kind.scale)
+    return from_steps(stored, 1 if kind_of(kind) == "number" else steps_of(kind))
 
 
 def _rounded(values: NDArray[np.float64], kind: pa.DataType) -> NDArray[Any]:
-    """Values in the numeric type of a column, kept in its range."""
-    target: Any = np.dtype(kind.to_pandas_dtype())
-    if target.kind == "f":
+    """Numbers of any shape as a column stores them: floats, or whole steps, kept in its range."""
+    import pyarrow as pa
+
+    types = pa.types
+    if types.is_floating(kind):
+        target = np.dtype(kind.to_pandas_dtype())
         limit = float(np.finfo(target).max)
-        return np.clip(values, -limit, limit).astype(target)
-    limits = np.iinfo(target)
-    # The largest float64 that the type can hold: 2^63 - 1 itself would round up to 2^63.
-    top = float(limits.max)
-    top = float(np.nextafter(top, 0)) if int(top) > limits.max else top
-    return np.clip(np.rint(values), float(limits.min), top).astype(target)
+        kept: NDArray[Any] = np.clip(values, -limit, limit).astype(target)
+        return kept
+    values = np.clip(values, -_BEYOND, _BEYOND)
+    if types.is_decimal(kind):
+        most = _below(10**kind.precision - 1)
+        return np.asarray(np.clip(np.rint(values * 10.0**kind.scale), -most, most))
+    low, high = _steps(kind)
+    if kind_of(kind) == "number":
+        steps = np.rint(values)
+    elif types.is_date(kind):
+        steps = np.rint(values) * steps_of(kind)
+    else:
+        steps = np.rint(values * steps_of(kind))
+    target = np.dtype(np.uint64 if low >= 0 else np.int64)
+    whole: NDArray[Any] = np.clip(steps, float(low), _below(high)).astype(target)
+    return whole
+
+
+def _below(largest: int) -> float:
+    """The largest float64 that is at most an integer: 2^63 - 1 itself would round up to 2^63."""
+    value = float(largest)
+    return value if int(value) <= largest else float(np.nextafter(value, 0))
+
+
+def _steps(kind: pa.DataType) -> tuple[int, int]:
+    """The least and the largest integer that a type is stored as, and that Python can show."""
+    import pyarrow as pa
+
+    if pa.types.is_boolean(kind):
+        return 0, 1
+    if pa.types.is_integer(kind):
+        limits = np.iinfo(kind.to_pandas_dtype())
+        return int(limits.min), int(limits.max)
+    steps, limits = steps_of(kind), np.iinfo(np.int64)
+    low, high = {
+        "date": (_FIRST_DAY, _LAST_DAY),
+        "timestamp": (_FIRST_DAY * DAY, (_LAST_DAY + 1) * DAY - 1),
+        "time": (0, DAY),
+        "duration": (-_MOST_SECONDS, _MOST_SECONDS),
+    }[str(kind_of(kind))]
+    high = high * steps - 1 if pa.types.is_time(kind) else high * steps
+    return max(low * steps, int(limits.min)), min(high, int(limits.max))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpgmm_dist.artifact.error_marks import ErrorMarks
 from dpgmm_dist.artifact.manifest import FileDigest, Manifest
 from dpgmm_dist.artifact.schema import (
+    AXES,
     MANIFEST,
     MIXTURE,
     RECEIPT,
@@ -182,7 +183,7 @@ def load_release(url: str, storage_options: Mapping[str, Any] | None = None) -> 
 
 def decode_release(manifest: Manifest, files: Mapping[str, bytes]) -> Release:
     """A release from the bytes of its files; DataError if they do not hold one."""
-    mixture, errors = decode_mixture(files[MIXTURE])
+    mixture, errors = decode_mixture(files[MIXTURE], files.get(AXES))
     transform = decode_transform(files[TRANSFORM])
     if transform.latent_dimension != mixture.dimension:
         raise DataError(

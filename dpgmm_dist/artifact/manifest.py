@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpgmm_dist.artifact.schema import (
+    AXES,
     MANIFEST,
     OPTIONAL,
     REQUIRED,
@@ -44,7 +45,11 @@ class Manifest:
     """"private", or "NOT PRIVATE" for a release made with insecure test noise."""
     library_version: str
     files: Mapping[str, FileDigest]
-    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def schema_version(self) -> int:
+        """2 where covariances share their axes, which version 1 does not know; otherwise 1."""
+        return 2 if AXES in self.files else 1
 
     def to_bytes(self) -> bytes:
         """The contents of release.json: the same manifest gives the same bytes."""
@@ -88,13 +93,13 @@ class Manifest:
                     str(name): FileDigest(_string(entry["sha256"]), int(entry["bytes"]))
                     for name, entry in value["files"].items()
                 },
-                schema_version=int(value["schema_version"]),
             )
+            stated = int(value["schema_version"])
         except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(
                 f"{MANIFEST} lacks a key or has a wrong value: the release is not intact"
             ) from None
-        _check_names(manifest.files)
+        _check_names(manifest.files, stated)
         return manifest
 
 
@@ -104,10 +109,11 @@ def _string(value: Any) -> str:
     return value
 
 
-def _check_names(files: Mapping[str, FileDigest]) -> None:
+def _check_names(files: Mapping[str, FileDigest], version: int) -> None:
     """Accept known names only: a manifest can neither omit a file nor point to another folder."""
-    missing = [name for name in REQUIRED if name not in files]
-    unknown = sorted(set(files) - set(REQUIRED) - set(OPTIONAL))
+    required = (*REQUIRED, AXES) if version > 1 else REQUIRED
+    missing = [name for name in required if name not in files]
+    unknown = sorted(set(files) - set(required) - set(OPTIONAL))
     if missing or unknown:
         raise DataError(
             f"{MANIFEST} lists the wrong files: missing {missing}, unknown {unknown}; "

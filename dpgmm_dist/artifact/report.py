@@ -148,11 +148,16 @@ def _model(model: Mapping[str, Any]) -> str:
             f" These are a projection of {model['input_columns']} input columns. In each direction "
             f"outside the projection, the variance is {model['residual_variance']:.4g}."
         )
+    if "own_axes" in model:
+        text += (
+            " All covariances share their axes. They differ along the first "
+            f"{_counted(model['own_axes'], 'axis', 'axes')}."
+        )
     return text
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def _counted(count: int, noun: str, plural: str | None = None) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
 
 
 def _bars(components: Sequence[Mapping[str, Any]]) -> list[Bar]:

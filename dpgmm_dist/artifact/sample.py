@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from dpgmm_dist.artifact.columns import rows_batch, rows_schema, stored_values
+from dpgmm_dist.artifact.columns import label_column, rows_batch, rows_schema, stored_values
 from dpgmm_dist.artifact.load import Release, load_release, sample_rows
 from dpgmm_dist.artifact.part_files import (
     ForEach,
@@ -25,7 +25,7 @@ from dpgmm_dist.artifact.part_files import (
     part_name,
     storage_errors,
 )
-from dpgmm_dist.artifact.public_bounds import PublicBounds
+from dpgmm_dist.artifact.public_bounds import PublicBounds, default_bounds
 from dpgmm_dist.artifact.receipt import check_receipt
 from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, find_label
 from dpgmm_dist.errors import SpecError
@@ -81,14 +81,14 @@ class Sampler:
             mixture = mixture.for_label(find_label(release.label_values, options.label))
         if options.temperature != 1:
             factor = options.temperature**2
-            mixture = replace(mixture, covariances=factor * mixture.covariances)
+            mixture = replace(mixture, covariances=mixture.form.scaled(factor))
             transform = replace(transform, residual_variance=factor * transform.residual_variance)
         receipt = check_receipt(release.receipt)
         schema = rows_schema(receipt.input, release.label_values)
         bounds = None
-        if options.bounds != "none":
-            names = [column.name for column in receipt.input.columns]
-            bounds = PublicBounds.of(release.receipt, names, transform.input_dimension)
+        how = options.bounds or default_bounds(receipt.specification)
+        if how != "none":
+            bounds = PublicBounds.of(release.receipt, receipt.input, schema)
         return cls(
             mixture,
             transform,
@@ -96,7 +96,7 @@ class Sampler:
             seed,
             options.counts(release.label_values),
             bounds=bounds,
-            tries=_TRIES if options.bounds == "reject" else 0,
+            tries=_TRIES if how == "reject" else 0,
             residual=options.residual,
         )
 
@@ -108,6 +108,16 @@ class Sampler:
         for points, index in self.blocks(partition, partitions, rows):
             yield rows_batch(points, self._labels(index), self.schema)
 
+    def table(self, rows: int) -> tuple[pa.Table, NDArray[np.int64]]:
+        """All rows as one table, and the component (n,) of each, in a single partition."""
+        import pyarrow as pa
+
+        batches, components = [], [np.empty(0, np.int64)]
+        for points, index in self.blocks(0, 1, rows):
+            batches.append(rows_batch(points, self._labels(index), self.schema))
+            components.append(index)
+        return pa.Table.from_batches(batches, self.schema), np.concatenate(components)
+
     def _labels(self, index: NDArray[np.int64]) -> Any:
         """The label of each row as an Arrow column (n,), from its component; [] without labels."""
         import pyarrow as pa
@@ -115,8 +125,11 @@ class Sampler:
         values = self.mixture.label_values
         if not values:
             return []
-        column = pa.array(list(values), self.schema.field(len(self.schema) - 1).type)
-        return column.take(pa.array(self.mixture.label_index[index]))
+        kind = self.schema.field(len(self.schema) - 1).type
+        # Arrow cannot take from a column of string views.
+        plain = pa.string() if pa.types.is_string_view(kind) else kind
+        column = label_column(values, plain).take(pa.array(self.mixture.label_index[index]))
+        return column if kind == plain else column.cast(kind)
 
     def blocks(
         self, partition: int, partitions: int, rows: int

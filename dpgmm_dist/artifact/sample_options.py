@@ -57,7 +57,8 @@ class SampleOptions:
         first labels get one row more.
     temperature : factor on the standard deviations; below 1, rows are closer to the means.
     bounds : "reject" draws rows outside the public bounds again, at most 100 times, and then moves
-        them inside. "clip" moves them at once. "none" leaves them.
+        them inside. "clip" moves them at once. "none" leaves them. By default it is "clip" for a
+        table, so that what cannot be negative is not, and "none" for embeddings.
     residual : whether rows vary in the directions outside the projection, with the released
         variance. Without it, rows lie in the modelled subspace: pictures look smoother, and the
         spread is too small.
@@ -67,7 +68,7 @@ class SampleOptions:
     label_rows: Mapping[LabelValue, int] | None = None
     balanced: bool = False
     temperature: float = 1.0
-    bounds: Bounds = "none"
+    bounds: Bounds | None = None
     residual: bool = True
 
     def __post_init__(self) -> None:
@@ -76,7 +77,7 @@ class SampleOptions:
                 f"temperature must be above 0 and at most {_LARGEST_TEMPERATURE:g}, "
                 f"got {self.temperature}"
             )
-        if self.bounds not in ("none", "reject", "clip"):
+        if self.bounds not in (None, "none", "reject", "clip"):
             raise SpecError(f"bounds must be none, reject or clip, got {self.bounds!r}")
         if (self.label is not None) + (self.label_rows is not None) + self.balanced > 1:
             raise SpecError("give at most one of label, label_rows and balanced")
@@ -132,11 +133,13 @@ def parse_label_rows(arguments: Iterable[str]) -> dict[LabelValue, int] | None:
 
 
 def find_label(labels: tuple[LabelValue, ...], label: LabelValue) -> LabelValue:
-    """The label of the release that is meant: on a command line, integers are text."""
+    """The label of the release that is meant: on a command line, integers and booleans are text."""
     if not labels:
         raise SpecError(f"the release has no labels, so it cannot give rows of label {label!r}")
-    for known in labels:
-        if known == label or str(known) == str(label):
-            return known
+    meant = {"false": "0", "true": "1"}.get(str(label).lower(), str(label))
+    for text in (str(label), meant):
+        for known in labels:
+            if known == label or str(known) == text:
+                return known
     shown = ", ".join(repr(known) for known in labels[:20]) + (", ..." if len(labels) > 20 else "")
     raise SpecError(f"label {label!r} is not one of the release's labels: {shown}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,18 @@ from dpgmm_dist.artifact.error_marks import ErrorMarks, columns_of, marks_of, re
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.column_map import ColumnMap
+from dpgmm_dist.model.covariances import Covariances, SharedCovariances
 from dpgmm_dist.model.mixture import LabelValue, Mixture, StandardErrors
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+Floats = NDArray[np.float64]
+
+SCHEMA_VERSION = 2
+"""The newest version. A release without axes.parquet has version 1, one with it version 2."""
 MIXTURE = "mixture.parquet"
+AXES = "axes.parquet"
 TRANSFORM = "transform.parquet"
 RECEIPT = "receipt.json"
 REPORT = "report.html"
@@ -67,7 +73,9 @@ def encode_mixture(
 ) -> bytes:
     """mixture.parquet: one row per component, sorted by (label, component).
 
-    The realised ``plan`` in the receipt says which standard errors are approximate.
+    The realised ``plan`` in the receipt says which standard errors are approximate. Where
+    covariances share their axes, the column ``block`` takes the place of ``covariance`` and
+    ``covariance_se``, and `encode_axes` writes the axes.
 
     Raises
     ------
@@ -76,10 +84,10 @@ def encode_mixture(
     """
     import pyarrow as pa
 
-    for name in ("weights", "means", "covariances"):
-        if getattr(errors, name).shape != getattr(mixture, name).shape:
+    for name, shape in _shapes(mixture).items():
+        if getattr(errors, name).shape != shape:
             raise ValueError(
-                f"standard errors of {name} must have shape {getattr(mixture, name).shape}, "
+                f"standard errors of {name} must have shape {shape}, "
                 f"got {getattr(errors, name).shape}"
             )
     order = np.lexsort((mixture.component_number, mixture.label_index))
@@ -88,13 +96,21 @@ def encode_mixture(
         "component": pa.array(mixture.component_number[order].astype(np.int32)),
         "weight": pa.array(mixture.weights[order]),
         "mean": _lists(mixture.means[order]),
-        "covariance": _lists(_lower(mixture.covariances[order])),
+        **_covariance_column(mixture.form, order),
         "weight_se": pa.array(errors.weights[order]),
         "mean_se": _lists(errors.means[order]),
-        "covariance_se": _lists(_lower(errors.covariances[order])),
+        **_covariance_errors(mixture.form, errors, order),
         **columns_of(marks_of(plan, mixture.n_components).ordered(order.tolist())),
     }
     return _parquet(pa.table(columns))
+
+
+def encode_axes(form: SharedCovariances) -> bytes:
+    """axes.parquet: one row per latent coordinate, with its entry of each axis."""
+    import pyarrow as pa
+
+    coordinates = np.arange(form.axes.shape[0], dtype=np.int32)
+    return _parquet(pa.table({"coordinate": pa.array(coordinates), "axes": _lists(form.axes)}))
 
 
 def decode_marks(data: bytes) -> ErrorMarks | None:
@@ -102,28 +118,29 @@ def decode_marks(data: bytes) -> ErrorMarks | None:
     return read_marks(read_table(MIXTURE, data))
 
 
-def decode_mixture(data: bytes) -> tuple[Mixture, StandardErrors]:
-    """Read mixture.parquet; DataError if it does not hold a valid mixture."""
+def decode_mixture(data: bytes, axes: bytes | None = None) -> tuple[Mixture, StandardErrors]:
+    """Read mixture.parquet, and axes.parquet where there is one.
+
+    Raises
+    ------
+    DataError
+        When they do not hold a valid mixture.
+    """
     table = read_table(MIXTURE, data)
     try:
         label_values, labels = _read_labels(table["label"].to_pylist())
         means = _matrix(table["mean"])
-        dimension = means.shape[1]
         mixture = Mixture(
             weights=_vector(table["weight"]),
             means=means,
-            covariances=_symmetric(_matrix(table["covariance"]), dimension),
+            covariances=_covariances(table, means.shape[1], axes),
             labels=labels,
             label_values=label_values,
             component=_vector(table["component"]).astype(np.int64),
         )
-        errors = StandardErrors(
-            _vector(table["weight_se"]),
-            _matrix(table["mean_se"]),
-            _symmetric(_matrix(table["covariance_se"]), dimension),
-        )
-        for name in ("weights", "means", "covariances"):
-            if getattr(errors, name).shape != getattr(mixture, name).shape:
+        errors = _errors(table, means.shape[1], axes)
+        for name, shape in _shapes(mixture).items():
+            if getattr(errors, name).shape != shape:
                 raise ValueError(f"standard errors of {name} do not have the shape of the {name}")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{MIXTURE} does not hold a valid mixture: {_text(error)}") from None
@@ -230,6 +247,45 @@ def _read_labels(column: list[LabelValue | None]) -> tuple[tuple[LabelValue, ...
     return values, np.array([values.index(value) for value in present], dtype=np.int64)
 
 
+def _shapes(mixture: Mixture) -> dict[str, tuple[int, ...]]:
+    """The shapes that standard errors have."""
+    count, p = mixture.means.shape
+    return {"weights": (count,), "means": (count, p), "covariances": (count, p, p)}
+
+
+def _covariance_column(form: Covariances, order: NDArray[np.int64]) -> dict[str, pa.Array]:
+    if isinstance(form, SharedCovariances):
+        return {"block": _lists(_lower(form.blocks[order]))}
+    return {"covariance": _lists(_lower(form.full()[order]))}
+
+
+def _covariance_errors(
+    form: Covariances, errors: StandardErrors, order: NDArray[np.int64]
+) -> dict[str, pa.Array]:
+    if isinstance(form, SharedCovariances):
+        return {}
+    return {"covariance_se": _lists(_lower(errors.covariances[order]))}
+
+
+def _covariances(table: pa.Table, p: int, axes: bytes | None) -> Floats | SharedCovariances:
+    if axes is None:
+        return _symmetric(_matrix(table["covariance"]), p)
+    coordinates = read_table(AXES, axes)
+    if coordinates["coordinate"].to_pylist() != list(range(p)):
+        raise ValueError(f"the coordinates of {AXES} are not 0 to {p - 1}")
+    triangles = _matrix(table["block"])
+    # q (q + 1) / 2 numbers are a triangle of q rows.
+    q = (math.isqrt(8 * triangles.shape[1] + 1) - 1) // 2
+    return SharedCovariances(_matrix(coordinates["axes"]), _symmetric(triangles, q))
+
+
+def _errors(table: pa.Table, p: int, axes: bytes | None) -> StandardErrors:
+    weights, means = _vector(table["weight_se"]), _matrix(table["mean_se"])
+    if axes is not None:
+        return StandardErrors.without_covariances(weights, means)
+    return StandardErrors(weights, means, _symmetric(_matrix(table["covariance_se"]), p))
+
+
 def _lists(matrix: NDArray[np.float64]) -> pa.Array:
     """The rows of a matrix (n, k) as a list column."""
     import pyarrow as pa
@@ -278,7 +334,7 @@ def _matrix(column: pa.ChunkedArray) -> NDArray[np.float64]:
     lengths = np.unique(np.diff(offsets))
     if lengths.size != 1:
         raise ValueError("its lists have different lengths")
-    return np.array(values.to_numpy(), dtype=np.float64).reshape(len(lists), -1)
+    return np.array(values.to_numpy(), dtype=np.float64).reshape(len(lists), int(lengths[0]))
 
 
 def _lower(matrices: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dpgmm_dist.artifact.load import Release, load_release
 from dpgmm_dist.artifact.receipt import Query, Receipt, check_receipt
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.storage.urls import safe_url
 
 
@@ -82,13 +83,16 @@ def _found(release: Release) -> dict[str, Any]:
 
 def _model(release: Release) -> dict[str, Any]:
     mixture, transform = release.mixture, release.transform
-    return {
+    shown = {
         "components": mixture.n_components,
         "labels": list(mixture.label_values),
         "input_columns": transform.input_dimension,
         "latent_dimension": transform.latent_dimension,
         "residual_variance": transform.residual_variance,
     }
+    if isinstance(mixture.form, SharedCovariances):
+        shown["own_axes"] = mixture.form.own_axes
+    return shown
 
 
 def _components(release: Release) -> list[dict[str, Any]]:
@@ -99,7 +103,7 @@ def _components(release: Release) -> list[dict[str, Any]]:
     """
     mixture, errors, marks = release.mixture, release.standard_errors, release.error_marks
     # Root mean square of the standard deviations of the latent coordinates.
-    spread = np.sqrt(np.trace(mixture.covariances, axis1=1, axis2=2) / mixture.dimension)
+    spread = np.sqrt(mixture.form.traces() / mixture.dimension)
     mean_error = np.sqrt((errors.means**2).mean(axis=1))
     entries = []
     for k in range(mixture.n_components):

@@ -30,6 +30,7 @@ from dpgmm_dist.artifact.receipt import (
     epsilon_of,
 )
 from dpgmm_dist.artifact.schema import (
+    AXES,
     MIXTURE,
     RECEIPT,
     TRANSFORM,
@@ -39,6 +40,7 @@ from dpgmm_dist.artifact.schema import (
 )
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.storage.store import open_store
 
@@ -93,8 +95,7 @@ def verify_release(url: str, storage_options: Mapping[str, Any] | None = None) -
             files[name] = data
     mixture = transform = receipt = None
     if MIXTURE in files:
-        decoded = _attempt(problems, partial(decode_mixture, files[MIXTURE]))
-        mixture = decoded[0] if decoded else None
+        mixture = _attempt(problems, partial(_usable_mixture, files[MIXTURE], files.get(AXES)))
     if TRANSFORM in files:
         transform = _attempt(problems, lambda: decode_transform(files[TRANSFORM]))
     if RECEIPT in files:
@@ -165,6 +166,17 @@ def _attempt(problems: list[str], step: Callable[[], T]) -> T | None:
     except (DataError, SpecError) as error:
         problems.append(str(error))
         return None
+
+
+def _usable_mixture(data: bytes, axes: bytes | None) -> Mixture:
+    """The mixture in mixture.parquet; DataError if it is not valid or has no density."""
+    mixture, _ = decode_mixture(data, axes)
+    if isinstance(mixture.form, SharedCovariances):
+        try:
+            mixture.form.log_determinant  # noqa: B018 - it refuses axes that have no inverse
+        except ValueError as error:
+            raise DataError(f"{AXES} does not hold valid axes: {error}") from None
+    return mixture
 
 
 def _identity_problems(manifest: Manifest, receipt: Receipt) -> Iterator[str]:

@@ -15,21 +15,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dpgmm_dist.artifact.load import decode_release
 from dpgmm_dist.artifact.manifest import FileDigest, Manifest
 from dpgmm_dist.artifact.schema import (
+    AXES,
     CLAIM,
     MANIFEST,
     MIXTURE,
-    OPTIONAL,
     RECEIPT,
     REPORT,
     TRANSFORM,
     canonical_json,
+    encode_axes,
     encode_mixture,
     encode_transform,
     parse_json,
@@ -37,9 +38,13 @@ from dpgmm_dist.artifact.schema import (
 )
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.storage.store import Store, create_or_read, open_store, read_or_none
 from dpgmm_dist.version import __version__
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # On another processor, parameters computed from the same noisy answers may differ in their last
 # bits. A larger difference means another release.
@@ -165,6 +170,8 @@ def write_release(
         TRANSFORM: encode_transform(transform),
         RECEIPT: canonical_json(document),
     }
+    if isinstance(mixture.form, SharedCovariances):
+        files[AXES] = encode_axes(mixture.form)
     stored = {name: _create(store, name, data) for name, data in files.items()}
     manifest = Manifest(
         release_id=checked.release_id,
@@ -217,7 +224,7 @@ def _create(store: Store, name: str, data: bytes) -> bytes:
 
 def _agrees(name: str, stored: bytes, data: bytes) -> bool:
     """Whether the stored file differs from ``data`` only by rounding or in library versions."""
-    if name in OPTIONAL:
+    if name == REPORT:
         return True  # it follows from the other files, whichever version wrote it
     try:
         if name == RECEIPT:
@@ -227,7 +234,7 @@ def _agrees(name: str, stored: bytes, data: bytes) -> bool:
     except DataError:
         return False
     return bool(old_table.schema == new_table.schema) and all(
-        _close_columns(old.to_pylist(), new.to_pylist())
+        _close_columns(old, new)
         for old, new in zip(old_table.columns, new_table.columns, strict=True)
     )
 
@@ -243,18 +250,21 @@ def _close_values(old: Any, new: Any) -> bool:
     return type(old) is type(new) and bool(old == new)
 
 
-def _close_columns(old: list[Any], new: list[Any]) -> bool:
+def _close_columns(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
     """Whether two columns are equal up to rounding, relative to the largest entry."""
-    if old == new:
+    import pyarrow as pa
+
+    if old.equals(new):
         return True
-    if old and isinstance(old[0], list) and len({len(row) for row in new if row is not None}) > 1:
-        # Lists of different lengths: the maps of columns.
-        return len(old) == len(new) and all(map(_close_columns, old, new))
-    try:
-        old_values, new_values = np.array(old, dtype=np.float64), np.array(new, dtype=np.float64)
-    except (TypeError, ValueError):
+    if pa.types.is_list(new.type):
+        # As arrays: a Python float for each entry would take gigabytes.
+        old_lists, new_lists = old.combine_chunks(), new.combine_chunks()
+        if not old_lists.offsets.equals(new_lists.offsets):
+            return False
+        old, new = old_lists.values, new_lists.values
+    if len(old) != len(new) or not pa.types.is_floating(new.type):
         return False
-    if old_values.shape != new_values.shape:
-        return False
+    old_values = old.to_numpy(zero_copy_only=False).astype(np.float64)
+    new_values = new.to_numpy(zero_copy_only=False).astype(np.float64)
     tolerance = _SAME * float(np.abs(new_values[np.isfinite(new_values)]).max(initial=0.0))
     return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance, equal_nan=True))

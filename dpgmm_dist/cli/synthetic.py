@@ -45,13 +45,14 @@ def sample(
         typer.Option("--temperature", metavar="T", help="Factor for standard deviations."),
     ] = 1.0,
     bounds: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--bounds",
             metavar="HOW",
-            help="Rows outside the public bounds: none (keep), reject (draw again), clip (move).",
+            help="Rows outside the public bounds: none (keep), reject (draw again), clip (move). "
+            "By default clip for a table, none for embeddings.",
         ),
-    ] = "none",
+    ] = None,
     residual: Annotated[
         bool,
         typer.Option(help="Whether to add variation in directions that a projection left out."),

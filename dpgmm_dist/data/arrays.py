@@ -14,6 +14,7 @@ from dpgmm_dist.data.blocks import PlanUnit, RawBlock, RowRange
 from dpgmm_dist.data.labels import (
     Codes,
     Labels,
+    are_booleans,
     are_strings,
     check_labels,
     encode_integers,
@@ -33,7 +34,7 @@ class ArraySource(Opaque):
     Parameters
     ----------
     X : numpy array of shape (n, d), float16, float32, float64 or any integers, in input units.
-    y : integers or strings of shape (n,), or None when the rows are not labelled.
+    y : integers, strings or booleans of shape (n,), or None when the rows are not labelled.
     labels : the public label set; required with ``y``. Rows with any other label are invalid.
     chunk_rows : rows of a plan unit; by default as many as take 64 MB.
     units : integers or strings of shape (n,) that name each row's privacy unit. None marks a row
@@ -97,8 +98,9 @@ class ArraySource(Opaque):
         x = self.X[rows]
         if self.y is None:
             codes: Codes = np.zeros(len(x), dtype=np.int64)
-        elif self.y.dtype.kind in "iu":
+        elif self.y.dtype.kind in "biu":
             values = self.y[rows]
+            values = values.astype(np.int8) if values.dtype.kind == "b" else values
             codes = encode_integers(values.astype(values.dtype.newbyteorder("=")), self.labels)
         else:
             codes = encode_objects(self.y[rows], self.labels)
@@ -188,15 +190,16 @@ def check_label_dtype(dtype: np.dtype[Any], labels: Labels) -> None:
     Raises
     ------
     DataError
-        If labels of this type are neither integers nor strings.
+        If labels of this type are neither integers, strings nor booleans.
     SpecError
-        If one of ``labels`` and ``y`` holds integers and the other strings.
+        If ``labels`` and ``y`` hold different kinds; booleans are the integers 0 and 1 as well.
     """
-    if dtype.kind not in "iuUO":
-        raise DataError(f"y has dtype {dtype}: labels must be integers or strings")
-    if dtype.kind != "O" and are_strings(labels) != (dtype.kind == "U"):
-        kinds = ("integers", "strings")
+    if dtype.kind not in "biuUO":
+        raise DataError(f"y has dtype {dtype}: labels must be integers, strings or booleans")
+    given = "strings" if are_strings(labels) else "integers"
+    given = "booleans" if are_booleans(labels) else given
+    held = {"U": "strings", "b": "booleans", "O": given}.get(dtype.kind, "integers")
+    if held != given and (held, given) != ("booleans", "integers"):
         raise SpecError(
-            f"labels are {kinds[are_strings(labels)]} (such as {labels[0]!r}) but y holds "
-            f"{kinds[dtype.kind == 'U']}: make them alike"
+            f"labels are {given} (such as {labels[0]!r}) but y holds {held}: make them alike"
         )

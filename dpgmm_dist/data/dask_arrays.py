@@ -35,7 +35,8 @@ class DaskArraySource(Opaque):
     ----------
     X : dask array of shape (n, d), of any type that :class:`ArraySource` takes. n, and the sizes
         of chunks, may be unknown; d may not.
-    y : dask array of integers or strings of shape (n,), or None when the rows are not labelled.
+    y : dask array of integers, strings or booleans of shape (n,), or None when the rows are not
+        labelled.
     labels : the public label set; required with ``y``. Rows with any other label are invalid.
 
     Raises

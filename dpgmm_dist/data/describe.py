@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from dpgmm_dist.data.provenance import from_metadata
-from dpgmm_dist.data.source import AnySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.storage.parquet_files import opened
 
 
 def describe_input(source: AnySource) -> dict[str, Any]:
     """Return the names and types of the feature and label columns (``receipt.InputSchema``)."""
+    if isinstance(source, FrameSource):
+        return _described(source, [source.types])
     if not isinstance(source, ParquetSource):
         item = source.X.dtype.name
         label = None
         if source.labels:
             kind = "string" if isinstance(source.labels[0], str) else "int64"
+            kind = "bool" if isinstance(source.labels[0], bool) else kind
             label = {"name": "label", "type": kind}
         columns = [{"name": "features", "type": _FLOATS.get(item, "double")}]
         return {"kind": "list", "columns": columns, "width": source.width, "label": label}
@@ -26,38 +30,33 @@ _FLOATS = {"float16": "halffloat", "float32": "float", "float64": "double"}
 
 
 def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
-    import pyarrow as pa
-
-    footer = source.footers()[0]
+    footers = source.footers()
+    described = _described(source, (footer.types.names for footer in footers))
     fs, _ = source.place.resolve()
-    with opened(fs, footer.file.path, 1, 0) as file:
-        schema = file.schema_arrow
-    read = source.columns
-    text = bool(read.labels) and isinstance(read.labels[0], str)
-
-    def name_of(column: str, otherwise: str) -> str:
-        # A column that directory names give has no type in the file.
-        index = schema.get_field_index(column)
-        if index < 0:
-            return otherwise
-        kind = schema.field(index).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if hasattr(kind, "value_type"):
-            kind = kind.value_type
-        return otherwise if pa.types.is_null(kind) else str(kind)
-
-    label = None
-    if read.label is not None:
-        kind = name_of(read.label, "string" if text else "int64")
-        label = {"name": read.label, "type": kind}
-    described = {
-        "kind": "columns" if read.table else "list",
-        "columns": [{"name": c, "type": name_of(c, "double")} for c in read.features],
-        "width": source.width,
-        "label": label,
-    }
-    encoder = from_metadata(schema.metadata)
+    with opened(fs, footers[0].file.path, 1, 0) as file:
+        encoder = from_metadata(file.schema_arrow.metadata)
     if encoder is not None:
         described["encoder"] = encoder.to_dict() | {"guarantee": encoder.guarantee()}
     return described
+
+
+def _described(
+    source: ParquetSource | FrameSource, names: Iterable[tuple[str | None, ...]]
+) -> dict[str, Any]:
+    """The columns that are read, with the name of the first type that any file gives each."""
+    read = source.columns
+    first: dict[str, str] = {}
+    for of_file in names:
+        for column, name in zip(read.names, of_file, strict=True):
+            if name is not None:
+                first.setdefault(column, name)
+        if len(first) == len(read.names):
+            break
+    # A column that directory names give has no type, nor has one that is missing in every row.
+    columns = [{"name": column, "type": first.get(column, "double")} for column in read.features]
+    label = None
+    if read.label is not None:
+        otherwise = "string" if isinstance(read.labels[0], str) else "int64"
+        label = {"name": read.label, "type": first.get(read.label, otherwise)}
+    kind = "columns" if read.table else "list"
+    return {"kind": kind, "columns": columns, "width": source.width, "label": label}

@@ -24,24 +24,29 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 
 
 def check_labels(labels: Labels | None) -> Labels:
-    """Return the labels as a tuple; refuse what is not a set of integers or of strings.
+    """Return the labels as a tuple; refuse what is not a set of integers, strings or booleans.
 
     Raises
     ------
     SpecError
-        If there are none, one occurs twice, or they are not all integers or all strings.
+        If there are none, one occurs twice, or they are not all of one kind.
     """
     labels = tuple(labels or ())  # type: ignore[assignment]
     if not labels:
         raise SpecError("dataset.labels is empty: list every label that may be released")
     for label in labels:
-        if isinstance(label, bool) or not isinstance(label, int | str):
-            raise SpecError(f"dataset.labels: {label!r} is neither an integer nor a string")
-    if len({isinstance(label, str) for label in labels}) > 1:
-        raise SpecError("dataset.labels mixes integers and strings: use one kind")
+        if not isinstance(label, int | str):
+            raise SpecError(f"dataset.labels: {label!r} is not an integer, a string or a boolean")
+    if len({(isinstance(label, str), isinstance(label, bool)) for label in labels}) > 1:
+        raise SpecError("dataset.labels mixes integers, strings or booleans: use one kind")
     if len(set(labels)) < len(labels):
         raise SpecError("dataset.labels names a label twice: list each once")
     return labels
+
+
+def are_booleans(labels: Labels) -> bool:
+    """Whether the (non-empty) public labels are booleans; each is the integer 0 or 1 as well."""
+    return isinstance(labels[0], bool)
 
 
 def are_strings(labels: Labels) -> bool:
@@ -93,9 +98,11 @@ def encode_text(text: str | None, labels: Labels) -> int:
         return -1
     value: int | str = text
     if not are_strings(labels):
-        if not _INTEGER.fullmatch(text):
-            return -1
-        value = int(text)
+        value = text.lower() == "true"
+        if not (are_booleans(labels) and spells_boolean(text)):
+            if not spells_integer(text):
+                return -1
+            value = int(text)
     return labels.index(value) if value in labels else -1
 
 
@@ -104,27 +111,34 @@ def spells_integer(text: str) -> bool:
     return _INTEGER.fullmatch(text) is not None
 
 
+def spells_boolean(text: str) -> bool:
+    """Whether the value in a directory name is true or false."""
+    return text.lower() in ("true", "false")
+
+
 def encode_objects(values: npt.NDArray[Any], labels: Labels) -> Codes:
     """Index of each Python object or numpy string of an array (n,); -1 if absent."""
     index = {label: i for i, label in enumerate(labels)}
+    booleans = are_booleans(labels)
     kinds: tuple[type, ...] = (str,) if are_strings(labels) else (int, np.integer)
-    return np.array(
-        [
-            # A dict takes True for 1 and 3.0 for 3, so values of other kinds are left out first.
-            index.get(value, -1) if isinstance(value, kinds) and not isinstance(value, bool) else -1
-            for value in values.tolist()
-        ],
-        dtype=np.int64,
-    )
+    kinds = (bool, np.bool_) if booleans else kinds
+
+    def code(value: Any) -> int:
+        # A dict takes True for 1 and 3.0 for 3, so values of other kinds are left out first.
+        is_kind = isinstance(value, kinds) and isinstance(value, bool | np.bool_) == booleans
+        return index.get(value, -1) if is_kind else -1
+
+    return np.array([code(value) for value in values.tolist()], dtype=np.int64)
 
 
 def encode_arrow(array: Any, labels: Labels) -> Codes:
-    """Index of each value of an Arrow array of integers, strings or a dictionary of them.
+    """Index of each value of an Arrow array of integers, strings, booleans or dates.
 
     Parameters
     ----------
-    array : pyarrow.Array of a type that the schema check admitted; sliced or not.
-    labels : the public labels, of the column's kind.
+    array : pyarrow.Array of a type that the schema check admitted, or a dictionary of such values;
+        sliced or not.
+    labels : the public labels, of the column's kind. Those of dates are ISO 8601 texts.
 
     Returns
     -------
@@ -132,10 +146,11 @@ def encode_arrow(array: Any, labels: Labels) -> Codes:
     """
     import pyarrow as pa
 
-    from dpgmm_dist.data.parquet_columns import numbers, validity
+    from dpgmm_dist.data.parquet_columns import numbers, storage, validity
 
+    array = storage(array)
     kind = array.type
-    if pa.types.is_null(kind):
+    if not len(array) or pa.types.is_null(kind):
         return np.full(len(array), -1, dtype=np.int64)
     if pa.types.is_dictionary(kind):
         # The last entry stands for null rows, whose stored index is arbitrary.
@@ -143,15 +158,38 @@ def encode_arrow(array: Any, labels: Labels) -> Codes:
         places = numbers(array.indices).astype(np.int64)
         valid = validity(array.indices)
         return entries[places if valid is None else np.where(valid, places, len(entries) - 1)]
+    valid = validity(array)
     if pa.types.is_integer(kind):
         codes = encode_integers(numbers(array), labels)
+    elif pa.types.is_boolean(kind):
+        bits = array.fill_null(False).to_numpy(zero_copy_only=False)
+        codes = encode_integers(bits.astype(np.int8), labels)
+    elif pa.types.is_date(kind):
+        codes = _encode_dates(array, labels)
     else:
-        import pyarrow.compute as pc
-
-        if pa.types.is_string_view(kind):  # Arrow's index_in does not take this type
-            kind = pa.large_string()
-            array = array.cast(kind, safe=False)
-        known = pa.array(labels, type=kind)
-        codes = numbers(pc.index_in(array, value_set=known).fill_null(-1)).astype(np.int64)
-    valid = validity(array)
+        codes = _encode_strings(array, labels)
     return codes if valid is None else np.where(valid, codes, np.int64(-1))
+
+
+def _encode_dates(array: Any, labels: Labels) -> Codes:
+    """Codes (n,) of dates, arbitrary where null; a date64 within a day has no label."""
+    from dpgmm_dist.column_kinds import number_of, steps_of
+    from dpgmm_dist.data.column_numbers import stored_integers
+
+    steps = steps_of(array.type)
+    days = tuple(int(number_of(str(label), "date")) * steps for label in labels)
+    return encode_integers(stored_integers(array), days)
+
+
+def _encode_strings(array: Any, labels: Labels) -> Codes:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from dpgmm_dist.data.parquet_columns import numbers
+
+    kind = array.type
+    if pa.types.is_string_view(kind):  # Arrow's index_in does not take this type
+        kind = pa.large_string()
+        array = array.cast(kind, safe=False)
+    known = pa.array(labels, type=kind)
+    return numbers(pc.index_in(array, value_set=known).fill_null(-1)).astype(np.int64)

@@ -8,24 +8,44 @@ such a column is accepted, and its rows are invalid.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from dpgmm_dist.data.labels import Labels, are_strings, check_labels, spells_integer
+from dpgmm_dist.column_kinds import HOLDS
+from dpgmm_dist.column_kinds import Kind as ColumnKind
+from dpgmm_dist.data.column_types import (
+    check_label_type,
+    embedding_items,
+    embedding_problem,
+    feature_kind,
+    field_type,
+    find_fields,
+    shown,
+    table_problem,
+    value_type,
+)
+from dpgmm_dist.data.labels import (
+    Labels,
+    are_booleans,
+    are_strings,
+    check_labels,
+    spells_boolean,
+    spells_integer,
+)
 from dpgmm_dist.data.unit_values import USABLE, Kind, kind_of
 from dpgmm_dist.data.windowed import column_problem
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
+from dpgmm_dist.storage.other_formats import conversion
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
 from dpgmm_dist.windows import Window
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
 _SHOWN_COLUMNS = 20
-_SHOWN_TYPE = 80
-_LIST_TYPES = "float16, float32, float64 or uint8"
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,19 +76,31 @@ class Columns(Opaque):
         return tuple(dict.fromkeys((*self.features, *named)))
 
 
+@dataclass(frozen=True)
+class ReadTypes:
+    """What the types of the columns to read say, in one file or frame."""
+
+    list_size: int | None
+    """Width that the type of the list column fixes; None if it fixes none."""
+    item_bytes: int
+    """Bytes of one feature (a list) or of the features of one row (a table)."""
+    kinds: tuple[ColumnKind | None, ...] = ()
+    """What each feature column of a table holds; None where no column type says."""
+    unit_kind: Kind | None = None
+    """What the column of privacy units holds; None where no column type says."""
+    names: tuple[str | None, ...] = ()
+    """The name of the type of each of ``Columns.names``, as a receipt states it: that of the
+    entries of a dictionary, of the numbers of an embedding; None where no column type says."""
+
+
 @dataclass(frozen=True, repr=False)
 class Footer(Opaque):
     """What is read from the footer of one file."""
 
     file: FoundFile
-    list_size: int | None
-    """Width that the type of the list column fixes; None if it fixes none."""
-    item_bytes: int
-    """Bytes of one feature (a list) or of the features of one row (a table)."""
+    types: ReadTypes
     row_groups: tuple[tuple[int, int], ...]
     """(rows, stored bytes of the list column before compression) of each row group."""
-    unit_kind: Kind | None = None
-    """What the column of privacy units holds; None where no column type says."""
 
 
 Gather = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -126,7 +158,8 @@ class _FooterReader(Opaque):
         try:
             with opened(fs, file.path, 1, 0) as parquet:
                 schema, groups = parquet.schema_arrow, _row_groups(parquet.metadata, columns)
-            footer = _footer(file, schema, groups, columns, name)
+            given = dict(file.constants)
+            footer = Footer(file, check_types(schema, columns, name, given), groups)
         except (DataError, SpecError):
             raise
         except FileNotFoundError:
@@ -135,7 +168,7 @@ class _FooterReader(Opaque):
             problem = "permission denied"
         except Exception:
             # Arrow's own message quotes bytes of the file.
-            problem = "it is damaged or not a Parquet file"
+            problem = conversion(name) or "it is damaged or not a Parquet file"
         if footer is None:
             raise DataError(f"cannot read {name}: {problem}")
         return footer
@@ -144,104 +177,90 @@ class _FooterReader(Opaque):
 def _row_groups(metadata: Any, columns: Columns) -> tuple[tuple[int, int], ...]:
     leaf = None
     if not columns.table:
+        name = columns.features[0]
         paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-        prefix = columns.features[0] + "."
-        leaf = next((i for i, path in enumerate(paths) if path.startswith(prefix)), None)
+        within = [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")]
+        values = [i for i in within if paths[i].startswith(f"{name}.values.")]  # Spark's vectors
+        leaf = next(iter(values or within), None)
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     return tuple(
         (g.num_rows, 0 if leaf is None else g.column(leaf).total_uncompressed_size) for g in groups
     )
 
 
-def _footer(
-    file: FoundFile, schema: Any, groups: tuple[tuple[int, int], ...], columns: Columns, name: str
-) -> Footer:
-    types = {column: _type_of(schema, column, file, columns, name) for column in columns.names}
+def check_types(schema: Any, columns: Columns, name: str, given: Collection[str] = ()) -> ReadTypes:
+    """Check the types of the columns to read, in the Arrow schema of a file or a frame.
+
+    Parameters
+    ----------
+    schema : the schema of all its columns.
+    columns : what is read.
+    name : the file, or the argument that the frame is, for messages.
+    given : columns that the names of directories give where the schema lacks them.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, or has a type that cannot be used.
+    SpecError
+        If the public labels are not of the label column's kind.
+    """
+    types = {column: _type_of(schema, column, columns, name, given) for column in columns.names}
     list_size, item_bytes = None, 0
+    check = table_problem if columns.table else embedding_problem
     for column in columns.features:
         kind = types[column]
         if kind is None:
             continue
-        problem = _table_problem(column, kind) if columns.table else _list_problem(column, kind)
+        problem = check(column, kind)
         if problem:
-            raise DataError(f"{name}: column {column!r} is {_shown(kind)}, {problem}")
-        if not columns.table and not pa.types.is_null(kind):
-            list_size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
-            kind = kind.value_type
-        item_bytes += 4 if pa.types.is_null(kind) else kind.bit_width // 8
+            raise DataError(f"{name}: column {column!r} is {shown(kind)}, {problem}")
+        if not columns.table:
+            kind, list_size = embedding_items(kind) or (kind, None)
+        item_bytes += _bytes_of(kind)
     if columns.label is not None and types[columns.label] is not None:
-        _check_label(columns.label, types[columns.label], columns.labels, name)
+        check_label_type(columns.label, types[columns.label], columns.labels, name)
     if columns.window is not None:
         _check_window(columns.window.column, types[columns.window.column], name)
     unit = None if columns.unit is None else _unit_kind(columns.unit, types[columns.unit], name)
-    return Footer(file, list_size, item_bytes, groups, unit)
+    of_features = tuple(types[column] for column in columns.features) if columns.table else ()
+    return ReadTypes(
+        list_size,
+        item_bytes,
+        tuple(None if kind is None else feature_kind(kind) for kind in of_features),
+        unit,
+        tuple(_type_name(types[name], columns, name) for name in columns.names),
+    )
 
 
-def _type_of(schema: Any, column: str, file: FoundFile, columns: Columns, name: str) -> Any:
+def _type_name(kind: Any, columns: Columns, name: str) -> str | None:
+    """The name of a column's type as a receipt states it; None where no type says."""
+    if kind is None:
+        return None
+    kind = value_type(kind)
+    if not columns.table and name == columns.features[0]:
+        kind, _ = embedding_items(kind) or (kind, None)
+    return None if pa.types.is_null(kind) else sys.intern(str(kind))
+
+
+def _bytes_of(kind: Any) -> int:
+    kind = value_type(kind)
+    return 4 if pa.types.is_null(kind) else max(1, kind.bit_width // 8)
+
+
+def _type_of(schema: Any, column: str, columns: Columns, name: str, given: Collection[str]) -> Any:
     """Storage type of a column; None where a directory name gives the column."""
-    places = schema.get_all_field_indices(column)
+    places = find_fields(schema, column)
     if len(places) > 1:
         raise DataError(f"{name}: has {len(places)} columns named {column!r}; rename one")
     if places:
-        kind = schema.field(places[0]).type
-        return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+        return field_type(schema, places[0])
     is_list = not columns.table and column == columns.features[0]
-    if not is_list and column in dict(file.constants):
+    if not is_list and column in given:
         return None
     names = list(dict.fromkeys(schema.names))
     has = ", ".join(names[:_SHOWN_COLUMNS]) + (", ..." if len(names) > _SHOWN_COLUMNS else "")
     raise DataError(f"{name}: no column {column!r}; it has {has or 'no columns'}")
-
-
-def _shown(kind: Any) -> str:
-    text = str(kind)
-    return text if len(text) <= _SHOWN_TYPE else text[:_SHOWN_TYPE] + "..."
-
-
-def _is_number(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-
-
-def _list_problem(column: str, kind: Any) -> str | None:
-    if pa.types.is_null(kind):
-        return None
-    if _is_number(kind):
-        return f"not a list: for a table of numeric columns write dataset.features: [{column}]"
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(is_kind(kind) for is_kind in lists):
-        return f"not a list of numbers: dataset.features needs a list of {_LIST_TYPES}"
-    if pa.types.is_fixed_size_list(kind) and kind.list_size < 1:
-        return "which has no features"
-    if _is_number(kind.value_type) or pa.types.is_null(kind.value_type):
-        return None
-    return f"not a list of numbers: dataset.features needs a list of {_LIST_TYPES}"
-
-
-def _table_problem(column: str, kind: Any) -> str | None:
-    if pa.types.is_null(kind) or _is_number(kind):
-        return None
-    if pa.types.is_nested(kind):
-        return f"not a numeric column: for one list column write dataset.features: {column}"
-    return "not a numeric column: cast it to an integer or float column, or leave it out"
-
-
-def _check_label(column: str, kind: Any, labels: Labels, name: str) -> None:
-    value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_null(value):
-        return
-    text = any(t(value) for t in (pa.types.is_string, pa.types.is_large_string, _is_string_view))
-    if not text and not pa.types.is_integer(value):
-        raise DataError(
-            f"{name}: label column {column!r} is {_shown(kind)}: labels must be integers or "
-            "strings; cast the column"
-        )
-    if text != are_strings(labels):
-        stored, given = ("strings", "integers") if text else ("integers", "strings")
-        hint = "in quotes" if text else "without quotes"
-        raise SpecError(
-            f"dataset.labels are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
-            f"holds {stored}: write the labels {hint}"
-        )
 
 
 def _unit_kind(column: str, kind: Any, name: str) -> Kind | None:
@@ -250,7 +269,7 @@ def _unit_kind(column: str, kind: Any, name: str) -> Kind | None:
     unit_kind = kind_of(kind)
     if unit_kind is None:
         raise DataError(
-            f"{name}: dataset.privacy_unit.column {column!r} is {_shown(kind)}: it must hold "
+            f"{name}: dataset.privacy_unit.column {column!r} is {shown(kind)}: it must hold "
             f"{USABLE}; cast the column"
         )
     return unit_kind
@@ -268,8 +287,8 @@ def resolve_unit_kind(columns: Columns, footers: tuple[Footer, ...], place: Plac
     """
     if columns.unit is None:
         return None
-    kinds = {footer.unit_kind for footer in footers} - {None}
-    texts = {dict(f.file.constants).get(columns.unit) for f in footers if f.unit_kind is None}
+    kinds = {footer.types.unit_kind for footer in footers} - {None}
+    texts = {dict(f.file.constants).get(columns.unit) for f in footers if f.types.unit_kind is None}
     texts -= {None}
     integers = all(text is not None and spells_integer(text) for text in texts)
     if texts and (not kinds or "integer" in kinds):
@@ -287,12 +306,8 @@ def _check_window(column: str, kind: Any, name: str) -> None:
     problem = column_problem(kind)
     if problem:
         raise DataError(
-            f"{name}: the column {column!r} of dataset.window is {_shown(kind)}, {problem}"
+            f"{name}: the column {column!r} of dataset.window is {shown(kind)}, {problem}"
         )
-
-
-def _is_string_view(kind: Any) -> bool:
-    return bool(pa.types.is_string_view(kind))
 
 
 def _check_directory_names(footers: tuple[Footer, ...], columns: Columns, place: Place) -> None:
@@ -307,7 +322,8 @@ def _check_directory_names(footers: tuple[Footer, ...], columns: Columns, place:
                 "are not numbers: leave it out of dataset.features"
             )
         integers = column == columns.label and not are_strings(columns.labels)
-        if integers and not any(text is not None and spells_integer(text) for text in texts):
+        spells = spells_boolean if integers and are_booleans(columns.labels) else spells_integer
+        if integers and not any(text is not None and spells(text) for text in texts):
             raise SpecError(
                 f"dataset.labels are integers (such as {columns.labels[0]!r}) but the directories "
                 f"of {place.url} named {column}=... hold strings: write the labels in quotes"
@@ -319,8 +335,41 @@ def parse_number(text: str | None) -> float | None:
     return float(text) if text is not None and _NUMBER.fullmatch(text) else None
 
 
-def resolve_width(columns: Columns, footers: tuple[Footer, ...], given: int | None) -> int:
+def resolve_kinds(
+    columns: Columns, kinds: Iterable[tuple[ColumnKind | None, ...]]
+) -> tuple[ColumnKind | None, ...]:
+    """Return what each feature column of a table holds, the same in every file.
+
+    Parameters
+    ----------
+    kinds : what the columns hold in each file; None where no type says, as all values are missing.
+
+    Raises
+    ------
+    DataError
+        If a date in one file could be a number in another.
+    """
+    if not columns.table:
+        return ()
+    found: list[ColumnKind | None] = []
+    for column, in_files in zip(columns.features, zip(*kinds, strict=True), strict=True):
+        different = list(dict.fromkeys(kind for kind in in_files if kind is not None))
+        if len(different) > 1:
+            raise DataError(
+                f"column {column!r} holds {HOLDS[different[0]]} in some files and "
+                f"{HOLDS[different[1]]} in others: cast it to one type"
+            )
+        found.append(different[0] if different else None)
+    return tuple(found)
+
+
+def resolve_width(columns: Columns, list_sizes: Iterable[int | None], given: int | None) -> int:
     """Return the feature dimension d from the schema or the specification, never from rows.
+
+    Parameters
+    ----------
+    list_sizes : the width that the type of the list column fixes in each file; None for none.
+    given : the width in the specification, or None.
 
     Raises
     ------
@@ -337,7 +386,7 @@ def resolve_width(columns: Columns, footers: tuple[Footer, ...], given: int | No
             )
         return len(columns.features)
     column = columns.features[0]
-    sizes = sorted({f.list_size for f in footers if f.list_size is not None})
+    sizes = sorted({size for size in list_sizes if size is not None})
     if len(sizes) > 1:
         raise DataError(
             f"column {column!r} is a list of {sizes[0]} in some files and of {sizes[1]} in others: "

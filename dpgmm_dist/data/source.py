@@ -1,4 +1,4 @@
-"""Sources of rows: partitioned Parquet, and arrays.
+"""Sources of rows: partitioned Parquet, frames, and arrays.
 
 A source is made on the driver, which checks everything public about the data. It is sent to the
 workers, which read plan units from it. What a worker cannot read becomes a DataError that names the
@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
+from dpgmm_dist.column_kinds import Kind as ColumnKind
 from dpgmm_dist.data.arrays import ArraySource
+from dpgmm_dist.data.arrow_rows import block_of
 from dpgmm_dist.data.blocks import (
     ChunkRange,
     FilePiece,
@@ -24,20 +24,21 @@ from dpgmm_dist.data.blocks import (
     Source,
     join_small,
 )
+from dpgmm_dist.data.column_types import find_fields
 from dpgmm_dist.data.dask_arrays import DaskArraySource
-from dpgmm_dist.data.labels import Labels, encode_arrow, encode_text
-from dpgmm_dist.data.parquet_columns import list_rows, table_rows
+from dpgmm_dist.data.frames import FrameSource
+from dpgmm_dist.data.labels import Labels
 from dpgmm_dist.data.parquet_schema import (
     Columns,
     Footer,
     Gather,
-    parse_number,
     read_footers,
+    resolve_kinds,
     resolve_unit_kind,
     resolve_width,
 )
-from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
-from dpgmm_dist.data.windowed import in_directories, inside
+from dpgmm_dist.data.unit_values import Kind
+from dpgmm_dist.data.windowed import in_directories
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, is_local, list_files, opened
@@ -50,11 +51,13 @@ __all__ = [
     "ChunkRange",
     "DaskArraySource",
     "FilePiece",
+    "FrameSource",
     "ParquetSource",
     "PlanUnit",
     "RawBlock",
     "RowRange",
     "Source",
+    "column_kinds",
 ]
 
 TARGET_BYTES = 128 << 20
@@ -77,6 +80,8 @@ class ParquetSource(Opaque):
     """Feature dimension d, from the schema or the specification."""
     unit_kind: Kind | None = None
     """Whether privacy units are named by integers or by text, where the source has any."""
+    kinds: tuple[ColumnKind | None, ...] = ()
+    """What each feature column of a table holds; empty for embeddings, None where none is known."""
     _footers: tuple[Footer, ...] | None = None
     _directories: Window | None = None
     """The window, where directory names decide which files are in it."""
@@ -113,10 +118,11 @@ class ParquetSource(Opaque):
         if by_column:
             columns = replace(columns, window=window)
         footers = read_footers(place, files, columns, gather)
-        width = resolve_width(columns, footers, width)
+        width = resolve_width(columns, (footer.types.list_size for footer in footers), width)
         unit_kind = resolve_unit_kind(columns, footers, place)
+        kinds = resolve_kinds(columns, (footer.types.kinds for footer in footers))
         directories = None if by_column else window
-        return cls(place, columns, width, unit_kind, footers, directories)
+        return cls(place, columns, width, unit_kind, kinds, footers, directories)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_footers": None}
@@ -174,7 +180,7 @@ class ParquetSource(Opaque):
         rows, stored = footer.row_groups[group]
         width = 1 if self.columns.table else self.width
         # The stored size can be smaller (dictionaries) or larger (lists of another length).
-        return max(rows * width * footer.item_bytes, stored)
+        return max(rows * width * footer.types.item_bytes, stored)
 
     def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
         """Read a unit in blocks of 1 to ``max_rows`` rows.
@@ -203,49 +209,17 @@ class ParquetSource(Opaque):
     ) -> Iterator[RawBlock]:
         names = self.columns.names
         with opened(fs, piece.path, len(names), unit_bytes) as file:
-            present = set(file.schema_arrow.names)
+            places = [find_fields(file.schema_arrow, name) for name in names]
             batches = file.iter_batches(
                 batch_size=max_rows,
                 row_groups=list(piece.row_groups),
-                columns=[name for name in names if name in present],
+                columns=[".".join(place) for found in places for place in found],
                 use_threads=False,
             )
             for batch in batches:
-                yield self._block(batch, dict(piece.constants))
-
-    def _block(self, batch: Any, constants: dict[str, str | None]) -> RawBlock:
-        names = set(batch.schema.names)
-        columns = self.columns
-        if columns.table:
-            values = [
-                batch.column(name) if name in names else parse_number(constants[name])
-                for name in columns.features
-            ]
-            features, valid = table_rows(values, batch.num_rows)
-        else:
-            features, valid = list_rows(batch.column(columns.features[0]), self.width)
-        if columns.label is None:
-            codes = np.zeros(batch.num_rows, dtype=np.int64)
-        elif columns.label in names:
-            codes = encode_arrow(batch.column(columns.label), columns.labels)
-        else:
-            code = encode_text(constants[columns.label], columns.labels)
-            codes = np.full(batch.num_rows, code, dtype=np.int64)
-        if columns.window is not None:
-            within = inside(batch.column(columns.window.column), columns.window)
-            valid = within if valid is None else valid & within
-        if columns.unit is None:
-            return RawBlock(features, valid, codes)
-        units, named = self._units(batch, constants, columns.unit)
-        return RawBlock(features, named if valid is None else valid & named, codes, units)
-
-    def _units(self, batch: Any, constants: dict[str, str | None], column: str) -> tuple[Any, Any]:
-        """Digests (n, 32) of the rows' privacy units, and which rows have one (n,)."""
-        if column in batch.schema.names:
-            return digests_of(batch.column(column))
-        constant = constant_digest(constants[column], self.unit_kind or "text")
-        digest = np.frombuffer(constant or bytes(DIGEST_BYTES), dtype=np.uint8)
-        return np.tile(digest, (batch.num_rows, 1)), np.full(batch.num_rows, constant is not None)
+                yield block_of(
+                    batch, self.columns, self.width, dict(piece.constants), self.unit_kind
+                )
 
     def require_unchanged(self) -> None:
         """Refuse files that appeared, disappeared or changed since they were planned.
@@ -274,8 +248,16 @@ class ParquetSource(Opaque):
         return {file.path: f"{file.size} {file.stamp}" for file in files}
 
 
-AnySource = ParquetSource | ArraySource | DaskArraySource
+AnySource = ParquetSource | FrameSource | ArraySource | DaskArraySource
 """The rows of a release."""
+
+
+def column_kinds(rows: AnySource) -> tuple[ColumnKind | None, ...]:
+    """What each feature column of a table holds; arrays hold numbers."""
+    if isinstance(rows, ParquetSource | FrameSource):
+        return rows.kinds
+    number: ColumnKind = "number"
+    return (number,) * rows.width
 
 
 def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:

@@ -24,7 +24,7 @@ from dpgmm_dist.artifact.part_files import (
     resolve,
     storage_errors,
 )
-from dpgmm_dist.data.parquet_columns import list_rows
+from dpgmm_dist.data.embeddings import embedding_rows
 from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
 from dpgmm_dist.encode.protocol import Shape, parse_shape
 from dpgmm_dist.errors import DataError, SpecError
@@ -168,7 +168,7 @@ class _FileDecoder:
         with opened(fs, file.path, 2, 0) as parquet:
             for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
                 column = batch.column(self.column)
-                rows, _ = list_rows(column, column.type.list_size)
+                rows, _ = embedding_rows(column, column.type.list_size)
                 if pa.types.is_integer(column.type.value_type) and rows.dtype.kind == "f":
                     rows = rows.astype(np.int64)
                 yield batch, pictures(_decoder(self.decoder), rows, self.shape)

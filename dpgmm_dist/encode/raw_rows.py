@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dpgmm_dist.data.parquet_columns import list_rows, storage
+from dpgmm_dist.data.embeddings import embedding_rows
+from dpgmm_dist.data.parquet_columns import storage
 from dpgmm_dist.encode.protocol import Batch, Shape
 from dpgmm_dist.errors import DataError, SpecError
 
@@ -96,7 +97,7 @@ def raw_batch(array: pa.Array, shape: Shape) -> tuple[Batch, NDArray[np.bool_]]:
         return ["" if text is None else text for text in texts], readable
     if _is_bytes(array.type):
         return _pictures(array, shape)
-    rows, valid = list_rows(array, int(np.prod(shape)))
+    rows, valid = embedding_rows(array, int(np.prod(shape)))
     readable = np.ones(len(rows), bool) if valid is None else valid.copy()
     if len(shape) == 1:
         values = rows.astype(np.float64)

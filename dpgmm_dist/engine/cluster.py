@@ -36,15 +36,15 @@ from dpgmm_dist.engine.dask_logs import (
     take_over_in_worker,
 )
 from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
+from dpgmm_dist.engine.memory import WAVES_AHEAD, tasks_per_thread
 from dpgmm_dist.errors import ClusterError, DpgmmError
+from dpgmm_dist.passes.kernel import statistic_sizes
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.version import __version__
 
 _FAN_IN = 8
 _RETRIES = 2
-_WAVE_PER_THREAD = 4
-_WAVES_AHEAD = 2
 _CONNECT_SECONDS = 30
 _NEVER = logging.CRITICAL + 1
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
@@ -92,7 +92,7 @@ class DaskEngine:
         if isinstance(context.source, DaskArraySource):
             return noted(context, computed(lambda: self._run_array(context, units, report)))
         shared = self._share(context)
-        size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
+        size = self._wave(8 * 2 * sum(statistic_sizes(context.query)))
         folded: list[Any] = []
         total: ExactStatistic | None = None
 
@@ -106,7 +106,7 @@ class DaskEngine:
         for start in range(0, len(units), size):
             leaves = self._each(_run_packed, shared, units[start : start + size])
             folded.append(self._reduce(leaves))
-            if len(folded) >= _WAVES_AHEAD:
+            if len(folded) >= WAVES_AHEAD:
                 total = fetch()
                 report(start / len(units))
         while folded:
@@ -125,7 +125,7 @@ class DaskEngine:
         parts = self.client.compute(
             leaves(context, units, self._placed[1]), retries=_RETRIES, optimize_graph=False
         )
-        size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
+        size = self._wave(8 * 2 * sum(statistic_sizes(context.query)))
         folded = [self._reduce(parts[start : start + size]) for start in range(0, len(units), size)]
         del parts  # sums of units are freed as they are added up
         wait_for(self.client, folded[:1])
@@ -156,12 +156,17 @@ class DaskEngine:
     def _gather(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         shared = self._share(function)
         results: list[Any] = []
-        size = max(1, sum(self.client.nthreads().values())) * _WAVE_PER_THREAD
+        size = self._wave(0)
         for start in range(0, len(items), size):
             tasks = self._each(_call_packed, shared, items[start : start + size])
             wait_for(self.client, tasks)
             results += self.client.gather(tasks)
         return results
+
+    def _wave(self, result: int) -> int:
+        """How many tasks a wave has; ``result`` is the bytes that a task returns."""
+        threads: int = sum(self.client.nthreads().values())
+        return max(1, threads) * tasks_per_thread(result)
 
     def _share(self, context: Any) -> Any:
         # A task, not scattered data: if the worker that holds it dies, it is made again.

@@ -21,8 +21,19 @@ _BLOCKS = 6 * (32 << 20)
 """Bytes of a block of rows: as read, on the lattice, and in the coordinates of its cells."""
 _AT_ONCE = 256 << 20
 """The most bytes of a unit that are read at once."""
-_RESULTS = 12
-"""Statistics that a worker holds at once: those of finished tasks, and those being merged."""
+_LARGE_STATISTIC = 32 << 20
+"""Bytes of a statistic from which fewer tasks are handed out ahead."""
+WAVES_AHEAD = 2
+"""Waves of tasks that are handed out at once."""
+_MERGED = 4
+"""Statistics that a worker holds beside those of finished tasks: what is being added up."""
+_ANSWER, _QUERY, _SQUARES, _MEANS = 10, 6, 8, 10
+"""Arrays that the driver holds at once while an answer is measured: of its numbers (exact sums,
+draws, what is stored and read back), of the query's maps, of a second moment of all features
+(those of earlier answers, axes), and of the means of labels."""
+_FULL, _SHARED = 6, 13
+"""Arrays of what is released while it is written: covariances and means, factors, errors, files.
+The second where covariances share their axes: they are changed from one form to the other."""
 _LIMBS = 16
 """Bytes of an exact integer."""
 
@@ -37,10 +48,31 @@ class MemoryPlan:
     """For each task that runs in the worker."""
     statistic: int
     """For one exact statistic, which is what a task returns and what the driver receives."""
+    driver: int
+    """For the driver, without the rows and passes that run in its own process."""
+
+    units: int
+    """Tasks of a pass."""
+
+    def results(self, threads: int) -> int:
+        """Statistics that a worker with this number of threads holds at once."""
+        ahead = WAVES_AHEAD * tasks_per_thread(self.statistic) * threads
+        units = max(self.units, 1)
+        return min(ahead, units) + min(_MERGED, units - 1)
 
     def worker(self, threads: int) -> int:
         """Bytes that a worker with this number of threads needs."""
-        return self.process + threads * self.task + _RESULTS * self.statistic
+        return self.process + threads * self.task + self.results(threads) * self.statistic
+
+
+def tasks_per_thread(statistic: int) -> int:
+    """How many tasks a wave has for each thread: few where their results are large.
+
+    Parameters
+    ----------
+    statistic : bytes of a result
+    """
+    return 4 if statistic < _LARGE_STATISTIC else 2
 
 
 def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
@@ -50,9 +82,22 @@ def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
     # Sums of a slice, those pending, and the indices of a triangle; float64.
     sums = 8 * 4 * size.statistics
     maps = 8 * size.maps + 8 * problem.width * problem.latent_dimension
+    centres = 3 * 8 * problem.labels * problem.width  # as stored, as used, and mapped
     largest = max((unit.bytes for unit in units), default=0)
-    task = min(largest, _AT_ONCE) + _BLOCKS + sums + maps + statistic
-    return MemoryPlan(_PROCESS, task, statistic)
+    task = min(largest, _AT_ONCE) + _BLOCKS + sums + maps + centres + statistic
+    return MemoryPlan(_PROCESS, task, statistic, driver_memory(problem), len(units))
+
+
+def driver_memory(problem: Problem) -> int:
+    """Bytes that the driver needs at the most, from the specification alone."""
+    size, d = sizes(problem), problem.width
+    asking = (
+        _ANSWER * size.statistics
+        + _QUERY * size.maps
+        + _SQUARES * d * d
+        + _MEANS * problem.labels * d
+    )
+    return _PROCESS + 8 * max(asking, _FULL * size.full, _SHARED * size.shared)
 
 
 def require_memory(engine: Engine, plan: MemoryPlan) -> None:
@@ -69,8 +114,9 @@ def require_memory(engine: Engine, plan: MemoryPlan) -> None:
             raise ClusterError(
                 f"a worker has {_size(limit)} of memory for {threads} thread(s), a pass needs up "
                 f"to {_size(needed)}: {_size(plan.process)} for the process, {_size(plan.task)} "
-                f"for each task and {_RESULTS} times {_size(plan.statistic)} for sums. Give "
-                "workers more memory or fewer threads, or lower model.dimension or "
+                f"for each task and {plan.results(threads)} times {_size(plan.statistic)} for "
+                "sums. "
+                "Give workers more memory or fewer threads, or lower model.dimension or "
                 "model.components"
             )
 

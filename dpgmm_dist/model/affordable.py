@@ -17,7 +17,8 @@ import numpy.typing as npt
 from dpgmm_dist.model import cells, tied
 from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.allocation import whitened_radius
-from dpgmm_dist.model.mixture import Mixture, StandardErrors
+from dpgmm_dist.model.covariances import SharedCovariances
+from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.shares import MOST_SECONDS, is_drowned, label_edge
 
@@ -37,7 +38,9 @@ _LABEL_EDGE = 3.1
 measured one by one and divided into cells."""
 _MOST_AUTO = 16
 MOST_COVARIANCES = 80_000_000
-"""Numbers in all released covariances; the driver holds some six arrays of them, 4 GB."""
+"""Numbers in all released covariances in full; the driver holds some six arrays of them, 4 GB."""
+_MOST_SHARED = 1 << 23
+"""Numbers in all released means and blocks, where covariances share their axes."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,10 @@ class Sizes:
     """Numbers in the exact sums of the largest pass."""
     maps: int
     """Numbers in the maps of its cells."""
-    covariances: int
-    """Numbers in the released covariances."""
+    full: int
+    """Numbers in the released means and covariances, if these are matrices; 0 if they never are."""
+    shared: int
+    """The same if covariances share their axes."""
 
 
 def sizes(problem: Problem) -> Sizes:
@@ -65,8 +70,20 @@ def sizes(problem: Problem) -> Sizes:
         # Cells have second moments too, in so many directions as there are or are sought in.
         directions = min(p, cells.SECOND_DIMENSION)
         joint = max(joint, labels * cells.most_cells(problem) * (1 + p + _triangle(directions)))
-    released = max(labels * _released(problem), groups)
-    return Sizes(max(staged, joint), max(groups * p * d, d * d), released * p * p)
+    return Sizes(max(staged, joint), max(groups * p * d, d * d), *_held(problem, groups))
+
+
+def _held(problem: Problem, groups: int) -> tuple[int, int]:
+    """Numbers in the covariances and means of a release: in full, and where they share axes."""
+    p, labels = problem.latent_dimension, problem.labels
+    shares_axes = stages.shares_axes(problem)
+    full = shared = 0
+    if groups or not shares_axes:
+        full = max(labels * _released(problem, shares_axes=False), groups) * p * (p + 1)
+    if shares_axes:
+        components = labels * _released(problem, shares_axes=True)
+        shared = components * (p + _own_axes(problem) ** 2) + p * p
+    return full, shared
 
 
 def joint_groups(problem: Problem) -> int:
@@ -75,16 +92,8 @@ def joint_groups(problem: Problem) -> int:
     if is_tied(problem):
         # Covariances of all cells where there is memory for them, else of the labels alone.
         return problem.labels * (_MOST_LABEL_CELLS if most >= _MOST_LABEL_CELLS else min(most, 1))
-    asked = _MOST_AUTO if problem.components == "auto" else _asked(problem)
+    asked = _MOST_AUTO if problem.components == "auto" else problem.asked_components
     return problem.labels * min(asked, most)
-
-
-def _asked(problem: Problem) -> int:
-    """The largest number of components of a label that was asked for; 1 where none was."""
-    wanted = problem.components
-    if isinstance(wanted, str):
-        return 1
-    return max(wanted) if isinstance(wanted, tuple) else wanted
 
 
 def _triangle(p: int) -> int:
@@ -166,35 +175,41 @@ def _tied_pays(problem: Problem, rows: float) -> bool:
     return label_edge(problem, each) <= _LABEL_EDGE
 
 
-def _released(problem: Problem) -> int:
+def _released(problem: Problem, shares_axes: bool) -> int:
     """How many components of a label are released at the most: as asked, where memory allows."""
-    each = problem.labels * problem.latent_dimension**2
-    return max(1, min(_asked(problem), MOST_COVARIANCES // each))
+    p = problem.latent_dimension
+    if shares_axes:
+        most = _MOST_SHARED // (problem.labels * (p + _own_axes(problem) ** 2))
+    else:
+        most = MOST_COVARIANCES // (problem.labels * p * p)
+    return max(1, min(problem.asked_components, most))
+
+
+def _own_axes(problem: Problem) -> int:
+    """Along how many of the axes that covariances share a label has a block of its own."""
+    return min(stages.most_axes(problem), problem.latent_dimension)
 
 
 def padded(problem: Problem, fitted: Fitted) -> Fitted:
     """The release with as many components as were asked for: the largest ones are divided."""
-    wanted = _released(problem)
-    mixture = fitted.mixture
+    mixture, errors = fitted.mixture, fitted.errors
+    wanted = _released(problem, isinstance(mixture.form, SharedCovariances))
     present = np.bincount(mixture.label_index, minlength=problem.labels)
     if not isinstance(problem.components, int) or present.min() >= wanted:
         return fitted
     source = np.concatenate([_divided(mixture, label, wanted) for label in range(problem.labels)])
     times = np.bincount(source, minlength=mixture.n_components)
     weights = (mixture.weights / times)[source]
-    errors = fitted.errors
     return replace(
         fitted,
         mixture=Mixture(
             weights=weights / weights.sum(),
             means=mixture.means[source],
-            covariances=mixture.covariances[source],
+            covariances=mixture.form.take(source),
             labels=mixture.label_index[source],
             label_values=mixture.label_values,
         ),
-        errors=StandardErrors(
-            (errors.weights / times)[source], errors.means[source], errors.covariances[source]
-        ),
+        errors=replace(errors, weights=errors.weights / times).take(source),
         notes=_padded_notes(fitted.notes, source) | {"components_told_apart": present.tolist()},
     )
 

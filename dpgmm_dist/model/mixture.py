@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpgmm_dist.model.repeatable import repeatable_matmul
+from dpgmm_dist.model.covariances import Covariances, FullCovariances, covariances_of
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -21,11 +21,23 @@ Seed = int | np.random.SeedSequence | None
 
 # Rows scored at once: bounds the working memory at a few blocks of (rows, p) and (rows, C).
 _SCORE_ROWS = 4096
+_SCORE_VALUES = 1 << 22
 _WEIGHT_SUM_TOLERANCE = 1e-9
-_SYMMETRY_TOLERANCE = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
+class _FullMatrices:
+    """``mixture.covariances``: given in any form, read as matrices that are built when needed."""
+
+    def __get__(self, mixture: Mixture | None, owner: type) -> Floats:
+        if mixture is None:
+            raise AttributeError("covariances")  # so that the dataclass sees no default
+        return mixture.form.full()
+
+    def __set__(self, mixture: Mixture, value: ArrayLike | Covariances) -> None:
+        object.__setattr__(mixture, "form", value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Mixture:
     """A Gaussian mixture with C components in p latent dimensions.
 
@@ -36,7 +48,9 @@ class Mixture:
     means
         (C, p).
     covariances
-        (C, p, p), symmetric and positive definite. The lower triangle is what is kept.
+        (C, p, p), symmetric and positive definite, of which the lower triangle is kept; or
+        `SharedCovariances`, from which (C, p, p) matrices are built each time they are read
+        (SpecError if they are too large).
     labels
         (C,), the index of each component's label in ``label_values``; all 0 when unlabelled.
     label_values
@@ -54,50 +68,49 @@ class Mixture:
 
     weights: Floats
     means: Floats
-    covariances: Floats
+    covariances: _FullMatrices = _FullMatrices()
     labels: Integers | None = None
     label_values: tuple[LabelValue, ...] = ()
     component: Integers | None = None
-    cholesky: Floats = field(init=False, repr=False)
-    """(C, p, p), lower triangular factors of the covariances."""
-    shares_covariance: bool = field(init=False, repr=False)
-    """Whether all components have one covariance: it is factored, and rows are mapped, once."""
+    form: Covariances = field(init=False)
+    """The covariances as they are held."""
 
     def __post_init__(self) -> None:
         weights = _float_array("weights", self.weights, 1)
         count = weights.shape[0]
         means = _float_array("means", self.means, 2)
-        covariances = _float_array("covariances", self.covariances, 3)
         if count == 0 or means.shape[0] != count or means.shape[1] == 0:
             raise ValueError(
                 f"means must have shape (C, p) with C = {count} >= 1, got {means.shape}"
             )
-        if covariances.shape != (count, means.shape[1], means.shape[1]):
+        form = covariances_of(self.form)
+        if form.shape != means.shape:
+            p = means.shape[1]
             raise ValueError(
-                f"covariances must have shape {(count, means.shape[1], means.shape[1])}, "
-                f"got {covariances.shape}"
+                f"covariances must have shape {(count, p, p)}, got {(*form.shape, form.shape[1])}"
             )
         _check_weights(weights)
-        covariances = _mirror_lower(covariances)
         values = tuple(self.label_values)
         labels = _label_indices(self.labels, count, values)
         component = _component_numbers(self.component, labels)
-        shared = bool((covariances[1:] == covariances[:1]).all())
-        factors = _factor(covariances[:1]) if shared else _factor(covariances)
         checked: dict[str, Any] = {
             "weights": weights,
             "means": means,
-            "covariances": covariances,
             "labels": labels,
             "label_values": values,
             "component": component,
-            "cholesky": np.broadcast_to(factors, covariances.shape),
-            "shares_covariance": shared,
+            "form": form,
         }
         for name, value in checked.items():
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return (
+            f"Mixture({self.n_components} components, {self.dimension} dimensions, "
+            f"{len(self.label_values)} labels)"
+        )
 
     @property
     def n_components(self) -> int:
@@ -108,6 +121,18 @@ class Mixture:
     def dimension(self) -> int:
         """p, the number of latent coordinates."""
         return int(self.means.shape[1])
+
+    @property
+    def cholesky(self) -> Floats:
+        """(C, p, p), lower triangular factors of the covariances."""
+        if isinstance(self.form, FullCovariances):
+            return self.form.roots
+        return np.asarray(np.linalg.cholesky(self.covariances))
+
+    @property
+    def shares_covariance(self) -> bool:
+        """Whether all components have one covariance."""
+        return self.form.are_equal
 
     @property
     def label_index(self) -> Integers:
@@ -143,7 +168,7 @@ class Mixture:
         return Mixture(
             weights=conditional,
             means=self.means[chosen],
-            covariances=self.covariances[chosen],
+            covariances=self.form.take(chosen),
             labels=np.zeros(weights.size, dtype=np.int64),
             label_values=(self.label_values[self.label_position(label)],),
             component=self.component_number[chosen],
@@ -183,31 +208,26 @@ class Mixture:
         edges = np.cumsum(self.weights)
         index = np.searchsorted(edges, generator.random(n) * edges[-1], side="right")
         index = np.minimum(index, int(np.flatnonzero(self.weights)[-1])).astype(np.int64)
-        rows = generator.standard_normal((n, self.dimension))
-        order = np.argsort(index, kind="stable")
-        stop = 0
-        for k, count in enumerate(np.bincount(index).tolist()):
-            start, stop = stop, stop + count
-            if count:
-                own = order[start:stop]
-                white = np.take(rows, own, axis=0)
-                rows[own] = self.means[k] + repeatable_matmul(white, self.cholesky[k].T)
+        rows = self.form.coloured(generator.standard_normal((n, self.dimension)), index)
+        rows += self.means[index]
         return rows, index
 
     def component_log_prob(self, rows: ArrayLike) -> Floats:
         """Log density of each row (n, p) under each component, without weights: (n, C)."""
         latent = self._checked_rows(rows)
         out = np.empty((latent.shape[0], self.n_components))
-        for block in _blocks(latent.shape[0]):
-            out[block] = self._block_log_prob(latent[block])
+        score = self.form.scorer(self.means)
+        for block in _blocks(latent):
+            out[block] = score(latent[block])
         return out
 
     def log_prob(self, rows: ArrayLike) -> Floats:
         """Natural log density of the mixture at each row (n, p), labels marginalised: (n,)."""
         latent = self._checked_rows(rows)
         out = np.empty(latent.shape[0])
-        for block in _blocks(latent.shape[0]):
-            out[block] = _log_sum_exp(self._block_log_prob(latent[block]) + self._log_weights())
+        score = self.form.scorer(self.means)
+        for block in _blocks(latent):
+            out[block] = _log_sum_exp(score(latent[block]) + self._log_weights())
         return out
 
     def responsibilities(self, rows: ArrayLike) -> Floats:
@@ -225,27 +245,6 @@ class Mixture:
     def _log_weights(self) -> Floats:
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.weights))
-
-    def _block_log_prob(self, latent: Floats) -> Floats:
-        """(rows, C) component log densities of one block by forward substitution."""
-        from scipy.linalg import solve_triangular
-
-        out = np.empty((latent.shape[0], self.n_components))
-        if self.shares_covariance:
-            rows, means = (
-                solve_triangular(self.cholesky[0], points.T, lower=True)
-                for points in (latent, self.means)
-            )
-        for k, factor in enumerate(self.cholesky):
-            if self.shares_covariance:
-                white = rows - means[:, k, None]
-            else:
-                white = solve_triangular(factor, (latent - self.means[k]).T, lower=True)
-            half_log_det = float(np.log(np.diagonal(factor)).sum())
-            with np.errstate(over="ignore"):
-                energy = np.einsum("ij,ij->j", white, white)
-            out[:, k] = -0.5 * (energy + self.dimension * np.log(2 * np.pi)) - half_log_det
-        return out
 
     def _checked_rows(self, rows: ArrayLike) -> Floats:
         latent = np.asarray(rows, dtype=np.float64)
@@ -268,11 +267,14 @@ class StandardErrors:
     means: Floats
     """(C, p)"""
     covariances: Floats
-    """(C, p, p)"""
+    """(C, p, p); infinity broadcast to that shape where none is known, which takes no memory."""
 
     def __post_init__(self) -> None:
         for name, ndim in (("weights", 1), ("means", 2), ("covariances", 3)):
-            value = np.array(getattr(self, name), dtype=np.float64)
+            value = np.asarray(getattr(self, name), dtype=np.float64)
+            if name == "covariances" and not self.knows_covariances:
+                continue
+            value = value.copy()
             if value.ndim != ndim or np.isnan(value).any() or (value < 0).any():
                 raise ValueError(
                     f"standard errors of {name} must be a {ndim}-dimensional array without NaN "
@@ -280,6 +282,24 @@ class StandardErrors:
                 )
             value.setflags(write=False)
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def without_covariances(cls, weights: Floats, means: Floats) -> StandardErrors:
+        """The errors of weights (C,) and means (C, p) where those of covariances are not known."""
+        count, p = means.shape
+        return cls(weights, means, np.broadcast_to(np.inf, (count, p, p)))
+
+    def take(self, chosen: Integers) -> StandardErrors:
+        """Those of some components, by index."""
+        weights, means = self.weights[chosen], self.means[chosen]
+        if not self.knows_covariances:
+            return StandardErrors.without_covariances(weights, means)
+        return StandardErrors(weights, means, self.covariances[chosen])
+
+    @property
+    def knows_covariances(self) -> bool:
+        """Whether the errors of covariances are numbers of their own."""
+        return any(np.asarray(self.covariances).strides)
 
 
 def _float_array(name: str, value: ArrayLike, ndim: int) -> Floats:
@@ -298,23 +318,6 @@ def _check_weights(weights: Floats) -> None:
     total = float(weights.sum())
     if abs(total - 1) > _WEIGHT_SUM_TOLERANCE:
         raise ValueError(f"weights must sum to 1, got {total!r}")
-
-
-def _mirror_lower(covariances: Floats) -> Floats:
-    """Symmetric copies of the lower triangles, refusing what was not symmetric to begin with."""
-    scale = np.abs(covariances).max(axis=(1, 2), keepdims=True)
-    asymmetry = np.abs(covariances - covariances.transpose(0, 2, 1))
-    if (asymmetry > _SYMMETRY_TOLERANCE * scale).any():
-        raise ValueError("covariances must be symmetric")
-    lower = np.tril(covariances)
-    return np.asarray(lower + np.tril(covariances, -1).transpose(0, 2, 1))
-
-
-def _factor(covariances: Floats) -> Floats:
-    try:
-        return np.asarray(np.linalg.cholesky(covariances))
-    except np.linalg.LinAlgError:
-        raise ValueError("covariances must be positive definite") from None
 
 
 def _label_indices(labels: Integers | None, count: int, values: tuple[LabelValue, ...]) -> Integers:
@@ -349,9 +352,10 @@ def _component_numbers(component: Integers | None, labels: Integers) -> Integers
     return numbers
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    for start in range(0, rows, _SCORE_ROWS):
-        yield slice(start, min(start + _SCORE_ROWS, rows))
+def _blocks(rows: Floats) -> Iterator[slice]:
+    size = max(1, min(_SCORE_ROWS, _SCORE_VALUES // rows.shape[1]))
+    for start in range(0, len(rows), size):
+        yield slice(start, min(start + size, len(rows)))
 
 
 def _log_sum_exp(values: Floats) -> Floats:

@@ -8,8 +8,9 @@ integers back into an :class:`Observed`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -76,7 +77,7 @@ class PassPlan:
     """Clipping radius in cell coordinates (feature units without maps)."""
     blocks: tuple[BlockPlan, ...]
     whiten: tuple[Floats, ...] = ()
-    """(p, p) each; empty for unmapped coordinates."""
+    """(p, p) each, or (p,) where only the diagonal is not 0; empty for unmapped coordinates."""
     cell_map: Ints | None = None
     """(C,) index into ``whiten``."""
     rule: Literal["label", "nearest", "full"] = "label"
@@ -151,11 +152,16 @@ class Observed:
     cell_label: Ints
     centres: Floats
     """(C, p) latent, exactly as asked (on the lattice)."""
-    unwhiten: Floats
-    """(C, p, p): ``y - centre = unwhiten @ w``."""
+    inverses: Callable[[], Floats]
+    """Computes `unwhiten`; called when it is first read."""
     radius: float
     blocks: tuple[ObservedBlock, ...]
     rho: float
+
+    @cached_property
+    def unwhiten(self) -> Floats:
+        """(C, p, p): ``y - centre = unwhiten @ w``."""
+        return self.inverses()
 
     def block(self, statistic: Statistic, groups: int | None = None) -> ObservedBlock:
         """The block of this statistic (with this number of groups, where there are several)."""
@@ -167,3 +173,11 @@ class Observed:
     def has(self, statistic: Statistic) -> bool:
         """Whether the pass measured this statistic at all."""
         return any(one.statistic == statistic for one in self.blocks)
+
+
+def inverses_of(maps: Sequence[Floats], cell_map: Ints) -> Floats:
+    """(C, p, p) inverse maps of the cells; one map that all cells share is inverted once."""
+    found = [np.diag(1 / given) if given.ndim == 1 else np.linalg.inv(given) for given in maps]
+    if len(found) == 1:
+        return np.broadcast_to(found[0], (len(cell_map), *found[0].shape))
+    return np.stack([found[index] for index in cell_map])

@@ -42,6 +42,14 @@ class Problem:
         return max(1, len(self.label_values))
 
     @property
+    def asked_components(self) -> int:
+        """The largest number of components of a label that was asked for; 1 where none was."""
+        wanted = self.components
+        if isinstance(wanted, str):
+            return 1
+        return max(wanted) if isinstance(wanted, tuple) else wanted
+
+    @property
     def latent_dimension(self) -> int:
         """Number of latent coordinates p."""
         return self.width if self.dimension is None else min(self.dimension, self.width)

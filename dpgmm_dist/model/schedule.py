@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
@@ -34,6 +35,10 @@ _SECOND_OF_LABELS = 0.15
 _LEAST_AXES, _MOST_AXES = 8, 512
 _MOST_ENTRIES = 1 << 22
 """Of the second moments of all labels together, for memory."""
+_MOST_TRIANGLES = 1 << 27
+"""Bytes of the covariances of all components in full, up to which they are released so."""
+_DIAGONAL = ("diag", "spherical")
+"""Kinds of covariances that have no axes to share."""
 _SECOND_NOISE = 0.2
 """Noise on an entry of a label's whitened second moment up to which axes are added."""
 _SPREAD_OF_MEANS = 0.25
@@ -41,7 +46,7 @@ _SPREAD_OF_MEANS = 0.25
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
 """Share of the pooled second moment's budget that is spent once its axes are known; the second
 where labels' own second moments are seen along axes of the first look."""
-_SUM, _MOST_SUM, _DROWNED = 0.08, 0.5, 30.0
+_SUM, _MOST_SUM, _DROWNED = 0.08, 0.85, 35.0
 """Share of the budget for the mean where there is one mean only: the larger one where noise on the
 eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
 _LEAST_SHARE = 1e-3
@@ -103,6 +108,13 @@ def most_axes(problem: Problem) -> int:
     return min(_MOST_AXES, problem.width, math.isqrt(_MOST_ENTRIES // problem.labels))
 
 
+def shares_axes(problem: Problem) -> bool:
+    """Whether a release by stages holds the axes of its covariances once: where it is large."""
+    p, components = problem.latent_dimension, problem.labels * problem.asked_components
+    triangles = 8 * components * p * (p + 1) // 2
+    return triangles > _MOST_TRIANGLES and problem.covariance not in _DIAGONAL
+
+
 def passes(problem: Problem) -> int:
     """How many passes the stages take, with the centre's."""
     return 4 if problem.labels > 1 else 3
@@ -133,7 +145,9 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         pooled = pooled_covariance.refined(first, look.pooled, moved, location.rows)
     features = _inside(problem, location.centre + look.means @ first.axes.T)
     latent, residual = _latent(problem, location, pooled, features, labels.weights)
-    covariances = label_covariances.covariances(first, pooled, labels.weights, look, latent)
+    covariances = label_covariances.covariances(
+        first, pooled, labels.weights, look, latent, in_full=not shares_axes(problem)
+    )
     mixture = Mixture(
         weights=labels.weights,
         means=latent.to_latent(features),
@@ -142,11 +156,10 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         label_values=problem.label_values,
     )
     axes = first.axes if latent.basis is None else latent.basis.T @ first.axes
-    errors = StandardErrors(
+    # Covariances are shrunk without a closed form: their errors are not known.
+    errors = StandardErrors.without_covariances(
         np.full(problem.labels, labels.count_noise / location.rows),
         np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T),
-        # Covariances are shrunk without a closed form.
-        np.full(mixture.covariances.shape, np.inf),
     )
     lost = 0.5 * float((labels.weights @ look.variances / first.variances).sum())
     notes = _notes(problem, location, pooled, len(look.second_axes), lost)
@@ -185,7 +198,7 @@ def _notes(
 ) -> dict[str, Any]:
     """Public remarks for the receipt: what was afforded, and what the noise is expected to cost."""
     gain, error = pooled.spectrum.gain, pooled.spectrum.error
-    loss = mean_loss + expected_loss(pooled.variances, pooled.scale, location.rows)
+    loss = mean_loss + expected_loss(pooled.seen, pooled.scale, location.rows)
     return {
         "structure": _structure(problem, pooled.directions, axes),
         "expected_loss": loss,
@@ -250,7 +263,9 @@ def _inside(problem: Problem, means: Floats) -> Floats:
     return np.asarray(means * np.minimum(1.0, problem.norm / np.maximum(long, 1e-300))[:, None])
 
 
-def _structured(problem: Problem, covariances: Floats) -> Floats:
-    if problem.covariance in ("diag", "spherical"):
+def _structured(
+    problem: Problem, covariances: Floats | SharedCovariances
+) -> Floats | SharedCovariances:
+    if problem.covariance in _DIAGONAL and not isinstance(covariances, SharedCovariances):
         return np.stack([structured(problem.covariance, each) for each in covariances])
     return covariances

@@ -26,6 +26,9 @@ _PULLS = (1.0, 0.75, 0.5)
 """Share of its distance from the mean that a variance keeps."""
 _DOUBT = 2.5
 """Standard errors, of candidates as they are, that count against the bolder one."""
+_LOUD = 15.0
+"""Half radii of the semicircle, in mean variances, from which doubt grows with the noise: the more
+there is, the less any candidate can gain, and the more a wrong one loses."""
 _LEAST_GAIN = 0.1
 """Standard errors of its likelihood, all told, that a candidate has to gain over the sphere."""
 _MOST_PROBES, _LEAST_PROBES, _PROBED = 32, 8, 1 << 14
@@ -66,7 +69,8 @@ def clean(noisy: Floats, scale: float, trace: float, rows: float) -> Spectrum:
     edge = scale * np.sqrt(p / 2)
     candidates = _candidates(values, edge, trace)
     gain, fixed, error = _gains(values, candidates, edge, trace, scale, rows)
-    best = int((gain - _DOUBT * fixed).argmax())
+    doubt = _DOUBT * max(1.0, edge * p / trace / _LOUD)
+    best = int((gain - doubt * fixed).argmax())
     if gain[best] - gain[0] < _LEAST_GAIN * error[best]:
         best = 0
     return Spectrum(axes, candidates[best], float(gain[best] - gain[0]), float(error[best]))

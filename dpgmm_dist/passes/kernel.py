@@ -52,8 +52,9 @@ class _FloatMap:
     """No row becomes longer by more than this factor (Frobenius norm)."""
 
     @classmethod
-    def of(cls, one: IntMap) -> _FloatMap:
-        matrix = np.ldexp(np.ascontiguousarray(one.matrix.T, dtype=np.float64), -one.shift)
+    def of(cls, int_map: IntMap) -> _FloatMap:
+        columns = np.ascontiguousarray(int_map.matrix.T, dtype=np.float64)
+        matrix = np.ldexp(columns, -int_map.shift)
         return cls(matrix, float(np.sqrt((matrix**2).sum())))
 
 
@@ -71,7 +72,7 @@ class Kernel:
         labels = range(int(query.cell_label[-1]) + 1)
         starts = np.searchsorted(query.cell_label, labels, "left").tolist()
         self.cells_of_label = list(zip(starts, [*starts[1:], cells], strict=True))
-        self.maps = [_FloatMap.of(one) for one in query.maps]
+        self.maps = [_FloatMap.of(int_map) for int_map in query.maps]
         self.scores = [scores.astype(np.float64) for scores in query.scores]
         self.cell_map = [-1] * cells if query.cell_map is None else query.cell_map.tolist()
         centres = query.centres.astype(np.float64)
@@ -82,7 +83,7 @@ class Kernel:
             ]
         )
         longest = FEATURE_RADIUS + float(np.sqrt((centres**2).sum(axis=1)).max())
-        stretch = max([1.0, *(one.stretch for one in self.maps)])
+        stretch = max([1.0, *(float_map.stretch for float_map in self.maps)])
         self._some_are_far = stretch * longest + query.dimension > self.saturation
         self.offsets = np.zeros(cells)
         if query.offsets is not None:
@@ -156,8 +157,8 @@ class Kernel:
         if self.query.soft:
             shares = self._responsibilities(self._distances(rows, first, last), rows.weights())
             for k, share in enumerate(shares, start=first):
-                some = share.nonzero()[0]
-                self._add(total, k, rows.at(some), share[some].astype(np.float64))
+                members = share.nonzero()[0]
+                self._add(total, k, rows.at(members), share[members].astype(np.float64))
         elif self.query.rule == "label" or last - first == 1:
             self._add_whole(total, first, rows)
         elif self.query.rule == "nearest" and len(set(self.cell_map[first:last])) == 1:
@@ -213,17 +214,17 @@ class Kernel:
         """
         first, last = self.cells_of_label[label]
         for start in range(0, len(rows), len(self._unsorted)):
-            some = rows.between(start, min(start + len(self._unsorted), len(rows)))
-            weights = some.weights()
-            cell, v, stop = np.empty(len(some), np.int16), self._unsorted[: len(some)], 0
-            for u in some.parts(self._gathered):
+            piece = rows.between(start, min(start + len(self._unsorted), len(rows)))
+            weights = piece.weights()
+            cell, v, stop = np.empty(len(piece), np.int16), self._unsorted[: len(piece)], 0
+            for u in piece.parts(self._gathered):
                 part = slice(stop, stop := stop + len(u))
                 cell[part] = self._nearest(u, label)
                 np.take(self.shifted[first:last], cell[part], axis=0, out=v[part], mode="clip")
                 image = self._images(u, self.cell_map[first])
                 self._clipped(self._rounded(image, v[part], first, v[part]))
             order = stable_order(cell)
-            v = np.take(v, order, axis=0, out=self._sorted[: len(some)], mode="clip")
+            v = np.take(v, order, axis=0, out=self._sorted[: len(piece)], mode="clip")
             end = 0
             for k, count in enumerate(np.bincount(cell).tolist(), start=first):
                 begin, end = end, end + count
@@ -247,14 +248,14 @@ class Kernel:
         for u in rows.parts(self._gathered):
             start, stop = stop, stop + len(u)
             image, under = u, -1
-            for one, k in enumerate(range(first, last)):
+            for index, k in enumerate(range(first, last)):
                 if self.cell_map[k] != under:
                     under = self.cell_map[k]
                     image = self._images(u, under)
                 v = self._coordinates(image, k)
                 if self._some_are_far:
                     np.clip(v, -self.saturation, self.saturation, out=v)
-                np.vecdot(v, v, out=distance[one, start:stop])
+                np.vecdot(v, v, out=distance[index, start:stop])
         distance += self.offsets[first:last, None]
         return distance
 
@@ -401,8 +402,8 @@ class Accumulator:
                 # Blocks that differ in their groups alone share one product.
                 key = (*view, start, stop)
                 if key not in done:
-                    some = None if weight is None else weight[start:stop]
-                    done[key] = _moment(block, seen[start:stop], some)
+                    weights = None if weight is None else weight[start:stop]
+                    done[key] = _moment(block, seen[start:stop], weights)
                 pending[int(block.groups[cell])] += done[key]
 
     def _seen(self, block: Block, v: Floats) -> Floats:

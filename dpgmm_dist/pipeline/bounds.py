@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from dpgmm_dist.column_kinds import Kind
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.model import bounds
 from dpgmm_dist.model.plan import BinsBlock, BinsPlan, ObservedBins
+from dpgmm_dist.pipeline.resolve import given_ranges
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 AskBins = Callable[[BinsPlan], tuple[ObservedBins, ...]]
@@ -42,11 +44,17 @@ def bounds_steps(spec: ReleaseSpec) -> dict[str, float]:
     return {CENTER: _CENTER_SHARE * bounds.SHARE, NORM: (1 - _CENTER_SHARE) * bounds.SHARE}
 
 
-def find_bounds(spec: ReleaseSpec, width: int, rho: float, ask: AskBins) -> Bounds:
-    """The bounds of rows of ``width`` features; ``rho`` is the budget of the whole release."""
+def find_bounds(
+    spec: ReleaseSpec, width: int, rho: float, ask: AskBins, kinds: Sequence[Kind | None] = ()
+) -> Bounds:
+    """The bounds of rows of ``width`` features.
+
+    ``rho`` is the budget of the whole release, and ``kinds`` says what each column of a table
+    holds, where that is known.
+    """
     budget = {step: share * rho for step, share in bounds_steps(spec).items()}
     if spec.is_table:
-        return _of_table(spec, budget, ask)
+        return _of_table(spec, given_ranges(spec, kinds), budget, ask)
     found: dict[str, Any] = {}
     center = None if spec.bounds.center == "auto" else spec.bounds.center
     if CENTER in budget:
@@ -66,9 +74,13 @@ def find_bounds(spec: ReleaseSpec, width: int, rho: float, ask: AskBins) -> Boun
     return Bounds(FeatureMap(width, norm, center=center), found)
 
 
-def _of_table(spec: ReleaseSpec, budget: dict[str, float], ask: AskBins) -> Bounds:
+def _of_table(
+    spec: ReleaseSpec,
+    ranges: dict[str, tuple[float, float]],
+    budget: dict[str, float],
+    ask: AskBins,
+) -> Bounds:
     names = spec.feature_names
-    ranges = dict(spec.given_columns)
     found: dict[str, Any] = {}
     if COLUMNS in budget:
         asked = np.array([j for j, name in enumerate(names) if name not in ranges])

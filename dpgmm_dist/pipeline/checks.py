@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
+from dataclasses import replace
+from typing import Any
 
 from dpgmm_dist.artifact.receipt import budget_rho
-from dpgmm_dist.data.source import AnySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
+from dpgmm_dist.engine.memory import driver_memory
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.model.affordable import sizes
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.pipeline.resolve import unit_share
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 _LEAST_EPSILON = 1e-3
 _DRIVER_BYTES = 4 << 30
-_COPIES = 6
-"""Arrays of all covariances that the driver holds at once: themselves, factors, errors, files."""
 
 
 def require_drawable(spec: ReleaseSpec) -> None:
@@ -44,24 +44,42 @@ def require_same_labels(spec: ReleaseSpec, rows: AnySource) -> None:
         )
 
 
-def require_window_of_files(spec: ReleaseSpec, source: AnySource | None) -> None:
-    """Refuse a window over rows in memory, which have no columns to select by."""
-    if spec.dataset.window is not None and not isinstance(source, ParquetSource | None):
+def require_window_of_columns(spec: ReleaseSpec, source: object) -> None:
+    """Refuse a window over arrays, which have no columns to select by."""
+    if spec.dataset.window is not None and isinstance(source, ArraySource | DaskArraySource):
         raise SpecError(
-            "dataset.window selects rows of files, and these rows are an array: select them "
+            "dataset.window selects rows by a column, and these rows are an array: select them "
             "beforehand, and remove dataset.window"
         )
 
 
 def require_release_fits(problem: Problem) -> None:
-    """Refuse a release whose covariances would not fit the driver's memory."""
-    numbers, p = sizes(problem).covariances, problem.latent_dimension
-    needed = 8 * _COPIES * numbers
+    """Refuse a release that would not fit the driver's memory.
+
+    Raises
+    ------
+    SpecError
+        With the key to change, before anything is spent.
+    """
+    needed = driver_memory(problem)
     if needed <= _DRIVER_BYTES:
         return
-    most = math.isqrt(p * p * _DRIVER_BYTES // needed)
+    p = problem.latent_dimension
+
+    def fits(**changes: Any) -> bool:
+        return driver_memory(replace(problem, **changes)) <= _DRIVER_BYTES
+
+    most = bisect_right(range(1, p), 0, key=lambda q: not fits(dimension=q))
+    if most:
+        change = f"set model.dimension to {most:,} or less"
+    elif fits(label_values=()):
+        change = "give fewer dataset.labels"
+    else:
+        change = "project the rows to fewer features before (dataset.features)"
+    if problem.covariance != "auto" and fits(covariance="auto"):
+        change += ", or model.covariance to auto"
     raise SpecError(
-        f"the release would hold {numbers // (p * p):,} covariances of {p:,} x {p:,} numbers, for "
-        f"which the driver needs {needed / 2**30:.3g} GiB, more than {_DRIVER_BYTES >> 30}: set "
-        f"model.dimension to {most:,} or less, or ask for fewer components"
+        f"the release of {problem.width:,} features, {problem.labels:,} label(s) and covariances "
+        f"of {p:,} x {p:,} numbers needs {needed / 2**30:.3g} GiB on the driver, more than "
+        f"{_DRIVER_BYTES >> 30}: {change}"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from dpgmm_dist.model.plan import (
     ObservedBlock,
     PassPlan,
     Statistic,
+    inverses_of,
 )
 from dpgmm_dist.privacy.measure import NoisyStatistic
 from dpgmm_dist.privacy.query import (
@@ -217,23 +219,11 @@ def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...], unit_length: floa
 
 def observe(query: PassQuery, noisy: NoisyStatistic, latent: Latent, step: float) -> Observed:
     """The answer to a stored query, in the latent coordinates of its cells."""
-    p = query.dimension
     whole = float(query.notes["radius"])
     unit = step if query.cell_map is None else whole / query.radius
     z = query.centres.astype(float) * step
-    # Without maps, cell coordinates are feature coordinates, projected if the latent is.
-    eye = np.eye(p) if latent.basis is None or query.cell_map is None else latent.basis
-    inverses = [
-        np.linalg.inv(one.matrix.astype(float) @ eye * (2.0**-one.shift * unit / step))
-        for one in query.maps
-    ]
-    cells = len(query.cell_label)
-    if query.cell_map is None:
-        unwhiten = np.broadcast_to(np.eye(p), (cells, p, p))
-        centres = z
-    else:
-        unwhiten = np.stack([inverses[m] for m in query.cell_map])
-        centres = latent.to_latent(z)
+    # Without maps, cell coordinates are feature coordinates.
+    centres = z if query.cell_map is None else latent.to_latent(z)
     blocks = tuple(
         ObservedBlock(
             cast(Statistic, block.statistic),
@@ -244,8 +234,27 @@ def observe(query: PassQuery, noisy: NoisyStatistic, latent: Latent, step: float
         for block, values in zip(query.blocks, noisy.values, strict=True)
     )
     return Observed(
-        query.step, query.cell_label, centres, unwhiten, whole, blocks, float(query_cost(query))
+        query.step,
+        query.cell_label,
+        centres,
+        partial(_inverses, query, latent, unit / step),
+        whole,
+        blocks,
+        float(query_cost(query)),
     )
+
+
+def _inverses(query: PassQuery, latent: Latent, unit: float) -> Floats:
+    """(C, p, p) from the coordinates of each cell to latent ones; ``unit`` in lattice steps."""
+    p = query.dimension
+    if query.cell_map is None:
+        return np.broadcast_to(np.eye(p), (len(query.cell_label), p, p))
+    basis = np.eye(p) if latent.basis is None else latent.basis
+    maps = [
+        int_map.matrix.astype(float) @ basis * (2.0**-int_map.shift * unit)
+        for int_map in query.maps
+    ]
+    return inverses_of(maps, query.cell_map)
 
 
 def _snap(values: Floats) -> Ints:
@@ -253,8 +262,11 @@ def _snap(values: Floats) -> Ints:
 
 
 def _int_map(real: Floats, latent: Latent, reach: float) -> IntMap:
-    """Round a real map (p, p) of latent lattice units so that its products fit exactly."""
-    matrix = real if latent.basis is None else real @ latent.basis.T
+    """Round a real map (p, p), or its diagonal (p,), of latent lattice units to exact products."""
+    if real.ndim == 1:
+        matrix = np.diag(real) if latent.basis is None else real[:, None] * latent.basis.T
+    else:
+        matrix = real if latent.basis is None else real @ latent.basis.T
     longest = float(np.sqrt((matrix**2).sum(axis=1)).max())
     shift = math.floor(_MAP_BITS - math.log2(longest * (reach + 2) + 2.0**-40)) - 1
     return IntMap(_snap(np.ldexp(matrix, shift)), shift)

@@ -68,7 +68,7 @@ def marginals_steps(spec: ReleaseSpec) -> dict[str, float]:
 def find_scores(
     spec: ReleaseSpec,
     features: FeatureMap,
-    kinds: Mapping[str, str],
+    types: Mapping[str, str],
     rho: float,
     ask: AskBins,
 ) -> Scores | None:
@@ -76,13 +76,13 @@ def find_scores(
 
     Parameters
     ----------
-    kinds : the type of each column of the input, which decides whether it holds whole numbers
+    types : the type of each column of the input, which decides whether it holds whole numbers
     rho : the budget of the whole release
     """
     if not spec.has_marginals or features.lower is None or features.upper is None:
         return None
     bins = tuple(
-        marginals.FineBins.of(low, high, _is_whole(kinds.get(name, "")), len(spec.feature_names))
+        marginals.FineBins.of(low, high, _is_whole(types.get(name, "")), len(spec.feature_names))
         for name, low, high in zip(spec.feature_names, features.lower, features.upper, strict=True)
     )
     coarse, fine = ask(marginals.marginals_plan(bins, rho))
@@ -90,4 +90,4 @@ def find_scores(
 
 
 def _is_whole(kind: str) -> bool:
-    return kind.startswith(("int", "uint"))
+    return kind.startswith(("int", "uint", "bool", "date32"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from dpgmm_dist.model.plan import (
     ObservedBins,
     ObservedBlock,
     PassPlan,
+    inverses_of,
 )
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.schedule import planned_structure, predicted_loss
@@ -219,15 +221,10 @@ class _Imagined:
             query = with_codes(query, self._codes)
         self.queries.append(query)
         self._note(query, self._step if plan.cell_map is None else plan.radius / query.radius)
-        cells, p = len(plan.cell_label), query.dimension
+        p = query.dimension
         spread = 1.0 if plan.cell_map is not None else self._variance(p)
         per_label = self._rows / self._problem.labels
         share = per_label / np.bincount(plan.cell_label)[plan.cell_label]
-        unwhiten = (
-            np.stack([np.linalg.inv(plan.whiten[index]) for index in plan.cell_map])
-            if plan.cell_map is not None
-            else np.broadcast_to(np.eye(p), (cells, p, p))
-        )
         blocks = []
         for block in plan.blocks:
             count = np.bincount(block.groups, share).astype(np.float64)
@@ -241,7 +238,13 @@ class _Imagined:
             }[block.statistic]
             blocks.append(ObservedBlock(block.statistic, block.groups, values, 1e-9))
         return Observed(
-            plan.step, plan.cell_label, plan.centres, unwhiten, plan.radius, tuple(blocks), 0.0
+            plan.step,
+            plan.cell_label,
+            plan.centres,
+            partial(_inverses, plan, p),
+            plan.radius,
+            tuple(blocks),
+            0.0,
         )
 
     def _variance(self, p: int) -> float:
@@ -262,6 +265,12 @@ class _Imagined:
                     expected_kl=None,
                 )
             )
+
+
+def _inverses(plan: PassPlan, p: int) -> Floats:
+    if plan.cell_map is None:
+        return np.broadcast_to(np.eye(p), (len(plan.cell_label), p, p))
+    return inverses_of(plan.whiten, plan.cell_map)
 
 
 def _with_kl(

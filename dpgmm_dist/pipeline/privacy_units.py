@@ -16,7 +16,7 @@ from secrets import randbits
 from dpgmm_dist.data.blocks import PlanUnit, Source
 from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.lattice import FeatureMap, RowMap
-from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource, ParquetSource
+from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
 from dpgmm_dist.data.unit_files import kept_files, spread_files
 from dpgmm_dist.data.unit_values import DIGEST_BYTES
 from dpgmm_dist.engine.base import Engine
@@ -127,7 +127,7 @@ def check_units(
                 "dataset.privacy_unit, or leave units out where one row is the unit"
             )
         return
-    if not isinstance(rows, ParquetSource) and getattr(rows, "units", None) is None:
+    if isinstance(rows, ArraySource) and rows.units is None:
         raise SpecError(
             "dataset.privacy_unit: rows in memory need units, the privacy unit of each row; give "
             "ArraySource(..., units=...) or remove the key"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -13,7 +14,7 @@ from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
-from dpgmm_dist.data.source import AnySource
+from dpgmm_dist.data.source import column_kinds
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.memory import memory_plan, require_memory
@@ -26,7 +27,7 @@ from dpgmm_dist.pipeline.checks import (
     require_drawable,
     require_release_fits,
     require_same_labels,
-    require_window_of_files,
+    require_window_of_columns,
 )
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
 from dpgmm_dist.pipeline.marginals import Scores, find_scores, marginals_steps
@@ -34,10 +35,11 @@ from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
     cluster_config,
+    given_ranges,
     noise_for,
-    open_dataset,
     problem_of,
     rho_of,
+    rows_of,
     unit_share,
     window_of,
 )
@@ -59,7 +61,7 @@ def release(
     engine: Engine | None = None,
     insecure_test_noise: int | None = None,
     progress: Progress | None = None,
-    source: AnySource | None = None,
+    source: Any = None,
     scratch: str | None = None,
 ) -> ReleaseResult:
     """Release a differentially private mixture of the rows a specification names.
@@ -73,7 +75,8 @@ def release(
     engine : where passes run; what ``spec.cluster`` names by default
     insecure_test_noise : seed of reproducible noise for tests; the release is then NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
-    source : rows in memory or of a dask array, in place of ``spec.dataset``; a dask array is
+    source : rows in place of the files of ``spec.dataset``: a pandas or polars frame or a pyarrow
+        table with its columns, or a source of :mod:`dpgmm_dist.data.source`. A dask array is
         computed by the current Dask client, if there is one and no other engine is given
     scratch : private directory or URL for ``dataset.privacy_unit`` that all workers reach; by
         default the directory for temporary files, if all workers run on this machine
@@ -108,13 +111,15 @@ def release(
         return ReleaseResult(target.url, release_id, already_done=True)
 
     # The rows: all that is public about them is checked before anything is spent.
-    require_window_of_files(spec, source)
-    rows = source or open_dataset(spec.dataset, engine.gather if engine else None)
+    require_window_of_columns(spec, source)
+    rows = rows_of(spec.dataset, source, engine.gather if engine else None)
     schema = describe_input(rows)  # now, because the input may be gone at the end
     require_same_labels(spec, rows)
     check_units(spec.dataset, rows, engine, scratch)
 
     # What is measured, and whether memory suffices for it.
+    kinds = column_kinds(rows)
+    given_ranges(spec, kinds)  # refuses bounds of another kind than the column
     rho = rho_of(spec.privacy, noise) * _ROUNDING
     problem = problem_of(spec, rows.width, rho)
     require_release_fits(problem)
@@ -153,10 +158,10 @@ def release(
             passes=passes,
             progress=progress or (lambda _: None),
         )
-        bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins)
+        bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins, kinds)
         session.use(bounds.features)
-        kinds = {column["name"]: column["type"] for column in schema["columns"]}
-        scores = find_scores(spec, bounds.features, kinds, problem.rho, session.ask_bins)
+        types = {column["name"]: column["type"] for column in schema["columns"]}
+        scores = find_scores(spec, bounds.features, types, problem.rho, session.ask_bins)
         if scores is not None:
             session.use_scores(scores.codes, scores.norm)
         norm = bounds.features.norm if scores is None else scores.norm

@@ -7,15 +7,21 @@ specification, so each package can be tested alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from dpgmm_dist.artifact.receipt import budget_rho
+from dpgmm_dist.column_kinds import Kind, range_of
+from dpgmm_dist.data.frames import is_frame, refuse_lazy_frame
 from dpgmm_dist.data.parquet_schema import Columns, Gather
-from dpgmm_dist.data.source import ParquetSource
+from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
 from dpgmm_dist.privacy.query import UnitShare
 from dpgmm_dist.spec.cluster import ClusterSpec
+from dpgmm_dist.spec.fields import Bound
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.spec.sections import DatasetSpec, PrivacySpec
 from dpgmm_dist.storage.parquet_files import Place
@@ -24,19 +30,54 @@ from dpgmm_dist.windows import Account, Window
 
 def open_dataset(dataset: DatasetSpec, gather: Gather | None = None) -> ParquetSource:
     """The rows that a specification names; see :meth:`ParquetSource.open`."""
-    columns = Columns(
+    return ParquetSource.open(
+        Place(dataset.path, dict(dataset.storage_options)),
+        _columns(dataset),
+        width=dataset.width,
+        window=window_of(dataset),
+        gather=gather,
+    )
+
+
+def open_frame(dataset: DatasetSpec, frame: Any, argument: str) -> FrameSource:
+    """The rows of a frame, with the columns of a specification; see :meth:`FrameSource.open`."""
+    return FrameSource.open(
+        frame,
+        _columns(dataset),
+        width=dataset.width,
+        window=window_of(dataset),
+        argument=argument,
+    )
+
+
+def rows_of(dataset: DatasetSpec, source: Any, gather: Gather | None = None) -> AnySource:
+    """The rows of a release: the source or frame that is given, or the files of the dataset.
+
+    Raises
+    ------
+    SpecError
+        If ``source`` is neither.
+    """
+    if source is None:
+        return open_dataset(dataset, gather)
+    if isinstance(source, AnySource):
+        return source
+    refuse_lazy_frame(source, "source")
+    if is_frame(source):
+        return open_frame(dataset, source, "source")
+    raise SpecError(
+        f"source is a {type(source).__name__}: give a pandas or polars frame, a pyarrow table, "
+        "ArraySource(X, y, labels) or DaskArraySource(X, y, labels)"
+    )
+
+
+def _columns(dataset: DatasetSpec) -> Columns:
+    return Columns(
         features=dataset.feature_names,
         table=dataset.is_table,
         label=dataset.label,
         labels=dataset.labels or (),
         unit=None if dataset.privacy_unit is None else dataset.privacy_unit.column,
-    )
-    return ParquetSource.open(
-        Place(dataset.path, dict(dataset.storage_options)),
-        columns,
-        width=dataset.width,
-        window=window_of(dataset),
-        gather=gather,
     )
 
 
@@ -60,6 +101,34 @@ def unit_share(dataset: DatasetSpec) -> UnitShare:
     if unit is None or unit.aggregate == "mean":
         return UnitShare()
     return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
+
+
+def given_ranges(
+    spec: ReleaseSpec, kinds: Sequence[Kind | None] = ()
+) -> dict[str, tuple[float, float]]:
+    """The public ranges of the columns of a table as numbers, without those that are to be found.
+
+    ``kinds`` says what each column of a table holds, where that is known.
+
+    Raises
+    ------
+    SpecError
+        If a column has bounds of another kind.
+    """
+    of_column = dict(zip(spec.feature_names, kinds, strict=False))
+    return {
+        name: _range(name, given, of_column.get(name)) for name, given in spec.given_columns.items()
+    }
+
+
+def _range(name: str, bounds: tuple[Bound, Bound], kind: Kind | None) -> tuple[float, float]:
+    """The bounds of a column as numbers."""
+    try:
+        return range_of(*bounds, kind)
+    except ValueError as problem:
+        raise SpecError(
+            f"bounds.columns: column {name!r} has the bounds {list(bounds)}; {problem}"
+        ) from None
 
 
 def problem_of(spec: ReleaseSpec, width: int, rho: float, norm: float | None = None) -> Problem:

@@ -62,7 +62,9 @@ class Session:
         self._labels = labels
         self._passes = passes
         self._progress = progress
-        self.queries: list[PassQuery] = []
+        # What is kept of each query: its arrays are large.
+        self._listed: list[dict[str, Any]] = []
+        self._spent = Fraction(0)
 
     def ask_bins(self, plan: BinsPlan) -> tuple[ObservedBins, ...]:
         """Answer a plan that counts bins of columns: the noisy counts of each of its blocks."""
@@ -94,7 +96,7 @@ class Session:
         The stored query is the one that is executed, priced and read back: a driver on another
         processor would compute other last bits.
         """
-        index = len(self.queries)
+        index = len(self._listed)
         journal = self._budget.journal
         query = PassQuery.from_bytes(journal.put_query(index, planned.step, planned.to_bytes()))
         self._require_affordable(planned, query)
@@ -144,17 +146,18 @@ class Session:
                 "written by another version; finish the release with that version, or begin a "
                 "new one"
             )
-        self.queries.append(query)
-        spent = sum((query_cost(query) for query in self.queries), Fraction(0))
-        if spent > self._rho:
+        self._listed.append(_receipt_query(query))
+        self._spent += query_cost(query)
+        if self._spent > self._rho:
             raise DataError(
-                f"the stored queries up to {query.step!r} cost rho {float(spent):.6g}, more than "
-                f"the charge of {float(self._rho):.6g}: the journal does not belong to this charge"
+                f"the stored queries up to {query.step!r} cost rho {float(self._spent):.6g}, more "
+                f"than the charge of {float(self._rho):.6g}: the journal does not belong to this "
+                "charge"
             )
 
     def receipt_queries(self) -> list[dict[str, Any]]:
         """Every query as the receipt lists it: radius, noise scale and rho, no centres or maps."""
-        return [_receipt_query(query) for query in self.queries]
+        return list(self._listed)
 
 
 def _same_map(first: object, second: object) -> bool:

@@ -57,6 +57,8 @@ class PlannedWork:
     """Bytes of feature values that each pass reads, uncompressed."""
     worker_memory: int
     """The most bytes that a worker of one thread needs."""
+    driver_memory: int
+    """The most bytes that the driver needs, without passes in its own process."""
     cores: int
     pass_seconds: float
     """Time of all passes on ``cores`` cores, if each pass reads each row."""
@@ -103,6 +105,7 @@ def plan_work(
         tasks=len(units),
         bytes_read=size,
         worker_memory=memory.worker(1),
+        driver_memory=memory.driver,
         cores=cores,
         pass_seconds=seconds,
         driver_seconds=planned.driver_seconds,
@@ -164,7 +167,8 @@ def render_work(spec: ReleaseSpec, work: PlannedWork) -> str:
         f"Work for {work.rows:,} rows on {work.cores} core(s); {origin}",
         f"  passes  {work.passes}, each of {work.tasks:,} task(s) that read "
         f"{_size(work.bytes_read)} together",
-        f"  memory  up to {_size(work.worker_memory)} for a worker of one thread",
+        f"  memory  up to {_size(work.worker_memory)} for a worker of one thread, "
+        f"{_size(work.driver_memory)} for the driver",
         f"  time    about {_time(work.pass_seconds)} for the passes, "
         f"{_time(work.driver_seconds)} for the driver",
         "  rates   rows a core second, measured here on made-up rows: " + _grouped(work.rates),

@@ -221,8 +221,8 @@ class PassQuery:
             arrays[f"edges_{column}"] = edges
         for column, scores in enumerate(self.scores):
             arrays[f"scores_{column}"] = scores
-        for index, one in enumerate(self.maps):
-            arrays[f"map_{index}"] = one.matrix
+        for index, int_map in enumerate(self.maps):
+            arrays[f"map_{index}"] = int_map.matrix
         return pack(header, arrays)
 
     @classmethod

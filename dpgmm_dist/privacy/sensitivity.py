@@ -130,8 +130,8 @@ def check_fits(query: PassQuery) -> None:
     centre = _longest(query.centres)
     reach = FEATURE_RADIUS + centre
     need("a centred row", reach * reach, EXACT)
-    for one in query.maps:
-        need("a mapped row", _map_reach(one, reach), EXACT)
+    for int_map in query.maps:
+        need("a mapped row", _map_reach(int_map, reach), EXACT)
     need("the radius", max(query.radius, query.widest_radius), limit + 1)
     # Weights need bits: with them blocks may be short, which costs time alone.
     least = 127 if query.weighted else 1024
@@ -165,7 +165,7 @@ def _check_sense(query: PassQuery) -> None:
         "a label must have fewer than 2**15 cells": _most_of_one(query.cell_label) >= 1 << 15,
         "centres must be integers (C, d)": not _integers(query.centres, cells, query.width),
         "maps must be integers (p, d)": not all(
-            _integers(one.matrix, p, query.width) for one in query.maps
+            _integers(int_map.matrix, p, query.width) for int_map in query.maps
         ),
         "cell_map must name a map for each cell, or none where p is d": (
             query.cell_map is not None and len(maps) != cells
@@ -281,5 +281,5 @@ def _longest(vectors: np.ndarray) -> float:
     return float(np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1)).max(initial=0.0)) + 1.0
 
 
-def _map_reach(one: IntMap, reach: float) -> float:
-    return _longest(one.matrix) * reach
+def _map_reach(int_map: IntMap, reach: float) -> float:
+    return _longest(int_map.matrix) * reach

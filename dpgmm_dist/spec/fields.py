@@ -13,8 +13,10 @@ import operator
 import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import date, time, timedelta
 from typing import Literal, TypeVar
 
+from dpgmm_dist.column_kinds import number_of, range_of
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.windows import instant
 
@@ -154,12 +156,18 @@ def features(value: object) -> str | tuple[str, ...]:
 
 
 def labels(value: object) -> tuple[int, ...] | tuple[str, ...]:
-    """Return the public label set: unique, all int64 or all text."""
+    """Return the public label set: unique; all int64, all text or all booleans.
+
+    Dates are texts, such as "2026-11-25".
+    """
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"got {show(value)}; must be a non-empty list of labels")
     result: tuple[int, ...] | tuple[str, ...]
+    value = [label.isoformat() if type(label) is date else label for label in value]
     if all(isinstance(label, str) for label in value):
         result = tuple(_item(_encodable, index, label) for index, label in enumerate(value))
+    elif all(isinstance(label, bool) for label in value):
+        result = tuple(value)
     else:
         result = tuple(_item(_int64, index, label) for index, label in enumerate(value))
     _unique(result)
@@ -168,9 +176,15 @@ def labels(value: object) -> tuple[int, ...] | tuple[str, ...]:
 
 def _int64(value: object) -> int:
     result = _integer(value)
-    if result is None or not -(2**63) <= result < 2**63:
+    if result is None:
         raise ValueError(
-            f"got {show(value)}; labels must be all whole numbers or all text (quote them)"
+            f"got {show(value)}; labels must be all whole numbers, all text (quote them) or all "
+            "booleans"
+        )
+    if not -(2**63) <= result < 2**63:
+        raise ValueError(
+            f"got {show(value)}; a label that is a number must fit 64 bits with a sign: cast the "
+            "column to strings, and quote the labels"
         )
     return result
 
@@ -211,13 +225,20 @@ def norm(value: object) -> float:
     return result
 
 
-def columns(value: object) -> dict[str, tuple[float, float] | Literal["auto"]]:
-    """Return the public range of each numeric column, in input units; "auto" where it is found."""
+Bound = float | str
+"""A public bound of a column: a number, or the ISO 8601 text of a date or time."""
+
+
+def columns(value: object) -> dict[str, tuple[Bound, Bound] | Literal["auto"]]:
+    """Return the public range of each column, as numbers or as texts of dates and times.
+
+    "auto" stands for a range that is found privately.
+    """
     if not isinstance(value, Mapping) or not value:
         raise ValueError(
             f"got {show(value)}; must map each column to [low, high], for example {{age: [0, 120]}}"
         )
-    result: dict[str, tuple[float, float] | Literal["auto"]] = {}
+    result: dict[str, tuple[Bound, Bound] | Literal["auto"]] = {}
     for name, interval in value.items():
         if not isinstance(name, str):
             raise ValueError(f"got the column name {show(name)}; column names are text, quote it")
@@ -228,13 +249,35 @@ def columns(value: object) -> dict[str, tuple[float, float] | Literal["auto"]]:
     return result
 
 
-def _interval(value: object) -> tuple[float, float]:
+def _interval(value: object) -> tuple[Bound, Bound]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(f"got {show(value)}; must be [low, high]")
-    low, high = _within_largest(value[0]), _within_largest(value[1])
-    if high - low < SMALLEST:
+    if all(isinstance(bound, bool) for bound in value):
+        value = [float(bound) for bound in value]  # a column of booleans has the bounds [0, 1]
+    low, high = _bound(value[0]), _bound(value[1])
+    try:
+        numbers = range_of(low, high)
+    except ValueError as problem:
+        raise ValueError(f"got {show(value)}; {problem}") from None
+    if numbers[1] - numbers[0] < SMALLEST:
         raise ValueError(f"got {show(value)}; low must be less than high, by at least {SMALLEST}")
     return low, high
+
+
+def _bound(value: object) -> Bound:
+    """Return a number, or the ISO 8601 text of a date, time or duration."""
+    if isinstance(value, (date, time)):  # a datetime is a date
+        value = value.isoformat()
+    elif isinstance(value, timedelta):
+        sign = "-" if value < timedelta(0) else ""
+        value = f"{sign}PT{abs(value) // timedelta(microseconds=1) / 10**6:.6f}S"
+    if not isinstance(value, str):
+        return _within_largest(value)
+    try:
+        number_of(value)
+    except ValueError as problem:
+        raise ValueError(f"got {show(value)}, which {problem}") from None
+    return value
 
 
 def epsilon(value: object) -> float:

@@ -177,12 +177,12 @@ class ReleaseSpec(Section):
         return None if self.bounds.norm == "auto" else self.bounds.norm
 
     @property
-    def given_columns(self) -> dict[str, tuple[float, float]]:
+    def given_columns(self) -> dict[str, tuple[fields.Bound, fields.Bound]]:
         """The public ranges of numeric columns; without those that are found privately."""
         columns = self.bounds.columns
         if columns is None or columns == "auto":
             return {}
-        return {name: given for name, given in columns.items() if given != "auto"}
+        return {name: given for name, given in columns.items() if not isinstance(given, str)}
 
     @property
     def has_marginals(self) -> bool:
@@ -205,8 +205,9 @@ class ReleaseSpec(Section):
 
     @property
     def label_values(self) -> tuple[int, ...] | tuple[str, ...]:
-        """The public label set, empty without labels."""
-        return self.dataset.labels or ()
+        """The public label set, empty without labels; booleans as 0 and 1."""
+        labels: tuple[int, ...] | tuple[str, ...] = self.dataset.labels or ()
+        return tuple(int(v) if isinstance(v, bool) else v for v in labels)  # type: ignore[return-value]
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as JSON values, without its secrets and the cluster."""

@@ -60,9 +60,11 @@ class DatasetSpec(Section):
     Attributes
     ----------
     path : file, directory, glob or fsspec URL of Parquet.
-    features : the name of one list column (embeddings), or the names of numeric columns (a table).
-    width : length of the list column where its type does not fix it.
-    label, labels : label column and its public set of values; both or neither.
+    features : the name of one column of embeddings, or the names of columns of numbers, booleans,
+        dates and times (a table). ``meta.age`` is the field ``age`` of the column ``meta``.
+    width : length of the embeddings where their type does not fix it.
+    label, labels : label column and its public set of values; both or neither. Labels are integers,
+        texts, booleans, or dates as texts.
     privacy_unit : the unit of privacy where it is not one row.
     window : which rows are read, by a partition key or a time; all by default.
     storage_options : fsspec options of ``path``. Secret.
@@ -103,8 +105,9 @@ class BoundsSpec(Section):
     Attributes
     ----------
     norm : bound on the L2 norm of a row (after ``center``); for a table, of a row in the cube.
-    columns : [low, high] of every numeric column; maps the table to the cube [-1, 1]^d. "auto" for
-        single columns, or in place of the mapping for all.
+    columns : [low, high] of every column; maps the table to the cube [-1, 1]^d. Bounds are numbers,
+        or ISO 8601 texts where the column holds dates or times. "auto" for single columns, or in
+        place of the mapping for all.
     center : public centre of embeddings, shape (d,), subtracted first.
     """
 
@@ -112,7 +115,7 @@ class BoundsSpec(Section):
         float | Literal["auto"] | None, Read(fields.optional(fields.or_auto(fields.norm)))
     ] = None
     columns: Annotated[
-        dict[str, tuple[float, float] | Literal["auto"]] | Literal["auto"] | None,
+        dict[str, tuple[fields.Bound, fields.Bound] | Literal["auto"]] | Literal["auto"] | None,
         Read(fields.optional(fields.or_auto(fields.columns))),
     ] = None
     center: Annotated[

@@ -19,10 +19,13 @@ from fsspec.implementations.local import LocalFileSystem
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
+from dpgmm_dist.storage.other_formats import conversion
 from dpgmm_dist.storage.urls import describe_error, secrets_in
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 T = TypeVar("T")
+_DEPTH = 4
+"""Folders that are searched for files of other formats, to name one in an error."""
 _MAGIC = re.compile(r"[*?\[]")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
@@ -139,6 +142,9 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
                 f"dataset.path {place.url} does not exist: give a Parquet file, a directory "
                 "of them or a glob"
             )
+        other = None if by_path else _file_to_convert(fs, root)
+    if other is not None:
+        raise DataError(f"dataset.path {place.url} holds no Parquet file: {conversion(other)}")
     if not by_path:
         raise DataError(
             f"dataset.path {place.url} holds no Parquet file: names must end in "
@@ -148,6 +154,12 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
     if is_local(fs):
         _refuse_second_names(files)
     return files
+
+
+def _file_to_convert(fs: Any, root: str) -> str | None:
+    """The path of a file of a known other format at a path that holds no Parquet file."""
+    paths = fs.glob(root) if _MAGIC.search(root) else fs.find(root, maxdepth=_DEPTH)
+    return next((str(path) for path in sorted(paths) if conversion(str(path))), None)
 
 
 def _refuse_second_names(files: tuple[FoundFile, ...]) -> None:

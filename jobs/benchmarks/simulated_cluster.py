@@ -24,11 +24,12 @@ from synthetic_files import DIMENSION, FILES_PER_TASK, empty_statistic, query_of
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.engine import cluster
+from dpgmm_dist.engine.memory import tasks_per_thread
 from dpgmm_dist.passes.run import PassContext
 
 FOLDER = Path(__file__).parent
-WAVE = cluster._WAVE_PER_THREAD
-"""Tasks per thread of a wave, as releases use it."""
+WAVE = tasks_per_thread(0)
+"""Tasks per thread of a wave, as releases use it where results are small."""
 ALL_AT_ONCE = 1 << 40
 """Tasks per thread of a wave that holds the whole pass."""
 KNOWN_TASKS = lambda dask_scheduler: len(dask_scheduler.tasks)  # noqa: E731 - pickled by value
@@ -168,7 +169,7 @@ def simulate(workers: int, files: int) -> None:
         del footers
 
         for name, wave in (("pass, in waves", WAVE), ("pass, flat", ALL_AT_ONCE)):
-            cluster._WAVE_PER_THREAD = wave
+            cluster.tasks_per_thread = lambda _, wave=wave: wave
             known = KnownTasks(client)
             with watch.during() as usage, known:
                 engine.run(context, units, lambda _: None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from workload import SOFT, mixture_of, plans
 
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.data.parquet_schema import Columns, Footer
+from dpgmm_dist.data.parquet_schema import Columns, Footer, ReadTypes
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.passes.kernel import statistic_sizes
@@ -41,8 +41,7 @@ def footers_of(first: int, count: int, dimension: int = DIMENSION) -> tuple[Foot
     return tuple(
         Footer(
             FoundFile(f"bucket/data/part-{i:06d}.parquet", 1, f"etag:{i:032x}", ()),
-            dimension,
-            FLOAT32_BYTES,
+            ReadTypes(dimension, FLOAT32_BYTES),
             groups,
         )
         for i in range(first, first + count)

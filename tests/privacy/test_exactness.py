@@ -124,12 +124,12 @@ def test_sums_of_different_queries_are_not_added():
 def test_a_total_of_all_rows_there_may_be_does_not_wrap(what, radius, unit_bits, power):
     """2**40 rows, each at the bound: summed by doubling one row, and opened with noise."""
     asked = query(what, radius, unit_bits)
-    each = asked.weight_unit * radius**power
+    of_a_row = asked.weight_unit * radius**power
     size = {"count": 1, "square": 1, "sum": 2, "second": 3}[what]
-    total = statistic([each, *[-each] * (size - 1)])
+    total = statistic([of_a_row, *[-of_a_row] * (size - 1)])
     for _ in range(40):
         total = total.merge(total)
-    whole = CAPACITY * each
+    whole = CAPACITY * of_a_row
     assert integers(total) == [[whole, *[-whole] * (size - 1)]]
     noise = [3, -5, 7][:size]
     # Draws go diagonal first; entries are (0,0), (0,1), (1,1).

@@ -65,7 +65,7 @@ def spec(
     )
 
 
-def rows(n: int = 1500, d: int = 2, labels: int = 1) -> ArraySource:
+def rows(n: int = 200, d: int = 2, labels: int = 1) -> ArraySource:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(n, d)) * 0.3
     if labels == 1:
@@ -146,20 +146,20 @@ def recomputed(receipt: dict, asked: list[tuple[float, int]]) -> Fraction:
     ],
 )
 @pytest.mark.parametrize(
-    ("d", "labels", "model"),
+    ("n", "d", "labels", "model"),
     [
-        (2, 1, {"components": 2}),
-        (3, 2, {"components": 1, "dimension": 2}),
-        (2, 3, {"components": 1, "allocation": "even", "covariance": "tied"}),
+        (1500, 2, 1, {"components": 2}),
+        (1500, 3, 2, {"components": 1, "dimension": 2}),
+        (200, 2, 3, {"components": 1, "allocation": "even", "covariance": "tied"}),
     ],
 )
 def test_the_receipt_says_what_the_draws_cost_and_that_is_the_budget(
-    tmp_path, recorder, noise, allowed, epsilon_of, d, labels, model
+    tmp_path, recorder, noise, allowed, epsilon_of, n, d, labels, model
 ):
     result = release(
         spec(labels=labels, noise=noise, **model),
         output=str(tmp_path),
-        source=rows(d=d, labels=labels),
+        source=rows(n, d, labels),
     )
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt == result.receipt | {"input": receipt["input"]}

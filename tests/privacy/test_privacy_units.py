@@ -71,7 +71,7 @@ def with_share(query: PassQuery, most: int, aggregate: str) -> PassQuery:
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
 @pytest.mark.parametrize(("rule", "soft"), KINDS)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_unit_costs_at_most_what_is_declared(rule, soft, aggregate, data):
     most = data.draw(st.integers(1, 4))

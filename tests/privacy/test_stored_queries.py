@@ -55,26 +55,26 @@ def test_a_query_without_radii_and_axes_of_blocks_is_stored_as_it_always_was():
 
 def test_only_blocks_that_differ_say_their_radius_and_axes():
     query = plain_query()
-    own = replace(query.blocks[1], radius=99, axes=(0, 1))
-    stored = unpack(replace(query, blocks=(query.blocks[0], own)).to_bytes())[0]["blocks"]
+    narrow = replace(query.blocks[1], radius=99, axes=(0, 1))
+    stored = unpack(replace(query, blocks=(query.blocks[0], narrow)).to_bytes())[0]["blocks"]
     assert set(stored[0]) == {"statistic", "sigma", "sigma_off"}
     assert stored[1]["radius"] == 99
     assert stored[1]["axes"] == [0, 1]
 
 
 def assert_alike(a: object, b: object) -> None:
-    for each in fields(a):
-        x, y = getattr(a, each.name), getattr(b, each.name)
-        if each.name in ("blocks", "maps"):
-            for one, other in zip(x, y, strict=True):
-                assert_alike(one, other)
+    for field in fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if field.name in ("blocks", "maps"):
+            for part, of_other in zip(x, y, strict=True):
+                assert_alike(part, of_other)
         elif isinstance(x, tuple) and x and isinstance(x[0], np.ndarray):
-            for one, other in zip(x, y, strict=True):
-                assert one.dtype == other.dtype and (one == other).all(), each.name
+            for part, of_other in zip(x, y, strict=True):
+                assert part.dtype == of_other.dtype and (part == of_other).all(), field.name
         elif isinstance(x, np.ndarray):
-            assert x.dtype == y.dtype and (x == y).all(), each.name
+            assert x.dtype == y.dtype and (x == y).all(), field.name
         else:
-            assert (x, type(x)) == (y, type(y)), each.name
+            assert (x, type(x)) == (y, type(y)), field.name
 
 
 @settings(max_examples=60)

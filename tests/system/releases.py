@@ -104,9 +104,10 @@ class Rows:
         ]
         x, y = [], []
         for index, row in enumerate(zip(self.x, self.y, strict=True)):
-            for one in [row] if index % every else [bad[index // every % len(bad)], row]:
-                x.append(one[0])
-                y.append(one[1])
+            added = [] if index % every else [bad[index // every % len(bad)]]
+            for features, label in [*added, row]:
+                x.append(features)
+                y.append(label)
         return Rows(x, y)
 
     def write(
@@ -125,10 +126,10 @@ class Rows:
         for name, rows in groups.items():
             (folder / name).mkdir(parents=True, exist_ok=True)
             for part in range(files):
-                own = rows[part * len(rows) // files : (part + 1) * len(rows) // files]
-                columns = {"x": pa.array([self.x[i] for i in own], kind)}
+                of_part = rows[part * len(rows) // files : (part + 1) * len(rows) // files]
+                columns = {"x": pa.array([self.x[i] for i in of_part], kind)}
                 if not hive:
-                    columns["y"] = pa.array([self.y[i] for i in own])
+                    columns["y"] = pa.array([self.y[i] for i in of_part])
                 pq.write_table(
                     pa.table(columns),
                     folder / name / f"part-{part:03d}.parquet",

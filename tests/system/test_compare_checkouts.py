@@ -116,9 +116,9 @@ def test_the_cases_are_what_they_are_called(script: ModuleType) -> None:
     cases = script.CASES.values()
     assert {case.dimension for case in cases} == {2, 10, 32, 128, 384}
     for dimension in (2, 10, 32, 128, 384):
-        own = [case for case in cases if case.dimension == dimension]
-        assert {"labels" in case.dataset for case in own} == {True, False}
-        assert {case.model.get("assignment", "soft") for case in own} == {"hard", "soft"}
+        alike = [case for case in cases if case.dimension == dimension]
+        assert {"labels" in case.dataset for case in alike} == {True, False}
+        assert {case.model.get("assignment", "soft") for case in alike} == {"hard", "soft"}
     units = [case.dataset["privacy_unit"] for case in cases if "privacy_unit" in case.dataset]
     assert {unit["aggregate"] for unit in units} == {"rows", "weight", "mean"}
     assert any(case.dask_array for case in cases)

@@ -28,7 +28,7 @@ def spec_of(**dataset: object) -> ReleaseSpec:
         {
             "dataset": {"path": "memory", "features": "x", **dataset},
             "bounds": {"norm": 1.5},
-            "privacy": {"epsilon": 1.0, "delta": 1e-6},
+            "privacy": {"epsilon": 0.1, "delta": 1e-6},
             "model": {"components": 1},
         }
     )
@@ -99,5 +99,5 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     options = {"output": str(tmp_path / "out"), "source": DaskArraySource(x)}
     with pytest.raises(SpecError, match="no column of privacy units"):
         release(spec_of(privacy_unit={"column": "who", "max_rows": 2}), **options)
-    with pytest.raises(SpecError, match=r"dataset\.window selects rows of files"):
+    with pytest.raises(SpecError, match=r"dataset\.window selects rows by a column"):
         release(spec_of(window={"column": "day", "equals": "1"}), **options)

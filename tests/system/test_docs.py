@@ -107,24 +107,25 @@ def shims(tmp_path: Path) -> Path:
     return folder
 
 
-def slow_page(name: str, data: str) -> Any:
+def page_with_data(name: str, data: str) -> Any:
     """A page that needs a rebuilt data set, and minutes."""
     absent = pytest.mark.skipif(
         not (DATA / data).is_dir(),
         reason=f"{data} is not built: jobs/data/build.sh build/data {data}",
     )
-    marks = [absent, pytest.mark.slow, pytest.mark.system_external, pytest.mark.timeout(3600)]
+    marks = [absent, pytest.mark.system_external, pytest.mark.timeout(3600)]
     return pytest.param(TUTORIALS / name, marks=marks)
 
 
+@pytest.mark.slow  # make test-docs
 @pytest.mark.parametrize(
     "page",
     [
         QUICKSTART,
         OPERATIONS,
         TUTORIALS / "table.md",
-        slow_page("images.md", "fashion_mnist_raw"),
-        slow_page("text.md", "spamassassin_minilm384"),
+        page_with_data("images.md", "fashion_mnist_raw"),
+        page_with_data("text.md", "spamassassin_minilm384"),
     ],
     ids=lambda page: page.name,
 )

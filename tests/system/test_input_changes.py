@@ -44,11 +44,11 @@ CHANGES = {
     "change",
     [
         "rewritten",
-        *(pytest.param(one, marks=pytest.mark.slow) for one in CHANGES if one != "rewritten"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in CHANGES if name != "rewritten"),
     ],
 )
 def test_input_that_changes_between_passes_is_refused_and_nothing_is_drawn(change, tmp_path):
-    data = Rows.make(600).write(tmp_path / "data", files=3)
+    data = Rows.make(200).write(tmp_path / "data", files=3)
     shutil.copytree(data, tmp_path / "backup")
     spec = ReleaseSpec.from_yaml(write_spec(tmp_path / "spec.yaml", data, dataset=labelled()))
     out = str(tmp_path / "out")
@@ -77,7 +77,7 @@ def test_input_that_changes_between_passes_is_refused_and_nothing_is_drawn(chang
 
 
 def test_a_change_costs_nothing_before_the_first_answer_and_nothing_more_after(tmp_path):
-    data = Rows.make(600).write(tmp_path / "data", files=3)
+    data = Rows.make(200).write(tmp_path / "data", files=3)
     shutil.copytree(data, tmp_path / "backup")
     Ledger.init(str(tmp_path / "ledger"), 1.0, 1e-6)
     privacy = {"ledger": str(tmp_path / "ledger")}
@@ -108,8 +108,8 @@ def test_rows_of_privacy_units_are_safe_once_they_are_kept(tmp_path):
     rng = np.random.default_rng(0)
     data = tmp_path / "data"
     data.mkdir()
-    x = pa.array(list((rng.normal(size=(800, 3)) * 0.3).astype(np.float32)))
-    pq.write_table(pa.table({"x": x, "who": rng.integers(0, 200, 800)}), data / "a.parquet")
+    x = pa.array(list((rng.normal(size=(300, 3)) * 0.3).astype(np.float32)))
+    pq.write_table(pa.table({"x": x, "who": rng.integers(0, 80, 300)}), data / "a.parquet")
     unit = {"column": "who", "max_rows": 2, "aggregate": "weight"}
     path = write_spec(tmp_path / "spec.yaml", data, dataset={"privacy_unit": unit})
     spec = ReleaseSpec.from_yaml(path)

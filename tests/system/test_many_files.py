@@ -115,12 +115,12 @@ def test_twenty_thousand_files(tmp_path: Path) -> None:
     assert last - first < 24, watched.megabytes
 
     # Few large files with the same rows, on threads: the same sums, so the same release.
-    one = tmp_path / "one"
-    one.mkdir()
+    large = tmp_path / "one"
+    large.mkdir()
     kinds = [pq.read_table(path) for path in sorted((tmp_path / "kinds").iterdir())]
-    pq.write_table(pa.concat_tables(kinds * (FILES // KINDS)), one / "all.parquet")
+    pq.write_table(pa.concat_tables(kinds * (FILES // KINDS)), large / "all.parquet")
     same = ReleaseSpec.from_yaml(
-        write_spec(tmp_path / "one.yaml", one, dataset=labelled(), model={"components": 1})
+        write_spec(tmp_path / "one.yaml", large, dataset=labelled(), model={"components": 1})
     )
     release(same, output=str(tmp_path / "here"), **noise)
     assert digests(tmp_path / "here") == digests(tmp_path / "there")

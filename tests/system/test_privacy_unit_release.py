@@ -38,9 +38,9 @@ def people(n: int = 4000, seed: int = 0) -> dict[str, Any]:
 def write(folder: Path, rows: dict[str, Any], files: int = 1, order: Any = None) -> Path:
     folder.mkdir(parents=True)
     order = np.arange(len(rows["who"])) if order is None else order
-    for part, own in enumerate(np.array_split(order, files)):
-        columns = {"x": pa.array(list(rows["x"][own])), "y": pa.array(rows["y"][own])}
-        columns["who"] = pa.array(rows["who"][own].tolist(), pa.int64())
+    for part, chosen in enumerate(np.array_split(order, files)):
+        columns = {"x": pa.array(list(rows["x"][chosen])), "y": pa.array(rows["y"][chosen])}
+        columns["who"] = pa.array(rows["who"][chosen].tolist(), pa.int64())
         pq.write_table(pa.table(columns), folder / f"{part}.parquet", row_group_size=700)
     return folder
 
@@ -48,7 +48,9 @@ def write(folder: Path, rows: dict[str, Any], files: int = 1, order: Any = None)
 def spec_of(folder: Path, data: Path, aggregate: str, max_rows: int = 3, **more: Any) -> Path:
     unit = {"column": "who", "max_rows": max_rows, "aggregate": aggregate}
     dataset = {"label": "y", "labels": [3, 5], "privacy_unit": unit}
-    return write_spec(folder / f"{aggregate}.yaml", data, dataset=dataset, **more)
+    # So little that a release goes by stages, which is quick.
+    privacy = {"epsilon": 0.1}
+    return write_spec(folder / f"{aggregate}.yaml", data, dataset=dataset, privacy=privacy, **more)
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,10 @@ def spec_of(folder: Path, data: Path, aggregate: str, max_rows: int = 3, **more:
 )
 def test_layout_and_engine_do_not_matter(aggregate, tmp_path):
     rows = people()
-    one = spec_of(tmp_path, write(tmp_path / "one", rows), aggregate)
-    done("release", one, "--output", tmp_path / "a", *NOISE, "--scratch", tmp_path / "scratch")
+    whole_file = spec_of(tmp_path, write(tmp_path / "one", rows), aggregate)
+    done(
+        "release", whole_file, "--output", tmp_path / "a", *NOISE, "--scratch", tmp_path / "scratch"
+    )
     said = receipt(tmp_path / "a")
     whole = 3 if aggregate == "rows" else 1
     assert {b["unit_rows"] for q in said["queries"] for b in q["blocks"]} == {whole}
@@ -169,7 +173,7 @@ def test_the_plan_prices_a_unit(tmp_path):
     noise = {}
     for aggregate in ("rows", "weight"):
         spec = spec_of(tmp_path, write(tmp_path / aggregate, people(60)), aggregate, 4)
-        planned = json.loads(done("plan", spec, "--json").stdout)
+        planned = json.loads(done("plan", spec, "--rows", 100, "--json").stdout)
         first = planned["blocks"][0]
         noise[aggregate] = first["noise"]
         assert sum(block["rho"] for block in planned["blocks"]) <= planned["rho"] * (1 + 1e-9)

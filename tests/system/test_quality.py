@@ -120,15 +120,15 @@ def test_the_expected_divergence_of_the_noise_is_what_it_makes(
     found = [divergence(seed, "kl") for seed in seeds]
     # Without any noise a fit of so many rows is half a nat over n away for each parameter.
     sampling = PARAMETERS / (2 * known(0).recipe.rows)
-    noise = float(np.mean([one for one, _ in found])) - sampling
-    expected = float(np.mean([one for _, one in found]))
+    noise = float(np.mean([from_truth for from_truth, _ in found])) - sampling
+    expected = float(np.mean([of_noise for _, of_noise in found]))
     assert 0.5 < noise / expected < 2.0, (noise, expected)
 
 
-def _apart(one: Release, other: Release) -> float:
-    """The KL divergence of a release from another, in nats."""
-    draws, _ = one.sample(DRAWS, seed=5)
-    return float(np.mean(one.score_samples(draws) - other.score_samples(draws)))
+def _apart(first: Release, second: Release) -> float:
+    """The KL divergence of the second release from the first, in nats."""
+    draws, _ = first.sample(DRAWS, seed=5)
+    return float(np.mean(first.score_samples(draws) - second.score_samples(draws)))
 
 
 @pytest.mark.slow
@@ -139,13 +139,13 @@ def test_releases_of_the_same_rows_are_as_far_apart_as_their_noise_promises(
     noise, expected = [], []
     for seed in seeds:
         known = mixtures.known_mixture(mixtures.RECIPES[name], seed)
-        one, other = (
+        first, second = (
             _release(known, "kl", tmp_path / f"{seed}.{noise_seed}", noise_seed)
             for noise_seed in (seed, OTHER_NOISE + seed)
         )
         # Each is one noise away from where there is none, so two are twice that far apart; what
         # sampling and the estimator do to the same rows is the same in both.
-        noise += [_apart(one, other) / 2, _apart(other, one) / 2]
-        expected += [float(each.receipt["plan"]["expected_kl"]) for each in (one, other)]
+        noise += [_apart(first, second) / 2, _apart(second, first) / 2]
+        expected += [float(release.receipt["plan"]["expected_kl"]) for release in (first, second)]
     ratio = float(np.mean(noise) / np.mean(expected))
     assert 0.5 < ratio < 2.0, (noise, expected)

@@ -21,6 +21,7 @@ ROWS = Rows.make()
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "labelled": {"dataset": labelled()},
+    "staged": {"dataset": labelled(), "privacy": {"epsilon": 0.1}},  # quick: four passes
     "labelled-soft": {"dataset": labelled(), "model": {"components": 2}},
     "projected": {"dataset": labelled(), "model": {"dimension": 2}},
     "soft": {"model": {"components": 2}},
@@ -70,10 +71,16 @@ def released(
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_layout_of_the_rows_does_not_matter(layout, base, tmp_path):
     data = LAYOUTS[layout](tmp_path / "data")
-    assert released(tmp_path, "labelled", data) == base("labelled")
+    assert released(tmp_path, "staged", data) == base("staged")
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("labelled", "labelled-soft", "hard"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("projected", "soft")),
+    ],
+)
 def test_every_kind_of_release_is_the_same_in_another_layout(name, base, tmp_path):
     data = ROWS.with_invalid().shuffled().write(tmp_path / "data", files=5, row_group=61, kind=None)
     if name in ("soft", "hard"):  # a label cannot make a row of these invalid
@@ -82,7 +89,7 @@ def test_every_kind_of_release_is_the_same_in_another_layout(name, base, tmp_pat
     assert released(tmp_path, name, data, env=threads) == base(name)
 
 
-@pytest.mark.parametrize("name", ["labelled", "soft"])
+@pytest.mark.parametrize("name", ["staged", pytest.param("soft", marks=pytest.mark.slow)])
 def test_worker_processes_give_the_same(name, base, tmp_path):
     data = ROWS.shuffled(3).write(tmp_path / "data", files=7)
     assert released(tmp_path, name, data, "--workers", 2) == base(name)
@@ -115,12 +122,14 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
             process.wait(30)
 
 
-@pytest.mark.parametrize("name", ["labelled-soft", "projected", "hard"])
+@pytest.mark.parametrize(
+    "name", ["labelled-soft", "staged", pytest.param("hard", marks=pytest.mark.slow)]
+)
 def test_a_cluster_gives_the_same(name, base, tmp_path, scheduler):
     address = json.loads(scheduler.read_text())["address"]
     assert address.startswith("tcp://127.0.0.1:")
     data = ROWS.write(tmp_path / "data", files=11)
-    where = ("--scheduler", address) if name != "hard" else ("--scheduler-file", scheduler)
+    where = ("--scheduler-file", scheduler) if name == "staged" else ("--scheduler", address)
     assert released(tmp_path, name, data, *where) == base(name)
 
 
@@ -130,10 +139,10 @@ def test_labels_written_as_strings_in_another_order_name_the_same_components(bas
     spec = write_spec(
         tmp_path / "spec.yaml",
         texts.write(tmp_path / "data", files=2),
-        dataset=labelled([f"label {y}" for y in LABELS]),
+        **CONFIGURATIONS["staged"] | {"dataset": labelled([f"label {y}" for y in LABELS])},
     )
     done("release", spec, "--output", tmp_path / "out", *NOISE)
-    assert digests(tmp_path / "out", "transform.parquet") == base("labelled")[1:]
+    assert digests(tmp_path / "out", "transform.parquet") == base("staged")[1:]
     import pyarrow.parquet as pq
 
     assert pq.read_table(tmp_path / "out" / "mixture.parquet")["label"].to_pylist() == [
@@ -145,8 +154,8 @@ def test_labels_written_as_strings_in_another_order_name_the_same_components(bas
 def test_other_rows_and_other_seeds_give_other_bytes(base, tmp_path):
     """The comparison can fail: one row more, or one seed further, shows."""
     more = Rows([*ROWS.x, [0.1, 0.1, 0.1]], [*ROWS.y, LABELS[0]])
-    assert released(tmp_path, "labelled", more.write(tmp_path / "more"))[0] != base("labelled")[0]
+    assert released(tmp_path, "staged", more.write(tmp_path / "more"))[0] != base("staged")[0]
     data = ROWS.write(tmp_path / "data")
-    spec = write_spec(tmp_path / "s.yaml", data, **CONFIGURATIONS["labelled"])
+    spec = write_spec(tmp_path / "s.yaml", data, **CONFIGURATIONS["staged"])
     done("release", spec, "--output", tmp_path / "out", "--insecure-test-noise", 8)
-    assert digests(tmp_path / "out")[0] != base("labelled")[0]
+    assert digests(tmp_path / "out")[0] != base("staged")[0]

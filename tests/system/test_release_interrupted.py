@@ -22,7 +22,7 @@ from .releases import Rows, command, digests, done, dpgmm, environment, labelled
 from .stopping_driver import stopping, wait_until_stopped
 from .troubled import strange
 
-ROWS = Rows.make(3000)
+ROWS = Rows.make(100)  # a release of them has four passes
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def check_resumed(spec: Path, ledger: Path, before: dict[str, bytes]) -> None:
 MOMENTS = {
     "the claim": "_claim.json",
     "the charge": "ledger/00000001.json",
-    "the last query": "query-0005.bin",
+    "the last query": "query-0003.bin",
     "the first file": "mixture.parquet",
 }
 
@@ -113,7 +113,7 @@ def test_a_killed_release_resumes_and_is_charged_once(moment, spec, ledger):
     kill(start(spec, stop_at=MOMENTS[moment]))
     assert charges(ledger) == (0 if moment == "the claim" else 1)
     before = answers(ledger)
-    assert len(before) == {"the last query": 5, "the first file": 7}.get(moment, 0)
+    assert len(before) == {"the last query": 3, "the first file": 4}.get(moment, 0)
     check_nothing_released(spec)
     check_resumed(spec, ledger, before)
 
@@ -121,7 +121,7 @@ def test_a_killed_release_resumes_and_is_charged_once(moment, spec, ledger):
 def test_a_release_killed_again_and_again_ends_with_one_charge(spec, ledger):
     """Killed later and later, each time under the same id, until it is done."""
     before: dict[str, bytes] = {}
-    for index in range(0, 6, 2):
+    for index in range(3):
         kill(start(spec, stop_at=f"answer-{index:04d}.bin"))
         after = answers(ledger)
         assert {name: after[name] for name in before} == before
@@ -188,9 +188,9 @@ def test_two_drivers_of_one_id_and_two_specifications(spec, ledger):
         dataset=labelled(),
         privacy={"ledger": str(ledger), "epsilon": 0.5},
     )
-    both = [start(spec), start(other)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    codes = [process.returncode for process in both]
+    drivers = [start(spec), start(other)]
+    errors = [process.communicate(timeout=300)[1] for process in drivers]
+    codes = [process.returncode for process in drivers]
     assert sorted(codes) == [0, 2], errors
     assert "specification" in errors[codes.index(2)]
     assert charges(ledger) == 1

@@ -62,13 +62,13 @@ def messages(stderr: str) -> str:
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[str, list[str]]]:
-    """What a release of ordinary data prints, on stderr and as the keys of stdout."""
+    """What a release of a few ordinary rows prints, on stderr and as the keys of stdout."""
     found: dict[str, tuple[str, list[str]]] = {}
 
     def printed(name: str) -> tuple[str, list[str]]:
         if name not in found:
             folder = tmp_path_factory.mktemp("usual")
-            found[name] = release(folder, name, PLENTY)
+            found[name] = release(folder, name, Rows.make(300))
         return found[name]
 
     return printed
@@ -108,9 +108,9 @@ def test_noise_in_large_units_overflows_silently(tmp_path):
     assert "Warning" not in printed[0]
 
 
-def check_messages(told: tuple[str, list[str]], usual: tuple[str, list[str]]) -> None:
-    assert told[0].splitlines() == usual[0].splitlines()
-    assert told[1] == usual[1]
+def check_messages(printed: tuple[str, list[str]], usual: tuple[str, list[str]]) -> None:
+    assert printed[0].splitlines() == usual[0].splitlines()
+    assert printed[1] == usual[1]
 
 
 def check_release(path: Path) -> None:
@@ -147,7 +147,8 @@ def test_error_bars_are_large_where_there_is_nothing_to_measure(tmp_path):
 
 def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     data = PLENTY.write(tmp_path / "data", files=3)
-    spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled())
+    privacy = {"epsilon": 0.1}
+    spec = write_spec(tmp_path / "spec.yaml", data, dataset=labelled(), privacy=privacy)
     options = ("--insecure-test-noise", 7, "--release-id", "same")
     done("release", spec, "--output", tmp_path / "one", *options)
     write(tmp_path / "data", Rows([], []))  # part-000 again
@@ -156,8 +157,10 @@ def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     pq.write_table(pa.table(columns), data / "part-zzz.parquet")
     pq.write_table(pa.table(columns).slice(0, 0), data / "part-yyy.parquet")
     done("release", spec, "--output", tmp_path / "two", *options)
-    one, two = ((tmp_path / p / "mixture.parquet").read_bytes() for p in ("one", "two"))
-    assert one == two
+    first_bytes, second_bytes = (
+        (tmp_path / p / "mixture.parquet").read_bytes() for p in ("one", "two")
+    )
+    assert first_bytes == second_bytes
 
 
 @pytest.mark.parametrize("where", [(), ("--workers", 2)])

@@ -125,9 +125,9 @@ def test_a_cluster_whose_worker_fails_logs_no_value(tmp_path):
                 process.wait(30)
     assert result.returncode == 4, result.stderr
     assert find_markers(result.stdout + result.stderr) == []
-    told = log.read_text()
-    assert "Compute Failed" in told  # or this test searched the wrong log
-    assert find_markers(told) == []
+    logged = log.read_text()
+    assert "Compute Failed" in logged  # or this test searched the wrong log
+    assert find_markers(logged) == []
 
 
 @pytest.mark.parametrize("label", [LABEL, NUMBER])

@@ -25,7 +25,7 @@ MONTHS = ("2026-09", "2026-10", "2026-11")
 def job(tmp_path: Path) -> Path:
     """A specification of the month of a date, with a ledger of one release of all it has."""
     for seed, month in enumerate(MONTHS):
-        rows = Rows.make(400, seed).write(tmp_path / "plain" / month)
+        rows = Rows.make(150, seed).write(tmp_path / "plain" / month)
         (tmp_path / "data").mkdir(exist_ok=True)
         shutil.move(rows, tmp_path / "data" / f"month={month}")
     Ledger.init(str(tmp_path / "ledger"), 1.0, 1e-6, "365d")
@@ -86,7 +86,7 @@ def test_without_a_date_or_with_a_date_for_nothing(job):
 
 def test_a_window_is_as_if_the_other_rows_were_not_there(tmp_path):
     """By directory and by a column of times: the same bytes as a data set of those rows alone."""
-    rows = Rows.make(900)
+    rows = Rows.make(450)
     thirds = [Rows(rows.x[i::3], rows.y[i::3]) for i in range(3)]
     kind = pa.list_(pa.float32())
     for name, parts in (("alone", thirds[1:2]), ("timed", thirds)):

@@ -47,12 +47,12 @@ def watched(folder: Path, data: Rows, *options: object) -> tuple[list[dict[str, 
     ],
 )
 def test_logs_and_counters_of_other_rows_are_the_same(tmp_path: Path, where: tuple) -> None:
-    told, counted, printed = watched(tmp_path / "many", rows(ROWS, INVALID), *where)
-    assert {line["run"] for line in told} == {"run-1"}
-    assert {line["release_id"] for line in told} == {"weekly-1"}
-    assert [line["event"] for line in told[-2:]] == ["progress", "done"]
-    assert (told[-1]["exit_code"], told[-2]["percent"]) == (0, 100)
-    passes = told[-2]["passes"]
+    logged, counted, printed = watched(tmp_path / "many", rows(ROWS, INVALID), *where)
+    assert {line["run"] for line in logged} == {"run-1"}
+    assert {line["release_id"] for line in logged} == {"weekly-1"}
+    assert [line["event"] for line in logged[-2:]] == ["progress", "done"]
+    assert (logged[-1]["exit_code"], logged[-2]["percent"]) == (0, 100)
+    passes = logged[-2]["passes"]
     assert f"dpgmm_passes {passes}\n" in counted
     assert f"dpgmm_passes_done {passes}\n" in counted
     assert "dpgmm_exit_code 0\n" in counted
@@ -60,7 +60,7 @@ def test_logs_and_counters_of_other_rows_are_the_same(tmp_path: Path, where: tup
         assert str(count) not in printed + re.sub(r"\d{10}\n", "", counted)
 
     others = watched(tmp_path / "few", rows(3, 1), *where)
-    assert without_times(others[0]) == without_times(told)
+    assert without_times(others[0]) == without_times(logged)
     assert without_passes(others[1]) == without_passes(counted)
 
 

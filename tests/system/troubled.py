@@ -142,12 +142,12 @@ class Job:
         words = ("release", self.spec, "--output", self.out, "--release-id", ID, *arguments)
         command = [sys.executable, *map(str, (driver, *words))]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, text=True, env=self.env, **pipes) as one:
+        with subprocess.Popen(command, text=True, env=self.env, **pipes) as process:
             try:
-                yield one
+                yield process
             finally:
-                if one.poll() is None:
-                    one.kill()
+                if process.poll() is None:
+                    process.kill()
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         with self.running(*arguments) as process:
@@ -239,16 +239,16 @@ def dask_process(
     """A ``dask`` process, ended afterwards."""
     with log.open("wb") as out:
         command = [sys.executable, "-m", "dask", *map(str, arguments)]
-        one = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=log.parent)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=env, cwd=log.parent)
     try:
-        yield one
+        yield process
     finally:
-        one.terminate()
+        process.terminate()
         try:
-            one.wait(15)
+            process.wait(15)
         except subprocess.TimeoutExpired:
-            one.kill()
-            one.wait()
+            process.kill()
+            process.wait()
 
 
 @dataclass

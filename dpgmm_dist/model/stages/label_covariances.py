@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.model.covariances import SharedCovariances, from_columns
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
 from dpgmm_dist.model.stages.second_look import SecondLook
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _LEAST_KEPT = 0.2
 """Least share of the variance that clipping is taken to leave."""
@@ -25,31 +27,45 @@ def covariances(
     weights: Floats,
     look: SecondLook,
     latent: Latent,
-) -> Floats:
+    in_full: bool,
+) -> Floats | SharedCovariances:
     """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about.
 
     Parameters
     ----------
     first : by which the second look was whitened
     pooled : the covariance that all labels share
+    in_full : whether to return a matrix for each label, or the axes that all labels share
     """
     d, q = len(first.axes), len(look.second_axes)
     order = np.concatenate([look.second_axes, np.setdiff1d(np.arange(d), look.second_axes)])
-    basis = first.axes[:, order] * np.sqrt(look.frame[order])
-    unbasis = first.axes[:, order] / np.sqrt(look.frame[order])
-    half = unbasis.T @ pooled.axes * np.sqrt(pooled.variances)
-    # Triangular: changing the first q of its columns changes nothing of the rest given those.
-    factor = np.linalg.cholesky(half @ half.T)
-    columns = basis @ factor
+    factor = _whitened_factor(first, pooled, look.frame, order)
+    columns = first.axes[:, order] * np.sqrt(look.frame[order]) @ factor
     if latent.basis is not None:
         columns = latent.basis.T @ columns
+    changes = np.zeros((len(weights), q, q))
+    if q:
+        changes = departures(weights, look, factor[:q, :q])
+    if not in_full:
+        return from_columns(columns, np.eye(q) + changes)
     shared = columns @ columns.T
     out = np.repeat(((shared + shared.T) / 2)[None], len(weights), axis=0)
-    if q:
-        for label, change in enumerate(departures(weights, look, factor[:q, :q])):
-            moved = columns[:, :q] @ change @ columns[:, :q].T
-            out[label] += (moved + moved.T) / 2
+    for label, change in enumerate(changes if q else ()):
+        moved = columns[:, :q] @ change @ columns[:, :q].T
+        out[label] += (moved + moved.T) / 2
     return out
+
+
+def _whitened_factor(
+    first: PooledCovariance, pooled: PooledCovariance, frame: Floats, order: Ints
+) -> Floats:
+    """(d, d) Cholesky factor of the pooled covariance along the whitened axes, in that order.
+
+    It is triangular: changing the first q of its columns changes nothing of the rest given those.
+    """
+    unbasis = first.axes[:, order] / np.sqrt(frame[order])
+    half = unbasis.T @ pooled.axes * np.sqrt(pooled.variances)
+    return np.asarray(np.linalg.cholesky(half @ half.T))
 
 
 def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats:

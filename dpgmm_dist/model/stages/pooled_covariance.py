@@ -40,10 +40,12 @@ class PooledCovariance:
     noisy: Floats
     """(d, d) the second moment as it was measured, a row, brought to that trace."""
     scale: float
-    """Standard deviation of the noise on a diagonal entry of it; after the second look, where an
-    axis has the mean variance."""
+    """Standard deviation of the noise on a diagonal entry of it, in the units of ``seen``."""
     trace_noise: float
     """Standard deviation of the noise on the trace."""
+    seen: Floats
+    """(d,) the variances where the noise is alike in all directions: in feature units, or over
+    those of the first look if they whitened the second one."""
 
     @property
     def directions(self) -> int:
@@ -120,7 +122,8 @@ def measure(
         seen = min(trace, tight**2)
     found, growth = clean(noisy, scale, seen, rows), trace / seen
     grown = Spectrum(found.axes, found.variances * growth, found.gain, found.error)
-    return PooledCovariance(grown, noisy * growth, scale * growth, squares.sigma / rows)
+    noise = scale * growth
+    return PooledCovariance(grown, noisy * growth, noise, squares.sigma / rows, grown.variances)
 
 
 def refined(
@@ -156,9 +159,7 @@ def _whitened(
     gain, error = first.spectrum.gain + found.gain, np.hypot(first.spectrum.error, found.error)
     spectrum = Spectrum(first.axes @ vectors, values, gain, float(error))
     noisy = first.axes @ (second * np.outer(deviations, deviations)) @ first.axes.T
-    return PooledCovariance(
-        spectrum, noisy, scale * float(first.variances.mean()), first.trace_noise
-    )
+    return PooledCovariance(spectrum, noisy, scale, first.trace_noise, found.variances)
 
 
 def _averaged(
@@ -179,4 +180,4 @@ def _averaged(
     known = 1 / first.trace_noise**2 + 1 / noise**2
     together = float(first.variances.sum()) / first.trace_noise**2 + unit * trace / noise**2
     spectrum = clean(noisy, left, together / known, rows)
-    return PooledCovariance(spectrum, noisy, left, known**-0.5)
+    return PooledCovariance(spectrum, noisy, left, known**-0.5, spectrum.variances)

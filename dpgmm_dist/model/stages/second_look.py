@@ -170,7 +170,7 @@ def _plan(
         centres=means[:, order],
         radius=_RADIUS * float(np.sqrt(p)),
         blocks=tuple(blocks),
-        whiten=(np.diag(1 / np.sqrt(frame[order])),),
+        whiten=(1 / np.sqrt(frame[order]),),
         cell_map=together,
     )
 

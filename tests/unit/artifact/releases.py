@@ -12,6 +12,7 @@ from dpgmm_dist.artifact.manifest import Manifest
 from dpgmm_dist.artifact.receipt import build_receipt
 from dpgmm_dist.artifact.write import write_release
 from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 
 DIMENSION = 3
@@ -48,7 +49,33 @@ def mixture_of(label_values: tuple[Any, ...] = (7, 3), p: int = DIMENSION) -> Mi
     )
 
 
+def shared_of(label_values: tuple[Any, ...] = (7, 3), p: int = DIMENSION, q: int = 2) -> Mixture:
+    """The mixture of `mixture_of` with covariances that share their axes."""
+    rng = np.random.default_rng(p + q)
+    full = mixture_of(label_values, p)
+    half = rng.normal(size=(full.n_components, q, q))
+    axes = rng.normal(size=(p, p)) / 3 + 0.3 * np.eye(p)
+    form = SharedCovariances(axes, half @ half.transpose(0, 2, 1) + 0.2 * np.eye(q))
+    return Mixture(full.weights, full.means, form, full.labels, label_values)
+
+
+def full_of(mixture: Mixture) -> Mixture:
+    """The same mixture with a matrix for each component."""
+    return Mixture(
+        mixture.weights,
+        mixture.means,
+        mixture.covariances,
+        mixture.labels,
+        mixture.label_values,
+        mixture.component,
+    )
+
+
 def errors_of(mixture: Mixture) -> StandardErrors:
+    if isinstance(mixture.form, SharedCovariances):
+        return StandardErrors.without_covariances(
+            np.full(mixture.weights.shape, 0.01), np.full(mixture.means.shape, 0.02)
+        )
     return StandardErrors(
         np.full(mixture.weights.shape, 0.01),
         np.full(mixture.means.shape, 0.02),

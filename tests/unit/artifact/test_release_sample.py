@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import releases
 
 from dpgmm_dist import load_release
 from dpgmm_dist.artifact import sample
-from dpgmm_dist.artifact.columns import rows_batch, rows_schema
+from dpgmm_dist.artifact.columns import rows_batch, rows_schema, stored_values
 from dpgmm_dist.artifact.receipt import Column, InputSchema
 from dpgmm_dist.artifact.sample import write_samples
+from dpgmm_dist.artifact.sample_options import SampleOptions
+from dpgmm_dist.data.column_numbers import column_numbers
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.model.affine import Transform
 
@@ -205,11 +209,13 @@ def test_memory_does_not_grow_with_the_rows(
     assert peak(40_000, "large") < 2 * peak(4000, "small")
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "uint64", "float16", "float", "bool"])
+@pytest.mark.parametrize(
+    "kind", ["int8", "uint16", "int64", "uint64", "float16", "float", "string"]
+)
 def test_every_numeric_type_is_rounded_and_kept_in_range(kind: str) -> None:
     schema = InputSchema(kind="columns", width=1, columns=(Column(name="x", type=kind),))
-    if kind == "bool":
-        with pytest.raises(DataError, match="'bool', not a number"):
+    if kind == "string":
+        with pytest.raises(DataError, match="'string', not a number"):
             rows_schema(schema, ())
         return
     rows = np.array([[-1e30], [1e30], [2.5], [-0.4]])
@@ -235,3 +241,79 @@ def test_labels_that_do_not_fit_their_column_widen_it() -> None:
     assert rows_schema(large, ("a",)).field("y").type == pa.large_string()
     coded = schema("dictionary<values=string, indices=int32>")
     assert rows_schema(coded, ("a",)).field("y").type == pa.string()
+
+
+DAYS = 18_292.0
+"""2020-01-31, in days since 1970-01-01."""
+NOON = DAYS * 86_400 + 43_200
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers", "written"),
+    [
+        ("bool", [0.4, 0.6, -9.0, 1e30], [False, True, False, True]),
+        ("date32[day]", [DAYS + 0.4, -1e300], [date(2020, 1, 31), date.min]),
+        ("date64[ms]", [DAYS - 0.4, 1e300], [date(2020, 1, 31), date.max]),
+        ("timestamp[s]", [NOON + 0.4], [datetime(2020, 1, 31, 12)]),
+        ("timestamp[us]", [NOON + 0.25], [datetime(2020, 1, 31, 12, 0, 0, 250_000)]),
+        ("timestamp[ms, tz=UTC]", [NOON], [datetime(2020, 1, 31, 12, tzinfo=UTC)]),
+        ("timestamp[us]", [-1e300], [datetime.min]),
+        ("time32[s]", [6.6, -5.0, 1e9], [time(0, 0, 7), time(), time(23, 59, 59)]),
+        ("time64[us]", [0.5, 86_400.0], [time(0, 0, 0, 500_000), time.max]),
+        ("duration[ms]", [1.5, -2.0], [timedelta(seconds=1.5), timedelta(seconds=-2)]),
+        ("duration[s]", [1e300], [timedelta(days=10**9 - 1)]),
+        ("decimal128(7, 2)", [12.345, -0.004, 1e300], ["12.34", "0.00", "99999.99"]),
+        ("decimal32(4, 1)", [12.36, -1e300], ["12.4", "-999.9"]),
+        ("decimal256(60, 3)", [1.0005, 2.0], ["1.000", "2.000"]),
+        ("decimal128(38, 0)", [1e300, 3.4], [str(int(1e38)), "3"]),
+    ],
+)
+def test_numbers_are_written_in_the_type_of_their_column(
+    kind: str, numbers: list[float], written: list[Any]
+) -> None:
+    schema = rows_schema(
+        InputSchema(kind="columns", width=1, columns=(Column(name="x", type=kind),)), ()
+    )
+    assert str(schema.field("x").type) == kind
+    rows = np.array(numbers)[:, None]
+    values = rows_batch(rows, [], schema)["x"].to_pylist()
+    assert values == [Decimal(v) if isinstance(v, str) else v for v in written]
+    # What is read back is what the bounds were compared with.
+    read, _ = column_numbers(rows_batch(rows, [], schema)["x"])
+    assert read.astype(float).tolist() == stored_values(rows, schema)[:, 0].tolist()
+
+
+@pytest.mark.parametrize("kind", ["timestamp[ns]", "duration[ns]"])
+def test_times_beyond_64_bits_of_nanoseconds_are_kept_in_range(kind: str) -> None:
+    columns = (Column(name="x", type=kind),)
+    schema = rows_schema(InputSchema(kind="columns", width=1, columns=columns), ())
+    batch = rows_batch(np.array([[-1e300], [1e300]]), [], schema)
+    low, high = batch["x"].cast(pa.int64()).to_pylist()
+    assert low == -(2**63) and high == int(np.nextafter(2.0**63, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "column"),
+    [
+        ("bool", (0, 1), [True, False]),
+        ("date32[day]", ("2020-01-31", "2021-01-01"), [date(2021, 1, 1), date(2020, 1, 31)]),
+        ("string_view", ("a", "b"), ["b", "a"]),
+        ("large_string", ("a", "b"), ["b", "a"]),
+    ],
+)
+def test_labels_are_written_in_the_type_of_their_column(
+    tmp_path: Path, kind: str, labels: tuple[Any, ...], column: list[Any]
+) -> None:
+    releases.write(
+        tmp_path / "release",
+        mixture=releases.mixture_of(labels),
+        input_schema=releases.LIST_INPUT | {"label": {"name": "kind", "type": kind}},
+    )
+    options = SampleOptions(label_rows={str(labels[1]): 2, labels[0]: 1})
+    write_samples(str(tmp_path / "release"), None, str(tmp_path / "rows"), options=options)
+    table = read(tmp_path / "rows")
+    assert str(table.schema.field("kind").type) == kind
+    assert sorted(table["kind"].to_pylist()) == sorted([column[0], *column])
+    if kind == "bool":
+        write_samples(str(tmp_path / "release"), 3, str(tmp_path / "true"), label="true")
+        assert read(tmp_path / "true")["kind"].to_pylist() == [True] * 3

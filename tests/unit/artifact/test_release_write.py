@@ -248,7 +248,7 @@ def test_a_release_on_an_object_store_is_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema version 2.*upgrade"),
+        ({"schema_version": 3}, "schema version 3.*upgrade"),
         ({"release_id": 5}, "wrong"),
         ({"files": {}}, "missing"),
         ({"files": {"../../etc/passwd": {"sha256": "", "bytes": 1}}}, "unknown"),

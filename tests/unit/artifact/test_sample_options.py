@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from dpgmm_dist import load_release
 from dpgmm_dist.artifact import sample
+from dpgmm_dist.artifact.columns import rows_schema
 from dpgmm_dist.artifact.public_bounds import PublicBounds
+from dpgmm_dist.artifact.receipt import Column, InputSchema
 from dpgmm_dist.artifact.sample import write_samples
 from dpgmm_dist.artifact.sample_options import LabelRows, SampleOptions, parse_label_rows
 from dpgmm_dist.errors import DataError, SpecError
@@ -160,12 +163,28 @@ def test_a_receipt_without_bounds_is_an_error(release: str, tmp_path: Path) -> N
 
 
 def test_bounds_around_a_public_centre() -> None:
-    bounds = PublicBounds.of({"bounds": {"norm": 2.0, "center": [5, 0]}}, ["x"], 2)
+    bounds = bounds_of({"norm": 2.0, "center": [5, 0]}, width=2, x="float")
     assert bounds.contains(np.array([[5.0, 2.0], [0.0, 0.0]])).tolist() == [True, False]
     moved = bounds.moved_inside(np.array([[15.0, 0.0]]), np.rint)
     assert moved.tolist() == [[7.0, 0.0]]
-    boxed = PublicBounds.of({"bounds": {"columns": {"a": [-1, 1]}, "norm": 0.5}}, ["a"], 1)
+    boxed = bounds_of({"columns": {"a": [-1, 1]}, "norm": 0.5}, width=1, a="double")
     assert boxed.contains(np.array([[0.6], [0.4]])).tolist() == [False, True]
+
+
+def test_columns_are_bounded_one_by_one_after_rounding() -> None:
+    columns = {"a": [0.5, 9.5], "day": ["2020-01-01", "2020-12-31"], "c": [0, 3]}
+    bounds = bounds_of({"columns": columns}, width=3, a="int8", day="date32[day]", c="double")
+    first = (date(2020, 1, 1) - date(1970, 1, 1)).days
+    moved = bounds.moved_inside(np.array([[-7.0, first - 9, 1.25], [99, first, -0.1]]), np.rint)
+    assert moved.tolist() == [[1, first, 1], [9, first, 0]]  # not 0 or 10, which rounding gives
+    assert bounds.contains(moved).all()
+
+
+def bounds_of(bounds: dict[str, Any], width: int, **types: str) -> PublicBounds:
+    columns = tuple(Column(name=name, type=kind) for name, kind in types.items())
+    kind = "columns" if "columns" in bounds else "list"
+    schema = InputSchema(kind=kind, columns=columns, width=width)
+    return PublicBounds.of({"specification": {"bounds": bounds}}, schema, rows_schema(schema, ()))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpgmm_dist.budget.differences import differences, plain
@@ -247,6 +247,7 @@ TREES = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text("ab"), TREES), st.dictionaries(st.text("ab"), TREES))
 def test_differences_are_empty_only_between_equal_trees(old: dict, new: dict) -> None:  # type: ignore[type-arg]
     assert not differences(old, old)

@@ -101,7 +101,9 @@ X = np.zeros((3, 2))
         ((X, np.zeros((3, 1), int), (0,)), DataError, "one dimension"),
         ((X, [0, 0, 0], (0,)), DataError, "list"),
         ((X, np.zeros(3), (0,)), DataError, "float64"),
-        ((X, np.zeros(3, bool), (0,)), DataError, "bool"),
+        ((X, np.zeros(3, "M8[D]"), (0,)), DataError, "datetime64"),
+        ((X, np.zeros(3, bool), ("a",)), SpecError, "booleans"),
+        ((X, np.zeros(3, int), (False,)), SpecError, "booleans"),
         ((X, np.array(["a"] * 3), (0,)), SpecError, "integers"),
         ((X, np.zeros(3, int), ("a",)), SpecError, "strings"),
         ((X, None, (), 0), SpecError, "chunk_rows"),
@@ -116,3 +118,13 @@ def test_no_error_states_the_number_of_rows():
     with pytest.raises(DataError) as caught:
         ArraySource(np.zeros((1234, 1)), np.zeros(987, int), (0,))
     assert not any(character.isdigit() for character in str(caught.value))
+
+
+def test_booleans_as_labels():
+    y = np.array([True, False, True])
+    for labels, codes in (((True, False), [0, 1, 0]), ((0, 1), [1, 0, 1]), ((True,), [0, -1, 0])):
+        for values in (y, y.astype(object)):
+            if labels == (0, 1) and values.dtype == object:
+                continue  # an object of another kind is not a label
+            (block,) = read(ArraySource(X, values, labels))
+            assert block.labels.tolist() == codes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -83,6 +85,28 @@ def test_dictionaries_with_null_and_repeated_entries():
     assert encode_arrow(empty, ("b", "a")).tolist() == [-1]
 
 
+def test_booleans():
+    array = pa.array([True, None, False, True])
+    for values in (array, array.dictionary_encode()):
+        assert encode_arrow(values, (False, True)).tolist() == [1, -1, 0, 1]
+        assert encode_arrow(values.slice(1), (True,)).tolist() == [-1, -1, 0]
+        assert encode_arrow(values, (1, 0)).tolist() == [0, -1, 1, 0]
+
+
+def test_dates_of_every_type():
+    days = [date(2020, 1, 31), None, date(1, 1, 1), date(2021, 1, 1)]
+    labels = ("2021-01-01", "2020-01-31", "1900-01-01")
+    for kind in (pa.date32(), pa.date64()):
+        for array in (pa.array(days, kind), pa.array(days, kind).dictionary_encode()):
+            assert encode_arrow(array, labels).tolist() == [1, -1, -1, 0]
+            assert encode_arrow(array.slice(2), labels).tolist() == [-1, 0]
+    within = pa.array([0, 1, 86_400_000], pa.int64()).view(pa.date64())
+    assert encode_arrow(within, ("1970-01-01", "1970-01-02")).tolist() == [0, -1, 1]
+    extreme = pa.array([-(2**31), 2**31 - 1], pa.int32()).view(pa.date32())
+    assert encode_arrow(extreme, labels).tolist() == [-1, -1]
+    assert encode_arrow(pa.nulls(2, pa.date32()), labels).tolist() == [-1, -1]
+
+
 def test_values_under_nulls_do_not_count():
     buffers = [pa.py_buffer(b"\x02"), pa.py_buffer(np.array([3, 3], np.int64))]
     assert encode_arrow(pa.Array.from_buffers(pa.int64(), 2, buffers), (3,)).tolist() == [-1, 0]
@@ -106,6 +130,11 @@ def test_no_label_in_range_and_no_rows():
         (None, (3,), -1),
         ("3", ("3",), 0),
         ("03", ("3",), -1),
+        ("True", (False, True), 1),
+        ("false", (False, True), 0),
+        ("1", (False, True), 1),
+        ("yes", (False, True), -1),
+        ("true", (0, 1), -1),
     ],
 )
 def test_text_of_directory_names(text, labels, code):
@@ -116,10 +145,11 @@ def test_objects_match_only_labels_of_their_kind():
     values = np.array([1, True, 1.0, "1", None, np.int8(1), [1]], dtype=object)
     assert encode_objects(values, (1,)).tolist() == [0, -1, -1, -1, -1, 0, -1]
     assert encode_objects(values, ("1",)).tolist() == [-1, -1, -1, 0, -1, -1, -1]
+    assert encode_objects(values, (False, True)).tolist() == [-1, 1, -1, -1, -1, -1, -1]
     assert encode_objects(np.array(["a", "bb"]), ("bb",)).tolist() == [-1, 0]
 
 
-@pytest.mark.parametrize("labels", [(), None, (1, "a"), (True,), (1.5,), (1, 1)])
+@pytest.mark.parametrize("labels", [(), None, (1, "a"), (True, 1), (True, "a"), (1.5,), (1, 1)])
 def test_bad_label_sets(labels):
     with pytest.raises(SpecError, match=r"dataset\.labels"):
         check_labels(labels)

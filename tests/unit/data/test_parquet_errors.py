@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import traceback
+from datetime import date, datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv, feather
 
 from dpgmm_dist.errors import DataError, SpecError
 
@@ -34,6 +39,35 @@ def test_paths(tmp_path):
     (tmp_path / "a.csv").write_text("1,2")
     refused(DataError, "no Parquet file", path=tmp_path)
     refused(SpecError, "protocol", path="nosuch://bucket/x")
+
+
+def write_as(path, table):
+    if path.suffix in (".arrow", ".feather", ".ipc"):
+        feather.write_feather(table, path)
+    elif path.suffix == ".json":
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()))
+    else:
+        options = csv.WriteOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+        csv.write_csv(table, path, options)
+
+
+@pytest.mark.parametrize("suffix", ["arrow", "feather", "ipc", "csv", "tsv", "json"])
+def test_other_formats_are_refused_with_the_line_that_converts_them(tmp_path, suffix):
+    """The line is what a user copies, so it is run."""
+    file = tmp_path / "rows" / f"a.{suffix}"
+    file.parent.mkdir()
+    write_as(file, pa.table({"x": [1.0, 2.0]}))
+    for path in (file, file.parent, tmp_path, f"{file.parent}/*.{suffix}"):
+        with pytest.raises(DataError) as caught:
+            open_source(path, ["x"])
+        text = str(caught.value)
+        assert f"a.{suffix} is a" in text
+        assert "\n" not in text
+    _, _, line = text.partition("convert it: ")
+    assert line.startswith("python -c ")
+    subprocess.run(line.replace("python", sys.executable, 1), shell=True, check=True)
+    (block,) = read(open_source(file.parent, ["x"]))
+    assert block.features.tolist() == [[1.0], [2.0]]
 
 
 @pytest.mark.parametrize(
@@ -109,11 +143,11 @@ def test_columns(tmp_path):
         f=pa.array([[1.0]], pa.list_(pa.float32(), 1)),
         text=["secret"],
         texts=[["secret"]],
-        nested=pa.array([[[1.0]]]),
+        nested=pa.array([[["secret"]]]),
         n=[1],
-        b=[True],
-        d=pa.array([1], pa.decimal128(5, 2)),
-        t=pa.array([1], pa.timestamp("us")),
+        raw=[b"secret"],
+        id=pa.array([b"secret"], pa.binary(6)),
+        meta=[{"n": 1, "text": "secret"}],
     )
     refused(DataError, "'nope'", "x, f, text", path=path, features="nope")
     refused(DataError, "'nope'", path=path, features=["n", "nope"])
@@ -121,8 +155,13 @@ def test_columns(tmp_path):
         text = refused(DataError, f"'{name}'", kind, "list of", path=path, features=name, width=1)
         assert "secret" not in text
     refused(DataError, "'n'", "int64", "[n]", path=path, features="n")
-    for name, kind in (("text", "string"), ("b", "bool"), ("d", "decimal"), ("t", "timestamp")):
+    for name, kind in (("text", "string"), ("raw", "binary"), ("id", "binary[6]")):
         refused(DataError, f"'{name}'", kind, "cast", path=path, features=["n", name])
+        refused(DataError, f"'{name}'", kind, "cast", path=path, features=name, width=1)
+    refused(DataError, "'meta'", "struct", "meta.FIELD", path=path, features=["n", "meta"])
+    refused(DataError, "'meta'", "struct", "meta.FIELD", path=path, features="meta", width=1)
+    refused(DataError, "'meta.text'", "string", "cast", path=path, features=["meta.text"])
+    refused(DataError, "'meta.no'", "x, f, text", path=path, features=["meta.no"])
     refused(DataError, "'x'", "features: x", path=path, features=["x"])
     refused(SpecError, "dataset.width", "missing", "'x'", path=path)
     refused(SpecError, "dataset.width is 3", "list of 1", path=path, features="f", width=3)
@@ -151,13 +190,31 @@ def test_labels(tmp_path):
         c=pa.array(["a"]).dictionary_encode(),
         f=[1.0],
         b=[True],
+        d=[date(2020, 1, 31)],
+        t=[datetime(2020, 1, 31)],
         raw=[b"a"],
     )
-    for name in ("f", "b", "raw"):
+    for name in ("f", "t", "raw"):
         refused(DataError, f"'{name}'", "cast", path=path, width=1, label=name, labels=[1])
     for name in ("s", "c"):
         refused(SpecError, "integers", "quotes", path=path, width=1, label=name, labels=[1])
     refused(SpecError, "strings", "without quotes", path=path, width=1, label="i", labels=["1"])
+    refused(SpecError, "booleans", "whole", path=path, width=1, label="i", labels=[True])
+    refused(SpecError, "strings", "true", path=path, width=1, label="b", labels=["true"])
+    refused(SpecError, "integers", "'2026-11-25'", path=path, width=1, label="d", labels=[20])
+    refused(SpecError, "'31.1.'", "'2026-11-25'", path=path, width=1, label="d", labels=["31.1."])
+    for labels in ([2**63], [2**64], [-(2**63) - 1]):
+        refused(SpecError, "64 bits", "strings", path=path, width=1, label="i", labels=labels)
+
+
+def test_a_column_of_another_kind_in_a_later_file(tmp_path):
+    write(tmp_path / "a.parquet", x=[date(2020, 1, 31)])
+    write(tmp_path / "b.parquet", x=[None, None])
+    open_source(tmp_path, features=["x"])
+    empty = open_source(tmp_path / "b.parquet", features=["x"])
+    assert empty.kinds == (None,)  # that all is missing is private, and dates are as good as any
+    write(tmp_path / "c.parquet", x=[18292])
+    refused(DataError, "'x'", "dates in some", "numbers in others", path=tmp_path, features=["x"])
 
 
 def test_directory_names_of_the_wrong_kind(tmp_path):

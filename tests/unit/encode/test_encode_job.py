@@ -66,8 +66,10 @@ def test_embeddings_keep_the_order_and_the_other_columns(tmp_path: Path) -> None
 
 def test_pieces_and_engines_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pixels(tmp_path / "raw")
-    recipe = {"encoder": "scattering", "axes": 8, "unit_norm": True}
-    whole = encode(tmp_path / "raw", tmp_path / "whole", **recipe)
+    recipe = {"encoder": "scattering", "unit_norm": True}
+    axes = str(tmp_path / "axes.npz")
+    whole = encode(tmp_path / "raw", tmp_path / "whole", axes=8, save_projection=axes, **recipe)
+    recipe["projection"] = axes
     monkeypatch.setattr("dpgmm_dist.encode.job._PIECE_ROWS", 10)
     threads = for_each_on(LocalEngine(threads=2))
     pieces = encode(tmp_path / "raw", tmp_path / "pieces", for_each=threads, batch=7, **recipe)

@@ -25,19 +25,18 @@ from dpgmm_dist.privacy.exact import ExactStatistic
 
 from ...queries import integers, real_queries
 
-QUERIES = real_queries("labelled")
 SECRET = 123.456789
 
 
 def source_of(rows: int = 3000, chunk_rows: int = 700, kind: type = ArraySource) -> ArraySource:
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(rows, 6)) * 0.3
+    x = rng.normal(size=(rows, 4)) * 0.3
     x[::50] = SECRET
     return kind(x, rng.integers(0, 5, rows), labels=(0, 1, 2), chunk_rows=chunk_rows)
 
 
 def context_of(source: ArraySource, index: int = 0) -> PassContext:
-    return PassContext(source, FeatureMap(6, 1.0), QUERIES[index])
+    return PassContext(source, FeatureMap(4, 1.0), real_queries("labelled")[index])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def test_the_sums_are_those_of_the_threads(client, chunk_rows):
     """One unit, fewer than a wave, some waves, and many: folded in a tree fixed by index."""
     source = source_of(chunk_rows=chunk_rows)
     units = source.plan()
-    for index in (0, len(QUERIES) - 1):
+    for index in (0, len(real_queries("labelled")) - 1):
         want = LocalEngine(2).run(context_of(source, index), units, lambda _: None)
         got = DaskEngine(client).run(context_of(source, index), units, lambda _: None)
         assert integers(got) == integers(want)
@@ -69,15 +68,15 @@ def test_the_sums_are_those_of_the_threads(client, chunk_rows):
 
 def test_progress_is_of_planned_units_and_ends_at_one(client):
     source = source_of(chunk_rows=40)
-    told: list[float] = []
-    DaskEngine(client).run(context_of(source), source.plan(), told.append)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert len(told) > 3
+    reported: list[float] = []
+    DaskEngine(client).run(context_of(source), source.plan(), reported.append)
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
+    assert len(reported) > 3
     again: list[float] = []
     empty = replace(source, X=np.full_like(source.X, np.nan))
     DaskEngine(client).run(context_of(empty), empty.plan(), again.append)
-    assert again == told
+    assert again == reported
 
 
 def test_nothing_stays_on_the_cluster(client):
@@ -94,10 +93,9 @@ def test_arguments_of_tasks_are_small():
     pieces = tuple(FilePiece(f"bucket/data/day={i}/part-{i:06d}.parquet", (0,)) for i in range(128))
     unit = PlanUnit(3, pieces, 1 << 27)
     assert len(packed(unit)) < 2000
-    assert _call_packed(lambda one: one, packed(unit)).index == 3
-    assert [one.path for one in _call_packed(lambda one: one, packed(unit)).pieces] == [
-        one.path for one in pieces
-    ]
+    unpacked = _call_packed(lambda argument: argument, packed(unit))
+    assert unpacked.index == 3
+    assert [piece.path for piece in unpacked.pieces] == [piece.path for piece in pieces]
 
 
 def test_no_warning_tells_the_size_of_rows_in_memory(client, capfd):
@@ -105,15 +103,15 @@ def test_no_warning_tells_the_size_of_rows_in_memory(client, capfd):
 
     source = source_of()
     with (
-        warnings.catch_warnings(record=True) as told,
+        warnings.catch_warnings(record=True) as caught,
         dask.config.set({"distributed.admin.large-graph-warning-threshold": "100 B"}),
     ):
         warnings.simplefilter("always")
         client.submit(len, b"x" * 1000, pure=False).result()
-        assert any("large graph" in str(one.message) for one in told)  # it would warn
-        told.clear()
+        assert any("large graph" in str(warning.message) for warning in caught)  # it would warn
+        caught.clear()
         DaskEngine(client)._share(context_of(source)).result()
-    assert not told
+    assert not caught
     assert "large graph" not in "".join(capfd.readouterr())
 
 

@@ -90,20 +90,20 @@ def test_certificates_must_be_there(tmp_path: Path) -> None:
 def test_dask_is_told_what_the_specification_says(
     kind: str, module: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     class Cluster:
         def __init__(self, **options: Any) -> None:
-            told.update(options)
+            given.update(options)
 
         def __enter__(self) -> Cluster:
             return self
 
         def __exit__(self, *_: object) -> None:
-            told["closed"] = True
+            given["closed"] = True
 
         def scale(self, jobs: int) -> None:
-            told["jobs"] = jobs
+            given["jobs"] = jobs
 
     stand_in = ModuleType(module)
     setattr(stand_in, name, Cluster)
@@ -114,13 +114,13 @@ def test_dask_is_told_what_the_specification_says(
     with ExitStack() as stack:
         start = {"slurm": clusters.start_slurm, "kubernetes": clusters.start_kubernetes}[kind]
         assert isinstance(start(stack, wanted), Cluster)
-    assert told["namespace"] == "x"
-    assert told["closed"]
+    assert given["namespace"] == "x"
+    assert given["closed"]
     if kind == "slurm":
-        assert (told["jobs"], told["cores"], told["memory"]) == (3, 2, "6GB")
+        assert (given["jobs"], given["cores"], given["memory"]) == (3, 2, "6GB")
     else:
-        assert told["n_workers"] == 3
-        assert told["resources"]["limits"] == {"cpu": "2", "memory": "6G"}
+        assert given["n_workers"] == 3
+        assert given["resources"]["limits"] == {"cpu": "2", "memory": "6G"}
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

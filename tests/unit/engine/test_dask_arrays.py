@@ -26,15 +26,14 @@ from dpgmm_dist.passes.run import PassContext
 
 from ...queries import integers, real_queries
 
-QUERIES = real_queries("labelled")
-FEATURES = FeatureMap(6, 1.0)
+FEATURES = FeatureMap(4, 1.0)
 LABELS = (0, 1, 2)
 SECRET = 123.456789
 
 
 def made(rows: int = 600) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
-    x = rng.normal(size=(rows, 6)) * 0.3
+    x = rng.normal(size=(rows, 4)) * 0.3
     x[::50] = SECRET
     x[1::50, 2] = np.nan
     return x, rng.integers(0, 5, rows)
@@ -44,7 +43,7 @@ X, Y = made()
 
 
 def context(source: Any, index: int = 0) -> PassContext:
-    return PassContext(source, FEATURES, QUERIES[index])
+    return PassContext(source, FEATURES, real_queries("labelled")[index])
 
 
 def in_memory(index: int = 0, x: np.ndarray = X, y: np.ndarray = Y) -> list[list[int]]:
@@ -75,10 +74,10 @@ def chunkings(draw: Any, n: int) -> tuple[int, ...]:
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_the_sums_are_those_of_the_rows_however_they_are_chunked(data):
-    x = da.from_array(X, chunks=(data.draw(chunkings(len(X))), data.draw(st.integers(1, 6))))
+    x = da.from_array(X, chunks=(data.draw(chunkings(len(X))), data.draw(st.integers(1, 4))))
     y = da.from_array(Y, chunks=(data.draw(chunkings(len(Y))),))
     source = DaskArraySource(x, y, LABELS)
-    index = data.draw(st.integers(0, len(QUERIES) - 1))
+    index = data.draw(st.integers(0, len(real_queries("labelled")) - 1))
     units = source.plan(data.draw(st.sampled_from([1, 5000, 1 << 30])))
     got = LocalEngine(2).run(context(source, index), units, lambda _: None)
     assert integers(got) == in_memory(index)
@@ -91,12 +90,12 @@ def test_a_cluster_makes_the_same_sums(client, rows, kind):
     if kind == "persisted":
         x, y = client.persist([x, y])
     elif kind == "computed":
-        x = (x * 2.0).rechunk((rows, 6)) / 2.0
+        x = (x * 2.0).rechunk((rows, 4)) / 2.0
     elif kind == "of unknown size":
         x, y = x[da.from_array(Y >= 0, chunks=rows)], y[y >= 0]
     source = DaskArraySource(x, y, LABELS)
     engine = DaskEngine(client)
-    for index in (0, len(QUERIES) - 1):
+    for index in (0, len(real_queries("labelled")) - 1):
         fractions: list[float] = []
         got = engine.run(context(source, index), source.plan(5000), fractions.append)
         assert integers(got) == in_memory(index)
@@ -162,7 +161,7 @@ def test_only_sums_reach_the_driver(client, monkeypatch):
 
 
 def test_large_arguments_in_a_graph_are_refused(client):
-    x = da.from_array(X, chunks=100).map_blocks(_first, other=np.zeros((10_000, 6)))
+    x = da.from_array(X, chunks=100).map_blocks(_first, other=np.zeros((10_000, 4)))
     source = DaskArraySource(x)
     with pytest.raises(DataError, match="holds large arguments"):
         DaskEngine(client).run(context(source), source.plan(), lambda _: None)
@@ -189,7 +188,7 @@ def _masked(block: np.ndarray) -> np.ndarray:
     [(_quotes, r"cannot be computed \(ValueError\)"), (_masked, "got MaskedArray")],
 )
 def test_failures_carry_no_value_and_no_cause(client, caplog, where, function, text):
-    x = da.from_array(X, chunks=(100, 6)).map_blocks(function, meta=np.empty((0, 0)))
+    x = da.from_array(X, chunks=(100, 4)).map_blocks(function, meta=np.empty((0, 0)))
     source = DaskArraySource(x)
     engine = LocalEngine(2) if where == "threads" else DaskEngine(client)
     caplog.set_level(logging.DEBUG, "dpgmm_dist")
@@ -210,7 +209,7 @@ def test_a_lost_cluster_is_not_an_unreadable_array():
 
 @pytest.mark.parametrize("where", ["threads", "cluster"])
 def test_an_array_that_changes_between_passes_is_found_out(client, where):
-    x = da.from_array(X, chunks=(100, 6)).map_blocks(_drawn, meta=np.empty((0, 0)))
+    x = da.from_array(X, chunks=(100, 4)).map_blocks(_drawn, meta=np.empty((0, 0)))
     source = DaskArraySource(x)
     engine = LocalEngine(2) if where == "threads" else DaskEngine(client)
     engine.run(context(source), source.plan(), lambda _: None)
@@ -233,7 +232,7 @@ def _counted(block: np.ndarray) -> np.ndarray:
 
 
 def test_what_is_computed_for_several_chunks_is_computed_once_a_pass(client):
-    x = da.from_array(np.nan_to_num(X), chunks=(100, 6))
+    x = da.from_array(np.nan_to_num(X), chunks=(100, 4))
     x = x.map_blocks(_counted, meta=np.empty((0, 0)))
     source = DaskArraySource(x - x.mean(axis=0))
     for engine in (LocalEngine(2), DaskEngine(client)):

@@ -13,7 +13,7 @@ from dpgmm_dist.passes.run import PassContext, PassFailed, run_unit
 
 from ...queries import integers, real_queries
 
-QUERY = real_queries("labelled")[0]
+QUERY = real_queries("staged")[0]
 
 
 class Counted(ArraySource):

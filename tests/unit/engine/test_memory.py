@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from dpgmm_dist.data.blocks import PlanUnit, RowRange
-from dpgmm_dist.engine.memory import memory_plan, require_memory
+from dpgmm_dist.engine.memory import memory_plan, require_memory, tasks_per_thread
 from dpgmm_dist.errors import ClusterError
+from dpgmm_dist.model.affordable import sizes
 from dpgmm_dist.model.problem import Problem
 
 
@@ -31,7 +32,32 @@ def problem(width: int, components: int = 10) -> Problem:
 
 
 def test_it_does_not_grow_with_the_rows() -> None:
-    assert memory_plan(problem(64), units(10)) == memory_plan(problem(64), units(10_000))
+    few, many = (memory_plan(problem(64), units(count)) for count in (10, 10_000))
+    assert few.worker(1) == many.worker(1)
+    assert few.driver == many.driver
+
+
+def test_few_tasks_are_handed_out_ahead_where_their_results_are_large() -> None:
+    small, large = (memory_plan(problem(d), units(1000)) for d in (64, 4096))
+    assert small.statistic < 32 << 20 < large.statistic
+    assert (small.results(1), large.results(1)) == (12, 8)
+    assert (small.results(2), large.results(2)) == (20, 12)
+    assert (tasks_per_thread(small.statistic), tasks_per_thread(large.statistic)) == (4, 2)
+    # There are no more results than tasks.
+    assert memory_plan(problem(64), units(1)).results(1) == 1
+
+
+@pytest.mark.parametrize(("d", "labels"), [(4096, 1000), (512, 1000), (784, 100)])
+def test_many_labels_in_many_dimensions_fit_workers_and_drivers_of_four_gigabytes(
+    d: int, labels: int
+) -> None:
+    wide = Problem(d, 1.0, 0.1, tuple(range(labels)), components="auto")
+    plan = memory_plan(wide, units(1000))
+    assert plan.worker(1) < 4_000_000_000
+    assert plan.driver < 4_000_000_000
+    # At the least the sums, and the second moment that all labels share with its axes.
+    assert plan.worker(1) > 2 * 16 * sizes(wide).statistics
+    assert plan.driver > 16 * sizes(wide).statistics + 3 * 8 * d * d
 
 
 def test_the_sums_grow_with_components_and_squared_dimension() -> None:

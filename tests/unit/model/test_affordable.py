@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model import schedule
 from dpgmm_dist.model.affordable import affordable, padded, sizes
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.problem import Fitted, Problem
@@ -99,8 +102,8 @@ def statistic_sizes(query: Any) -> int:
     total = 0
     for block in query.blocks:
         p = query.dimension_of(block)
-        each = {"count": 1, "square": 1, "sum": p, "second": p * (p + 1) // 2}[block.statistic]
-        total += block.group_count * each
+        of_group = {"count": 1, "square": 1, "sum": p, "second": p * (p + 1) // 2}[block.statistic]
+        total += block.group_count * of_group
     return total
 
 
@@ -112,8 +115,13 @@ def check_sizes(problem: Problem, rows: int) -> None:
     size = sizes(problem)
     for query in imagined.queries:
         assert statistic_sizes(query) <= size.statistics, query.step
-        assert sum(one.matrix.size for one in query.maps) <= size.maps, query.step
-    assert released.mixture.covariances.size <= size.covariances
+        assert sum(linear.matrix.size for linear in query.maps) <= size.maps, query.step
+    mixture = released.mixture
+    if isinstance(mixture.form, SharedCovariances):
+        form = mixture.form
+        assert form.axes.size + form.blocks.size + mixture.means.size <= size.shared
+    else:
+        assert mixture.covariances.size + mixture.means.size <= size.full
 
 
 STAGED = [
@@ -134,13 +142,16 @@ def test_sizes_bound_what_stages_sum_and_release(problem: Problem, rows: int) ->
     check_sizes(problem, rows)
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("problem", "rows"),
     [
         (Problem(2, 1.0, 0.1, components="auto"), 10_000),
-        (Problem(2, 1.0, 0.1, (0, 1), components=(1, 2)), 10_000),
+        slow(Problem(2, 1.0, 0.1, (0, 1), components=(1, 2)), 10_000),
         (Problem(18, 1.0, 1.0, components=2), 10_000),
-        (Problem(6, 1.0, 1.0, (0, 1), components=2, dimension=2, covariance="diag"), 10_000),
+        slow(Problem(6, 1.0, 1.0, (0, 1), components=2, dimension=2, covariance="diag"), 10_000),
         (Problem(26, 1.0, 0.001, (0, 1), components=1), 3000),
         (Problem(26, 1.0, 0.5, (0, 1, 2), components="auto"), 30_000),
     ],
@@ -151,15 +162,53 @@ def test_sizes_bound_what_joint_fits_sum_and_release(problem: Problem, rows: int
     check_sizes(problem, rows)
 
 
+WIDE = Problem(4096, 1.0, 1.0, tuple(range(1000)))
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        WIDE,
+        replace(WIDE, components=10),
+        replace(WIDE, dimension=2000),
+        replace(WIDE, width=512),
+        Problem(784, 1.0, 1.0, tuple(range(100)), components=10),
+        Problem(4096, 1.0, 1.0),
+        Problem(4096, 1.0, 1.0, components=1000),
+    ],
+    ids=lambda problem: f"{problem.width}-{problem.labels}-{problem.components}",
+)
+def test_covariances_that_share_their_axes_fit_the_driver(problem: Problem) -> None:
+    assert schedule.shares_axes(problem) or problem.labels * problem.asked_components == 1
+    require_release_fits(problem)
+
+
 def test_a_release_that_the_driver_cannot_hold_is_refused_with_what_to_change() -> None:
-    require_release_fits(Problem(1000, 1.0, 1.0, tuple(range(50)), components=1))
-    wide = Problem(2000, 1.0, 1.0, tuple(range(1000)), components=1)
-    with pytest.raises(SpecError, match=r"1,000 covariances .* model\.dimension to ([\d,]+)") as at:
+    wide = replace(WIDE, covariance="diag")
+    with pytest.raises(SpecError, match=r"4,096 features, 1,000 label.* model\.dimension to") as at:
         require_release_fits(wide)
-    most = int(str(at.value).split("model.dimension to ")[1].split(" ")[0].replace(",", ""))
+    text = str(at.value)
+    most = int(text.split("model.dimension to ")[1].split(" ")[0].replace(",", ""))
     require_release_fits(replace(wide, dimension=most))
     with pytest.raises(SpecError):
         require_release_fits(replace(wide, dimension=most + 1))
+    # Kinds that have no axes to share are said to take more than others would.
+    assert "model.covariance to auto" in text
+    require_release_fits(replace(wide, covariance="auto"))
+    with pytest.raises(SpecError, match="project the rows to fewer features"):
+        require_release_fits(replace(WIDE, width=16384))
+    with pytest.raises(SpecError, match=r"fewer dataset\.labels"):
+        require_release_fits(replace(WIDE, label_values=tuple(range(30_000))))
+
+
+def test_small_releases_have_a_matrix_for_each_component() -> None:
+    """2^27 bytes of triangles: 32 labels of 1,023 features; kinds without axes at any size."""
+    small = Problem(1023, 1.0, 1.0, tuple(range(32)), components="auto")
+    assert not schedule.shares_axes(small)
+    assert schedule.shares_axes(replace(small, width=1024))
+    assert schedule.shares_axes(replace(small, components=2))
+    assert not schedule.shares_axes(replace(small, components=2, dimension=700))
+    assert not schedule.shares_axes(replace(small, width=1024, covariance="spherical"))
 
 
 @settings(max_examples=200)

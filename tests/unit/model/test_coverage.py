@@ -62,7 +62,7 @@ def test_unshrunk_clipped_moments_are_covered_at_the_nominal_rate(answers, stati
     if statistic == "second":
         off = ~np.eye(P, dtype=bool)
         sigma[:, off] /= np.sqrt(2)
-    errors = np.stack([(one.block(statistic).values - block.values) / sigma for one in noisy])
+    errors = np.stack([(answer.block(statistic).values - block.values) / sigma for answer in noisy])
     if statistic == "second":
         errors = errors[:, :, *np.triu_indices(P)]
     # 120 to 720 normal numbers: their variance has relative error sqrt(2 / N), tested at 4.5 of it.

@@ -59,24 +59,24 @@ def test_a_step_of_several_restarts_is_each_ones_own(
     points = Points.of(x)
     starts = [mixture(p, components, rng) for _ in range(restarts)]
     found = expectation_maximisation(points, starts, 1)
-    for start, one in zip(starts, found, strict=True):
+    for start, fit in zip(starts, found, strict=True):
         expected = plain_step(x - x.mean(axis=0), start, points.ridge)
-        assert one.score == pytest.approx(expected.score, rel=1e-9)
+        assert fit.score == pytest.approx(expected.score, rel=1e-9)
         # The floor on weights acts only where a component has lost its draws.
         if expected.weights.min() > 1e-3:
-            np.testing.assert_allclose(one.weights, expected.weights, rtol=1e-7)
-            np.testing.assert_allclose(one.means, expected.means, rtol=1e-6, atol=1e-8)
-            np.testing.assert_allclose(one.covariances, expected.covariances, rtol=1e-6, atol=1e-8)
+            np.testing.assert_allclose(fit.weights, expected.weights, rtol=1e-7)
+            np.testing.assert_allclose(fit.means, expected.means, rtol=1e-6, atol=1e-8)
+            np.testing.assert_allclose(fit.covariances, expected.covariances, rtol=1e-6, atol=1e-8)
 
 
 def test_restarts_together_end_where_each_ends_alone() -> None:
     rng = np.random.default_rng(4)
     points = Points.of(draws(mixture(3, 3, rng), 2000, rng))
     starts = [mixture(3, 3, rng) for _ in range(5)]
-    for start, one in zip(starts, expectation_maximisation(points, starts, 40), strict=True):
+    for start, fit in zip(starts, expectation_maximisation(points, starts, 40), strict=True):
         (alone,) = expectation_maximisation(points, [start], 40)
-        np.testing.assert_allclose(one.means, alone.means, rtol=1e-6, atol=1e-6)
-        assert one.score == pytest.approx(alone.score, abs=1e-9)
+        np.testing.assert_allclose(fit.means, alone.means, rtol=1e-6, atol=1e-6)
+        assert fit.score == pytest.approx(alone.score, abs=1e-9)
 
 
 def test_fits_are_in_the_draws_own_coordinates() -> None:

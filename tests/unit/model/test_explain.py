@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,8 @@ def draws(fit: Fit, n: int, seed: int) -> npt.NDArray[np.float64]:
     rng = np.random.default_rng(seed)
     pick = rng.random(n) < fit.weights[1]
     z = rng.standard_normal((n, P))
-    return np.stack(
-        [fit.means[k] + one @ np.linalg.cholesky(fit.covariances[k]).T for k, one in
-         zip(pick.astype(int), z, strict=True)]
-    )  # fmt: skip
+    roots = np.linalg.cholesky(fit.covariances)[pick.astype(int)]
+    return fit.means[pick.astype(int)] + (roots @ z[:, :, None])[:, :, 0]
 
 
 def soft_pass(asked: Fit, rows: npt.NDArray[np.float64], sigma: float, seed: int) -> Seen:
@@ -38,10 +37,10 @@ def soft_pass(asked: Fit, rows: npt.NDArray[np.float64], sigma: float, seed: int
     maps = np.stack([whitener(c) for c in asked.covariances])
     width = 1 + P + P * (P + 1) // 2
     empty = np.zeros((2, width))
-    one = Seen(asked.means, maps, np.sqrt(P) + 2, empty, empty + sigma, len(rows), asked)
-    exact = statistics(one, rows, np.full(len(rows), 1 / len(rows)))
+    seen = Seen(asked.means, maps, np.sqrt(P) + 2, empty, empty + sigma, len(rows), asked)
+    exact = statistics(seen, rows, np.full(len(rows), 1 / len(rows)))
     noise = np.random.default_rng(seed).standard_normal(exact.shape)
-    return replace(one, values=exact + sigma * noise)
+    return replace(seen, values=exact + sigma * noise)
 
 
 def start() -> Fit:
@@ -53,6 +52,7 @@ def start() -> Fit:
     )
 
 
+@cache
 def fitted(sigma: float, seed: int, steps: int = 6) -> Explained:
     rows = draws(truth(), 40_000, 1)
     return explain(
@@ -74,14 +74,15 @@ def test_the_error_it_states_is_the_error_that_noise_makes() -> None:
     sigma = 2e-3
     quiet = fitted(1e-9, 0).fit
     states = [fitted(sigma, seed) for seed in range(12)]
-    apart = np.stack([one.fit.means - quiet.means for one in states])
+    apart = np.stack([state.fit.means - quiet.means for state in states])
     stated = []
-    for one in states:
-        assert one.covariance is not None
-        size = len(one.covariance) // 2
+    for state in states:
+        assert state.covariance is not None
+        size = len(state.covariance) // 2
         for k in range(2):
-            root = np.linalg.inv(whitener(one.fit.covariances[k]))
-            block = one.covariance[k * size + 1 : k * size + 1 + P, k * size + 1 : k * size + 1 + P]
+            root = np.linalg.inv(whitener(state.fit.covariances[k]))
+            means = slice(k * size + 1, k * size + 1 + P)
+            block = state.covariance[means, means]
             stated.append(np.diagonal(root @ block @ root))
     ratio = np.sqrt((apart**2).mean() / np.mean(stated))
     assert 0.7 < ratio < 1.45
@@ -128,10 +129,10 @@ def test_answers_that_no_draw_reaches_and_hardly_any_noise_do_no_harm() -> None:
     of the sampling error of draws either."""
     rows, reach = draws(truth(), 40_000, 1), np.array([[-2.0, 0.0], [2.0, 0.5], [5.5, 0.5]])
     empty = np.zeros((3, 1 + P + P * (P + 1) // 2))
-    one = Seen(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
-    exact = statistics(one, rows, np.full(len(rows), 1 / len(rows)))
+    seen = Seen(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
+    exact = statistics(seen, rows, np.full(len(rows), 1 / len(rows)))
     near = replace(start(), covariances=np.stack([np.eye(P) * 0.05] * 2))
-    found = explain(near, [replace(one, values=exact)], 3, EFFORT)
+    found = explain(near, [replace(seen, values=exact)], 3, EFFORT)
     assert exact[2, 0] > 0.01
     assert np.isfinite(found.misfit)
     assert np.abs(found.fit.means - truth().means).max() < 0.2

@@ -25,17 +25,17 @@ def random_mixture(seed: int = 0, components: int = 3, p: int = 4, **more: objec
 def test_log_densities_agree_with_scipy() -> None:
     mixture = random_mixture(p=3)
     rows = np.random.default_rng(1).normal(size=(5000, 3)) * 3
-    each = np.stack(
+    densities = np.stack(
         [
             multivariate_normal(m, c).logpdf(rows)
             for m, c in zip(mixture.means, mixture.covariances, strict=True)
         ],
         axis=1,
     )
-    assert np.allclose(mixture.component_log_prob(rows), each, rtol=1e-10, atol=1e-9)
-    expected = np.log(np.exp(each) @ mixture.weights)
+    assert np.allclose(mixture.component_log_prob(rows), densities, rtol=1e-10, atol=1e-9)
+    expected = np.log(np.exp(densities) @ mixture.weights)
     assert np.allclose(mixture.log_prob(rows), expected, rtol=1e-9, atol=1e-9)
-    posterior = np.exp(each) * mixture.weights
+    posterior = np.exp(densities) * mixture.weights
     posterior /= posterior.sum(axis=1, keepdims=True)
     assert np.allclose(mixture.responsibilities(rows), posterior, atol=1e-9)
 
@@ -89,12 +89,12 @@ def test_labels_partition_the_mixture() -> None:
     cat, dog = mixture.for_label("cat"), mixture.for_label("dog")
     assert np.array_equal(cat.means, mixture.means[[1, 3]]) and cat.label_values == ("cat",)
     rows = np.random.default_rng(2).normal(size=(50, 4))
-    both = np.logaddexp(
+    of_both = np.logaddexp(
         np.log(mixture.label_weights[0]) + cat.log_prob(rows),
         np.log(mixture.label_weights[1]) + dog.log_prob(rows),
     )
-    assert np.allclose(mixture.log_prob(rows), both)
-    expected = np.exp(np.log(mixture.label_weights[1]) + dog.log_prob(rows) - both)
+    assert np.allclose(mixture.log_prob(rows), of_both)
+    expected = np.exp(np.log(mixture.label_weights[1]) + dog.log_prob(rows) - of_both)
     assert np.allclose(mixture.label_probabilities(rows)[:, 1], expected)
     with pytest.raises(ValueError, match="'bird' is not one of"):
         mixture.for_label("bird")

@@ -61,10 +61,10 @@ def cells_pass(sigma: float = 3e-3) -> Seen:
     centres, _ = kmeans_centres(rows()[:5_000], 24, 3)
     empty = np.zeros((24, 1 + P + P * (P + 1) // 2))
     maps = np.broadcast_to(np.eye(P), (24, P, P))
-    one = Seen(centres, maps, 4.0, empty, empty + sigma, ROWS)
-    exact = statistics(one, rows(), np.full(ROWS, 1 / ROWS))
+    seen = Seen(centres, maps, 4.0, empty, empty + sigma, ROWS)
+    exact = statistics(seen, rows(), np.full(ROWS, 1 / ROWS))
     noise = np.random.default_rng(2).standard_normal(exact.shape)
-    return replace(one, values=exact + sigma * noise)
+    return replace(seen, values=exact + sigma * noise)
 
 
 def explained(fit: Fit, sigma: float = 3e-3) -> tuple[Fit, float]:
@@ -81,7 +81,7 @@ def apart(fit: Fit) -> float:
 def test_it_escapes_where_the_fit_alone_does_not(sigma: float) -> None:
     def out_of_it() -> tuple[Fit, float]:
         seen, draws = [cells_pass(sigma)], rows()[:10_000]
-        return escaped(stuck, misfit, seen, draws, 5, lambda one: explained(one, sigma))
+        return escaped(stuck, misfit, seen, draws, 5, lambda fit: explained(fit, sigma))
 
     stuck, misfit = explained(wrong(), sigma)
     assert apart(stuck) > 1.0 and misfit > moves.RIGHT
@@ -120,19 +120,19 @@ def test_another_fit_is_tried_where_the_likeliest_leaves_something_or_with_full_
         return explain(fit, *rest, **named)
 
     monkeypatch.setattr(starting, "explain", counted)
-    both = [replace(likeliest(), score=2.0), replace(truth(), score=1.0)]
+    candidates = [replace(likeliest(), score=2.0), replace(truth(), score=1.0)]
     monkeypatch.setattr(starting, "fits_of_draws", lambda *_: [])
-    monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: both)
+    monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: candidates)
     fit, _, misfit = first_fit(care, False)
     assert apart(fit) < 0.1 and misfit < moves.RIGHT
     assert len(tried) == fitted
 
 
 def first_fit(care: starting.Care, with_moves: bool) -> tuple[Fit, float, float]:
-    one = cells_pass()
-    rest = np.full(len(one.centres), 0.01), one.values[:, 0] * ROWS
-    measure = CellMeasure(one.centres, one.values[:, 0], one.centres, *rest)
-    return starting._fits(rows()[:10_000], 4, [measure], [one], 0, 1.0, care, with_moves)[0]
+    seen = cells_pass()
+    rest = np.full(len(seen.centres), 0.01), seen.values[:, 0] * ROWS
+    measure = CellMeasure(seen.centres, seen.values[:, 0], seen.centres, *rest)
+    return starting._fits(rows()[:10_000], 4, [measure], [seen], 0, 1.0, care, with_moves)[0]
 
 
 def test_the_merged_one_is_blamed_and_the_halves_are_missed_least() -> None:
@@ -150,12 +150,12 @@ def test_what_parts_contribute_adds_up_to_the_answers() -> None:
 
 
 def test_a_second_pass_and_one_without_second_moments_count_too() -> None:
-    one = cells_pass()
-    plain = replace(one, values=one.values[:, : 1 + P], sigma=one.sigma[:, : 1 + P])
-    both = Parts.of(wrong(), [plain, one], 5)
-    alone = Parts.of(wrong(), [one], 5).blame()
-    assert both.own.shape == (4, plain.values.size + one.values.size)
-    assert both.blame().argmax() == 3 and both.blame()[3] > alone[3]
+    seen = cells_pass()
+    plain = replace(seen, values=seen.values[:, : 1 + P], sigma=seen.sigma[:, : 1 + P])
+    together = Parts.of(wrong(), [plain, seen], 5)
+    alone = Parts.of(wrong(), [seen], 5).blame()
+    assert together.own.shape == (4, plain.values.size + seen.values.size)
+    assert together.blame().argmax() == 3 and together.blame()[3] > alone[3]
 
 
 @pytest.mark.parametrize("misfit", [0.9, np.inf, np.nan])
@@ -204,11 +204,11 @@ def test_moves_keep_the_number_of_components_and_the_total_weight() -> None:
 
 def test_a_merged_component_has_the_moments_of_both() -> None:
     right = truth()
-    one = merged(right, 0, 2)
+    pair = merged(right, 0, 2)
     share = right.weights[[0, 2]] / right.weights[[0, 2]].sum()
     raw = right.covariances + right.means[:, :, None] * right.means[:, None, :]
     mean = share @ right.means[[0, 2]]
-    assert one.weights == pytest.approx(right.weights[[0, 2]].sum())
-    assert np.allclose(one.means[0], mean)
+    assert pair.weights == pytest.approx(right.weights[[0, 2]].sum())
+    assert np.allclose(pair.means[0], mean)
     expected = np.einsum("k,kij->ij", share, raw[[0, 2]]) - np.outer(mean, mean)
-    assert np.allclose(one.covariances[0], expected)
+    assert np.allclose(pair.covariances[0], expected)

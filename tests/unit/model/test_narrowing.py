@@ -48,9 +48,9 @@ def cells_pass(x: Floats, centre: Centre, sigma: float) -> Seen:
     centres, _ = kmeans_centres(rng.standard_normal((5000, P)) + centre.means @ white, 40, 1)
     width = np.zeros((len(centres), 1 + P))
     maps = np.repeat(np.eye(P)[None], len(centres), axis=0)
-    one = Seen(centres, maps, 7.0, width, width + sigma, float(len(x)))
-    exact = statistics(one, x @ white, np.full(len(x), 1 / len(x)))
-    return replace(one, values=exact + sigma * rng.standard_normal(width.shape))
+    seen = Seen(centres, maps, 7.0, width, width + sigma, float(len(x)))
+    exact = statistics(seen, x @ white, np.full(len(x), 1 / len(x)))
+    return replace(seen, values=exact + sigma * rng.standard_normal(width.shape))
 
 
 def inside(ways: Floats, basis: Floats) -> float:
@@ -85,11 +85,11 @@ def test_no_more_are_kept_than_the_means_of_so_many_components_explain() -> None
     seen = cells_pass(x, centre, 1e-4)
 
     def kept(components: int, labels: int = 1) -> int:
-        both = replace(
+        labelled = replace(
             centre, means=np.repeat(centre.means, labels, axis=0),
             covariances=np.repeat(centre.covariances, labels, axis=0),
         )  # fmt: skip
-        return narrowed(both, [seen] * labels, components).basis.shape[1]
+        return narrowed(labelled, [seen] * labels, components).basis.shape[1]
 
     assert 9 <= kept(20) <= MOST
     assert kept(5) == 4 + 2  # as many as means differ along, and two to spare
@@ -107,11 +107,11 @@ def test_one_cell_is_enough() -> None:
     x, _ = rows_of(3.5, 0)
     centre = centre_of(x)
     seen = cells_pass(x, centre, 1.0)
-    one = replace(
+    single = replace(
         seen, centres=seen.centres[:1], maps=seen.maps[:1], values=seen.values[:1],
         sigma=seen.sigma[:1],
     )  # fmt: skip
-    basis = narrowed(centre, [one], 8).basis
+    basis = narrowed(centre, [single], 8).basis
     np.testing.assert_allclose(basis.T @ basis, np.eye(FEWEST), atol=1e-12)
 
 
@@ -135,8 +135,8 @@ def test_lifting_keeps_the_marginal_and_the_regression_on_it() -> None:
     assert np.linalg.eigvalsh(whole.covariances).min() > 0
     # Given the kept coordinates the others vary as the one Gaussian says.
     b = narrow.basis
-    for one in whole.covariances:
-        gain = one @ b @ np.linalg.inv(b.T @ one @ b)
+    for covariance in whole.covariances:
+        gain = covariance @ b @ np.linalg.inv(b.T @ covariance @ b)
         expected = centre.pooled @ b @ np.linalg.inv(b.T @ centre.pooled @ b)
         np.testing.assert_allclose(gain, expected, atol=1e-8)
     assert whole.means @ b == pytest.approx(small.means)

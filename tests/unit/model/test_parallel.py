@@ -25,8 +25,8 @@ def test_pieces_within_pieces_stay_in_their_thread(monkeypatch):
     def outer(_: int) -> tuple[int, set[int]]:
         return threading.get_ident(), set(parallel.in_order(lambda _: threading.get_ident(), "abc"))
 
-    for here, within in parallel.in_order(outer, range(6)):
-        assert within == {here}
+    for thread, threads_within in parallel.in_order(outer, range(6)):
+        assert threads_within == {thread}
 
 
 def test_an_error_reaches_the_caller(monkeypatch):

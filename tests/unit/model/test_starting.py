@@ -40,33 +40,33 @@ def chosen(
 
     monkeypatch.setattr(starting, "_fits", fits)
     problem = SimpleNamespace(components=components, labels=2, latent_dimension=2, allocation="kl")
-    fit, agrees, told = starting._best(
+    fit, agrees, tried = starting._best(
         problem, np.zeros((5, 2)), [], [], ROWS, RHO, 0, starting.FULL
     )
     assert agrees
-    return len(fit.weights), told, sought
+    return len(fit.weights), tried, sought
 
 
 def test_a_given_number_is_sought_once_with_all_effort(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, told, sought = chosen(monkeypatch, 3, {}, {3: -1.0})
+    found, tried, sought = chosen(monkeypatch, 3, {}, {3: -1.0})
     assert found == 3
     assert sought == [(3, 0.5, True)]
-    assert [one["components"] for one in told] == [3]
+    assert [trial["components"] for trial in tried] == [3]
 
 
 def test_a_careful_fit_overturns_a_hasty_one(monkeypatch: pytest.MonkeyPatch) -> None:
     hasty = {2: -1.1, 3: -1.0004, 4: -1.0, 5: -1.0, 6: -1.0}
-    found, told, sought = chosen(monkeypatch, (2, 3, 4, 5, 6), hasty, dict.fromkeys(hasty, -0.9))
-    again = [one for one in sought if one[1] == 0.5]
+    found, tried, sought = chosen(monkeypatch, (2, 3, 4, 5, 6), hasty, dict.fromkeys(hasty, -0.9))
+    again = [trial for trial in sought if trial[1] == 0.5]
     assert found == 3  # as likely as the others when sought well, with less noise
     assert {3, 4} <= {k for k, _, _ in again} and all(moves for _, _, moves in again)
     assert 2 not in {k for k, _, _ in again}
     assert not any(moves for _, effort, moves in sought if effort < 0.5)
-    assert {one["components"]: one["log_likelihood"] for one in told}[3] == -0.9
+    assert {trial["components"]: trial["log_likelihood"] for trial in tried}[3] == -0.9
 
 
 def test_more_components_are_not_tried_once_they_only_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     likelihood = {k: -1.0 if k > 1 else -2.0 for k in starting._AUTO}
-    found, told, _ = chosen(monkeypatch, "auto", likelihood, likelihood)
+    found, tried, _ = chosen(monkeypatch, "auto", likelihood, likelihood)
     assert found == 2
-    assert [one["components"] for one in told] == [1, 2, 3, 4]
+    assert [trial["components"] for trial in tried] == [1, 2, 3, 4]

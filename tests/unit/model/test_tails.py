@@ -68,7 +68,7 @@ def test_one_row_changes_no_more_than_is_paid_for() -> None:
         for label in (0, 1):
             u, _ = features.to_lattice(row[None])
             (value,) = integers(accumulated(query, u, np.array([label])))
-            largest = max(largest, math.sqrt(sum(one * one for one in value)))
+            largest = max(largest, math.sqrt(sum(coordinate * coordinate for coordinate in value)))
     bound = sensitivity(query, query.blocks[0])
     # Reached by rows beyond the radius, passed by none.
     assert 0.99 * bound < largest <= bound

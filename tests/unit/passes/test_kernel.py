@@ -186,8 +186,8 @@ def test_a_block_is_answered_as_if_it_were_asked_alone(rule, soft, data):
     u, labels = data.draw(rows_for(query))
     for block, want in zip(query.blocks, integers(accumulated(query, u, labels)), strict=True):
         # A radius that is given is the block's: that of the query is then no one's.
-        own = replace(block, radius=query.radius_of(block))
-        alone = replace(query, radius=1 if query.radius > 1 else 5, blocks=(own,))
+        explicit = replace(block, radius=query.radius_of(block))
+        alone = replace(query, radius=1 if query.radius > 1 else 5, blocks=(explicit,))
         assert integers(accumulated(alone, u, labels)) == [want]
 
 
@@ -294,21 +294,21 @@ def labelled_rows(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return u, labels, rng.integers(1, 5, n)
 
 
-@pytest.mark.parametrize("own", [{}, {"radius": 300}, {"axes": (1, 2)}])
+@pytest.mark.parametrize("view", [{}, {"radius": 300}, {"axes": (1, 2)}])
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_sums_that_labels_share_are_the_sums_of_their_labels(weighted, mapped, own):
+def test_sums_that_labels_share_are_the_sums_of_their_labels(weighted, mapped, view):
     """The way without a sort against the way with one, over several slices and cuts."""
     pooled = pooled_query(weighted, mapped)
-    square = Block("square", pooled.blocks[0].groups, 1.0, **own)
-    pooled = replace(pooled, blocks=(*pooled.blocks, square) if own else pooled.blocks)
+    square = Block("square", pooled.blocks[0].groups, 1.0, **view)
+    pooled = replace(pooled, blocks=(*pooled.blocks, square) if view else pooled.blocks)
     apart = replace(pooled, blocks=tuple(replace(b, groups=np.arange(3)) for b in pooled.blocks))
     assert Kernel(pooled)._is_pooled and not Kernel(apart)._is_pooled
     u, labels, kept = labelled_rows(70_000)
     of = kept if weighted else None
     got = integers(accumulated(pooled, u, labels, 1, 7, 40_000, kept=of))
-    for sums, each in zip(got, integers(accumulated(apart, u, labels, kept=of)), strict=True):
-        want = np.array(each, dtype=object).reshape(3, -1).sum(axis=0)
+    for sums, parts in zip(got, integers(accumulated(apart, u, labels, kept=of)), strict=True):
+        want = np.array(parts, dtype=object).reshape(3, -1).sum(axis=0)
         assert sums == want.tolist()
     small = u.astype(np.int32)
     assert integers(accumulated(pooled, small, labels, kept=of)) == got

@@ -201,12 +201,12 @@ def test_blocks_may_have_a_radius_and_axes_of_their_own(kind):
     """In the plan's units, rounded up to the lattice, and at the rho that the plan says."""
     plan = plan_for(Latent(3), kind)
     cells = np.arange(3)
-    own = (
+    narrower = (
         BlockPlan("square", cells, 0.01),
         BlockPlan("square", cells, 0.02, radius=plan.radius / 3, axes=(1, 3)),
         BlockPlan("sum", cells, 0.03, radius=plan.radius * 1.3),
     )
-    plan = replace(plan, blocks=(*plan.blocks, *own))
+    plan = replace(plan, blocks=(*plan.blocks, *narrower))
     query = compile_pass(plan, Latent(3), STEP)
     unit = STEP if kind == "plain" else plan.radius / MAP_RADIUS
     for planned, block in zip(plan.blocks, query.blocks, strict=True):
@@ -219,7 +219,7 @@ def test_blocks_may_have_a_radius_and_axes_of_their_own(kind):
         query, measure(accumulated(query, u, labels), query, Silence()), Latent(3), STEP
     )
     share = real_shares(plan, y, labels)
-    for planned, block in zip(own[:2], answer.blocks[3:5], strict=True):
+    for planned, block in zip(narrower[:2], answer.blocks[3:5], strict=True):
         radius = planned.radius or plan.radius
         for cell in cells:
             seen = cell_coordinates(plan, y, cell)[:, slice(*(planned.axes or (0, 3)))]

@@ -49,6 +49,7 @@ def test_a_guess_is_multiplied_out(planned, work):
     assert [rate.step for rate in work.rates] == steps
     assert min(rate.rows_per_core_second for rate in work.rates) > 0
     assert work.worker_memory > 250 << 20
+    assert work.driver_memory > 250 << 20
     assert work.driver_seconds > 0
     want = sum(
         work.bytes_read / work.read_bytes_per_core_second + work.rows / rate.rows_per_core_second
@@ -63,6 +64,7 @@ def test_without_footers_no_file_is_opened(planned, work):
     assert text.startswith("Work for 50,000,000 rows on 8 core(s); from a guess of the rows")
     assert f"{work.passes}, each of 6 task(s) that read 800 MB together" in text
     assert "measured here on made-up rows: moments " in text
+    assert f"one thread, {work.driver_memory / 1e6:.3g} MB for the driver" in text
     assert "reading is assumed at 500 MB a core second" in text
 
 

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import POWERS, BlockPlan, Latent, Observed, ObservedBlock, PassPlan
+from dpgmm_dist.model.plan import (
+    POWERS,
+    BlockPlan,
+    Latent,
+    Observed,
+    ObservedBlock,
+    PassPlan,
+    inverses_of,
+)
 from dpgmm_dist.model.problem import Ask
 
 Floats = npt.NDArray[np.float64]
@@ -41,8 +49,8 @@ def ask_of(
         unwhiten = np.broadcast_to(np.eye(v.shape[1]), (len(plan.centres), *[v.shape[1]] * 2))
         if plan.cell_map is not None:
             assert not plan.cell_map.any()
-            v = v @ plan.whiten[0].T
-            unwhiten = np.broadcast_to(np.linalg.inv(plan.whiten[0]), unwhiten.shape)
+            v = v * plan.whiten[0]
+            unwhiten = inverses_of(plan.whiten, plan.cell_map)
         blocks = []
         for block in plan.blocks:
             radius = block.radius or plan.radius
@@ -54,7 +62,13 @@ def ask_of(
                 found = ObservedBlock(block.statistic, block.groups, change(plan, found), sigma)
             blocks.append(found)
         return Observed(
-            plan.step, plan.cell_label, plan.centres, unwhiten, plan.radius, tuple(blocks), plan.rho
+            plan.step,
+            plan.cell_label,
+            plan.centres,
+            lambda: unwhiten,
+            plan.radius,
+            tuple(blocks),
+            plan.rho,
         )
 
     return ask
@@ -65,14 +79,14 @@ def _sums(block: BlockPlan, v: Floats, y: Ints, radius: float) -> Floats:
     v = v[:, start:stop]
     length = np.linalg.norm(v, axis=1)
     clipped = v * np.minimum(1.0, radius / np.maximum(length, 1e-300))[:, None]
-    each = {
+    of_row = {
         "count": np.ones(len(v)),
         "sum": clipped,
         "square": np.minimum(length, radius) ** 2,
         "second": clipped[:, :, None] * clipped[:, None, :],
     }[block.statistic]
-    out = np.zeros((int(block.groups.max()) + 1, *each.shape[1:]))
-    np.add.at(out, block.groups[y], each)
+    out = np.zeros((int(block.groups.max()) + 1, *of_row.shape[1:]))
+    np.add.at(out, block.groups[y], of_row)
     return out
 
 

@@ -37,9 +37,9 @@ def test_a_mean_of_noise_is_mostly_nothing_and_within_the_bound() -> None:
 def test_the_noise_it_states_is_the_noise_it_has() -> None:
     X, y = rows(3000, 3, D)
     found = [measure(PROBLEM, ask_of(X, y, seed=seed), 0.1) for seed in range(60)]
-    spread = np.std([each.centre for each in found], axis=0).mean()
+    spread = np.std([answer.centre for answer in found], axis=0).mean()
     assert spread == pytest.approx(found[0].noise, rel=0.2)
-    assert np.std([each.rows for each in found]) == pytest.approx(found[0].rows_noise, rel=0.3)
+    assert np.std([answer.rows for answer in found]) == pytest.approx(found[0].rows_noise, rel=0.3)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

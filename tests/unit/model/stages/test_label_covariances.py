@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.plan import Latent, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.spectrum import Spectrum
@@ -38,7 +39,7 @@ def look(
     place = Location(6000.0, 1.0, np.zeros(D), 1e-3, 0.1, 0.02)
     labels = LabelMeans(np.array([3000.0, 3000.0]), 1.0, truth + off, np.full(2, off), 1.0)
     spectrum = Spectrum(np.eye(D), SCALE**2, gain, 0.0)
-    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002)
+    pooled = PooledCovariance(spectrum, np.diag(SCALE**2), 0.002, 0.002, SCALE**2)
     problem = Problem(D, 1.0, 1.0, (0, 1))
     found = measure(
         problem, ask_of(X, y, 2, noise, change), place, labels, pooled, truth + off,
@@ -52,15 +53,20 @@ def released(found: SecondLook, first: PooledCovariance) -> np.ndarray:
     if found.pooled is not None:
         moved = np.einsum("li,lj->ij", found.moved, found.moved) / LABELS
         pooled = refined(first, found.pooled, moved, 6000.0)
-    return covariances(first, pooled, np.array([0.5, 0.5]), found, Latent(D))
+    weights = np.array([0.5, 0.5])
+    full = covariances(first, pooled, weights, found, Latent(D), in_full=True)
+    shared = covariances(first, pooled, weights, found, Latent(D), in_full=False)
+    assert isinstance(shared, SharedCovariances)
+    assert np.allclose(shared.full(), full, rtol=1e-9, atol=1e-12 * np.abs(full).max())
+    return full
 
 
 def test_without_noise_means_and_covariances_are_the_rows_own() -> None:
-    found, pooled, truth, own = look(1.0, noise=0.0)
+    found, pooled, truth, of_rows = look(1.0, noise=0.0)
     assert np.abs(found.means - truth).max() < 0.01 < 0.02  # they were off by that
     assert (found.variances < 0.02**2).all()
-    sizes = [np.trace(each) for each in released(found, pooled)]
-    ratio = np.trace(own[0]) / np.trace(own[1])
+    sizes = [np.trace(covariance) for covariance in released(found, pooled)]
+    ratio = np.trace(of_rows[0]) / np.trace(of_rows[1])
     # Clipping at about the pooled size takes more of the wider one.
     assert 1 + 0.4 * (ratio - 1) < sizes[0] / sizes[1] < ratio
 

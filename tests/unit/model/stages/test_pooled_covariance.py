@@ -41,7 +41,7 @@ def test_without_noise_it_is_nearly_the_rows_own(labels: int) -> None:
 
 def test_it_is_the_sphere_of_the_trace_where_noise_drowns() -> None:
     spheres = [measured(3, 1e-6, seed=seed)[0].variances for seed in range(10)]
-    assert sum(np.ptp(each) < 1e-12 * each.max() for each in spheres) >= 8
+    assert sum(np.ptp(variances) < 1e-12 * variances.max() for variances in spheres) >= 8
 
 
 @pytest.mark.parametrize("labels", [1, 3])
@@ -62,7 +62,7 @@ def known(variances: np.ndarray, gain: float, scale: float = 0.01) -> PooledCova
     d = len(variances)
     axes, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((d, d)))
     noisy = (axes * variances) @ axes.T
-    return PooledCovariance(Spectrum(axes, variances, gain, 0.0), noisy, scale, 0.02)
+    return PooledCovariance(Spectrum(axes, variances, gain, 0.0), noisy, scale, 0.02, variances)
 
 
 def second_moment(seed: int) -> np.ndarray:
@@ -86,6 +86,8 @@ def test_without_noise_a_whitened_look_is_the_steep_covariance() -> None:
     assert np.allclose(found.noisy, truth)
     assert np.allclose(found.axes.T @ found.axes, np.eye(D))
     assert (np.diff(found.variances) >= 0).all()
+    # What is left to lose is the noise in the whitened frame.
+    assert np.allclose(found.seen, np.linalg.eigvalsh(second), atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.002, 0.02, 0.5])
@@ -108,6 +110,7 @@ def test_a_round_look_is_averaged_with_the_first_by_precision(scale: float) -> N
     total = np.array([first.variances.sum(), unit * D])
     assert found.variances.sum() == pytest.approx(float(traces @ total / traces.sum()))
     assert found.trace_noise == pytest.approx(traces.sum() ** -0.5)
+    assert np.array_equal(found.seen, found.variances)
 
 
 @pytest.mark.parametrize("gain", [0.0, 10.0 * D])

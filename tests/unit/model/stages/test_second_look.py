@@ -25,7 +25,7 @@ def test_answers_are_read_in_the_order_that_the_pass_saw(gain: float, pooled_bud
     axes, _ = np.linalg.qr(rng.standard_normal((d, d)))
     variances = np.linspace(0.05, 0.2, d) ** 2
     first = PooledCovariance(
-        Spectrum(axes, variances, gain, 0.0), (axes * variances) @ axes.T, 0.01, 0.01
+        Spectrum(axes, variances, gain, 0.0), (axes * variances) @ axes.T, 0.01, 0.01, variances
     )
     y = np.repeat([0, 1, 2], [100, 200, 300])
     turned = [np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(3)]
@@ -62,8 +62,8 @@ def test_answers_are_read_in_the_order_that_the_pass_saw(gain: float, pooled_bud
     assert np.allclose(look.frame, frame)
     white = ((X - centre) @ axes - asked[y]) / np.sqrt(frame)
     for label in range(3):
-        own = white[y == label][:, look.second_axes]
-        assert np.allclose(look.seconds[label], own.T @ own / counts[label])
+        of_label = white[y == label][:, look.second_axes]
+        assert np.allclose(look.seconds[label], of_label.T @ of_label / counts[label])
     if pooled_budget:
         assert look.pooled is not None
         assert np.allclose(look.pooled.second, white.T @ white / n)
