@@ -145,22 +145,22 @@ class DPGaussianMixture:
         from dpgmm_dist.pipeline.release import release
 
         refuse_lazy_frame(X, "X")
+        is_path = isinstance(X, (str, Path))
+        if is_path and y is not None:
+            raise SpecError("y is for arrays: a dataset has its labels in a column")
+        spec = self._spec(str(X) if is_path else _MEMORY)
         source: AnySource | None = None
-        path, self._read = _MEMORY, None
-        if isinstance(X, (str, Path)):
-            path = str(X)
-            if y is not None:
-                raise SpecError("y is for arrays: a dataset has its labels in a column")
-        elif is_frame(X):
-            source = self._frame_source(X, y)
-            self._read = _ReadFrame(no_rows_of(X), source.columns, labels_in_frame=y is None)
-        else:
+        read = None
+        if is_frame(X):
+            source = self._frame_source(X, y, spec.dataset.labels or ())
+            read = _ReadFrame(no_rows_of(X), source.columns, labels_in_frame=y is None)
+        elif not is_path:
             source = self._array_source(X, y)
-        spec = self._spec(path)
         with tempfile.TemporaryDirectory() as folder:
             target = str(Path(folder) / "release")
             release(spec, output=target, source=source)
             self._set_attributes(load_release(target))
+        self._read = read
         return self
 
     def _array_source(self, X: Any, y: Any) -> ArraySource | DaskArraySource:
@@ -179,12 +179,13 @@ class DPGaussianMixture:
             return DaskArraySource(X, y, labels)
         return ArraySource(np.asarray(X), None if y is None else np.asarray(y), labels)
 
-    def _frame_source(self, X: Any, y: Any) -> FrameSource:
+    def _frame_source(
+        self, X: Any, y: Any, labels: tuple[int, ...] | tuple[str, ...]
+    ) -> FrameSource:
         from dpgmm_dist.data.column_types import find_fields
         from dpgmm_dist.data.frames import FrameSource, table_of, with_labels
         from dpgmm_dist.data.parquet_schema import Columns
 
-        labels: Any = tuple(self.labels)
         if y is not None and not labels:
             raise SpecError("y is given without labels: list the public labels it may hold")
         features = self._feature_columns(X)
