@@ -29,7 +29,7 @@ from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.noise import InsecureTestNoise
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, Block, IntMap, PassQuery
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, LARGEST_SCORE, Block, IntMap, PassQuery
 from dpgmm_dist.privacy.sensitivity import check_fits, off_diagonal, saturation
 
 Vector = list[int]
@@ -70,17 +70,45 @@ def reference(
 ) -> list[Vector]:
     """What a query's exact sums are, in Python integers; second moments as upper triangles."""
     totals = [
-        [[0] * len(added(query, block, [0] * query.dimension)) for _ in range(block.group_count)]
-        for block in query.blocks
+        [[0] * size_of(query, block) for _ in range(block.group_count)] for block in query.blocks
     ]
     for row, label, of in zip(rows, labels, kept or [1] * len(rows), strict=True):
+        if query.scores:
+            row = on_lattice(query, row)
         for cell, weight in shares(query, row, label, of).items():
+            if query.counts_bins:
+                count_bins(query, totals, row, cell, weight)
+                continue
             v = saturated(coordinates(query, row, cell))
             for block, total in zip(query.blocks, totals, strict=True):
                 group = total[int(block.groups[cell])]
                 for index, value in enumerate(added(query, block, v)):
                     group[index] += weight * value
     return [[value for group in total for value in group] for total in totals]
+
+
+def on_lattice(query: PassQuery, codes: Vector) -> Vector:
+    """The row that a query of scores sees in place of its codes."""
+    scores = [int(table[code]) for code, table in zip(codes, query.scores, strict=True)]
+    return shrunk(scores, FEATURE_RADIUS)
+
+
+def size_of(query: PassQuery, block: Block) -> int:
+    """How many integers a block has for each group."""
+    if block.statistic == "bins":
+        return sum(int(bins.max()) + 1 for bins in block.bins)
+    return len(added(query, block, [0] * query.dimension))
+
+
+def count_bins(
+    query: PassQuery, totals: list[list[Vector]], codes: Vector, cell: int, weight: int
+) -> None:
+    """Add a row, given by its codes, to one bin of each column in each block."""
+    for block, total in zip(query.blocks, totals, strict=True):
+        start = 0
+        for code, bins in zip(codes, block.bins, strict=True):
+            total[int(block.groups[cell])][start + int(bins[code])] += weight
+            start += int(bins.max()) + 1
 
 
 def added(query: PassQuery, block: Block, v: Vector) -> Vector:
@@ -157,6 +185,51 @@ def shrunk(v: Vector, radius: int) -> Vector:
 
 
 # ---------------------------------------------------------------- drawn queries
+
+
+@st.composite
+def bins_queries(draw: Any) -> PassQuery:
+    """A small query of bins: some columns, labels, blocks of finer and coarser bins."""
+    labels = draw(st.integers(1, 3))
+    number = st.integers(-3, 3).map(float) | st.floats(allow_nan=False, allow_infinity=False)
+    columns = draw(st.lists(st.sets(number, max_size=6), min_size=1, max_size=4))
+    edges = tuple(np.array(sorted(values), dtype=np.float64) for values in columns)
+    groups = [np.zeros(labels, dtype=np.int64), np.arange(labels)]
+    found = []
+    for _ in range(draw(st.integers(1, 3))):
+        bins = [
+            np.array([draw(st.integers(0, len(values))) for _ in range(len(values) + 1)])
+            for values in edges
+        ]
+        sigma = draw(st.floats(0.25, 1e9))
+        found.append(Block("bins", draw(st.sampled_from(groups)), sigma, bins=tuple(bins)))
+    weighted = draw(st.booleans())
+    query = PassQuery(
+        step="bounds.columns",
+        width=len(edges),
+        cell_label=np.arange(labels),
+        centres=np.zeros((labels, len(edges)), dtype=np.int64),
+        radius=1,
+        blocks=tuple(found),
+        unit_bits=draw(st.integers(1, 18)) if weighted else 0,
+        unit_rows=1 if weighted else draw(st.integers(1, 3)),
+        weighted=weighted,
+        edges=edges,
+    )
+    check_fits(query)
+    return query
+
+
+@st.composite
+def scored_queries(draw: Any) -> PassQuery:
+    """A query of any kind, of rows that are given by scores; some of these are far too long."""
+    query = draw(queries())
+    score = st.integers(-LARGEST_SCORE, LARGEST_SCORE) | st.integers(-3, 3)
+    edges = tuple(np.arange(draw(st.integers(0, 4)), dtype=np.float64) for _ in range(query.width))
+    scores = tuple(np.array([draw(score) for _ in range(len(one) + 1)]) for one in edges)
+    coded = replace(query, edges=edges, scores=scores)
+    check_fits(coded)
+    return coded
 
 
 RADII = st.sampled_from([1, 2, 7, 1000, 4096, 1 << 15, 1 << 16, (1 << 16) + 90_000])

@@ -105,6 +105,10 @@ class Release:
     def score_samples(self, rows: ArrayLike) -> Floats:
         """Natural log density (n,) at rows (n, d) in input units, marginal over labels.
 
+        Where the columns of a table have maps of their own, a value that stands for an atom (a
+        whole number, or a value that many rows have) counts with its probability in place of a
+        density.
+
         If the release has a projection, the density is Gaussian with the residual variance in the
         directions outside it.
 
@@ -119,9 +123,8 @@ class Release:
         out = np.empty(checked.shape[0])
         for block in _blocks(checked.shape[0]):
             part = checked[block]
-            out[block] = self.mixture.log_prob(self.transform.to_latent(part))
-            out[block] += self.transform.residual_log_prob(part)
-        return out + self.transform.log_jacobian
+            out[block] = self.transform.log_prob(self.mixture, part)
+        return out if self.transform.columns else out + self.transform.log_jacobian
 
     def to_sklearn(self, space: Literal["input", "latent"] = "input") -> Any:
         """The mixture as a fitted ``sklearn.mixture.GaussianMixture``, marginal over labels.

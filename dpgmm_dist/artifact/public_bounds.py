@@ -32,7 +32,7 @@ def default_bounds(specification: Mapping[str, Any]) -> Literal["clip", "none"]:
 
 @dataclass(frozen=True, eq=False)
 class PublicBounds:
-    """The set of rows that the specification allows, in input units.
+    """The set of rows that the bounds of a release allow, in input units.
 
     These are the rows x with ``|(x - center) / half_width| <= norm``. In a table each column is
     also within its own bounds.
@@ -51,14 +51,14 @@ class PublicBounds:
 
     @classmethod
     def of(
-        cls, specification: Mapping[str, Any], input_schema: InputSchema, schema: pa.Schema
+        cls, receipt: Mapping[str, Any], input_schema: InputSchema, schema: pa.Schema
     ) -> PublicBounds:
-        """The bounds in the specification of a receipt.
+        """The bounds in a receipt: those of the specification, and those that were found.
 
         Parameters
         ----------
-        specification
-            The specification in the receipt.
+        receipt
+            The contents of receipt.json.
         input_schema
             The names of the feature columns in the receipt, in feature order, and their number d.
         schema
@@ -67,11 +67,11 @@ class PublicBounds:
         Raises
         ------
         DataError
-            When the specification has no valid bounds.
+            When the receipt has no valid bounds.
         """
         width = input_schema.width
         try:
-            bounds = specification["bounds"]
+            bounds = _bounds_in_use(receipt)
             columns, norm, center = (bounds.get(key) for key in ("columns", "norm", "center"))
             if columns is None:
                 middle = np.zeros(width) if center is None else np.array(center, dtype=float)
@@ -130,3 +130,12 @@ class PublicBounds:
             unit = np.where(beyond, unit * _SHRINK, unit)
             beyond = self._beyond(out)
         return np.asarray(out)
+
+
+def _bounds_in_use(receipt: Mapping[str, Any]) -> Any:
+    """The keys of ``bounds``, with what was found privately in place of "auto"."""
+    given, found = receipt["specification"]["bounds"], receipt.get("bounds_found", {})
+    bounds = {key: found.get(key) if value == "auto" else value for key, value in given.items()}
+    if isinstance(given.get("columns"), Mapping):
+        bounds["columns"] = {**given["columns"], **found.get("columns", {})}
+    return bounds

@@ -84,7 +84,7 @@ class InputSchema(_Part):
 class QueryBlock(_Part):
     """One statistic of a query and the noise it was measured with, in integer lattice units."""
 
-    statistic: Literal["count", "sum", "second", "square"]
+    statistic: Literal["count", "sum", "second", "square", "bins"]
     groups: int = Field(ge=1)
     dimension: int = Field(ge=1)
     radius: int = Field(ge=1)
@@ -97,6 +97,9 @@ class QueryBlock(_Part):
     """Standard deviation of the noise on each entry; of a second moment, on the diagonal."""
     sigma_off: float | None = Field(default=None, gt=0)
     """Standard deviation of the noise on the off-diagonal entries of a second moment."""
+    bins: tuple[int, ...] | None = None
+    """Number of bins of each column; a row is in one bin of each, so ``dimension`` columns cost
+    the square root of their number in sensitivity."""
     rho: float = Field(ge=0)
     """zCDP cost: at least D^2 / (2 sigma^2), where D is the L2 sensitivity."""
 

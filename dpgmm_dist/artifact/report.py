@@ -80,6 +80,7 @@ def render_report(release: Release) -> bytes:
         f'<p class="note">{escape(_COMPONENTS)}</p>',
         "<h2>Input</h2>",
         _pre(shown["input"]),
+        *_bounds_found(shown.get("bounds_found")),
         "<h2>Specification</h2>",
         _pre(release.receipt["specification"]),
         "<h2>Software</h2>",
@@ -92,6 +93,16 @@ def render_report(release: Release) -> bytes:
         f"<body>\n{chr(10).join(body)}\n</body></html>\n"
     )
     return page.encode("utf-8", errors="xmlcharrefreplace")
+
+
+def _bounds_found(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    return [
+        "<h2>Bounds found privately</h2>",
+        "<p>They are functions of noisy counts, whose cost is listed above.</p>",
+        _pre(found),
+    ]
 
 
 def _badge(guarantee: Mapping[str, Any], reason: str | None) -> str:

@@ -88,7 +88,7 @@ class Sampler:
         bounds = None
         how = options.bounds or default_bounds(receipt.specification)
         if how != "none":
-            bounds = PublicBounds.of(receipt.specification, receipt.input, schema)
+            bounds = PublicBounds.of(release.receipt, receipt.input, schema)
         return cls(
             mixture,
             transform,

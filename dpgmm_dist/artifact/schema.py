@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from dpgmm_dist.artifact.error_marks import ErrorMarks, columns_of, marks_of, read_marks
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.column_map import ColumnMap
 from dpgmm_dist.model.covariances import Covariances, SharedCovariances
 from dpgmm_dist.model.mixture import LabelValue, Mixture, StandardErrors
 
@@ -146,7 +148,11 @@ def decode_mixture(data: bytes, axes: bytes | None = None) -> tuple[Mixture, Sta
 
 
 def encode_transform(transform: Transform) -> bytes:
-    """transform.parquet: one row per input column, with its row of the basis (null if none)."""
+    """transform.parquet: one row per input column, with its row of the basis (null if none).
+
+    With maps of columns it also has the edges of each column's bins, their scores, and the value
+    of each bin that is an atom (NaN for the others).
+    """
     import pyarrow as pa
 
     width = transform.input_dimension
@@ -161,6 +167,13 @@ def encode_transform(transform: Transform) -> bytes:
         # The same in every row: a table has no other place for a single number.
         "residual_variance": pa.array(np.full(width, transform.residual_variance)),
     }
+    if transform.columns:
+        maps = transform.columns
+        columns |= {
+            "edges": _uneven_lists([column.edges for column in maps]),
+            "scores": _uneven_lists([column.scores for column in maps]),
+            "atoms": _uneven_lists([column.places for column in maps]),
+        }
     return _parquet(pa.table(columns))
 
 
@@ -180,9 +193,18 @@ def decode_transform(data: bytes) -> Transform:
             basis=None if basis.null_count == table.num_rows else _matrix(basis),
             offset=_vector(table["offset"]),
             residual_variance=variances.pop(),
+            columns=_column_maps(table),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{TRANSFORM} does not hold a valid transform: {_text(error)}") from None
+
+
+def _column_maps(table: pa.Table) -> tuple[ColumnMap, ...]:
+    """The maps of single columns in a transform; () where it has none."""
+    if "edges" not in table.column_names:
+        return ()
+    parts = [_uneven_rows(table[name]) for name in ("edges", "scores", "atoms")]
+    return tuple(ColumnMap(*column) for column in zip(*parts, strict=True))
 
 
 def read_table(name: str, data: bytes) -> pa.Table:
@@ -271,6 +293,23 @@ def _lists(matrix: NDArray[np.float64]) -> pa.Array:
     rows, width = matrix.shape
     offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * width)
     return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(matrix).reshape(-1)))
+
+
+def _uneven_lists(rows: list[NDArray[np.float64]]) -> pa.Array:
+    """Rows of any lengths as a list column."""
+    import pyarrow as pa
+
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows)))
+
+
+def _uneven_rows(column: pa.ChunkedArray) -> list[NDArray[np.float64]]:
+    """The rows of a list column of any lengths."""
+    lists = column.combine_chunks()
+    if lists.null_count or lists.values.null_count:
+        raise ValueError("a value is null")
+    offsets, values = lists.offsets.to_numpy(), lists.values.to_numpy()
+    return [np.array(values[a:b], dtype=np.float64) for a, b in pairwise(offsets.tolist())]
 
 
 def _vector(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -38,6 +38,7 @@ def describe(release: Release) -> dict[str, Any]:
     return {
         "guarantee": _guarantee(receipt),
         "input": receipt.input.model_dump(mode="json"),
+        **_found(release),
         "model": _model(release),
         "components": _components(release),
         "queries": [_query(query, receipt.totals.rho) for query in receipt.queries],
@@ -72,6 +73,12 @@ def _guarantee(receipt: Receipt) -> dict[str, Any]:
         "ledger": receipt.ledger,
         "error_bars": receipt.error_bars,
     }
+
+
+def _found(release: Release) -> dict[str, Any]:
+    """The bounds that were found privately; nothing where all were given."""
+    found = release.receipt.get("bounds_found")
+    return {"bounds_found": found} if found else {}
 
 
 def _model(release: Release) -> dict[str, Any]:

@@ -19,6 +19,11 @@ def to_sklearn(mixture: Mixture, transform: Transform | None) -> Any:
     SpecError
         When scikit-learn is not installed.
     """
+    if transform is not None and transform.columns:
+        raise SpecError(
+            "the mixture is of normal scores of the columns, and none in input units: use "
+            "to_sklearn(space='latent'), or release with model.marginals: none"
+        )
     try:
         from sklearn.mixture import GaussianMixture
     except ImportError:

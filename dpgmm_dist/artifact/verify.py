@@ -137,19 +137,21 @@ def block_cost(block: QueryBlock, unit_rows: int = 1) -> Fraction:
     """The exact zCDP cost of one block for one privacy unit.
 
     With w = weight_unit and t = radius, the L2 sensitivity of a count, a sum and a second moment
-    is w, w t and w t^2. The noise on the upper triangle of a second moment has scale s_d on the
-    diagonal and s_o off it. A difference D of second moments then costs
-    sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2), which is at most
-    ||D||_F^2 max(1 / (2 s_d^2), 1 / (4 s_o^2)), because ||D||_F^2 counts off-diagonal entries
-    twice. A unit of m rows has m times the sensitivity.
+    is w, w t and w t^2, and that of bins of c columns (its dimension) w sqrt(c). The noise on the
+    upper triangle of a second moment has scale s_d on the diagonal and s_o off it. A difference D
+    of second moments then costs sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2), which is
+    at most ||D||_F^2 max(1 / (2 s_d^2), 1 / (4 s_o^2)), because ||D||_F^2 counts off-diagonal
+    entries twice. A unit of m rows has m times the sensitivity.
 
     Raises
     ------
     ValueError
         When a second moment of more than one dimension lacks its off-diagonal scale.
     """
-    power = {"count": 0, "sum": 1, "second": 2, "square": 2}[block.statistic]
+    power = {"count": 0, "sum": 1, "second": 2, "square": 2, "bins": 0}[block.statistic]
     squared = Fraction(unit_rows * block.weight_unit * block.radius**power) ** 2
+    if block.statistic == "bins":
+        squared *= block.dimension
     price = 1 / (2 * Fraction(block.sigma) ** 2)
     if block.statistic == "second" and block.dimension > 1:
         if block.sigma_off is None:

@@ -267,4 +267,4 @@ def _close_columns(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
     old_values = old.to_numpy(zero_copy_only=False).astype(np.float64)
     new_values = new.to_numpy(zero_copy_only=False).astype(np.float64)
     tolerance = _SAME * float(np.abs(new_values[np.isfinite(new_values)]).max(initial=0.0))
-    return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance))
+    return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance, equal_nan=True))

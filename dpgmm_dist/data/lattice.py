@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,15 @@ Bools = npt.NDArray[np.bool_]
 
 _CACHED_BYTES = 1 << 19
 """Bytes of rows (as float64) handled at once: well within the cache of one core."""
+
+
+class RowMap(Protocol):
+    """What turns rows in input units into rows of integers: a lattice, or codes."""
+
+    def to_lattice(
+        self, features: npt.NDArray[Any], valid: Bools | None = None, out: Reals | None = None
+    ) -> tuple[Reals, Bools]:
+        """Integers of rows (n, d), zero where a row is not valid, and which rows are valid."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,21 @@ class FeatureMap:
     @cached_property
     def _limits(self) -> tuple[Floats, Floats]:
         return np.asarray(self.lower, float), np.asarray(self.upper, float)
+
+    def edges_on_lattice(
+        self, edges: tuple[Floats, ...], columns: npt.NDArray[np.int64] | None
+    ) -> tuple[Floats, ...]:
+        """Edges of columns (those numbered, or all) in the units of lattice coordinates."""
+        which = range(self.width) if columns is None else columns.tolist()
+        mapped = []
+        for given, j in zip(edges, which, strict=True):
+            there = (given - self.offset[j]) / self.half_widths[j] / self.step
+            # Between two edges that come together lies one value: it has its lattice point alone.
+            pairs = np.flatnonzero(np.diff(there) == 0)
+            point = np.rint(there[pairs])
+            there[pairs], there[pairs + 1] = point - 0.5, point + 0.5
+            mapped.append(np.maximum.accumulate(there))
+        return tuple(mapped)
 
     def to_lattice(
         self,

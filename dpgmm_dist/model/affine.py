@@ -8,11 +8,14 @@ Every value here is public: bounds from the specification, Q and m from noisy an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dpgmm_dist.model.column_map import ColumnMap
+from dpgmm_dist.model.column_map import log_prob as log_prob_of_columns
+from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.repeatable import repeatable_matmul
 
 Floats = NDArray[np.float64]
@@ -39,6 +42,9 @@ class Transform:
     residual_variance
         Variance of the d - p directions outside the basis, each, in feature units squared.
         Positive with a projection to p < d, 0 otherwise.
+    columns
+        Maps of single columns in place of the affine ones: z_j is then the score of x_j. Not with
+        a projection. ``center`` and ``half_width`` still describe the bounds of the columns.
 
     Raises
     ------
@@ -51,6 +57,7 @@ class Transform:
     basis: Floats | None = None
     offset: Floats | None = None
     residual_variance: float = 0.0
+    columns: tuple[ColumnMap, ...] = ()
 
     def __post_init__(self) -> None:
         center = _finite_array("center", self.center, 1)
@@ -61,6 +68,10 @@ class Transform:
             raise ValueError(
                 f"center, half_width and offset must have the same length of at least 1, got "
                 f"{center.shape}, {half_width.shape} and {offset.shape}"
+            )
+        if self.columns and (len(self.columns) != width or self.basis is not None):
+            raise ValueError(
+                f"maps of columns must be one for each of {width} columns, and have no basis"
             )
         if (half_width <= 0).any():
             raise ValueError(f"half_width must be positive, got {float(half_width.min())}")
@@ -102,6 +113,7 @@ class Transform:
         """Whether latent coordinates are the input columns themselves."""
         return bool(
             self.basis is None
+            and not self.columns
             and not self.center.any()
             and not self._offset.any()
             and (self.half_width == 1).all()
@@ -135,8 +147,27 @@ class Transform:
 
     @property
     def log_jacobian(self) -> float:
-        """log |dz/dx|, to add to a log density in feature units to have it in input units."""
+        """log |dz/dx|, to add to a log density in feature units to have it in input units.
+
+        Where columns have maps of their own, `log_prob` has it instead.
+        """
+        if self.columns:
+            raise ValueError("maps of columns have no one Jacobian")
         return -float(np.log(self.half_width).sum())
+
+    def log_prob(self, mixture: Mixture, rows: ArrayLike) -> Floats:
+        """Natural log density (n,) of rows (n, d) in input units under a latent mixture.
+
+        Of the residual too, where there is a projection. Rows that are not finite are refused.
+        """
+        if self.columns:
+            checked = _rows("rows", rows, self.input_dimension)
+            if not np.isfinite(checked).all():
+                raise ValueError("rows must be finite")
+            moved = replace(mixture, means=mixture.means + self._offset)
+            return log_prob_of_columns(moved, self.columns, checked)
+        density = mixture.log_prob(self.to_latent(rows)) + self.residual_log_prob(rows)
+        return np.asarray(density)
 
     def to_input(self, latent: ArrayLike, residual_noise: ArrayLike | None = None) -> Floats:
         """Rows (n, d) in input units of latent coordinates (n, p).
@@ -161,11 +192,19 @@ class Transform:
                 noise = _rows("residual_noise", residual_noise, self.input_dimension)
                 inside = repeatable_matmul(repeatable_matmul(noise, self.basis), self.basis.T)
                 rows += math.sqrt(self.residual_variance) * (noise - inside)
+        if self.columns:
+            scores = self._offset + rows
+            return np.stack(
+                [column.to_values(scores[:, j]) for j, column in enumerate(self.columns)], axis=1
+            )
         return np.asarray(self.center + self.half_width * (self._offset + rows))
 
     def _centred(self, rows: ArrayLike) -> Floats:
         """z - m for rows (n, d) in input units."""
         checked = _rows("rows", rows, self.input_dimension)
+        if self.columns:
+            scores = [column.to_scores(checked[:, j]) for j, column in enumerate(self.columns)]
+            return np.asarray(np.stack(scores, axis=1) - self._offset)
         return np.asarray((checked - self.center) / self.half_width - self._offset)
 
     def _project(self, centred: Floats) -> Floats:

@@ -8,7 +8,7 @@ integers back into an :class:`Observed`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Statistic = Literal["count", "sum", "second", "square"]
 
-POWERS: dict[Statistic, int] = {"count": 0, "sum": 1, "second": 2, "square": 2}
+POWERS: Mapping[str, int] = {"count": 0, "sum": 1, "second": 2, "square": 2, "bins": 0}
 """The power of a row's length with which each statistic grows."""
 
 
@@ -91,6 +91,44 @@ class PassPlan:
     def rho(self) -> float:
         """zCDP cost of the pass."""
         return sum(block.rho for block in self.blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class BinsBlock:
+    """Counts of bins of every column, at a cost of rho."""
+
+    rho: float
+    bins: tuple[Ints, ...] | None = None
+    """For each column the bin of each code; None where every code is a bin."""
+
+
+@dataclass(frozen=True, eq=False)
+class BinsPlan:
+    """One pass that counts, for each column, the rows in each bin of its values, in input units."""
+
+    step: str
+    edges: tuple[Floats, ...]
+    """For each column, increasing; a value's code is the number of edges that are at most it."""
+    blocks: tuple[BinsBlock, ...]
+    columns: Ints | None = None
+    """(c,) which features are counted; None for all of them."""
+    about: Floats | None = None
+    """(d,): the only column is the distance of the row from here."""
+
+    @property
+    def rho(self) -> float:
+        """zCDP cost of the pass."""
+        return sum(block.rho for block in self.blocks)
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedBins:
+    """Noisy counts of bins."""
+
+    counts: tuple[Floats, ...]
+    """(B_j,) of each column j."""
+    sigma: float
+    """Standard deviation of the noise on each count."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,6 +73,7 @@ class Kernel:
         starts = np.searchsorted(query.cell_label, labels, "left").tolist()
         self.cells_of_label = list(zip(starts, [*starts[1:], cells], strict=True))
         self.maps = [_FloatMap.of(int_map) for int_map in query.maps]
+        self.scores = [scores.astype(np.float64) for scores in query.scores]
         self.cell_map = [-1] * cells if query.cell_map is None else query.cell_map.tolist()
         centres = query.centres.astype(np.float64)
         self.shifted = np.stack(
@@ -117,6 +118,12 @@ class Kernel:
         ``kept`` (n,), where rows are weighted: how many rows of the row's privacy unit there are.
         """
         weight = self._weights(kept)
+        if self.query.counts_bins:
+            valid = np.flatnonzero(labels >= 0)
+            total.add_codes(u[valid], labels[valid], None if weight is None else weight[valid])
+            return
+        if self.query.scores:
+            u = self._scored(u)
         if self._is_pooled:
             self._add_pooled(total, Rows(u, None, weight), labels)
             return
@@ -129,6 +136,13 @@ class Kernel:
             start, stop = stop, stop + count
             if count:
                 self._one_label(total, rows.between(start, stop), label)
+
+    def _scored(self, codes: Reals) -> Floats:
+        """Rows on the lattice (n, d) from their codes (n, d), within the feature radius."""
+        u = np.empty(codes.shape)
+        for column, scores in enumerate(self.scores):
+            u[:, column] = scores[codes[:, column].astype(np.intp)]
+        return shrink_to_radius(u, FEATURE_RADIUS)
 
     def _weights(self, kept: Ints | None) -> Ints | None:
         """What each row weighs (n,): all rows of a unit together at most ``weight_unit``."""
@@ -355,6 +369,22 @@ class Accumulator:
         parts = [(int(cells[a]), a, b) for a, b in pairwise(edges) if a < b]
         self._add(parts, v, weight)
 
+    def add_codes(self, codes: Reals, cells: Ints, weight: Ints | None) -> None:
+        """Count rows in the bins of their codes (n, c), by the groups of their cells (n,)."""
+        mass = len(codes) if weight is None else int(weight.sum())
+        if self._weight + mass > self._most:
+            self._flush()
+        self._weight += mass
+        for block, pending in zip(self._query.blocks, self._pending, strict=True):
+            groups, start = block.groups[cells], 0
+            for column, (bins, count) in enumerate(
+                zip(block.bins or (), block.bin_counts, strict=True)
+            ):
+                bin_ = groups * count + bins[codes[:, column].astype(np.intp)]
+                found = np.bincount(bin_, weight, minlength=len(pending) * count)
+                pending[:, start : start + count] += found.reshape(-1, count)
+                start += count
+
     def _add(self, parts: list[tuple[int, int, int]], v: Floats, weight: Floats | None) -> None:
         """Add rows, of which each cell has those from start to stop."""
         if len(v) == 0:
@@ -418,10 +448,11 @@ def _moment(block: Block, seen: Floats, weight: Floats | None) -> Floats | float
 
 
 def _shape(query: PassQuery, block: Block) -> tuple[int, ...]:
-    """The shape of a block's sums: (G,), (G, q) or (G, q, q)."""
+    """The shape of a block's sums: (G,), (G, q), (G, q, q), or (G, B) for B bins in all."""
     q = query.dimension_of(block)
-    inner = {"count": (), "square": (), "sum": (q,), "second": (q, q)}[block.statistic]
-    return (block.group_count, *inner)
+    counted = sum(block.bin_counts)
+    inner = {"count": (), "square": (), "sum": (q,), "second": (q, q), "bins": (counted,)}
+    return (block.group_count, *inner[block.statistic])
 
 
 def statistic_sizes(query: PassQuery) -> tuple[int, ...]:
@@ -429,6 +460,6 @@ def statistic_sizes(query: PassQuery) -> tuple[int, ...]:
     sizes = []
     for block in query.blocks:
         q = query.dimension_of(block)
-        width = {"count": 1, "square": 1, "sum": q, "second": q * (q + 1) // 2}
-        sizes.append(block.group_count * width[block.statistic])
+        width = {"sum": q, "second": q * (q + 1) // 2, "bins": sum(block.bin_counts)}
+        sizes.append(block.group_count * width.get(block.statistic, 1))
     return tuple(sizes)

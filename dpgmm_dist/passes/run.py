@@ -14,7 +14,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_info
 
 from dpgmm_dist.data.blocks import PlanUnit, Source
-from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.lattice import RowMap
 from dpgmm_dist.errors import DataError, DpgmmError
 from dpgmm_dist.passes.cache import Lattice, LatticeCache
 from dpgmm_dist.passes.kernel import Accumulator, Kernel
@@ -43,7 +43,7 @@ class PassContext:
     """What every task of a pass needs. Its repr shows nothing, because Dask logs arguments."""
 
     source: Source
-    features: FeatureMap
+    features: RowMap
     query: PassQuery
 
     def __repr__(self) -> str:

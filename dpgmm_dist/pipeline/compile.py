@@ -9,27 +9,39 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.plan import (
     POWERS,
+    BinsPlan,
     BlockPlan,
     Latent,
     Observed,
+    ObservedBins,
     ObservedBlock,
     PassPlan,
+    Statistic,
     inverses_of,
 )
 from dpgmm_dist.privacy.measure import NoisyStatistic
-from dpgmm_dist.privacy.query import EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery, UnitShare
+from dpgmm_dist.privacy.query import (
+    EXACT,
+    FEATURE_RADIUS,
+    Block,
+    Codes,
+    IntMap,
+    PassQuery,
+    UnitShare,
+)
 from dpgmm_dist.privacy.sensitivity import (
     check_fits,
     off_diagonal,
     query_cost,
-    sensitivity,
     sigma_for,
+    squared_sensitivity,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -114,6 +126,61 @@ def compile_pass(
     return query
 
 
+def compile_bins(plan: BinsPlan, labels: int, unit: UnitShare = _ONE_ROW) -> PassQuery:
+    """The integer query of a plan that counts bins, over all of ``labels`` labels together.
+
+    Raises
+    ------
+    SpecError
+        When the query would not be exact (see ``check_fits``).
+    """
+    together = np.zeros(labels, dtype=np.int64)
+    bits = _WEIGHT_BITS if unit.weighted else 0
+    codes = tuple(np.arange(len(edges) + 1) for edges in plan.edges)
+    blocks = tuple(Block("bins", together, 1.0, bins=block.bins or codes) for block in plan.blocks)
+    bare = PassQuery(
+        step=plan.step,
+        width=len(plan.edges),
+        cell_label=np.arange(labels),
+        centres=np.zeros((labels, len(plan.edges)), dtype=np.int64),
+        radius=1,
+        blocks=blocks,
+        unit_bits=bits,
+        unit_rows=unit.rows,
+        weighted=unit.weighted,
+        edges=plan.edges,
+        columns=plan.columns,
+        about=plan.about,
+    )
+    scales = (
+        sigma_for(squared_sensitivity(bare, block), planned.rho * unit.rows**2)
+        for block, planned in zip(blocks, plan.blocks, strict=True)
+    )
+    query = replace(
+        bare, blocks=tuple(replace(b, sigma=s) for b, s in zip(blocks, scales, strict=True))
+    )
+    check_fits(query)
+    return query
+
+
+def with_codes(query: PassQuery, codes: Codes) -> PassQuery:
+    """The same query of rows that are given by scores of their codes."""
+    coded = replace(query, edges=codes.edges, scores=codes.scores)
+    check_fits(coded)
+    return coded
+
+
+def observe_bins(query: PassQuery, noisy: NoisyStatistic) -> tuple[ObservedBins, ...]:
+    """The counts of each block of a stored query of bins, by column."""
+    return tuple(
+        ObservedBins(
+            tuple(np.split(values[0], np.cumsum(block.bin_counts)[:-1])),
+            block.sigma / query.weight_unit,
+        )
+        for block, values in zip(query.blocks, noisy.values, strict=True)
+    )
+
+
 def _own_radius(planned: BlockPlan, unit_length: float) -> int | None:
     """A block's own radius in integer units of ``unit_length``, rounded up; None without one."""
     return None if planned.radius is None else max(1, math.ceil(planned.radius / unit_length))
@@ -144,7 +211,7 @@ def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...], unit_length: floa
             radius=_own_radius(planned, unit_length),
             axes=planned.axes,
         )
-        sigma = sigma_for(sensitivity(bare, block), planned.rho * bare.unit_rows**2)
+        sigma = sigma_for(squared_sensitivity(bare, block), planned.rho * bare.unit_rows**2)
         off = off_diagonal(sigma) if planned.statistic == "second" else None
         blocks.append(replace(block, sigma=sigma, sigma_off=off))
     return replace(bare, blocks=tuple(blocks))
@@ -159,7 +226,7 @@ def observe(query: PassQuery, noisy: NoisyStatistic, latent: Latent, step: float
     centres = z if query.cell_map is None else latent.to_latent(z)
     blocks = tuple(
         ObservedBlock(
-            block.statistic,
+            cast(Statistic, block.statistic),
             block.groups,
             values * unit ** POWERS[block.statistic],
             block.sigma / query.weight_unit * unit ** POWERS[block.statistic],

@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affordable import LAST_SHARE, rows_for_components
 from dpgmm_dist.model.allocation import expected_kl, rows_per_component
 from dpgmm_dist.model.plan import (
     POWERS,
+    BinsPlan,
     Latent,
     Observed,
+    ObservedBins,
     ObservedBlock,
     PassPlan,
     inverses_of,
@@ -29,16 +32,17 @@ from dpgmm_dist.model.plan import (
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.schedule import planned_structure, predicted_loss
 from dpgmm_dist.model.strategy import fit
-from dpgmm_dist.pipeline.compile import compile_pass
+from dpgmm_dist.pipeline.bounds import bounds_steps, find_bounds
+from dpgmm_dist.pipeline.compile import compile_bins, compile_pass, with_codes
+from dpgmm_dist.pipeline.marginals import find_scores, marginals_steps
 from dpgmm_dist.pipeline.resolve import (
-    feature_map,
     open_dataset,
     problem_of,
     rho_of,
     unit_share,
 )
 from dpgmm_dist.privacy.noise import noise_source
-from dpgmm_dist.privacy.query import PassQuery, UnitShare
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -50,7 +54,7 @@ _ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
 _OF_NOISY_ANSWERS = ("gain_over_sphere", "gain_error", "tells_little_beyond_means")
 _SPREAD = 3.0
 """The norm bound divided by the root mean square length of imagined rows."""
-_NOT_IN_JSON = ("width", "queries", "driver_seconds")
+_NOT_IN_JSON = ("width", "features", "queries", "driver_seconds")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Plan:
     notes: dict[str, Any] = field(default_factory=dict)
     width: int = field(default=0, repr=False, compare=False)
     """Number of features."""
+    features: FeatureMap | None = field(default=None, repr=False, compare=False)
+    """The map of rows to the lattice; with imagined bounds where these are found privately."""
     queries: tuple[PassQuery, ...] = field(default=(), repr=False, compare=False)
     """What the passes would ask, on imagined answers."""
     driver_seconds: float = field(default=0.0, repr=False, compare=False)
@@ -91,7 +97,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """What would be measured and what it would cost, as JSON values."""
-        document = asdict(replace(self, queries=()))
+        document = asdict(replace(self, queries=(), features=None))
         return {key: document[key] for key in document if key not in _NOT_IN_JSON}
 
 
@@ -107,9 +113,13 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     noise = noise_source(spec.privacy.noise)
     rho = rho_of(spec.privacy, noise)
     problem = problem_of(spec, width, rho)
-    imagined = _Imagined(
-        problem, rows or ASSUMED_ROWS, feature_map(spec, width).step, unit_share(spec.dataset)
-    )
+    imagined = _Imagined(problem, rows or ASSUMED_ROWS, unit_share(spec.dataset))
+    bounds = find_bounds(spec, width, problem.rho, imagined.ask_bins)
+    scores = find_scores(spec, bounds.features, {}, problem.rho, imagined.ask_bins)
+    first = {**bounds_steps(spec), **marginals_steps(spec)}
+    norm = bounds.features.norm if scores is None else scores.norm
+    problem = problem_of(spec, width, rho * (1 - sum(first.values())), norm)
+    imagined.use(problem, norm / FEATURE_RADIUS, None if scores is None else scores.codes)
     start = time.perf_counter()
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
         fitted = fit(problem, imagined.ask)
@@ -133,6 +143,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
         accounting=noise.accounting,
         notes=notes,
         width=width,
+        features=bounds.features,
         queries=tuple(imagined.queries),
         driver_seconds=driver_seconds,
     )
@@ -174,19 +185,42 @@ def _schema_width(spec: ReleaseSpec) -> int:
 class _Imagined:
     """Answers plans as if rows were one round Gaussian per label, and records the queries."""
 
-    def __init__(self, problem: Problem, rows: int, step: float, unit: UnitShare) -> None:
+    def __init__(self, problem: Problem, rows: int, unit: UnitShare) -> None:
         self._problem = problem
         self._rows = rows
-        self._step = step
+        self._step = 1.0
+        self._codes: Codes | None = None
         self._unit = unit
         self.blocks: list[PlannedBlock] = []
         self.queries: list[PassQuery] = []
 
+    def use(self, problem: Problem, step: float, codes: Codes | None) -> None:
+        """Set what is fitted, the spacing of the lattice, and the scores of columns."""
+        self._problem, self._step, self._codes = problem, step, codes
+
+    def ask_bins(self, plan: BinsPlan) -> tuple[ObservedBins, ...]:
+        """Record the query and answer it as if half the rows were at 1 and half at -1."""
+        query = compile_bins(plan, self._problem.labels, self._unit)
+        self.queries.append(query)
+        self._note(query, 1.0)
+        answers = []
+        for block in query.blocks:
+            counts = []
+            for edges, bins in zip(plan.edges, block.bins or (), strict=True):
+                codes = np.searchsorted(edges, [-1.0, 1.0], "right")
+                share = np.full(2, self._rows / 2)
+                found = np.bincount(bins[codes], share, minlength=int(bins.max()) + 1)
+                counts.append(found.astype(np.float64))
+            answers.append(ObservedBins(tuple(counts), 1e-9))
+        return tuple(answers)
+
     def ask(self, plan: PassPlan, latent: Latent) -> Observed:
         """Record the query and answer it without noise."""
         query = compile_pass(plan, latent, self._step, self._unit)
+        if self._codes is not None:
+            query = with_codes(query, self._codes)
         self.queries.append(query)
-        self._note(plan, query)
+        self._note(query, self._step if plan.cell_map is None else plan.radius / query.radius)
         p = query.dimension
         spread = 1.0 if plan.cell_map is not None else self._variance(p)
         per_label = self._rows / self._problem.labels
@@ -216,8 +250,8 @@ class _Imagined:
     def _variance(self, p: int) -> float:
         return (self._problem.norm / _SPREAD) ** 2 / p
 
-    def _note(self, plan: PassPlan, query: PassQuery) -> None:
-        unit = self._step if plan.cell_map is None else plan.radius / query.radius
+    def _note(self, query: PassQuery, unit: float) -> None:
+        """Record the lines of the plan; ``unit`` is a lattice step in cell coordinates."""
         for block in query.blocks:
             self.blocks.append(
                 PlannedBlock(

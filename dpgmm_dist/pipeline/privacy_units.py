@@ -14,7 +14,8 @@ from functools import partial
 from secrets import randbits
 
 from dpgmm_dist.data.blocks import PlanUnit, Source
-from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.codes import ColumnCodes
+from dpgmm_dist.data.lattice import FeatureMap, RowMap
 from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
 from dpgmm_dist.data.unit_files import kept_files, spread_files
 from dpgmm_dist.data.unit_values import DIGEST_BYTES
@@ -22,7 +23,7 @@ from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.tasks import for_each_on
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.passes.unit_tasks import BUFFER_BYTES, Gather, KeptSource, Spread, UnitRule
-from dpgmm_dist.privacy.query import FEATURE_RADIUS
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, PassQuery
 from dpgmm_dist.spec.sections import DatasetSpec, PrivacyUnitSpec
 from dpgmm_dist.storage.parquet_files import Place
 
@@ -36,24 +37,44 @@ _STEPS = 2
 
 @dataclass(frozen=True)
 class PassInput:
-    """What the passes read: a source, the map of its rows to the lattice, and its plan units."""
+    """What the passes read: a source and its plan units."""
 
     source: Source
-    features: FeatureMap
     units: Sequence[PlanUnit]
     require_unchanged: Callable[[], None]
     """Raises DataError when the input may have changed during a pass."""
+    on_lattice: FeatureMap | None = None
+    """The map that these rows have been through already; None for rows in input units."""
+
+    def row_map(self, features: FeatureMap | None, query: PassQuery) -> RowMap:
+        """What turns these rows into those that the query is about: on the lattice, or codes."""
+        if self.on_lattice is None:
+            return row_map_of(features, query)
+        if query.edges:
+            edges = self.on_lattice.edges_on_lattice(query.edges, query.columns)
+            return ColumnCodes(edges, query.columns)
+        # The map leaves these rows as they are and checks their norms again.
+        return FeatureMap(self.source.width, float(FEATURE_RADIUS))
 
 
-Prepare = Callable[[Report], PassInput]
-"""Makes the input of the passes when the first pass needs it, and reports its progress."""
+def row_map_of(features: FeatureMap | None, query: PassQuery) -> RowMap:
+    """What turns rows in input units into those that a query is about."""
+    if query.edges:
+        return ColumnCodes(query.edges, query.columns, query.about)
+    if features is None:
+        raise ValueError("the map of rows to the lattice is not known yet")
+    return features
+
+
+Prepare = Callable[[FeatureMap | None, Report], PassInput]
+"""Makes the input of the passes when the first pass needs it, and reports its progress. Rows of
+privacy units are put on the lattice by the map that it is given."""
 
 
 @contextmanager
 def input_of_passes(
     dataset: DatasetSpec,
     rows: AnySource,
-    features: FeatureMap,
     *,
     engine: Engine,
     release_id: str,
@@ -65,8 +86,8 @@ def input_of_passes(
     """
     unit = dataset.privacy_unit
     if unit is None:
-        plain = PassInput(rows, features, rows.plan(), rows.require_unchanged)
-        yield lambda _: plain
+        plain = PassInput(rows, rows.plan(), rows.require_unchanged)
+        yield lambda *_: plain
         return
     from dpgmm_dist.storage.scratch import open_scratch
 
@@ -74,7 +95,9 @@ def input_of_passes(
     with open_scratch(scratch, release_id, options) as place:
         prepared: list[PassInput] = []
 
-        def prepare(report: Report) -> PassInput:
+        def prepare(features: FeatureMap | None, report: Report) -> PassInput:
+            if features is None:
+                raise ValueError("the rows of privacy units need bounds that are given")
             if not prepared:
                 plan = rows.plan()
                 rule = _rule(unit, plan)
@@ -151,10 +174,8 @@ def _prepared(
     gather = Gather(spread_files(scratch), width, rule, scratch)
     for_each(gather, range(rule.buckets), partial(_part, report, 1))
     source = KeptSource(scratch, width, rows.labels, kept_files(scratch, width))
-    # These rows are on the lattice. The map leaves them as they are and checks their norms again.
     # Changes of the input do not matter any more.
-    identity = FeatureMap(width, float(FEATURE_RADIUS))
-    return PassInput(source, identity, source.plan(), lambda: None)
+    return PassInput(source, source.plan(), lambda: None, features)
 
 
 def _part(report: Report, step: int, fraction: float) -> None:

@@ -14,7 +14,6 @@ from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
-from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.source import column_kinds
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.base import Engine
@@ -23,6 +22,7 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.problem import Fitted
 from dpgmm_dist.model.strategy import fit, schedule
+from dpgmm_dist.pipeline.bounds import Bounds, bounds_steps, find_bounds
 from dpgmm_dist.pipeline.checks import (
     require_drawable,
     require_release_fits,
@@ -30,11 +30,12 @@ from dpgmm_dist.pipeline.checks import (
     require_window_of_columns,
 )
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
+from dpgmm_dist.pipeline.marginals import Scores, find_scores, marginals_steps
 from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
     cluster_config,
-    feature_map,
+    given_ranges,
     noise_for,
     problem_of,
     rho_of,
@@ -117,10 +118,13 @@ def release(
     check_units(spec.dataset, rows, engine, scratch)
 
     # What is measured, and whether memory suffices for it.
-    features = feature_map(spec, rows.width, column_kinds(rows))
-    problem = problem_of(spec, rows.width, rho_of(spec.privacy, noise) * _ROUNDING)
+    kinds = column_kinds(rows)
+    given_ranges(spec, kinds)  # refuses bounds of another kind than the column
+    rho = rho_of(spec.privacy, noise) * _ROUNDING
+    problem = problem_of(spec, rows.width, rho)
     require_release_fits(problem)
-    passes = len(schedule(problem))
+    first = {**bounds_steps(spec), **marginals_steps(spec)}
+    passes = len(first) + len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
     require_memory(engine, memory_plan(problem, rows.plan()))
 
@@ -140,7 +144,7 @@ def release(
         np.errstate(all="ignore"),
         rows_forgotten(engine),
         input_of_passes(
-            spec.dataset, rows, features, engine=engine, release_id=release_id, scratch=scratch
+            spec.dataset, rows, engine=engine, release_id=release_id, scratch=scratch
         ) as prepared,
     ):
         session = Session(
@@ -149,23 +153,38 @@ def release(
             noise=noise,
             engine=engine,
             rows=prepared,
-            features=features,
             unit=unit_share(spec.dataset),
+            labels=problem.labels,
             passes=passes,
             progress=progress or (lambda _: None),
         )
-        fitted = fit(problem, session.ask, session.expect_passes)
+        bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins, kinds)
+        session.use(bounds.features)
+        types = {column["name"]: column["type"] for column in schema["columns"]}
+        scores = find_scores(spec, bounds.features, types, problem.rho, session.ask_bins)
+        if scores is not None:
+            session.use_scores(scores.codes, scores.norm)
+        norm = bounds.features.norm if scores is None else scores.norm
+        problem = problem_of(spec, rows.width, rho * (1 - sum(first.values())), norm)
+        fitted = fit(problem, session.ask, lambda count: session.expect_passes(len(first) + count))
 
     # The release, published by its manifest, which is written last.
     receipt = receipt_of(
-        spec, release_id, noise=noise, session=session, fitted=fitted, budget=budget
+        spec,
+        release_id,
+        noise=noise,
+        session=session,
+        fitted=fitted,
+        budget=budget,
+        bounds=bounds,
+        scores=scores,
     )
     with threadpool_limits(1, "blas"):
         write_release(
             target.url,
             mixture=fitted.mixture,
             standard_errors=fitted.errors,
-            transform=transform_of(features, fitted),
+            transform=transform_of(bounds, fitted, scores),
             receipt=receipt,
             input_schema=schema,
             storage_options=spec.output.storage_options,
@@ -205,14 +224,15 @@ class _Output:
         journal.finish_begun({"output": self.url})
 
 
-def transform_of(features: FeatureMap, fitted: Fitted) -> Transform:
+def transform_of(bounds: Bounds, fitted: Fitted, scores: Scores | None) -> Transform:
     """The public map between latent and input units."""
     return Transform(
-        center=features.offset,
-        half_width=features.half_widths,
+        center=bounds.features.offset,
+        half_width=bounds.features.half_widths,
         basis=fitted.latent.basis,
         offset=fitted.latent.offset,
         residual_variance=fitted.residual_variance,
+        columns=() if scores is None else scores.maps(fitted),
     )
 
 

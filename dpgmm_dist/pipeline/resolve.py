@@ -13,7 +13,6 @@ from typing import Any
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.column_kinds import Kind, range_of
 from dpgmm_dist.data.frames import is_frame, refuse_lazy_frame
-from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.parquet_schema import Columns, Gather
 from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
@@ -104,8 +103,10 @@ def unit_share(dataset: DatasetSpec) -> UnitShare:
     return UnitShare(weighted=True) if unit.aggregate == "weight" else UnitShare(unit.max_rows)
 
 
-def feature_map(spec: ReleaseSpec, width: int, kinds: Sequence[Kind | None] = ()) -> FeatureMap:
-    """The public map from input rows of ``width`` features to the lattice.
+def given_ranges(
+    spec: ReleaseSpec, kinds: Sequence[Kind | None] = ()
+) -> dict[str, tuple[float, float]]:
+    """The public ranges of the columns of a table as numbers, without those that are to be found.
 
     ``kinds`` says what each column of a table holds, where that is known.
 
@@ -114,15 +115,10 @@ def feature_map(spec: ReleaseSpec, width: int, kinds: Sequence[Kind | None] = ()
     SpecError
         If a column has bounds of another kind.
     """
-    bounds = spec.bounds
-    if spec.is_table and bounds.columns is not None:
-        of_column = dict(zip(spec.feature_names, kinds, strict=False))
-        ranges = [
-            _range(name, bounds.columns[name], of_column.get(name)) for name in spec.feature_names
-        ]
-        lower, upper = tuple(low for low, _ in ranges), tuple(high for _, high in ranges)
-        return FeatureMap(width, spec.norm_bound, lower=lower, upper=upper)
-    return FeatureMap(width, spec.norm_bound, center=bounds.center)
+    of_column = dict(zip(spec.feature_names, kinds, strict=False))
+    return {
+        name: _range(name, given, of_column.get(name)) for name, given in spec.given_columns.items()
+    }
 
 
 def _range(name: str, bounds: tuple[Bound, Bound], kind: Kind | None) -> tuple[float, float]:
@@ -135,8 +131,12 @@ def _range(name: str, bounds: tuple[Bound, Bound], kind: Kind | None) -> tuple[f
         ) from None
 
 
-def problem_of(spec: ReleaseSpec, width: int, rho: float) -> Problem:
-    """What the model is asked to release, in feature units, for a budget of ``rho``."""
+def problem_of(spec: ReleaseSpec, width: int, rho: float, norm: float | None = None) -> Problem:
+    """What the model is asked to release, in feature units, for a budget of ``rho``.
+
+    ``norm`` is the norm bound in use; without it and where it is found privately, a norm of 1
+    stands in: it decides neither sizes nor passes.
+    """
     model = spec.model
     if model.dimension is not None and model.dimension > width:
         raise SpecError(
@@ -145,7 +145,7 @@ def problem_of(spec: ReleaseSpec, width: int, rho: float) -> Problem:
         )
     return Problem(
         width=width,
-        norm=spec.norm_bound,
+        norm=norm or spec.norm_bound or 1.0,
         # The model plans what one row costs; a unit of m rows costs m^2 times that.
         rho=rho / unit_share(spec.dataset).rows ** 2,
         label_values=spec.label_values,

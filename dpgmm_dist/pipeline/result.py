@@ -8,6 +8,8 @@ from typing import Any
 from dpgmm_dist.artifact.receipt import build_receipt
 from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.model.problem import Fitted
+from dpgmm_dist.pipeline.bounds import Bounds
+from dpgmm_dist.pipeline.marginals import Scores
 from dpgmm_dist.pipeline.privacy_units import describe_estimand, describe_unit
 from dpgmm_dist.pipeline.session import Session
 from dpgmm_dist.privacy.noise import NoiseSource
@@ -46,6 +48,8 @@ def receipt_of(
     session: Session,
     fitted: Fitted,
     budget: Budget,
+    bounds: Bounds,
+    scores: Scores | None,
 ) -> dict[str, Any]:
     """The receipt: the specification, every query with its noise, and what they cost together."""
     return build_receipt(
@@ -62,6 +66,8 @@ def receipt_of(
         unit=describe_unit(spec.dataset.privacy_unit),
         ledger=budget.facts(),
         more={
+            **({"bounds_found": bounds.found} if bounds.found else {}),
+            **({"marginals": scores.describe(spec.feature_names)} if scores else {}),
             "plan": fitted.notes,
             "noisy_rows": fitted.rows,
             "estimated": describe_estimand(spec.dataset.privacy_unit),

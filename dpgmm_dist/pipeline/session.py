@@ -9,18 +9,26 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from dpgmm_dist.artifact.receipt import round_up
 from dpgmm_dist.budget.budget import Budget
-from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.lattice import FeatureMap, RowMap
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.model.plan import Latent, Observed, PassPlan
+from dpgmm_dist.model.plan import BinsPlan, Latent, Observed, ObservedBins, PassPlan
 from dpgmm_dist.passes.run import PassContext
-from dpgmm_dist.pipeline.compile import compile_pass, observe
-from dpgmm_dist.pipeline.privacy_units import Prepare
+from dpgmm_dist.pipeline.compile import (
+    compile_bins,
+    compile_pass,
+    observe,
+    observe_bins,
+    with_codes,
+)
+from dpgmm_dist.pipeline.privacy_units import PassInput, Prepare
 from dpgmm_dist.privacy.measure import NoisyStatistic, measure
 from dpgmm_dist.privacy.noise import NoiseSource
-from dpgmm_dist.privacy.query import PassQuery, UnitShare
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost, query_cost
 from dpgmm_dist.progress import PassProgress, Progress
 
@@ -36,8 +44,8 @@ class Session:
         noise: NoiseSource,
         engine: Engine,
         rows: Prepare,
-        features: FeatureMap,
         unit: UnitShare,
+        labels: int,
         passes: int,
         progress: Progress,
     ) -> None:
@@ -46,30 +54,57 @@ class Session:
         self._noise = noise
         self._engine = engine
         self._rows = rows
-        self._features = features
+        self._features: FeatureMap | None = None
+        self._mapped: tuple[object, RowMap] | None = None
+        self._step: float | None = None
+        self._codes: Codes | None = None
         self._unit = unit
+        self._labels = labels
         self._passes = passes
         self._progress = progress
         # What is kept of each query: its arrays are large.
         self._listed: list[dict[str, Any]] = []
         self._spent = Fraction(0)
 
+    def ask_bins(self, plan: BinsPlan) -> tuple[ObservedBins, ...]:
+        """Answer a plan that counts bins of columns: the noisy counts of each of its blocks."""
+        query, stored = self._answer(compile_bins(plan, self._labels, self._unit))
+        return observe_bins(query, stored)
+
+    def use(self, features: FeatureMap) -> None:
+        """Set the map of rows to the lattice, once all that it is made of is known."""
+        self._features, self._step = features, features.step
+
+    def use_scores(self, codes: Codes, norm: float) -> None:
+        """Replace rows by the scores of their codes, whose norm in feature units is bounded."""
+        self._codes, self._step = codes, norm / FEATURE_RADIUS
+
     def ask(self, plan: PassPlan, latent: Latent) -> Observed:
-        """Answer one plan, in the latent coordinates of its cells.
+        """Answer one plan, in the latent coordinates of its cells."""
+        step = self._step
+        if step is None:
+            raise ValueError("the map of rows to the lattice is not known yet")
+        planned = compile_pass(plan, latent, step, self._unit)
+        if self._codes is not None:
+            planned = with_codes(planned, self._codes)
+        query, noisy = self._answer(planned)
+        return observe(query, noisy, latent, step)
+
+    def _answer(self, planned: PassQuery) -> tuple[PassQuery, NoisyStatistic]:
+        """The stored query of this step and its answer.
 
         The stored query is the one that is executed, priced and read back: a driver on another
         processor would compute other last bits.
         """
         index = len(self._listed)
-        step = self._features.step
-        planned = compile_pass(plan, latent, step, self._unit).to_bytes()
-        query = PassQuery.from_bytes(self._budget.journal.put_query(index, plan.step, planned))
-        self._require_affordable(plan, query)
-        stored = self._budget.journal.answer(index)
+        journal = self._budget.journal
+        query = PassQuery.from_bytes(journal.put_query(index, planned.step, planned.to_bytes()))
+        self._require_affordable(planned, query)
+        stored = journal.answer(index)
         if stored is None:
             stored = self._measure(index, query)
         self._progress(PassProgress(query.step, index + 1, self._passes, 1.0))
-        return observe(query, NoisyStatistic.from_bytes(stored), latent, step)
+        return query, NoisyStatistic.from_bytes(stored)
 
     def expect_passes(self, passes: int) -> None:
         """Set how many passes there will be, as progress shows it."""
@@ -79,21 +114,35 @@ class Session:
         def report(step: str, fraction: float) -> None:
             self._progress(PassProgress(step, index + 1, self._passes, fraction))
 
-        rows = self._rows(partial(report, "privacy units"))
+        rows = self._rows(self._features, partial(report, "privacy units"))
         report(query.step, 0.0)
         exact = self._engine.run(
-            PassContext(rows.source, rows.features, query), rows.units, partial(report, query.step)
+            PassContext(rows.source, self._row_map(rows, query), query),
+            rows.units,
+            partial(report, query.step),
         )
         rows.require_unchanged()
         self._budget.charge()
         noisy = measure(exact, query, self._noise)
         return self._budget.journal.put_answer(index, query.step, noisy.to_bytes())
 
-    def _require_affordable(self, plan: PassPlan, query: PassQuery) -> None:
+    def _row_map(self, rows: PassInput, query: PassQuery) -> RowMap:
+        """The map of the rows to those of the query; the same object for the same map.
+
+        An engine that keeps mapped rows between passes knows them by it.
+        """
+        key = query.edges if query.edges else self._features
+        same = self._mapped is not None and _same_map(self._mapped[0], key)
+        if self._mapped is None or not same:
+            self._mapped = (key, rows.row_map(self._features, query))
+        return self._mapped[1]
+
+    def _require_affordable(self, planned: PassQuery, query: PassQuery) -> None:
         same_unit = (query.unit_rows, query.weighted) == (self._unit.rows, self._unit.weighted)
-        if query.step != plan.step or query.width != self._features.width or not same_unit:
+        same_kind = query.counts_bins == planned.counts_bins and query.width == planned.width
+        if query.step != planned.step or not same_kind or not same_unit:
             raise DataError(
-                f"the journal holds query {query.step!r} where {plan.step!r} is due: it was "
+                f"the journal holds query {query.step!r} where {planned.step!r} is due: it was "
                 "written by another version; finish the release with that version, or begin a "
                 "new one"
             )
@@ -111,6 +160,13 @@ class Session:
         return list(self._listed)
 
 
+def _same_map(first: object, second: object) -> bool:
+    """Whether two maps, each the edges of columns or a feature map, are the same."""
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return len(first) == len(second) and all(map(np.array_equal, first, second))
+    return first is second
+
+
 def _receipt_query(query: PassQuery) -> dict[str, Any]:
     blocks: list[dict[str, Any]] = [
         {
@@ -123,6 +179,7 @@ def _receipt_query(query: PassQuery) -> dict[str, Any]:
             "sigma": block.sigma,
             "sigma_off": block.sigma_off if query.dimension_of(block) > 1 else None,
             "rho": round_up(block_cost(query, block)),
+            **({"bins": list(block.bin_counts)} if block.bins else {}),
         }
         for block in query.blocks
     ]

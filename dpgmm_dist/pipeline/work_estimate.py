@@ -22,7 +22,8 @@ from dpgmm_dist.data.source import TARGET_BYTES
 from dpgmm_dist.engine.memory import memory_plan
 from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan
-from dpgmm_dist.pipeline.resolve import feature_map, open_dataset, problem_of
+from dpgmm_dist.pipeline.privacy_units import row_map_of
+from dpgmm_dist.pipeline.resolve import open_dataset, problem_of
 from dpgmm_dist.privacy.query import PassQuery
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -91,7 +92,9 @@ def plan_work(
         units = _plan_units(rows * planned.width * _ITEM_BYTES)
     size = sum(unit.bytes for unit in units)
     cores = cores or _cores_of(spec)
-    rates = _rates(planned.queries, feature_map(spec, planned.width))
+    if planned.features is None:
+        raise ValueError("the plan has no map of rows to the lattice")
+    rates = _rates(planned.queries, planned.features)
     reading = size / READ_BYTES_PER_SECOND
     seconds = sum(reading + rows / rate.rows_per_core_second for rate in rates) / cores
     memory = memory_plan(problem_of(spec, planned.width, planned.rho), units)
@@ -141,14 +144,15 @@ def _made_up(rows: int, features: FeatureMap) -> Any:
 def _seconds(query: PassQuery, features: FeatureMap, x: Any) -> float:
     """Time for one block on one core: that of the second run, whose memory is allocated."""
     kernel = Kernel(query)
+    row_map = row_map_of(features, query)
     total = kernel.start()
     labels = np.arange(len(x)) % (int(query.cell_label[-1]) + 1)
     kept = np.ones(len(x), dtype=np.int64) if query.weighted else None
-    out = np.empty(x.shape, dtype=np.float32)
+    out = np.empty((len(x), query.width), dtype=np.float32)
     start = 0.0
     for _ in range(2):
         start = time.perf_counter()
-        u, valid = features.to_lattice(x, None, out)
+        u, valid = row_map.to_lattice(x, None, out)
         kernel.accumulate(total, u, np.where(valid, labels, -1), kept)
     return max(time.perf_counter() - start, 1e-9)
 

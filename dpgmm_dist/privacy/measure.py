@@ -21,7 +21,8 @@ class NoisyStatistic:
     """The noisy answer to one query. It is public.
 
     ``values[i]`` belongs to the query's block i, in lattice units of whole rows: (G,) counts
-    and squares, (G, p) sums or (G, p, p) symmetric second moments, for G groups and p coordinates.
+    and squares, (G, p) sums or (G, p, p) symmetric second moments, for G groups and p coordinates;
+    (G, B) counts of the bins of all columns, one column after the other.
     """
 
     step: str
@@ -60,9 +61,10 @@ def _answer(
 ) -> Floats:
     p, groups, unit = query.dimension_of(block), block.group_count, float(query.weight_unit)
     if block.statistic != "second":
-        size = groups * (p if block.statistic == "sum" else 1)
-        noisy = exact._open_for_the_gate(query.step, index, noise.draw(block.sigma, size)) / unit
-        return noisy.reshape(groups, p) if block.statistic == "sum" else noisy
+        width = {"sum": p, "bins": sum(block.bin_counts)}.get(block.statistic, 1)
+        draws = noise.draw(block.sigma, groups * width)
+        noisy = exact._open_for_the_gate(query.step, index, draws) / unit
+        return noisy.reshape(groups, width) if block.statistic in ("sum", "bins") else noisy
     rows, columns = np.triu_indices(p)
     draws = np.empty((groups, len(rows)), dtype=np.int64)
     diagonal = rows == columns

@@ -29,7 +29,12 @@ EXACT = 1 << 53
 CAPACITY = 1 << 40
 """Public number of rows that no total may overflow for."""
 
-Statistic = Literal["count", "sum", "second", "square"]
+MOST_CODES = 1 << 16
+"""Codes of a column: they are kept with rows, in float32, and index tables."""
+LARGEST_SCORE = 1 << 18
+"""Bound on the lattice coordinate of a code: 2**16 of them square and sum below 2**53."""
+
+Statistic = Literal["count", "sum", "second", "square", "bins"]
 Rule = Literal["label", "nearest", "full"]
 
 
@@ -57,11 +62,28 @@ class Block:
     """Norm to which the block scales rows down; None for the radius of the query."""
     axes: tuple[int, int] | None = None
     """The coordinates, from start to stop, that the block sees; None for all."""
+    bins: tuple[Ints, ...] | None = None
+    """Of statistic "bins": for each column the bin (a number from 0) of each code."""
+
+    @property
+    def bin_counts(self) -> tuple[int, ...]:
+        """Number of bins of each column; empty for other statistics."""
+        return () if self.bins is None else tuple(int(bins.max()) + 1 for bins in self.bins)
 
     @property
     def group_count(self) -> int:
         """Number of groups G."""
         return int(self.groups.max()) + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """How the values of columns become coordinates on the lattice, by tables of integers."""
+
+    edges: tuple[Floats, ...]
+    """For each column its edges in input units, increasing."""
+    scores: tuple[Ints, ...]
+    """For each column the lattice coordinate of each code."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +101,18 @@ class PassQuery:
     """One map-reduce over the rows. C cells; cells of one label are consecutive.
 
     A block sums its rows' weights ("count"), coordinates ("sum"), products of coordinates
-    ("second") or squared lengths, each at most the squared radius ("square").
+    ("second") or squared lengths, each at most the squared radius ("square"), or the weights of the
+    rows in each bin of each column ("bins").
     A row with label l belongs to the cells with ``cell_label == l``: to its only one (rule
     "label"), to the one of least ``offset - slope . u`` (rule "nearest": the squared distance in
     one metric, less what all cells share), or by the least ``|v|^2 + offset`` in each cell's own
     coordinates (rule "full"), where ``soft`` shares the row out in units of ``2**-unit_bits``. Its
     coordinates in a cell are
     ``v = map(u - centre)``, scaled down to norm ``radius``.
+
+    With ``edges`` a row is read as its codes: for each column, how many edges are at most its
+    value. A query of "bins" counts, for each column, the rows in each bin of codes. In other
+    queries the ``scores`` of the codes are the row's coordinates on the lattice.
     """
 
     step: str
@@ -113,6 +140,14 @@ class PassQuery:
     """The most whole rows that one privacy unit has in the sums."""
     weighted: bool = False
     """Whether a row weighs ``floor(2**unit_bits / rows kept of its unit)`` in place of one."""
+    edges: tuple[Floats, ...] = ()
+    """For each column its edges in input units, increasing; empty for rows on the lattice."""
+    columns: Ints | None = None
+    """(c,) which features the columns of codes are; None for all of them."""
+    about: Floats | None = None
+    """(d,) in input units: the only column is the distance of the row from here."""
+    scores: tuple[Ints, ...] = ()
+    """For each column the lattice coordinate of each code; empty for queries of bins."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Public remarks for plan and receipt; not part of what is computed."""
 
@@ -143,6 +178,11 @@ class PassQuery:
         return max((self.radius_of(block) for block in self.blocks), default=self.radius)
 
     @property
+    def counts_bins(self) -> bool:
+        """Whether this is a query of bins: such a query asks for nothing else."""
+        return any(block.statistic == "bins" for block in self.blocks)
+
+    @property
     def weight_unit(self) -> int:
         """What a whole row weighs: 1, or 2**unit_bits for soft or weighted rows."""
         return 1 << self.unit_bits if self.soft or self.weighted else 1
@@ -165,12 +205,22 @@ class PassQuery:
             "notes": self.notes,
             "blocks": [_block_header(block) for block in self.blocks],
         }
+        # Left out where there are none, as versions that did not have them wrote it.
+        if self.edges:
+            header["coded_columns"] = len(self.edges)
+            header["scored"] = bool(self.scores)
         for name in _ARRAYS:
             value = getattr(self, name)
             if value is not None:
                 arrays[name] = value
         for index, block in enumerate(self.blocks):
             arrays[f"groups_{index}"] = block.groups
+            for column, bins in enumerate(block.bins or ()):
+                arrays[f"bins_{index}_{column}"] = bins
+        for column, edges in enumerate(self.edges):
+            arrays[f"edges_{column}"] = edges
+        for column, scores in enumerate(self.scores):
+            arrays[f"scores_{column}"] = scores
         for index, int_map in enumerate(self.maps):
             arrays[f"map_{index}"] = int_map.matrix
         return pack(header, arrays)
@@ -184,6 +234,8 @@ class PassQuery:
                 f"stored query has schema {header.get('schema')!r}; this version reads 1: "
                 "resume with the version of dpgmm_dist that began the release"
             )
+        columns = range(header.get("coded_columns", 0))
+        scored = columns if header.get("scored") else ()
         return cls(
             step=header["step"],
             width=header["width"],
@@ -196,8 +248,11 @@ class PassQuery:
             unit_rows=header.get("unit_rows", 1),
             weighted=header.get("weighted", False),
             notes=header["notes"],
+            edges=tuple(arrays[f"edges_{column}"] for column in columns),
+            scores=tuple(arrays[f"scores_{column}"] for column in scored),
             blocks=tuple(
-                _block_of(block, arrays[f"groups_{i}"]) for i, block in enumerate(header["blocks"])
+                _block_of(block, arrays, i, len(columns))
+                for i, block in enumerate(header["blocks"])
             ),
             maps=tuple(
                 IntMap(arrays[f"map_{i}"], shift) for i, shift in enumerate(header["map_shifts"])
@@ -220,19 +275,23 @@ def _block_header(block: Block) -> dict[str, Any]:
     return header
 
 
-def _block_of(header: dict[str, Any], groups: Ints) -> Block:
+def _block_of(
+    header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], index: int, columns: int
+) -> Block:
     axes = header.get("axes")
+    counted = header["statistic"] == "bins"
     return Block(
         header["statistic"],
-        groups,
+        arrays[f"groups_{index}"],
         header["sigma"],
         header["sigma_off"],
         radius=header.get("radius"),
         axes=None if axes is None else (axes[0], axes[1]),
+        bins=tuple(arrays[f"bins_{index}_{j}"] for j in range(columns)) if counted else None,
     )
 
 
-_ARRAYS = ("cell_label", "centres", "cell_map", "slopes", "offsets", "table")
+_ARRAYS = ("cell_label", "centres", "cell_map", "slopes", "offsets", "table", "columns", "about")
 
 
 def pack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:

@@ -7,7 +7,8 @@ Proofs are in docs/privacy.md under the names of these functions. For one row wi
 * count: ``sqrt(sum r_k^2) <= w``;
 * sum: ``sqrt(sum |r_k v_k|^2) <= w t``;
 * second moment in svec coordinates: ``sqrt(sum |r_k v_k v_k^T|_F^2) <= w t^2``;
-* squared length: ``sqrt(sum (r_k min(|v_k|^2, t^2))^2) <= w t^2``.
+* squared length: ``sqrt(sum (r_k min(|v_k|^2, t^2))^2) <= w t^2``;
+* bins of c columns: one bin a column, ``sqrt(c sum r_k^2) <= w sqrt(c)``.
 
 A block that sees some of the coordinates, or has a radius of its own, clips what it sees to its
 own ``t``: the same holds for it.
@@ -24,18 +25,34 @@ from fractions import Fraction
 import numpy as np
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.privacy.query import CAPACITY, EXACT, FEATURE_RADIUS, Block, IntMap, PassQuery
+from dpgmm_dist.privacy.query import (
+    CAPACITY,
+    EXACT,
+    FEATURE_RADIUS,
+    LARGEST_SCORE,
+    MOST_CODES,
+    Block,
+    IntMap,
+    PassQuery,
+)
 
-_POWERS = {"count": 0, "sum": 1, "second": 2, "square": 2}
+_POWERS = {"count": 0, "sum": 1, "second": 2, "square": 2, "bins": 0}
 
 
-def sensitivity(query: PassQuery, block: Block) -> int:
-    """L2 sensitivity of one block to adding or removing one unit, in its integer units."""
-    return (
+def squared_sensitivity(query: PassQuery, block: Block) -> int:
+    """Squared L2 sensitivity of one block to adding or removing one unit, in integer units."""
+    one = (
         query.unit_rows
         * query.weight_unit
         * int(query.radius_of(block) ** _POWERS[block.statistic])
     )
+    columns = len(query.edges) if block.statistic == "bins" else 1
+    return columns * one**2
+
+
+def sensitivity(query: PassQuery, block: Block) -> float:
+    """L2 sensitivity of one block, as a float: the cost is computed from its exact square."""
+    return math.sqrt(squared_sensitivity(query, block))
 
 
 def block_cost(query: PassQuery, block: Block) -> Fraction:
@@ -45,7 +62,7 @@ def block_cost(query: PassQuery, block: Block) -> Fraction:
     ``sum_i D_ii^2 / (2 s_d^2) + sum_{i<j} D_ij^2 / (2 s_o^2)``; with ``|D|_F^2 = sum_i D_ii^2 +
     2 sum_{i<j} D_ij^2 <= (w t^2)^2`` that is at most ``(w t^2)^2 max(1/(2 s_d^2), 1/(4 s_o^2))``.
     """
-    squared = Fraction(sensitivity(query, block)) ** 2
+    squared = Fraction(squared_sensitivity(query, block))
     price = 1 / (2 * _exact(block.sigma) ** 2)
     if block.statistic == "second" and query.dimension_of(block) > 1:
         if block.sigma_off is None:
@@ -65,15 +82,15 @@ def _exact(sigma: float) -> Fraction:
     return Fraction(sigma)
 
 
-def sigma_for(query_sensitivity: int, rho: float) -> float:
-    """The noise scale, rounded up, at which a block of this sensitivity costs at most rho.
+def sigma_for(squared: int, rho: float) -> float:
+    """The noise scale, rounded up, at which a block of this squared sensitivity costs at most rho.
 
     Of integer statistics a scale below a quarter is refused: it would be no noise at all.
     """
     if not (math.isfinite(rho) and rho > 0):
         raise SpecError(f"rho of a block must be positive and finite, got {rho!r}")
-    sigma = max(query_sensitivity / math.sqrt(2 * rho), 0.25)
-    while Fraction(query_sensitivity) ** 2 > 2 * Fraction(rho) * Fraction(sigma) ** 2:
+    sigma = max(math.sqrt(squared) / math.sqrt(2 * rho), 0.25)
+    while Fraction(squared) > 2 * Fraction(rho) * Fraction(sigma) ** 2:
         sigma = math.nextafter(sigma, math.inf)
     return sigma
 
@@ -171,7 +188,7 @@ def _check_sense(query: PassQuery) -> None:
         "groups must number each cell's group from 0": not all(
             _integers(block.groups, cells) and block.groups.min() >= 0 for block in query.blocks
         ),
-        "statistic must be count, sum, second or square": not all(
+        "statistic must be count, sum, second, square or bins": not all(
             block.statistic in _POWERS for block in query.blocks
         ),
         "the radius of a block must be an integer and at least 1": not all(
@@ -181,10 +198,66 @@ def _check_sense(query: PassQuery) -> None:
         "axes of a block must be some of the coordinates, from start to stop": not all(
             block.axes is None or _is_range(block.axes, p) for block in query.blocks
         ),
+        **_wrong_codes(query),
     }
     if any(wrong.values()):
         found = "; ".join(text for text, is_wrong in wrong.items() if is_wrong)
         raise SpecError(f"query {query.step} makes no sense: {found}")
+
+
+def _wrong_codes(query: PassQuery) -> dict[str, bool]:
+    """What may be wrong with codes, bins and scores: a row must have one bin in each column."""
+    codes = [len(edges) + 1 for edges in query.edges]
+    counts = query.counts_bins
+    return {
+        "edges must be finite, increasing and fewer than 2**16, for each of the columns": bool(
+            codes
+        )
+        and (len(codes) != query.width or not all(map(_are_edges, query.edges))),
+        "codes must be counted in bins or have scores": bool(codes)
+        and counts == bool(query.scores),
+        "bins and scores need edges": not codes and (counts or bool(query.scores)),
+        "bins stand alone, and each cell is a label": counts
+        and (
+            any(block.statistic != "bins" for block in query.blocks)
+            or query.rule != "label"
+            or bool(query.maps)
+            or query.radius != 1
+        ),
+        "bins must number the bin of each code from 0, in each column": not all(
+            (block.bins is not None) == (block.statistic == "bins") and _name_codes(block, codes)
+            for block in query.blocks
+        ),
+        "scores must be integers of at most 2**18, for each code": bool(query.scores)
+        and not (
+            len(query.scores) == len(codes)
+            and all(map(_integers, query.scores, codes))
+            and all(int(np.abs(scores).max()) <= LARGEST_SCORE for scores in query.scores)
+        ),
+        "distances need one column, and a finite point that they are from": query.about is not None
+        and (len(codes) != 1 or not counts or not np.isfinite(query.about).all()),
+        "columns must number the features that codes are of": query.columns is not None
+        and (
+            not _integers(query.columns, query.width)
+            or query.columns.min() < 0
+            or len(set(query.columns.tolist())) != query.width
+            or query.about is not None
+        ),
+    }
+
+
+def _are_edges(edges: np.ndarray) -> bool:
+    finite = edges.ndim == 1 and edges.dtype == np.float64 and bool(np.isfinite(edges).all())
+    return finite and len(edges) < MOST_CODES and bool((np.diff(edges) > 0).all())
+
+
+def _name_codes(block: Block, codes: list[int]) -> bool:
+    """Whether a block says of each code in which bin it is; true of other statistics."""
+    if block.bins is None:
+        return True
+    fits = len(block.bins) == len(codes) and all(map(_integers, block.bins, codes))
+    within = fits and all(0 <= bins.min() <= bins.max() < MOST_CODES for bins in block.bins)
+    return within and block.radius is None and block.axes is None
 
 
 def _most_of_one(cell_label: np.ndarray) -> int:

@@ -30,6 +30,7 @@ def problems(
         *_unit_problems(dataset),
         *_label_problems(dataset),
         *bounds_problems(dataset, bounds),
+        *_auto_problems(dataset, bounds),
         *_dimension_problems(dataset, model),
         *windows.problems(dataset, privacy, output),
         *cluster.problems(),
@@ -78,9 +79,13 @@ def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
         found.append("dataset.width: belongs to a list column; remove it, features is a list")
     if bounds.center is not None:
         found.append("bounds.center: remove it; a table is centred by its bounds.columns")
+    if bounds.norm == "auto":
+        found.append("bounds.norm: got 'auto'; remove it, a table is bounded by its bounds.columns")
+    if bounds.columns == "auto":
+        return found
     bounded = bounds.columns or {}
     found += [
-        f"bounds.columns: no bounds for {show(name)}; add its public [low, high]"
+        f"bounds.columns: no bounds for {show(name)}; add its public [low, high], or auto"
         for name in dataset.feature_names
         if name not in bounded
     ]
@@ -92,12 +97,29 @@ def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
     return found
 
 
+def _auto_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
+    if dataset.privacy_unit is None:
+        return []
+    columns = bounds.columns if isinstance(bounds.columns, dict) else {"all": bounds.columns}
+    wanted: dict[str, list[object]] = {
+        "norm": [bounds.norm],
+        "center": [bounds.center],
+        "columns": list(columns.values()),
+    }
+    return [
+        f"bounds.{key}: got 'auto', but the rows of a dataset.privacy_unit are selected on the "
+        "lattice, which needs public bounds; give them"
+        for key, values in wanted.items()
+        if "auto" in values
+    ]
+
+
 def _embedding_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
     found = []
     if bounds.norm is None:
         found.append(
             "bounds.norm: missing; give a public bound on the L2 norm of a row, such as 1.0 for "
-            "normalised embeddings (for numeric columns make dataset.features a list)"
+            "normalised embeddings, or auto (for numeric columns make dataset.features a list)"
         )
     if bounds.columns is not None:
         found.append(
@@ -105,7 +127,7 @@ def _embedding_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
             "or make dataset.features a list of columns"
         )
     width, center = dataset.width, bounds.center
-    if width is not None and center is not None and len(center) != width:
+    if width is not None and isinstance(center, tuple) and len(center) != width:
         found.append(
             f"bounds.center: has {len(center)} numbers, dataset.width is {width}; make them agree"
         )

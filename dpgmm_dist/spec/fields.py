@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, time, timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from dpgmm_dist.column_kinds import number_of, range_of
 from dpgmm_dist.errors import SpecError
@@ -189,6 +189,20 @@ def _int64(value: object) -> int:
     return result
 
 
+def or_auto(read: Callable[[object], T]) -> Callable[[object], T | Literal["auto"]]:
+    """Let ``read`` pass the word "auto" through."""
+
+    def read_or_auto(value: object) -> T | Literal["auto"]:
+        if isinstance(value, str) and value == "auto":
+            return "auto"
+        try:
+            return read(value)
+        except ValueError as problem:
+            raise ValueError(f"{problem}, or auto") from None
+
+    return read_or_auto
+
+
 def center(value: object) -> tuple[float, ...]:
     """Return a public centre in input units, shape (d,)."""
     if not isinstance(value, (list, tuple)) or not value:
@@ -215,18 +229,21 @@ Bound = float | str
 """A public bound of a column: a number, or the ISO 8601 text of a date or time."""
 
 
-def columns(value: object) -> dict[str, tuple[Bound, Bound]]:
-    """Return the public range of each column, as numbers or as texts of dates and times."""
+def columns(value: object) -> dict[str, tuple[Bound, Bound] | Literal["auto"]]:
+    """Return the public range of each column, as numbers or as texts of dates and times.
+
+    "auto" stands for a range that is found privately.
+    """
     if not isinstance(value, Mapping) or not value:
         raise ValueError(
             f"got {show(value)}; must map each column to [low, high], for example {{age: [0, 120]}}"
         )
-    result = {}
+    result: dict[str, tuple[Bound, Bound] | Literal["auto"]] = {}
     for name, interval in value.items():
         if not isinstance(name, str):
             raise ValueError(f"got the column name {show(name)}; column names are text, quote it")
         try:
-            result[text(name)] = _interval(interval)
+            result[text(name)] = or_auto(_interval)(interval)
         except ValueError as problem:
             raise ValueError(f"column {show(name)} {problem}") from None
     return result

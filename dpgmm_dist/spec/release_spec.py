@@ -40,6 +40,9 @@ _UNPUBLISHED: dict[str, Any] = {
 }
 
 
+_MOST_MARGINALS = 256
+
+
 class ReleaseSpec(Section):
     """Everything public that defines a release.
 
@@ -164,11 +167,41 @@ class ReleaseSpec(Section):
         return self.dataset.known_width
 
     @property
-    def norm_bound(self) -> float:
-        """The bound on a row's L2 norm; for a table by default half the diagonal of its cube."""
-        if self.bounds.norm is not None:
-            return self.bounds.norm
-        return math.sqrt(len(self.feature_names))
+    def norm_bound(self) -> float | None:
+        """The bound on a row's L2 norm; for a table by default half the diagonal of its cube.
+
+        None where it is found privately.
+        """
+        if self.bounds.norm is None:
+            return math.sqrt(len(self.feature_names))
+        return None if self.bounds.norm == "auto" else self.bounds.norm
+
+    @property
+    def given_columns(self) -> dict[str, tuple[fields.Bound, fields.Bound]]:
+        """The public ranges of numeric columns; without those that are found privately."""
+        columns = self.bounds.columns
+        if columns is None or columns == "auto":
+            return {}
+        return {name: given for name, given in columns.items() if not isinstance(given, str)}
+
+    @property
+    def has_marginals(self) -> bool:
+        """Whether the columns of a table are mapped to normal scores by their own distributions.
+
+        With "auto", where the mixture has a coordinate for each column and these are not so many
+        that the noise of their counts would be larger than what they tell. Bounds that are found
+        are wide beside the rows, so there it is the default.
+        """
+        marginals = self.model.marginals or ("auto" if self.auto_columns else "none")
+        wanted = self.is_table and marginals == "auto"
+        few = len(self.feature_names) <= _MOST_MARGINALS
+        return wanted and few and self.model.dimension is None
+
+    @property
+    def auto_columns(self) -> tuple[str, ...]:
+        """The numeric columns whose range is found privately, in feature order."""
+        given = self.given_columns if self.is_table else self.feature_names
+        return tuple(name for name in self.feature_names if name not in given)
 
     @property
     def label_values(self) -> tuple[int, ...] | tuple[str, ...]:
@@ -178,7 +211,11 @@ class ReleaseSpec(Section):
 
     def public_dict(self) -> dict[str, Any]:
         """Return the specification as JSON values, without its secrets and the cluster."""
-        return windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
+        public = windows.without_unset(self.model_dump(mode="json", exclude=_UNPUBLISHED))
+        if self.model.marginals is None:
+            # A specification without it keeps the digest that ledgers and journals already hold.
+            del public["model"]["marginals"]
+        return public
 
     def digest(self) -> str:
         """Return the SHA-256 (hex) of all that defines the release; not of where it is written."""

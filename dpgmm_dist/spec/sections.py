@@ -100,20 +100,28 @@ class DatasetSpec(Section):
 class BoundsSpec(Section):
     """Public bounds, in input units. Rows beyond them are clipped.
 
+    What is "auto" is found privately, at a public share of the budget.
+
     Attributes
     ----------
     norm : bound on the L2 norm of a row (after ``center``); for a table, of a row in the cube.
     columns : [low, high] of every column; maps the table to the cube [-1, 1]^d. Bounds are numbers,
-        or ISO 8601 texts where the column holds dates or times.
+        or ISO 8601 texts where the column holds dates or times. "auto" for single columns, or in
+        place of the mapping for all.
     center : public centre of embeddings, shape (d,), subtracted first.
     """
 
-    norm: Annotated[float | None, Read(fields.optional(fields.norm))] = None
-    columns: Annotated[
-        dict[str, tuple[fields.Bound, fields.Bound]] | None,
-        Read(fields.optional(fields.columns)),
+    norm: Annotated[
+        float | Literal["auto"] | None, Read(fields.optional(fields.or_auto(fields.norm)))
     ] = None
-    center: Annotated[tuple[float, ...] | None, Read(fields.optional(fields.center))] = None
+    columns: Annotated[
+        dict[str, tuple[fields.Bound, fields.Bound] | Literal["auto"]] | Literal["auto"] | None,
+        Read(fields.optional(fields.or_auto(fields.columns))),
+    ] = None
+    center: Annotated[
+        tuple[float, ...] | Literal["auto"] | None,
+        Read(fields.optional(fields.or_auto(fields.center))),
+    ] = None
 
 
 class PrivacySpec(Section):
@@ -140,6 +148,10 @@ class ModelSpec(Section):
     """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto".
 
     ``dimension`` is None for all dimensions. The text "auto" is read as None.
+
+    ``marginals`` is for tables: with "auto" the distribution of each column is measured by itself,
+    and the mixture is one of normal scores; with "none" it is one of the columns as they are. By
+    default "auto" where the bounds of a column are found privately, and "none" elsewhere.
     """
 
     components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = "auto"
@@ -150,6 +162,9 @@ class ModelSpec(Section):
     assignment: Annotated[Literal["soft", "hard"], Read(fields.choice("soft", "hard"))] = "soft"
     dimension: Annotated[int | None, Read(fields.dimension)] = None
     allocation: Annotated[Literal["kl", "even"], Read(fields.choice("kl", "even"))] = "kl"
+    marginals: Annotated[
+        Literal["auto", "none"] | None, Read(fields.optional(fields.choice("auto", "none")))
+    ] = None
 
 
 class OutputSpec(Section):

@@ -118,9 +118,14 @@ def recomputed(receipt: dict, asked: list[tuple[float, int]]) -> Fraction:
     for query in receipt["queries"]:
         for block in query["blocks"]:
             groups, p = block["groups"], block["dimension"]
-            power = {"count": 0, "sum": 1, "second": 2, "square": 2}[block["statistic"]]
+            power = {"count": 0, "sum": 1, "second": 2, "square": 2, "bins": 0}[block["statistic"]]
             bound = Fraction(block["weight_unit"] * block["radius"] ** power)
             sigma, size = next(draws)
+            if block["statistic"] == "bins":
+                # One bin of each of p columns.
+                assert size == groups * sum(block["bins"]) and len(block["bins"]) == p
+                total += p * bound**2 / (2 * Fraction(sigma) ** 2)
+                continue
             is_number = block["statistic"] in ("count", "square")
             assert size == groups * (1 if is_number else p)
             price = 1 / (2 * Fraction(sigma) ** 2)

@@ -35,6 +35,7 @@ from dpgmm_dist.privacy.sensitivity import (
     saturation,
     sensitivity,
     sigma_for,
+    squared_sensitivity,
 )
 
 from ..queries import PROBLEMS, accumulated, integers, queries, real_queries, real_rows, rows_for
@@ -188,7 +189,7 @@ def tight_query(statistic: str, soft: bool = False) -> PassQuery:
         unit_bits=12 if soft else 0,
         table=np.array([1]) if soft else None,
     )
-    sigma = sigma_for(sensitivity(query, query.blocks[0]), 0.01)
+    sigma = sigma_for(squared_sensitivity(query, query.blocks[0]), 0.01)
     off = off_diagonal(sigma) if statistic == "second" else None
     return replace(query, blocks=(Block(statistic, zero, sigma, off),))
 
@@ -346,7 +347,7 @@ def test_invalid_rows_change_nothing_at_all(name, data):
 
 @given(st.integers(1, 1 << 60), st.floats(1e-9, 100))
 def test_sigma_is_never_below_its_price_and_hardly_above(bound, rho):
-    sigma = Fraction(sigma_for(bound, rho))
+    sigma = Fraction(sigma_for(bound**2, rho))
     assert Fraction(bound) ** 2 <= 2 * Fraction(rho) * sigma**2
     if sigma > Fraction(1, 4):
         closer = sigma * (1 - Fraction(1, 1 << 50))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.privacy.query import Block, IntMap, PassQuery, unpack
 
-from ..queries import queries
+from ..queries import bins_queries, queries
 
 
 def plain_query() -> PassQuery:
@@ -68,10 +68,22 @@ def assert_alike(a: object, b: object) -> None:
         if field.name in ("blocks", "maps"):
             for part, of_other in zip(x, y, strict=True):
                 assert_alike(part, of_other)
+        elif isinstance(x, tuple) and x and isinstance(x[0], np.ndarray):
+            for part, of_other in zip(x, y, strict=True):
+                assert part.dtype == of_other.dtype and (part == of_other).all(), field.name
         elif isinstance(x, np.ndarray):
             assert x.dtype == y.dtype and (x == y).all(), field.name
         else:
             assert (x, type(x)) == (y, type(y)), field.name
+
+
+@settings(max_examples=60)
+@given(bins_queries())
+def test_a_stored_query_of_bins_is_read_back_whole(query):
+    query = replace(query, about=np.ones(3) if query.width == 1 else None)
+    again = PassQuery.from_bytes(query.to_bytes())
+    assert_alike(query, again)
+    assert again.to_bytes() == query.to_bytes()
 
 
 @settings(max_examples=100)

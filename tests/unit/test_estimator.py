@@ -151,6 +151,8 @@ def test_the_constructor_only_stores():
         "labels": "xy",
         "features": 6,
         "label": 7,
+        "column_bounds": "none",
+        "width": "wide",
         "random_state": "eight",
     }
     model = DPGaussianMixture("many", **parameters)

@@ -99,6 +99,16 @@ def test_all_columns_as_one_vector(kind):
     assert list(getattr(chosen.sample(2)[0], "column_names", chosen.sample(2)[0].columns)) == ["b"]
 
 
+def test_labels_may_be_dates():
+    month = [date(2020, 1, 1) if old else date(2020, 2, 1) for old in OLD]
+    table = TABLE.append_column("month", pa.array(month))
+    labels = (date(2020, 2, 1), "2020-01-01")
+    fitted = model(column_bounds={"age": (0, 100)}, labels=labels, label="month").fit(table)
+    assert fitted.labels_.tolist() == ["2020-02-01", "2020-01-01"]
+    rows, y = fitted.sample(20)
+    assert rows["month"].to_pylist() == [date.fromisoformat(text) for text in y]
+
+
 def test_numbered_columns_of_pandas_keep_their_names():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(RNG.normal(0, 0.2, (N, 3)))

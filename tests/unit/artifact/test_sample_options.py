@@ -184,7 +184,7 @@ def bounds_of(bounds: dict[str, Any], width: int, **types: str) -> PublicBounds:
     columns = tuple(Column(name=name, type=kind) for name, kind in types.items())
     kind = "columns" if "columns" in bounds else "list"
     schema = InputSchema(kind=kind, columns=columns, width=width)
-    return PublicBounds.of({"bounds": bounds}, schema, rows_schema(schema, ()))
+    return PublicBounds.of({"specification": {"bounds": bounds}}, schema, rows_schema(schema, ()))
 
 
 @pytest.mark.parametrize(

@@ -284,3 +284,12 @@ def test_the_widest_rows_are_still_exact(norm):
     for row in u:
         square = exact_square(row)
         assert (FEATURE_RADIUS - 257) ** 2 <= square <= FEATURE_RADIUS**2
+
+
+def test_edges_of_one_value_hold_its_lattice_point_alone():
+    """Rows are rounded to the lattice, so zero needs the point that it is rounded to."""
+    features = FeatureMap(1, 1.0, lower=(-1.0,), upper=(60.0,))
+    (edges,) = features.edges_on_lattice((np.array([-0.5, 0.0, 5e-324, 0.5]),), None)
+    assert (np.diff(edges) > 0).all()
+    u, _ = features.to_lattice(np.array([[0.0], [-0.4], [0.4], [-0.9], [0.9]]))
+    assert np.searchsorted(edges, u[:, 0], "right").tolist() == [2, 1, 3, 0, 4]

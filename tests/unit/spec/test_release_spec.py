@@ -573,3 +573,60 @@ def test_a_section_on_its_own_hides_its_inputs() -> None:
     with pytest.raises(ValidationError) as caught:
         PrivacySpec(epsilon=1.0, delta=0.1, ledger=f"s3://a:{SECRET}@b")
     assert SECRET not in str(caught.value)
+
+
+# ---------------------------------------------------------------- bounds that are found
+
+
+def table(columns: object, **dataset: object) -> ReleaseSpec:
+    return ReleaseSpec.from_dict(
+        {
+            "dataset": {"path": "data", "features": ["a", "b"], **dataset},
+            "bounds": {"columns": columns},
+            "privacy": {"epsilon": 1.0, "delta": 1e-6},
+        }
+    )
+
+
+def test_bounds_may_be_auto_for_all_columns_or_for_some():
+    assert table("auto").auto_columns == ("a", "b")
+    some = table({"a": [0, 1], "b": "auto"})
+    assert some.auto_columns == ("b",)
+    assert some.given_columns == {"a": (0.0, 1.0)}
+    assert table({"a": [0, 1], "b": [0, 2]}).auto_columns == ()
+    assert ReleaseSpec.from_dict(some.public_dict()) == some
+
+
+def test_a_norm_that_is_found_is_not_known_beforehand():
+    document = {
+        "dataset": {"path": "data", "features": "x"},
+        "bounds": {"norm": "auto", "center": "auto"},
+        "privacy": {"epsilon": 1.0, "delta": 1e-6},
+    }
+    spec = ReleaseSpec.from_dict(document)
+    assert spec.norm_bound is None
+    assert ReleaseSpec.from_dict(spec.public_dict()).digest() == spec.digest()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": "auto"}, "no bounds for 'b'"),
+        ({"a": "auto", "b": "automatic"}, r"must be \[low, high\], or auto"),
+        ("all", "or auto"),
+    ],
+)
+def test_bounds_that_are_neither_given_nor_auto_are_refused(columns, message):
+    with pytest.raises(SpecError, match=message):
+        table(columns)
+
+
+def test_a_table_has_no_norm_to_find():
+    with pytest.raises(SpecError, match=r"bounds\.norm: got 'auto'; remove it"):
+        ReleaseSpec.from_dict(
+            {
+                "dataset": {"path": "data", "features": ["a"]},
+                "bounds": {"columns": "auto", "norm": "auto"},
+                "privacy": {"epsilon": 1.0, "delta": 1e-6},
+            }
+        )

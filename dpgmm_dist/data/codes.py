@@ -1,0 +1,76 @@
+"""Codes: which interval of each column a row is in, as exact comparisons of floats alone.
+
+A value's code is the number of edges that are at most it. Edges are public or functions of noisy
+answers. Comparing two floats is exact, so the codes of a row depend on that row and the edges
+alone, bit for bit. Proof: docs/privacy.md, section 4.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dpgmm_dist.data.lattice import Bools, Floats, Reals
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ColumnCodes:
+    """The map from input rows to their codes, in place of the feature lattice."""
+
+    edges: tuple[Floats, ...]
+    """For each column its edges in input units, finite and increasing; fewer than 2**16."""
+    columns: Ints | None = None
+    """(c,) which features the columns are; None for all of them."""
+    about: Floats | None = None
+    """(d,): the only column is the distance of the row from this point; None for features."""
+
+    def __repr__(self) -> str:
+        return f"ColumnCodes({len(self.edges)} columns)"
+
+    def to_lattice(
+        self,
+        features: npt.NDArray[Any],
+        valid: Bools | None = None,
+        out: Reals | None = None,
+    ) -> tuple[Reals, Bools]:
+        """Codes of rows; rows that are not finite in every feature have codes zero and are invalid.
+
+        Parameters
+        ----------
+        features : array (n, d) of any real dtype, input units; arbitrary where not valid
+        valid : bool array (n,), or None when every row is structurally valid
+        out : float32 or float64 array (n, c) to write to; by default a new float64 array
+
+        Returns
+        -------
+        codes : array (n, c) of integers from 0 to the number of edges of the column
+        valid : bool array (n,)
+        """
+        codes: Reals = np.empty((len(features), len(self.edges))) if out is None else out
+        with np.errstate(all="ignore"):  # a warning would depend on the data
+            good: Bools = np.logical_and.reduce(np.isfinite(features), axis=1)
+            if valid is not None:
+                good &= valid
+            for index, edges in enumerate(self.edges):
+                codes[:, index] = np.searchsorted(edges, self._values(features, index), "right")
+        codes[~good] = 0
+        return codes, good
+
+    def _values(self, features: npt.NDArray[Any], index: int) -> Floats:
+        if self.about is not None:
+            return self._distances(features, self.about)
+        column = index if self.columns is None else int(self.columns[index])
+        return np.ascontiguousarray(features[:, column], dtype=np.float64)
+
+    @staticmethod
+    def _distances(features: npt.NDArray[Any], about: Floats) -> Floats:
+        """Euclidean distances (n,), summed in the order of the features: the same bits anywhere."""
+        total = np.zeros(len(features))
+        for column, middle in enumerate(about.tolist()):
+            total += np.square(features[:, column].astype(np.float64) - middle)
+        return np.sqrt(total)

@@ -1,0 +1,187 @@
+"""Counts of bins: a row is in one bin of each column, whatever it holds, and is priced so."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpgmm_dist.artifact.receipt import QueryBlock
+from dpgmm_dist.artifact.verify import block_cost as recomputed
+from dpgmm_dist.data.codes import ColumnCodes
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.model.bounds import log_edges
+from dpgmm_dist.model.plan import BinsBlock, BinsPlan
+from dpgmm_dist.pipeline.compile import compile_bins, observe_bins
+from dpgmm_dist.privacy.measure import measure
+from dpgmm_dist.privacy.query import Block, PassQuery, UnitShare
+from dpgmm_dist.privacy.sensitivity import block_cost, check_fits, query_cost
+
+from ..queries import accumulated, bins_queries, integers, reference
+from .test_gate import Counting
+from .test_sensitivity import WILD, price
+
+
+def codes_for(query: PassQuery) -> st.SearchStrategy[list[list[int]]]:
+    row = st.tuples(*(st.integers(0, len(edges)) for edges in query.edges)).map(list)
+    return st.lists(row, min_size=1, max_size=8)
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_the_kernel_counts_as_the_reference_does(data):
+    query = data.draw(bins_queries())
+    rows = data.draw(codes_for(query))
+    labels = data.draw(
+        st.lists(st.integers(-1, len(query.cell_label) - 1), min_size=len(rows), max_size=len(rows))
+    )
+    kept = None
+    if query.weighted:
+        kept = data.draw(st.lists(st.integers(1, 9), min_size=len(rows), max_size=len(rows)))
+    cut = data.draw(st.integers(0, len(rows)))
+    found = accumulated(
+        query,
+        np.array(rows, dtype=np.float32),
+        np.array(labels),
+        cut,
+        kept=None if kept is None else np.array(kept),
+    )
+    assert integers(found) == reference(query, rows, labels, kept)
+
+
+def hostile(width: int) -> st.SearchStrategy[list[float]]:
+    """Rows at and beside edges of bins, of extreme exponents, and of any floats."""
+    edges = log_edges().tolist()
+    beside = st.sampled_from(edges).flatmap(
+        lambda edge: st.sampled_from(
+            [edge, math.nextafter(edge, math.inf), math.nextafter(edge, -math.inf)]
+        )
+    )
+    number = st.sampled_from(WILD) | st.sampled_from([-v for v in WILD]) | st.floats() | beside
+    return st.lists(number, min_size=width, max_size=width)
+
+
+def query_of(columns: int, unit: UnitShare | None = None) -> PassQuery:
+    edges = log_edges()
+    coarse = np.arange(len(edges) + 1) // 7
+    blocks = (BinsBlock(0.01), BinsBlock(0.02, (coarse,) * columns))
+    return compile_bins(
+        BinsPlan("bounds.columns", (edges,) * columns, blocks), 2, unit or UnitShare()
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 3, 30])
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_row_of_any_floats_costs_what_is_declared_or_nothing(columns, data):
+    """Every column at once: a valid row attains the declared cost, an invalid row costs nothing."""
+    query = query_of(columns)
+    row = data.draw(hostile(columns))
+    codes, valid = ColumnCodes(query.edges).to_lattice(np.array([row]))
+    label = np.array([data.draw(st.integers(0, 1))])
+    before = integers(accumulated(query, np.zeros((0, columns)), label[:0]))
+    after = integers(accumulated(query, codes, np.where(valid, label, -1)))
+    cost = price(query, before, after)
+    assert cost == (query_cost(query) if np.isfinite(row).all() else 0)
+
+
+def test_the_square_root_of_the_columns_is_in_the_price():
+    one, many = query_of(1), query_of(9)
+    scale = many.blocks[0].sigma / one.blocks[0].sigma
+    assert scale == pytest.approx(3)
+    for query in (one, many):
+        costs = [block_cost(query, block) for block in query.blocks]
+        assert costs[0] <= Fraction(0.01) and costs[1] <= Fraction(0.02)
+    # Priced as if it were one column, it would cost a ninth.
+    cheap = Fraction(1) / (2 * Fraction(many.blocks[0].sigma) ** 2)
+    assert block_cost(many, many.blocks[0]) == 9 * cheap
+
+
+@pytest.mark.parametrize("unit", [UnitShare(), UnitShare(rows=3), UnitShare(weighted=True)])
+def test_a_reader_recomputes_the_same_price(unit):
+    query = query_of(5, unit)
+    for block in query.blocks:
+        listed = QueryBlock(
+            statistic="bins",
+            groups=1,
+            dimension=5,
+            radius=1,
+            weight_unit=query.weight_unit,
+            unit_rows=unit.rows,
+            sigma=block.sigma,
+            rho=0.0,
+        )
+        assert recomputed(listed, unit.rows) == block_cost(query, block)
+
+
+def test_a_unit_of_several_rows_costs_no_more_than_declared():
+    query = query_of(4, UnitShare(rows=3))
+    codes = np.zeros((3, 4))
+    found = integers(accumulated(query, codes, np.zeros(3, dtype=np.int64)))
+    before = integers(accumulated(query, codes[:0], np.zeros(0, dtype=np.int64)))
+    assert price(query, before, found) == query_cost(query)
+    weighted = query_of(4, UnitShare(weighted=True))
+    for kept in (1, 3, 256):
+        labels, of = np.zeros(kept, dtype=np.int64), np.full(kept, kept)
+        found = integers(accumulated(weighted, np.zeros((kept, 4)), labels, kept=of))
+        assert price(weighted, before, found) <= query_cost(weighted)
+
+
+def test_a_row_that_is_counted_twice_in_a_column_is_noticed(monkeypatch):
+    """The check above has power: it sees a kernel that adds a row to two bins."""
+    query = query_of(3)
+    bincount = np.bincount
+
+    def twice(values, weights=None, minlength=0):
+        return bincount(values, weights, minlength) * 2
+
+    monkeypatch.setattr("dpgmm_dist.passes.kernel.np.bincount", twice)
+    before = integers(accumulated(query, np.zeros((0, 3)), np.zeros(0, dtype=np.int64)))
+    after = integers(accumulated(query, np.zeros((1, 3)), np.zeros(1, dtype=np.int64)))
+    assert price(query, before, after) > query_cost(query)
+
+
+def test_each_count_gets_noise_of_its_own():
+    query = query_of(2)
+    codes = np.array([[0, 5], [386, 5]])
+    exact = accumulated(query, codes, np.array([0, 1]))
+    noise = Counting()
+    loud = observe_bins(query, measure(exact, query, noise))
+    still = observe_bins(query, measure(exact, query, Counting(silent=True)))
+    assert [size for _, size in noise.asked] == [2 * 387, 2 * 56]
+    assert still[0].counts[0][[0, 386]].tolist() == [1, 1]
+    assert still[0].counts[1][5] == 2 and still[1].counts[1][0] == 2
+    added = np.concatenate([a - b for a, b in zip(loud[0].counts, still[0].counts, strict=True)])
+    assert added.tolist() == list(range(1, 2 * 387 + 1))
+
+
+def test_queries_of_bins_that_make_no_sense_are_refused():
+    query = query_of(2)
+    (first, *_), zero = query.blocks, np.zeros(2, dtype=np.int64)
+    edges = query.edges[0]
+    wrong = [
+        {"edges": (edges,)},
+        {"edges": (edges, edges[::-1].copy())},
+        {"edges": (edges, np.append(edges, math.inf))},
+        {"edges": (edges, np.append(edges, edges[-1]))},
+        {"edges": ()},
+        {"blocks": (first, Block("count", zero, 1.0))},
+        {"blocks": (replace(first, bins=first.bins[:1]),)},
+        {"blocks": (replace(first, bins=(first.bins[0], first.bins[1] - 1)),)},
+        {"blocks": (replace(first, bins=(first.bins[0], first.bins[1][:-1])),)},
+        {"blocks": (replace(first, bins=None),)},
+        {"rule": "nearest", "slopes": query.centres},
+        {"scores": (np.zeros(387, dtype=np.int64),) * 2},
+        {"columns": np.array([1, 1])},
+        {"columns": np.array([-1, 0])},
+        {"about": np.zeros(2)},
+    ]
+    check_fits(query)
+    for change in wrong:
+        with pytest.raises(SpecError):
+            check_fits(replace(query, **change))

@@ -1,0 +1,200 @@
+"""Bounds that are found privately: charged, replayed, the same on every engine, in the receipt."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dpgmm_dist import ReleaseSpec, load_release, release
+from dpgmm_dist.artifact.report import render_report
+from dpgmm_dist.artifact.sample import write_samples
+from dpgmm_dist.artifact.sample_options import SampleOptions
+from dpgmm_dist.artifact.show import describe
+from dpgmm_dist.artifact.verify import verify_release
+from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.engine.local import LocalEngine
+from dpgmm_dist.errors import SpecError
+from dpgmm_dist.pipeline.plan import plan
+from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
+
+from ..privacy.test_gate import draws_of, recomputed, recorder  # noqa: F401
+from .releases import digests
+
+N = 3000
+AUTO = {"columns": "auto"}
+
+
+def columns(n: int = N, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "tiny": rng.normal(3e-7, 1e-8, n),
+        "far": rng.normal(-4e9, 3e8, n),
+        "counts": rng.poisson(3, n),
+    }
+
+
+def table(folder: Path, rows: dict[str, Any], files: int = 1, group: int = 100_000) -> Path:
+    folder.mkdir(parents=True)
+    n = len(rows["far"])
+    for part in range(files):
+        some = slice(part * n // files, (part + 1) * n // files)
+        pq.write_table(
+            pa.table({name: pa.array(values[some]) for name, values in rows.items()}),
+            folder / f"part-{part}.parquet",
+            row_group_size=group,
+        )
+    return folder
+
+
+def spec(data: Path, bounds: dict[str, Any] = AUTO, ledger: Path | None = None) -> ReleaseSpec:
+    return ReleaseSpec.from_dict(
+        {
+            "dataset": {"path": str(data), "features": ["tiny", "far", "counts"]},
+            "bounds": bounds,
+            "privacy": {
+                "epsilon": 1.0,
+                "delta": 1e-6,
+                "ledger": None if ledger is None else str(ledger),
+                "noise": "discrete_gaussian",
+            },
+            "model": {"components": 1},
+        }
+    )
+
+
+def released(data: Path, out: Path, bounds: dict[str, Any] = AUTO, **options: Any) -> list[str]:
+    release(spec(data, bounds), output=str(out), insecure_test_noise=5, **options)
+    return digests(out)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bounds")
+    return released(table(folder / "data", columns()), folder / "out"), folder / "out"
+
+
+def test_the_layout_and_the_threads_do_not_matter(base, tmp_path):
+    order = np.random.default_rng(1).permutation(N)
+    shuffled = {name: values[order] for name, values in columns().items()}
+    data = table(tmp_path / "data", shuffled, files=4, group=111)
+    assert released(data, tmp_path / "out", engine=LocalEngine(1, cache_bytes=0)) == base[0]
+
+
+def test_rows_that_are_not_valid_do_not_matter(base, tmp_path):
+    rows = {name: values.tolist() for name, values in columns().items()}
+    for name, value in (("tiny", None), ("far", float("inf")), ("counts", None)):
+        for other in rows:
+            rows[other].insert(7, value if other == name else 10**11)
+    assert released(table(tmp_path / "data", rows), tmp_path / "out") == base[0]
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same(base, tmp_path):
+    from dpgmm_dist.engine import open_engine
+
+    data = table(tmp_path / "data", columns(), files=3)
+    with open_engine(workers=2) as engine:
+        assert released(data, tmp_path / "out", engine=engine) == base[0]
+
+
+def test_the_receipt_the_report_and_the_samples_know_them(base, tmp_path):
+    found = load_release(str(base[1]))
+    ranges = found.receipt["bounds_found"]["columns"]
+    assert set(ranges) == {"tiny", "far", "counts"}
+    low, high = ranges["far"]
+    assert low < -4.6e9 and -3.4e9 < high < 0
+    assert describe(found)["bounds_found"] == {"columns": ranges}
+    assert b"Bounds found privately" in render_report(found)
+    first = found.receipt["queries"][0]
+    assert first["step"] == "bounds.columns"
+    assert first["blocks"][0]["statistic"] == "bins" and first["blocks"][0]["dimension"] == 3
+    assert not verify_release(str(base[1])).problems
+    write_samples(
+        str(base[1]), 500, str(tmp_path / "s"), seed=1, options=SampleOptions(bounds="clip")
+    )
+    sampled = pq.read_table(tmp_path / "s")
+    assert low <= min(sampled["far"].to_pylist()) and max(sampled["far"].to_pylist()) <= high
+
+
+def test_only_what_is_not_given_is_found(base, tmp_path):
+    data = table(tmp_path / "data", columns())
+    given = {"columns": {"tiny": [0, 1e-6], "far": "auto", "counts": [0, 20]}}
+    released(data, tmp_path / "out", given)
+    receipt = load_release(str(tmp_path / "out")).receipt
+    assert set(receipt["bounds_found"]["columns"]) == {"far"}
+    assert receipt["queries"][0]["blocks"][0]["dimension"] == 1
+
+
+def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder):  # noqa: F811
+    result = release(spec(table(tmp_path / "data", columns())), output=str(tmp_path / "out"))
+    budget = Fraction(rho_from_epsilon_delta(1.0, 1e-6))
+    cost = recomputed(result.receipt, recorder.asked)
+    assert Fraction(99, 100) * budget < cost <= budget
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 4])
+def test_a_job_stopped_between_draws_finds_its_bounds_once(tmp_path, recorder, fail_at):  # noqa: F811
+    data, url, out = table(tmp_path / "data", columns()), tmp_path / "ledger", str(tmp_path / "out")
+    Ledger.init(str(url), 1.0, 1e-6)
+    recorder.fail_at = fail_at
+    with pytest.raises(KeyboardInterrupt):
+        release(spec(data, ledger=url), output=out, release_id="week-1")
+    journal = url / "journal" / "week-1"
+    answers = {path.name: path.read_bytes() for path in journal.glob("answer-*.bin")}
+    assert bool(answers) == (fail_at > 0)
+    first, recorder.asked, recorder.fail_at = recorder.asked, [], None
+    result = release(spec(data, ledger=url), output=out, release_id="week-1")
+    assert len(Ledger.open(str(url)).records) == 1
+    assert all((journal / name).read_bytes() == data for name, data in answers.items())
+    kept = sum([draws_of(query) for query in result.receipt["queries"]][: len(answers)])
+    cost = recomputed(result.receipt, first[:kept] + recorder.asked)
+    assert cost <= Fraction(rho_from_epsilon_delta(1.0, 1e-6))
+    assert verify_release(out).exit_code == 0
+
+
+@pytest.mark.parametrize("bounds", [{"norm": "auto"}, {"norm": "auto", "center": "auto"}])
+def test_embeddings_have_a_norm_and_a_centre(bounds, tmp_path):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(4000, 3)) + (40.0 if "center" in bounds else 0.0)
+    pq.write_table(pa.table({"x": x.tolist()}), tmp_path / "data.parquet")
+    document = {
+        "dataset": {"path": str(tmp_path / "data.parquet"), "features": "x", "width": 3},
+        "bounds": bounds,
+        "privacy": {"epsilon": 4.0, "delta": 1e-6},
+        "model": {"components": 1},
+    }
+    release(ReleaseSpec.from_dict(document), output=str(tmp_path / "out"), insecure_test_noise=1)
+    found = load_release(str(tmp_path / "out"))
+    assert set(found.receipt["bounds_found"]) == set(bounds)
+    assert found.receipt["bounds_found"]["norm"] < 40
+    rows, _ = found.sample(4000, seed=0)
+    assert np.abs(rows.mean(axis=0) - x.mean(axis=0)).max() < 0.5
+    assert np.abs(np.log(rows.std(axis=0))).max() < 0.3
+
+
+def test_no_rows_release_as_well(tmp_path):
+    empty = {name: values[:0] for name, values in columns().items()}
+    released(table(tmp_path / "data", empty), tmp_path / "out")
+    assert load_release(str(tmp_path / "out")).sample(10, seed=1)[0].shape == (10, 3)
+
+
+def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
+    planned = plan(spec(tmp_path / "nothing-here"))
+    first = planned.blocks[0]
+    assert (first.step, first.statistic, first.dimension) == ("bounds.columns", "bins", 3)
+    assert sum(block.rho for block in planned.blocks) <= planned.rho
+    json.dumps(planned.to_dict())
+
+
+def test_rows_of_privacy_units_need_bounds_that_are_given(tmp_path):
+    document = spec(tmp_path).public_dict()
+    document["dataset"]["privacy_unit"] = {"column": "user", "max_rows": 2}
+    with pytest.raises(SpecError, match=r"bounds\.columns: got 'auto'"):
+        ReleaseSpec.from_dict(document)

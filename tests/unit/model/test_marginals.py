@@ -1,0 +1,123 @@
+"""Bins, distributions and scores of single columns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from dpgmm_dist.model.marginals import FineBins, Marginal, estimate, marginals_plan
+from dpgmm_dist.model.plan import ObservedBins
+
+
+def test_whole_numbers_have_a_bin_each():
+    bins = FineBins.of(-1e-12, 99.99, True, 5)
+    assert bins.count == 100
+    assert bins.places.tolist() == list(range(100))
+    assert bins.single.all()
+    codes = np.searchsorted(bins.edges, [-7, 0, 1, 99, 200], "right")
+    assert codes.tolist() == [0, 0, 1, 99, 99]
+
+
+def test_other_bins_are_about_multiples_of_a_round_number():
+    bins = FineBins.of(0.0, 1000.0, False, 5)
+    assert np.allclose(np.diff(bins.edges)[1:-1], 0.2)
+    for value in (1.0, 0.2, 999.6):
+        code = int(np.searchsorted(bins.edges, value, "right"))
+        assert bins.places[code] == pytest.approx(value, abs=1e-9)
+
+
+def test_zero_has_a_bin_of_its_own():
+    bins = FineBins.of(-3.0, 1000.0, False, 5)
+    code = int(np.searchsorted(bins.edges, 0.0, "right"))
+    assert bins.places[code] == 0 and bins.single[code]
+    assert bins.single.sum() == 1
+    near = np.searchsorted(bins.edges, [-1e-300, 1e-300], "right")
+    assert near.tolist() == [code - 1, code + 1]
+
+
+RANGES = [(0, 1), (-1, 1), (2.4e-7, 4.2e-7), (-5.6e9, -3.2e9), (-1e-12, 10.0), (-1e12, 1e12)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(RANGES)
+    | st.tuples(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12)).map(lambda p: (p[0], p[0] + p[1])),
+    st.booleans(),
+    st.integers(1, 256),
+)
+def test_bins_of_any_range_are_in_order_and_within_it(interval, whole, columns):
+    low, high = map(float, interval)
+    assume(high > low)
+    bins = FineBins.of(low, high, whole, columns)
+    assert 1 <= bins.count <= max(1 << 17, 256 * columns) // columns + 8
+    assert len(bins.places) == len(bins.single) == bins.count
+    assert (np.diff(bins.edges) > 0).all()
+    assert ((bins.edges > low) & (bins.edges < high)).all()
+    assert ((bins.places >= low) & (bins.places <= high)).all()
+    codes = np.searchsorted(bins.edges, bins.places, "right")
+    assert (np.abs(codes - np.arange(bins.count)) <= 1).all()
+    coarse = bins.coarse
+    assert coarse[0] == 0 and set(np.diff(coarse).tolist()) <= {0, 1}
+
+
+def measured(values: np.ndarray, bins: FineBins, noise: float, seed: int = 0) -> Marginal:
+    rng = np.random.default_rng(seed)
+    exact = np.bincount(np.searchsorted(bins.edges, values, "right"), minlength=bins.count)
+    coarse = np.bincount(bins.coarse, exact)
+    noisy = [count + noise * rng.normal(size=len(count)) for count in (coarse, exact)]
+    return estimate((bins,), ObservedBins((noisy[0],), noise), ObservedBins((noisy[1],), noise))[0]
+
+
+def test_a_distribution_is_found_with_its_atoms():
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random(50_000) < 0.4, 0.0, np.exp(rng.normal(3, 0.7, 50_000)))
+    bins = FineBins.of(-1e-12, 400.0, False, 5)
+    found = measured(values, bins, 30.0)
+    zero = int(np.searchsorted(bins.edges, 0.0, "right"))
+    assert found.atoms[zero] and found.mass[zero] == pytest.approx(0.4, abs=0.01)
+    for q in (0.5, 0.7, 0.9, 0.97):
+        place = int(np.searchsorted(found.upto, q))
+        assert bins.edges[place - 1] == pytest.approx(np.quantile(values, q), rel=0.1)
+
+
+def test_a_steep_distribution_is_found_within_one_coarse_bin():
+    values = np.random.default_rng(4).uniform(2.0, 4.0, 50_000)
+    bins = FineBins.of(0.0, 1000.0, False, 5)
+    found = measured(values, bins, 10.0)
+    for q in (0.1, 0.5, 0.9):
+        place = int(np.searchsorted(found.upto, q))
+        assert bins.edges[place - 1] == pytest.approx(np.quantile(values, q), abs=0.25)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_noise_alone_is_a_distribution_too(seed):
+    bins = FineBins.of(-1.0, 1.0, False, 2)
+    found = measured(np.zeros(0), bins, 30.0, seed)
+    assert (found.mass > 0).all() and found.mass.sum() == pytest.approx(1)
+    assert np.isfinite(found.scores).all()
+
+
+def test_scores_are_the_means_of_a_normal_variable_in_each_share():
+    values = np.random.default_rng(1).normal(0, 1, 20_000)
+    found = measured(values, FineBins.of(-4.0, 4.0, False, 1), 1.0)
+    scores, ends = found.scores, norm.ppf(found.upto)
+    assert (np.diff(scores) >= 0).all()
+    assert np.abs(scores).max() <= 4.3
+    inner = (np.abs(ends[:-1]) < 4) & (np.abs(ends[1:]) < 4)
+    assert (scores[inner] >= ends[:-1][inner]).all() and (scores[inner] <= ends[1:][inner]).all()
+    assert found.mass @ scores == pytest.approx(0, abs=1e-3)
+    assert found.mass @ scores**2 == pytest.approx(1, abs=0.02)
+
+
+def test_the_plan_costs_its_share_and_groups_every_bin():
+    bins = (FineBins.of(0, 9, True, 2), FineBins.of(0, 1, False, 2))
+    plan = marginals_plan(bins, 0.5)
+    assert plan.rho == pytest.approx(0.5 * 0.22)
+    assert [len(edges) + 1 for edges in plan.edges] == [b.count for b in bins]
+    assert [len(table) for table in plan.blocks[0].bins] == [b.count for b in bins]
+    assert math.isclose(plan.blocks[1].rho, 0.06)
