@@ -391,9 +391,10 @@ WIDE: dict[str, dict[str, Any]] = {
         "rho": 0.001,
     },
     "narrowed": {"width": 18, "components": 2, "rho": 0.5},
+    "merged": {"width": 18, "components": 8, "rho": 50.0},
 }
 """Dearer ones, of the paths for many dimensions: pooled covariances; signed sums and tails, where
-little budget drowns second moments; cells along few directions."""
+little budget drowns second moments; cells along few directions; components that are merged."""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,22 +78,29 @@ def step(
     rho: float,
     level: Level,
     last: bool,
+    sought: bool,
     history: History,
 ) -> Estimate:
-    """One pass: ask for the moments of the mixture's components, and re-estimate it."""
+    """One pass: ask for the moments of the mixture's components, and re-estimate it.
+
+    ``sought`` says that passes are to find components in dimensions that no pass has seen yet:
+    covariances tell them apart there, and are asked for with the least noise.
+    """
     if problem.covariance == "tied":
         level = "all"
-    joint = level == "component" and history.trusted and explainable(mixture)
+    joint = not sought and level == "component" and history.trusted and explainable(mixture)
     radius = (component_radius if joint else whitened_radius)(mixture.dimension)
-    plan = _plan(problem, mixture, name, rho, level, last, radius)
+    if sought and not last:
+        radius = math.sqrt(mixture.dimension)
+    plan = _plan(problem, mixture, name, rho, level, last or sought, radius)
     answer = ask(plan, centre.latent)
     if joint:
         refined = refine(problem, centre, mixture, plan, answer, history, last)
         means = _inside(problem, centre, refined.mixture.means)
         held = replace(refined.mixture, means=means)
         return Estimate(held, refined.errors, refined.keep, refined.expected_kl, refined.bias)
-    estimate = _estimate(problem, centre, mixture, answer, level)
-    if not plan.soft:
+    estimate = _estimate(problem, centre, mixture, answer, sought)
+    if not plan.soft or (sought and not last):
         return estimate
     matched = _matched(mixture, estimate.mixture, answer)
     held = replace(matched, means=_inside(problem, centre, matched.means))
@@ -193,7 +201,11 @@ def pooled_covariance(mixture: Mixture) -> Floats:
 
 
 def _estimate(
-    problem: Problem, centre: Centre, before: Mixture, answer: Observed, level: Level
+    problem: Problem,
+    centre: Centre,
+    before: Mixture,
+    answer: Observed,
+    sought: bool,
 ) -> Estimate:
     counts, sums, seconds = (answer.block(s) for s in ("count", "sum", "second"))
     rows = np.maximum(counts.values, max(counts.sigma, 1.0))
@@ -205,7 +217,8 @@ def _estimate(
     white, scale = _white_covariances(answer, seconds.groups, rows, shift, sums.sigma)
     unwhiten = answer.unwhiten
     means = answer.centres + np.einsum("cij,cj->ci", unwhiten, shift)
-    covariances, keep = _shrink(problem, white, scale, unwhiten, seconds.groups, weights, level)
+    groups = seconds.groups
+    covariances, keep = _shrink(problem, white, scale, unwhiten, groups, weights, sought)
     mixture = Mixture(
         weights=weights,
         means=_inside(problem, centre, means),
@@ -254,9 +267,12 @@ def _shrink(
     unwhiten: Floats,
     groups: Ints,
     weights: Floats,
-    level: Level,
+    sought: bool,
 ) -> tuple[Floats, Floats]:
-    """Known-noise shrinkage toward the pooled covariance, and that toward a sphere."""
+    """Known-noise shrinkage toward the pooled covariance, and that toward a sphere.
+
+    Where components are sought it is toward what they were measured in: what earlier passes found.
+    """
     p = white.shape[1]
     raw = unwhiten @ white @ unwhiten.transpose(0, 2, 1)
     pooled = np.einsum("c,cij->ij", weights, raw)
@@ -268,7 +284,7 @@ def _shrink(
         pooled_scale = float(scale[k] * np.sqrt(share))
         target = inverse @ pooled @ inverse.T
         target, _ = toward(target, isotropic(target), noise_energy(p, pooled_scale))
-        target = floor_eigenvalues(target, _LEAST_EIGENVALUE)
+        target = np.eye(p) if sought else floor_eigenvalues(target, _LEAST_EIGENVALUE)
         if problem.covariance == "tied":
             mended = target
         else:

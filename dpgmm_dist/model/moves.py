@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.em import Fit, clustered_fits, log_components
+from dpgmm_dist.model.merging import divergence, merged, subset
 from dpgmm_dist.model.seen import Seen, squares, statistics
 from dpgmm_dist.model.shrinkage import whitener
 
@@ -106,7 +107,7 @@ def apply(fit: Fit, move: Move, draws: Floats, seed: int) -> Fit | None:
     halves = clustered_fits(own, 2, 3, seed, steps=20)[0]
     weights = halves.weights / halves.weights.sum() * fit.weights[move.split]
     parts = [
-        _some(fit, [k for k in range(len(fit.weights)) if k not in (move.split, *move.spared)]),
+        subset(fit, [k for k in range(len(fit.weights)) if k not in (move.split, *move.spared)]),
         replace(halves, weights=weights),
     ]
     if len(move.spared) == 2:
@@ -118,17 +119,6 @@ def apply(fit: Fit, move: Move, draws: Floats, seed: int) -> Fit | None:
         np.concatenate([one.covariances for one in parts]),
         fit.score,
     )
-
-
-def merged(fit: Fit, one: int, other: int) -> Fit:
-    """The Gaussian with the weight, mean and covariance of two components together."""
-    pair = _some(fit, [one, other])
-    weight = pair.weights.sum()
-    share = pair.weights / weight
-    mean = share @ pair.means
-    apart = pair.means - mean
-    covariance = np.einsum("k,kij->ij", share, pair.covariances) + (apart.T * share) @ apart
-    return Fit(np.array([weight]), mean[None], covariance[None], fit.score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,20 +184,10 @@ class Parts:
 
     def _near(self) -> list[tuple[int, int]]:
         """The nearest pairs by the divergence of either from what they would be merged into."""
-        size = np.linalg.slogdet(self.fit.covariances)[1]
-        apart = {}
-        for pair in combinations(range(len(self.fit.weights)), 2):
-            one = merged(self.fit, *pair)
-            level = float(np.linalg.slogdet(one.covariances[0])[1])
-            apart[pair] = float(self.fit.weights[list(pair)] @ (level - size[list(pair)]))
+        pairs = combinations(range(len(self.fit.weights)), 2)
+        apart = {pair: divergence(self.fit, *pair) for pair in pairs}
         near = sorted(apart, key=lambda pair: apart[pair])
         return near[: _NEAREST * len(self.fit.weights)]
-
-
-def _some(fit: Fit, which: Sequence[int]) -> Fit:
-    """Components of a fit, with the weights they have in it."""
-    own = list(which)
-    return Fit(fit.weights[own], fit.means[own], fit.covariances[own], fit.score)
 
 
 def _points(fit: Fit, k: int, normal: Floats) -> Floats:

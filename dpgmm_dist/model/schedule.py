@@ -145,7 +145,7 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         pooled = pooled_covariance.refined(first, look.pooled, moved, location.rows)
     features = _inside(problem, location.centre + look.means @ first.axes.T)
     latent, residual = _latent(problem, location, pooled, features, labels.weights)
-    covariances = label_covariances.covariances(
+    covariances, axes_taken = label_covariances.covariances(
         first, pooled, labels.weights, look, latent, in_full=not shares_axes(problem)
     )
     mixture = Mixture(
@@ -162,7 +162,7 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         np.sqrt(np.maximum(look.variances, 0.0) @ (axes**2).T),
     )
     lost = 0.5 * float((labels.weights @ look.variances / first.variances).sum())
-    notes = _notes(problem, location, pooled, len(look.second_axes), lost)
+    notes = _notes(problem, location, pooled, axes_taken, lost)
     return Fitted(mixture, errors, latent, residual, location.rows, notes)
 
 

@@ -20,18 +20,25 @@ from dpgmm_dist.model.allocation import expected_kl, kl_curvatures, split, white
 from dpgmm_dist.model.em import Fit, clustered_fits, fits_of_draws
 from dpgmm_dist.model.explain import MOST_PARAMETERS, Effort, explain
 from dpgmm_dist.model.matching import CellMeasure, match_cells, score_cells
+from dpgmm_dist.model.merging import in_pass
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.moves import RIGHT, escaped
+from dpgmm_dist.model.moves import escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.refining import History, parameters
 from dpgmm_dist.model.seen import Seen
-from dpgmm_dist.model.shrinkage import floor_eigenvalues
+from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
 
 Floats = npt.NDArray[np.float64]
 
 _AUTO = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _DRAWS = 40_000
+_FEW = 3
+"""Up to so many components the first mixture has one for each, however many dimensions."""
+_FEW_DRAWS = 20_000
+_FEW_STEPS = 20
+_FEW_CLUSTERINGS = 3
+"""Of draws, steps and k-means starts where components passes see more than the cells did."""
 _PATIENCE = 2
 _CLOSE = 1e-3
 """Nats of promise up to which a number of components is as good as the best: hasty fits differ by
@@ -45,62 +52,24 @@ _DIFFERENT = 4
 """Fits of each number of components that are matched and compared."""
 
 
-@dataclass(frozen=True)
-class Care:
-    """How much work the first mixture is worth."""
-
-    restarts: int
-    """Of expectation maximisation on draws, from far-apart draws."""
-    clusterings: int
-    """The same from k-means of the draws."""
-    steps: int
-    """Of expectation maximisation from those, at the most."""
-    search: float
-    """Draws for them, as a multiple of what all their steps could afford: few take them all."""
-    explained: int
-    """Fits of the best likelihood of the draws that are fitted to all answers."""
-    fit: Effort
-    """How each is fitted."""
-    moves: bool = False
-    """Whether moves are tried where the fit leaves much unexplained: not after a hasty one."""
-    compared: bool = False
-    """Whether all those fits are made, even if the first leaves nothing unexplained: much noise
-    hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in place of .008)."""
-    single: bool = False
-    """Whether the draws are handled in float32: two thirds of the time."""
-    parameters: float = math.inf
-    """Of a mixture times steps, and times fits begun again, beyond which there are fewer."""
-
-    def effort(self, share: float, size: int) -> Effort:
-        """For a fit of ``size`` parameters that is one of 1 / ``share``."""
-        steps = max(1, int(min(self.parameters / size, self.fit.steps)))
-        fit = replace(self.fit, steps=steps, anchors=min(self.fit.anchors, steps))
-        return fit.shared(math.ceil(1 / share), size)
+_RESTARTS, _CLUSTERINGS = 40, 2
+"""Of expectation maximisation on draws: from far-apart draws, and from k-means of the draws."""
+_EXPLAINED = 2
+"""Fits of the best likelihood of the draws that are fitted to all answers, even if the first leaves
+nothing unexplained: much noise hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in
+place of .008)."""
+_EFFORT = Effort(steps=4)
 
 
-FULL = Care(
-    restarts=40,
-    clusterings=2,
-    steps=40,
-    search=1.0,
-    explained=2,
-    fit=Effort(steps=4),
-    moves=True,
-    compared=True,
-)
-START = Care(
-    restarts=0,
-    clusterings=8,
-    steps=10,
-    search=0.4,
-    explained=2,
-    fit=Effort(steps=6, draws=20_000, anchors=3),
-    single=True,
-    parameters=1000,
-)
-"""Where components passes see dimensions that this mixture was not sought in: they measure it
-better than more steps would, but cannot lead out of a wrong optimum (docs/method.md, section
-3.3)."""
+@dataclass(frozen=True, eq=False)
+class First:
+    """The mixture that the components passes begin with."""
+
+    mixture: Mixture
+    wanted: list[int]
+    """How many components of each label are released; above 16 dimensions there are more first."""
+    choice: list[list[dict[str, Any]]]
+    """For the receipt: what each number of components of each label promised, where it chose."""
 
 
 def start_mixture(
@@ -110,41 +79,70 @@ def start_mixture(
     measures: list[list[CellMeasure]],
     history: History,
     rho: float,
-    care: Care = FULL,
-) -> tuple[Mixture, list[list[dict[str, Any]]]]:
-    """The mixture that the components passes begin with, and why it has that many components.
+) -> First:
+    """The mixture that explains the cells best, for the components passes to begin with.
 
     Parameters
     ----------
     density : cells as Gaussians, by label
     measures, history : what each cells pass measured of each label
     rho : budget of the last components pass, whose noise decides how many components pay
-    care : how much work to do
     """
     white = history.white
 
     def of_label(label: int) -> tuple[Fit, bool, list[dict[str, Any]]]:
-        some = max(4000, min(_DRAWS, care.fit.draws) // problem.labels)
+        some = max(4000, _DRAWS // problem.labels)
         draws = cells.draw(density, label, some, 7) @ white
         own = [one[label] for one in measures]
         rows = float(centre.rows[label])
-        return _best(problem, draws, own, history.labels[label], rows, rho, label, care)
+        return _best(problem, draws, own, history.labels[label], rows, rho, label)
 
     chosen = in_order(of_label, range(problem.labels))
-    parts = [fit for fit, _, _ in chosen]
     history.trusted = all(agrees for _, agrees, _ in chosen)
+    parts = [fit for fit, _, _ in chosen]
+    mixture = _together(problem, centre, parts, white)
+    return First(mixture, [len(fit.weights) for fit in parts], [told for _, _, told in chosen])
+
+
+def overseeds(problem: Problem) -> bool:
+    """Whether more components are sought at first than are released: public.
+
+    Above 16 dimensions, where a mixture has too many parameters to be fitted to all answers.
+    """
+    p, most = problem.latent_dimension, max(candidates(problem))
+    several = most > _FEW and problem.assignment == "soft" and problem.covariance != "tied"
+    return several and p > cells.SECOND_DIMENSION and parameters(most, p) > MOST_PARAMETERS
+
+
+def overseeded(problem: Problem, centre: Centre, density: Mixture, wanted: list[int]) -> Mixture:
+    """As many components as the first components pass asks about, where ``wanted`` are released.
+
+    They are not matched to the cells' answers: the passes see more dimensions than the cells did.
+    """
+    white = whitener(centre.pooled)
+    numbers = in_pass("components.1", wanted)
+
+    def of_label(label: int) -> Fit:
+        rows = max(4000, _FEW_DRAWS // problem.labels)
+        draws = (cells.draw(density, label, rows, 7) @ white).astype(np.float32)
+        return clustered_fits(draws, numbers[label], _FEW_CLUSTERINGS, 11 + label, _FEW_STEPS)[0]
+
+    return _together(problem, centre, in_order(of_label, range(problem.labels)), white)
+
+
+def _together(problem: Problem, centre: Centre, parts: Sequence[Fit], white: Floats) -> Mixture:
+    """The mixture of all labels' whitened fits."""
     back = np.linalg.inv(white)
     share = centre.rows / centre.rows.sum()
     counts = [len(fit.weights) for fit in parts]
     covariances = np.concatenate([back @ fit.covariances @ back for fit in parts])
-    mixture = Mixture(
+    return Mixture(
         weights=np.concatenate([s * fit.weights for s, fit in zip(share, parts, strict=True)]),
         means=np.concatenate([fit.means @ back for fit in parts]),
         covariances=(covariances + covariances.transpose(0, 2, 1)) / 2,
         labels=np.repeat(np.arange(problem.labels), counts),
         label_values=problem.label_values,
     )
-    return mixture, [candidates for _, _, candidates in chosen]
 
 
 def _best(
@@ -155,7 +153,6 @@ def _best(
     rows: float,
     rho: float,
     label: int,
-    care: Care,
 ) -> tuple[Fit, bool, list[dict[str, Any]]]:
     """The fit (whitened) of the best predicted likelihood: what explains the cells, less noise.
 
@@ -166,7 +163,7 @@ def _best(
     whole = 1 / problem.labels
 
     def sought(components: int, effort: float, moves: bool) -> _Candidate:
-        fits = _fits(draws, components, measures, seen, label, effort, care, moves)
+        fits = _fits(draws, components, measures, seen, label, effort, moves)
         # Of as many components, the one that agrees best with all answers; their likelihood,
         # which knows counts and means alone, compares numbers of components.
         fit, likelihood, misfit = min(fits, key=lambda one: (one[2], -one[1]))
@@ -181,12 +178,12 @@ def _best(
         close = [k for k, one in tried.items() if one.promise >= most - _CLOSE]
     # A hasty fit may have ended in a wrong optimum: those about as good as the best are sought
     # again with all the work that a given number is worth.
-    again = {k: sought(k, whole, care.moves) for k in close}
+    again = {k: sought(k, whole, True) for k in close}
     best = max(again.values(), key=lambda one: one.promise)
     if problem.latent_dimension > draws.shape[1] and best.misfit >= WRONG_MODEL:
         # No mixture: what covariances gain in all dimensions does not show in these few. Noise
         # affords as many as the largest number.
-        again[numbers[-1]] = best = again.get(numbers[-1]) or sought(numbers[-1], whole, care.moves)
+        again[numbers[-1]] = best = again.get(numbers[-1]) or sought(numbers[-1], whole, True)
     told = [one.told(k) for k, one in (tried | again).items()]
     return best.fit, best.misfit < WRONG_MODEL, told
 
@@ -237,7 +234,6 @@ def _fits(
     seen: list[Seen],
     label: int,
     effort: float,
-    care: Care,
     moves: bool,
 ) -> list[tuple[Fit, float, float]]:
     """Fits of so many components that agree with the cells, ``moves`` asked to find them.
@@ -246,21 +242,15 @@ def _fits(
     fitted to them).
     """
     size = parameters(components, draws.shape[1])
-    search = effort * care.search
-    fits = []
-    if care.restarts:
-        fits += fits_of_draws(draws, components, care.restarts, _DIFFERENT, 11 + label, effort)
-    rows = draws.astype(np.float32) if care.single else draws
-    fits += clustered_fits(
-        rows, components, care.clusterings, 11 + label, care.steps, effort=search
-    )
+    fits = fits_of_draws(draws, components, _RESTARTS, _DIFFERENT, 11 + label, effort)
+    fits += clustered_fits(draws, components, _CLUSTERINGS, 11 + label, effort=effort)
     fits.sort(key=lambda fit: -fit.score)
 
     def likelihood(fit: Fit) -> float:
-        return score_cells(fit, measures, min(_DRAWS, care.fit.draws), 13 + label)
+        return score_cells(fit, measures, _DRAWS, 13 + label)
 
     def explained(fit: Fit) -> tuple[Fit, float]:
-        work = care.effort(effort, size)
+        work = _EFFORT.shared(math.ceil(1 / effort), size)
         found = explain(fit, seen, 13 + label, work, errors=False)
         return _held(found.fit), found.misfit / found.answers
 
@@ -270,13 +260,7 @@ def _fits(
 
     if size > MOST_PARAMETERS:
         return in_order(matched, fits[:_DIFFERENT])
-    best: list[tuple[Fit, float]] = []
-    likeliest = fits[: care.explained]
-    for some in [likeliest] if care.compared else [[one] for one in likeliest]:
-        best += in_order(explained, some)
-        if best[-1][1] <= RIGHT:
-            break
-    fit, misfit = min(best, key=lambda one: one[1])
+    fit, misfit = min(in_order(explained, fits[:_EXPLAINED]), key=lambda one: one[1])
     if moves:
         fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
     if misfit < WRONG_MODEL:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from dpgmm_dist.model import cells, components, krylov, tied
 from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.affordable import affordable, is_tied, padded
 from dpgmm_dist.model.matching import CellMeasure
-from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.merging import fewer, in_pass
 from dpgmm_dist.model.moments import find_centre
 from dpgmm_dist.model.narrowing import narrowed
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
@@ -20,13 +19,30 @@ from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
 from dpgmm_dist.model.shrinkage import NEARLY_ALL
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.centre import measure as locate
-from dpgmm_dist.model.starting import FULL, START, candidates, start_mixture
+from dpgmm_dist.model.starting import (
+    First,
+    candidates,
+    overseeded,
+    overseeds,
+    start_mixture,
+)
 
 _FEW_DIMENSIONS = 5
 """Up to here second moments of cells cost so little that cells get a larger share."""
 
 _NARROW_CELLS = {"cells.1": 0.08, "cells.2": 0.14}
 """Shares of the cells passes where the second of them sees a few directions only."""
+
+_OVERSEEDED = {
+    "cells.1": 0.06,
+    "cells.2": 0.10,
+    "components.1": 0.13,
+    "components.2": 0.13,
+    "components.3": 0.13,
+    "components.4": 0.10,
+    "components.5": 0.24,
+}
+"""Shares where the components passes ask about ever fewer components."""
 
 
 def schedule(problem: Problem) -> dict[str, float]:
@@ -44,6 +60,8 @@ def joint_schedule(problem: Problem) -> dict[str, float]:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
     elif p <= cells.SECOND_DIMENSION:
         shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
+    elif overseeds(problem):
+        shares = _OVERSEEDED
     elif problem.assignment == "hard":
         shares = {**_NARROW_CELLS, "components.1": 0.20, "components.2": 0.48}
     else:
@@ -89,15 +107,16 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
     component_steps = [step for step in budget if step.startswith("components")]
     final_rho = budget[component_steps[-1]]
     history = History(centre)
-    mixture, choice = _first(problem, ask, centre, cell_steps, history, final_rho)
-    chosen = np.bincount(mixture.label_index).tolist()
-    level = components.second_level(
-        problem, centre.rows, max(chosen), centre.pooled.shape[0], final_rho
-    )
+    first = _first(problem, ask, centre, cell_steps, history, final_rho)
+    mixture, wanted, p = first.mixture, first.wanted, centre.pooled.shape[0]
+    level = components.second_level(problem, centre.rows, max(wanted), p, final_rho)
+    sought = overseeds(problem)
     for step in component_steps:
         last = step == component_steps[-1]
+        if sought:
+            mixture = fewer(mixture, in_pass(step, wanted))
         estimate = components.step(
-            problem, ask, centre, mixture, step, budget[step], level, last, history
+            problem, ask, centre, mixture, step, budget[step], level, last, sought, history
         )
         mixture = estimate.mixture
     return Fitted(
@@ -108,9 +127,9 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
         rows=centre.total,
         notes={
             "second_moments": level,
-            "components_per_label": chosen,
-            "components_choice": choice,
-            "agrees_with_cells": history.trusted,
+            "components_per_label": wanted,
+            "components_choice": first.choice,
+            "agrees_with_cells": None if sought else history.trusted,
             "expected_kl": estimate.expected_kl,
             "error_bars": _error_notes(estimate),
         },
@@ -124,26 +143,33 @@ def _first(
     steps: list[tuple[str, float]],
     history: History,
     final_rho: float,
-) -> tuple[Mixture, list[list[dict[str, Any]]]]:
-    """The cells passes, and the first mixture with why it has its number of components."""
+) -> First:
+    """The cells passes, and the mixture that the components passes begin with."""
     density = cells.initial_density(problem, centre)
     measures: list[list[CellMeasure]] = []
-    nobody = [None] * problem.labels
-    narrow, told, here = None, history, centre
+    narrow, along, where = None, history, centre
     for step, rho in steps:
         last = step == steps[-1][0]
         if last and centre.pooled.shape[0] > cells.SECOND_DIMENSION:
-            seen = [one[-1] for one in history.labels]
+            seen = [passes[-1] for passes in history.labels]
             narrow = narrowed(centre, seen, max(candidates(problem)))
-            density, here = narrow.density(density), narrow.centre
-            measures, told = [], History(here)
-        density, measured, answer = cells.refine(problem, ask, here, density, step, rho, last)
+            density, where = narrow.density(density), narrow.centre
+            measures, along = [], History(where)
+        density, measured, answer = cells.refine(problem, ask, where, density, step, rho, last)
         measures.append(measured)
-        told.note(answer, nobody)
-    care = FULL if narrow is None else START
-    mixture, choice = start_mixture(problem, here, density, measures, told, final_rho, care)
-    history.trusted = told.trusted
-    return mixture if narrow is None else narrow.lifted(mixture), choice
+        along.note(answer, [None] * problem.labels)
+    numbers = candidates(problem)
+    if overseeds(problem) and len(numbers) == 1:
+        first = First(density, list(numbers) * problem.labels, [])
+    else:
+        first = start_mixture(problem, where, density, measures, along, final_rho)
+    if narrow is None:
+        return first
+    history.trusted = along.trusted
+    mixture = first.mixture
+    if overseeds(problem):
+        mixture = overseeded(problem, where, density, first.wanted)
+    return replace(first, mixture=narrow.lifted(mixture))
 
 
 def _error_notes(estimate: components.Estimate) -> dict[str, Any]:

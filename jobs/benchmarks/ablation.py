@@ -13,7 +13,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -24,7 +23,6 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.model import allocation, cells
 from dpgmm_dist.model.plan import PassPlan
-from dpgmm_dist.model.starting import FULL
 
 FIRST_SEED = 100
 PREFIX = "dpgmm_dist.model."
@@ -44,7 +42,11 @@ WITHOUT: dict[str, dict[str, Any]] = {
     },
     "second moments of cells": {"cells._plan": _without_second},
     "over-seeding (8 cells)": {"cells._CELLS": 8, "cells._CELLS_TOGETHER": 8},
-    "many starts": {"strategy.FULL": replace(FULL, restarts=1, clusterings=1, explained=1)},
+    "many starts": {
+        "starting._RESTARTS": 1,
+        "starting._CLUSTERINGS": 1,
+        "starting._EXPLAINED": 1,
+    },
     "moves out of wrong optima": {"moves._MOST": 0},
     "clipping (sqrt(p) + 2)": {"components.component_radius": allocation.whitened_radius},
     "mild clipping (a fifth of the rows)": {"allocation.CLIPPED": 0.2},

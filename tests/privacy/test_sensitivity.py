@@ -145,6 +145,7 @@ def test_the_declared_cost_is_not_a_wild_guess(name):
         ("few rows, more labels", "moments.label"),
         # Its fit is dear, and its passes are of the kinds of the others.
         pytest.param("narrowed", "components.3", marks=pytest.mark.slow),
+        pytest.param("merged", "components.5", marks=pytest.mark.slow),
     ],
 )
 def test_no_hostile_row_costs_more_than_is_declared_in_many_dimensions(name, step):

@@ -28,8 +28,10 @@ def covariances(
     look: SecondLook,
     latent: Latent,
     in_full: bool,
-) -> Floats | SharedCovariances:
+) -> tuple[Floats | SharedCovariances, int]:
     """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about.
+
+    Also in how many axes labels have covariances of their own: all that were asked about, or none.
 
     Parameters
     ----------
@@ -43,17 +45,17 @@ def covariances(
     columns = first.axes[:, order] * np.sqrt(look.frame[order]) @ factor
     if latent.basis is not None:
         columns = latent.basis.T @ columns
-    changes = np.zeros((len(weights), q, q))
-    if q:
-        changes = departures(weights, look, factor[:q, :q])
+    changes = departures(weights, look, factor[:q, :q]) if q else None
+    if changes is None:
+        q, changes = 0, np.zeros((len(weights), 0, 0))
     if not in_full:
-        return from_columns(columns, np.eye(q) + changes)
+        return from_columns(columns, np.eye(q) + changes), q
     shared = columns @ columns.T
     out = np.repeat(((shared + shared.T) / 2)[None], len(weights), axis=0)
     for label, change in enumerate(changes if q else ()):
         moved = columns[:, :q] @ change @ columns[:, :q].T
         out[label] += (moved + moved.T) / 2
-    return out
+    return out, q
 
 
 def _whitened_factor(
@@ -68,11 +70,12 @@ def _whitened_factor(
     return np.asarray(np.linalg.cholesky(half @ half.T))
 
 
-def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats:
-    """(L, q, q) what to add to the identity for each label, in whitened axes.
+def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | None:
+    """(L, q, q) what to add to the identity for each label, in whitened axes; None to add nothing.
 
     Each label's second moment is cleaned as the pooled one was; what clipping took is what it took
-    of the labels' average.
+    of the labels' average. That average differs from the identity by what the pooled covariance is
+    off by, and so do all labels: they are taken where they gain more by themselves.
 
     Parameters
     ----------
@@ -81,10 +84,12 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats:
     q = look.seconds.shape[1]
     white = np.linalg.inv(factor)
     seconds = white @ look.seconds @ white.T
-    average = float(np.einsum("l,lii->", weights, seconds)) / q
-    kept = max(average, _LEAST_KEPT)
+    average = np.einsum("l,lij->ij", weights, seconds)
+    kept = max(float(np.trace(average)) / q, _LEAST_KEPT)
     noises = look.second_noise * float((white**2).sum()) / q
-    out = np.empty_like(seconds)
+    average_noise = float(np.linalg.norm(weights * noises)) / kept
+    alike = clean(average / kept, average_noise, q, float(look.counts.sum()))
+    out, gain = np.empty_like(seconds), 0.0
     for label, second in enumerate(seconds / kept):
         noise = float(noises[label]) / kept
         # The size of a label beside the others, shrunk by its own noise.
@@ -92,4 +97,7 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats:
         size = float(np.clip(1 + trust * (float(np.trace(second)) / q - 1), *_SIZE_RANGE))
         found = clean(second, noise, size * q, float(look.counts[label]))
         out[label] = (found.axes * found.variances) @ found.axes.T - np.eye(q)
-    return out
+        # Of a sphere of its size, and of its own variances over that.
+        of_size = 0.5 * q * (size - 1 - float(np.log(size)))
+        gain += float(weights[label]) * (of_size + found.gain)
+    return out if gain > alike.gain else None

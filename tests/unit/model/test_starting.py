@@ -30,7 +30,6 @@ def chosen(
         seen: Any,
         label: int,
         effort: float,
-        care: Any,
         moves: bool,
     ) -> list[tuple[Fit, float, float]]:
         sought.append((k, effort, moves))
@@ -40,9 +39,7 @@ def chosen(
 
     monkeypatch.setattr(starting, "_fits", fits)
     problem = SimpleNamespace(components=components, labels=2, latent_dimension=2, allocation="kl")
-    fit, agrees, tried = starting._best(
-        problem, np.zeros((5, 2)), [], [], ROWS, RHO, 0, starting.FULL
-    )
+    fit, agrees, tried = starting._best(problem, np.zeros((5, 2)), [], [], ROWS, RHO, 0)
     assert agrees
     return len(fit.weights), tried, sought
 

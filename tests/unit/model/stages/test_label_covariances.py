@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from dpgmm_dist.model.plan import Latent, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.spectrum import Spectrum
 from dpgmm_dist.model.stages.centre import Location
-from dpgmm_dist.model.stages.label_covariances import covariances
+from dpgmm_dist.model.stages.label_covariances import covariances, departures
 from dpgmm_dist.model.stages.label_means import LabelMeans
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance, refined
 from dpgmm_dist.model.stages.second_look import Budget, SecondLook, measure
@@ -54,9 +56,10 @@ def released(found: SecondLook, first: PooledCovariance) -> np.ndarray:
         moved = np.einsum("li,lj->ij", found.moved, found.moved) / LABELS
         pooled = refined(first, found.pooled, moved, 6000.0)
     weights = np.array([0.5, 0.5])
-    full = covariances(first, pooled, weights, found, Latent(D), in_full=True)
-    shared = covariances(first, pooled, weights, found, Latent(D), in_full=False)
+    full, axes = covariances(first, pooled, weights, found, Latent(D), in_full=True)
+    shared, same = covariances(first, pooled, weights, found, Latent(D), in_full=False)
     assert isinstance(shared, SharedCovariances)
+    assert axes == same == shared.blocks.shape[1]
     assert np.allclose(shared.full(), full, rtol=1e-9, atol=1e-12 * np.abs(full).max())
     return full
 
@@ -103,6 +106,27 @@ def test_axes_that_were_not_asked_about_stay_shared() -> None:
     assert set(found.second_axes.tolist()) == {D - 2, D - 1}
     for covariance in released(found, pooled):
         assert np.allclose(np.diagonal(covariance)[: D - 2], pooled.variances[: D - 2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_all_labels_share_is_no_difference(seed: int) -> None:
+    """Labels that depart from the pooled covariance alike keep the same one."""
+    q, labels, noise = 20, 8, 0.1
+    draws = np.random.default_rng(seed).standard_normal((labels, q, q)) * noise
+    noisy = (draws + draws.transpose(0, 2, 1)) / 2
+    spread = np.geomspace(0.3, 3, q)
+    found, *_ = look(1.0, noise=0.0)
+    alike = replace(
+        found,
+        seconds=np.diag(spread * q / spread.sum()) + noisy,
+        second_noise=np.full(labels, noise),
+        counts=np.full(labels, 3000.0),
+    )
+    weights = np.full(labels, 1 / labels)
+    assert departures(weights, alike, np.eye(q)) is None
+    turned = [np.diag(np.roll(spread, 5 * label) * q / spread.sum()) for label in range(labels)]
+    apart = replace(alike, seconds=np.stack(turned) + noisy)
+    assert departures(weights, apart, np.eye(q)) is not None
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
