@@ -139,7 +139,9 @@ class Session:
 
     def _require_affordable(self, planned: PassQuery, query: PassQuery) -> None:
         same_unit = (query.unit_rows, query.weighted) == (self._unit.rows, self._unit.weighted)
-        same_kind = query.counts_bins == planned.counts_bins and query.width == planned.width
+        features = None if planned.counts_bins else self._features
+        width = planned.width if features is None else features.width
+        same_kind = query.counts_bins == planned.counts_bins and query.width == width
         if query.step != planned.step or not same_kind or not same_unit:
             raise DataError(
                 f"the journal holds query {query.step!r} where {planned.step!r} is due: it was "
