@@ -22,6 +22,7 @@ from dpgmm_dist.model.merging import MOST_TIMES
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.shares import MOST_SECONDS, is_drowned, label_edge
+from dpgmm_dist.model.starting import overseeds
 
 Ints = npt.NDArray[np.int64]
 
@@ -65,7 +66,7 @@ def sizes(problem: Problem) -> Sizes:
     # The second look asks for the pooled second moment and for those of labels at once.
     staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
-    if p > cells.SECOND_DIMENSION and not is_tied(problem):
+    if overseeds(problem):
         groups *= MOST_TIMES
     sums = max(groups, labels * cells.most_cells(problem)) * (1 + p)
     joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0

@@ -97,6 +97,10 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
         residual_variance=centre.residual_variance,
         rows=centre.total,
         notes={
+            "structure": (
+                f"means of {problem.labels} labels; one variance, and covariances along "
+                f"{axes.shape[1]} directions that tell labels apart; no components"
+            ),
             "second_moments": "along the directions that tell labels apart",
             "directions": axes.shape[1],
             "components_per_label": [1] * problem.labels,

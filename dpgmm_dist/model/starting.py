@@ -20,13 +20,14 @@ from dpgmm_dist.model.allocation import expected_kl, kl_curvatures, split, white
 from dpgmm_dist.model.em import Fit, clustered_fits, fits_of_draws
 from dpgmm_dist.model.explain import MOST_PARAMETERS, Effort, explain
 from dpgmm_dist.model.matching import CellMeasure, match_cells, score_cells
-from dpgmm_dist.model.merging import in_pass
+from dpgmm_dist.model.merging import MOST_TIMES, in_pass
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.moves import escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
 from dpgmm_dist.model.refining import History, parameters
 from dpgmm_dist.model.seen import Seen
+from dpgmm_dist.model.shares import MOST_SECONDS
 from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
 
 Floats = npt.NDArray[np.float64]
@@ -110,12 +111,14 @@ def start_mixture(
 def overseeds(problem: Problem) -> bool:
     """Whether more components are sought at first than are released: public.
 
-    Above 16 dimensions, where a mixture has too many parameters to be fitted to all answers.
+    Above 16 dimensions, where a mixture has too many parameters to be fitted to all answers, and
+    memory affords second moments of them.
     """
     p, most = problem.latent_dimension, max(candidates(problem))
     several = most > _FEW and problem.assignment == "soft" and problem.covariance != "tied"
     many = cells.SECOND_DIMENSION < p <= _MOST_DIMENSIONS
-    return several and many and parameters(most, p) > MOST_PARAMETERS
+    numbers = MOST_TIMES * problem.labels * most * p * (p + 1) // 2
+    return several and many and parameters(most, p) > MOST_PARAMETERS and numbers <= MOST_SECONDS
 
 
 def overseeded(problem: Problem, centre: Centre, density: Mixture, wanted: list[int]) -> Mixture:

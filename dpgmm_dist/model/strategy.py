@@ -126,6 +126,7 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
         residual_variance=centre.residual_variance,
         rows=centre.total,
         notes={
+            "structure": _structure(wanted, level),
             "second_moments": level,
             "components_per_label": wanted,
             "components_choice": first.choice,
@@ -170,6 +171,16 @@ def _first(
     if overseeds(problem):
         mixture = overseeded(problem, where, density, first.wanted)
     return replace(first, mixture=narrow.lifted(mixture))
+
+
+def _structure(numbers: list[int], level: str) -> str:
+    """What was afforded, in words: components of each label, and whose covariances differ."""
+    few, most = min(numbers), max(numbers)
+    count = str(most) if few == most else f"{few} to {most}"
+    components = f"{count} component{'s' * (most > 1)}"
+    labels = f" for each of {len(numbers)} labels" if len(numbers) > 1 else ""
+    kinds = {"component": "a covariance for each", "label": "a covariance for each label"}
+    return f"{components}{labels}; {kinds.get(level, 'one covariance')}"
 
 
 def _error_notes(estimate: components.Estimate) -> dict[str, Any]:

@@ -112,6 +112,10 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
         residual_variance=centre.residual_variance,
         rows=centre.total,
         notes={
+            "structure": (
+                f"{chosen.min()} to {chosen.max()} components for each of {problem.labels} labels; "
+                "a covariance for each label, along the directions in which they differ"
+            ),
             "second_moments": "component" if budget["components.2"] > 0 else "label",
             "components_per_label": chosen.tolist(),
             "components_choice": (

@@ -130,7 +130,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     )
     privacy = spec.privacy
     notes = fitted.notes
-    if "structure" in notes:
+    if "gain_over_sphere" in notes:
         notes = _staged_notes(problem, rows or ASSUMED_ROWS, notes)
     if rows is not None:
         notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
@@ -291,10 +291,11 @@ def _with_kl(
 def _staged_lines(planned: Plan) -> list[str]:
     """What the noise affords, what it costs, and what would change it, in words."""
     notes, rows = planned.notes, planned.rows or ASSUMED_ROWS
-    if "structure" not in notes:
-        return []
+    afforded = f"What {rows:,} rows afford: {notes['structure']}."
+    if "expected_loss" not in notes:
+        return [afforded]
     return [
-        f"What {rows:,} rows afford: {notes['structure']}.",
+        afforded,
         f"Expected loss {notes['expected_loss']:.3g} nats a row against the same model without "
         "noise, for rows whose variances along their axes fall as 1, 1/2, 1/3, ...",
         f"Components are told apart from about {notes['rows_for_components']:,.0f} rows on; a "
