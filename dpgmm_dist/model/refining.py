@@ -165,6 +165,8 @@ def _shrunk(
     rows, columns = np.triu_indices(p)
     twice = np.where(rows == columns, 1.0, 2.0)
     out, keep = np.empty_like(covariances), np.ones(len(weights))
+    if len(weights) == 1:  # it is the pooled one: nothing moves it, and its error stays whole
+        return _structured(problem.covariance, covariances[0])[None], keep
     for k, (covariance, block) in enumerate(zip(covariances, blocks, strict=True)):
         white = whitener(covariance)
         energy = float(twice @ np.diagonal(block)[1 + p :])
