@@ -131,7 +131,7 @@ class Session:
 
         An engine that keeps mapped rows between passes knows them by it.
         """
-        key = query.edges if query.edges else self._features
+        key = _identity_of_codes(query) if query.edges else self._features
         same = self._mapped is not None and _same_map(self._mapped[0], key)
         if self._mapped is None or not same:
             self._mapped = (key, rows.row_map(self._features, query))
@@ -162,8 +162,15 @@ class Session:
         return list(self._listed)
 
 
+def _identity_of_codes(query: PassQuery) -> tuple[Any, ...]:
+    """What tells the codes of one query from those of another: edges, columns, and the point."""
+    nothing = np.empty(0)
+    columns = nothing if query.columns is None else query.columns
+    return (*query.edges, columns, nothing if query.about is None else query.about)
+
+
 def _same_map(first: object, second: object) -> bool:
-    """Whether two maps, each the edges of columns or a feature map, are the same."""
+    """Whether two maps, each the arrays of codes or a feature map, are the same."""
     if isinstance(first, tuple) and isinstance(second, tuple):
         return len(first) == len(second) and all(map(np.array_equal, first, second))
     return first is second

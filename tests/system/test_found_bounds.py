@@ -19,6 +19,7 @@ from dpgmm_dist.artifact.sample_options import SampleOptions
 from dpgmm_dist.artifact.show import describe
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.pipeline.plan import plan
@@ -198,3 +199,22 @@ def test_rows_of_privacy_units_need_bounds_that_are_given(tmp_path):
     document["dataset"]["privacy_unit"] = {"column": "user", "max_rows": 2}
     with pytest.raises(SpecError, match=r"bounds\.columns: got 'auto'"):
         ReleaseSpec.from_dict(document)
+
+
+def test_the_norm_of_one_feature_is_a_distance_from_the_centre_that_was_found(tmp_path):
+    """The counts for the centre and for the norm have the same edges then, and different codes."""
+    rows = 50 + np.random.default_rng(0).standard_normal((20_000, 1))
+    document = {
+        "dataset": {"path": "memory", "features": "embedding", "width": 1},
+        "bounds": {"norm": "auto", "center": "auto"},
+        "privacy": {"epsilon": 1.0, "delta": 1e-6},
+        "model": {"components": 1},
+    }
+    found = release(
+        ReleaseSpec.from_dict(document),
+        output=str(tmp_path / "release"),
+        source=ArraySource(rows),
+        insecure_test_noise=1,
+    ).receipt["bounds_found"]
+    assert 40 < found["center"][0] < 60
+    assert found["norm"] < 20
