@@ -60,7 +60,7 @@ class PassInput:
 def row_map_of(features: FeatureMap | None, query: PassQuery) -> RowMap:
     """What turns rows in input units into those that a query is about."""
     if query.edges:
-        return ColumnCodes(query.edges, query.columns, query.about)
+        return ColumnCodes(query.edges, query.columns, query.about, query.missing)
     if features is None:
         raise ValueError("the map of rows to the lattice is not known yet")
     return features

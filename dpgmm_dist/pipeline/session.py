@@ -139,9 +139,7 @@ class Session:
 
     def _require_affordable(self, planned: PassQuery, query: PassQuery) -> None:
         same_unit = (query.unit_rows, query.weighted) == (self._unit.rows, self._unit.weighted)
-        features = None if planned.counts_bins else self._features
-        width = planned.width if features is None else features.width
-        same_kind = query.counts_bins == planned.counts_bins and query.width == width
+        same_kind = (query.counts_bins, query.width) == (planned.counts_bins, planned.width)
         if query.step != planned.step or not same_kind or not same_unit:
             raise DataError(
                 f"the journal holds query {query.step!r} where {planned.step!r} is due: it was "
@@ -166,7 +164,8 @@ def _identity_of_codes(query: PassQuery) -> tuple[Any, ...]:
     """What tells the codes of one query from those of another: edges, columns, and the point."""
     nothing = np.empty(0)
     columns = nothing if query.columns is None else query.columns
-    return (*query.edges, columns, nothing if query.about is None else query.about)
+    about = nothing if query.about is None else query.about
+    return (*query.edges, columns, about, np.array(query.missing))
 
 
 def _same_map(first: object, second: object) -> bool:

@@ -13,6 +13,8 @@ from dpgmm_dist.spec.sections import (
     PrivacySpec,
 )
 
+MOST_MARGINALS = 256
+"""Columns whose distributions are measured: with more, noise is larger than what they tell."""
 _MOST_WEIGHTED = 256
 
 
@@ -29,6 +31,8 @@ def problems(
     return [
         *_unit_problems(dataset),
         *_label_problems(dataset),
+        *_category_problems(dataset),
+        *_state_problems(dataset, model),
         *bounds_problems(dataset, bounds),
         *_auto_problems(dataset, bounds),
         *_dimension_problems(dataset, model),
@@ -73,6 +77,54 @@ def _label_problems(dataset: DatasetSpec) -> list[str]:
     return found
 
 
+def _category_problems(dataset: DatasetSpec) -> list[str]:
+    categories = dataset.categories or {}
+    if categories and not dataset.is_table:
+        return [
+            "dataset.categories: belongs to a table; make dataset.features a list of numeric "
+            "columns, or remove the key"
+        ]
+    taken = dict.fromkeys(dataset.number_names, "one of dataset.features")
+    if dataset.label is not None:
+        taken[dataset.label] = "dataset.label"
+    return [
+        f"dataset.categories: got {show(name)}, which is {taken[name]}; remove it from one of "
+        "the two"
+        for name in categories
+        if name in taken
+    ]
+
+
+def _state_problems(dataset: DatasetSpec, model: ModelSpec) -> list[str]:
+    """What categories and missing values need: a table with marginals, and rows as units."""
+    wanted = {"dataset.categories": bool(dataset.categories)}
+    wanted["dataset.nulls: model"] = dataset.nulls == "model"
+    found = []
+    for key in (key for key, is_wanted in wanted.items() if is_wanted):
+        if not dataset.is_table:
+            if dataset.nulls == "model":
+                found.append(
+                    "dataset.nulls: got 'model', which is for tables; an embedding that lacks a "
+                    "number contributes nothing: remove the key"
+                )
+            break
+        if dataset.privacy_unit is not None:
+            found.append(
+                f"{key}: cannot be combined with dataset.privacy_unit, whose rows are selected as "
+                "numbers; remove one of the two"
+            )
+        if model.marginals == "none":
+            found.append(f"{key}: needs model.marginals: auto; remove 'none'")
+        if model.dimension is not None:
+            found.append(f"{key}: cannot be combined with model.dimension; remove one of the two")
+    if any(wanted.values()) and len(dataset.feature_names) > MOST_MARGINALS:
+        found.append(
+            f"dataset.features: {len(dataset.feature_names)} columns with categories or missing "
+            f"values; at most {MOST_MARGINALS}"
+        )
+    return found
+
+
 def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
     found = []
     if dataset.width is not None:
@@ -86,13 +138,13 @@ def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
     bounded = bounds.columns or {}
     found += [
         f"bounds.columns: no bounds for {show(name)}; add its public [low, high], or auto"
-        for name in dataset.feature_names
+        for name in dataset.number_names
         if name not in bounded
     ]
     found += [
         f"bounds.columns: {show(name)} is not one of dataset.features; remove it"
         for name in bounded
-        if name not in dataset.feature_names
+        if name not in dataset.number_names
     ]
     return found
 

@@ -36,6 +36,22 @@ def test_a_code_is_the_number_of_edges_at_most_the_value(rows):
     assert valid.tolist() == [all(map(math.isfinite, row)) for row in rows]
 
 
+@settings(max_examples=200)
+@given(rows_of_values)
+def test_a_value_that_is_missing_has_the_code_after_the_last(rows):
+    features = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    codes, valid = ColumnCodes(EDGES, missing=True).to_lattice(features)
+    for row, found in zip(rows, codes.tolist(), strict=True):
+        for value, code, edges in zip(row, found, EDGES, strict=True):
+            known = sum(edge <= value for edge in edges.tolist())
+            assert code == (known if math.isfinite(value) else len(edges) + 1)
+    assert valid.all()
+    # What is not valid for another reason has codes zero all the same.
+    none = np.zeros(len(features), dtype=bool)
+    codes, valid = ColumnCodes(EDGES, missing=True).to_lattice(features, none)
+    assert not codes.any() and not valid.any()
+
+
 @settings(max_examples=50)
 @given(rows_of_values, st.data())
 def test_a_row_depends_on_itself_alone(rows, data):
