@@ -87,3 +87,48 @@ class ColumnCodes:
         for column, middle in enumerate(about.tolist()):
             total += np.square(features[:, column].astype(np.float64) - middle)
         return np.sqrt(total)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class KeptCodes:
+    """The map of rows that are codes already, to those that a query asks for.
+
+    A query may ask for some of the columns, and for a column without edges, whose code says
+    whether there is a value.
+    """
+
+    kept: tuple[int, ...]
+    """Number of edges of each column of the rows."""
+    asked: tuple[int, ...]
+    """Number of edges of each column of the query: that of the rows' column, or 0."""
+    columns: Ints | None = None
+    """(c,) which columns of the rows those of the query are; None for all in order."""
+
+    def __post_init__(self) -> None:
+        for asked, column in zip(self.asked, self._columns, strict=True):
+            if asked not in (0, self.kept[column]):
+                raise ValueError("a query asks for other codes than rows were kept with")
+
+    def __repr__(self) -> str:
+        return f"KeptCodes({len(self.asked)} columns)"
+
+    @property
+    def _columns(self) -> list[int]:
+        return list(range(len(self.kept))) if self.columns is None else self.columns.tolist()
+
+    def to_lattice(
+        self,
+        features: npt.NDArray[Any],
+        valid: Bools | None = None,
+        out: Reals | None = None,
+    ) -> tuple[Reals, Bools]:
+        """Codes (n, c) of the query for rows of codes; see `ColumnCodes.to_lattice`."""
+        codes: Reals = np.empty((len(features), len(self.asked))) if out is None else out
+        good: Bools = np.ones(len(features), dtype=np.bool_)
+        if valid is not None:
+            good &= valid
+        for index, (asked, column) in enumerate(zip(self.asked, self._columns, strict=True)):
+            code = features[:, column]
+            codes[:, index] = code if asked else code > self.kept[column]
+        codes[~good] = 0
+        return codes, good

@@ -34,10 +34,15 @@ def categories_plan(values: Ints, features: Ints, rho: float, missing: bool) -> 
     rho : the budget of the whole release
     missing : whether values that are missing are counted, in a last bin of each column
     """
-    edges = tuple(np.arange(1, count, dtype=np.float64) - 0.5 for count in values.tolist())
+    edges = tuple(edges_of(count) for count in values.tolist())
     return BinsPlan(
         STEP, edges, (BinsBlock(rho * SHARE, by_label=True),), features, missing=missing
     )
+
+
+def edges_of(values: int) -> Floats:
+    """The edges between the numbers of the values of a column, which count from 0."""
+    return np.arange(1, values, dtype=np.float64) - 0.5
 
 
 def estimate(values: Ints, seen: ObservedBins) -> tuple[Marginal, ...]:
@@ -64,7 +69,7 @@ def _marginal(counts: Floats, values: int, sigma: float) -> Marginal:
     bins = FineBins(
         0.0,
         max(values - 1.0, 1.0),
-        np.arange(1, values, dtype=np.float64) - 0.5,
+        edges_of(values),
         order.astype(np.float64),
         np.ones(values, dtype=np.bool_),
     )

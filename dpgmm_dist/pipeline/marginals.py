@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.model import categories, marginals
 from dpgmm_dist.model.column_map import ColumnMap, maps_of
@@ -139,17 +140,46 @@ def find_scores(
     names, missing = spec.dataset.number_names, spec.models_nulls
     counted: tuple[marginals.Marginal, ...] = ()
     if spec.categories:
-        sizes = np.array([len(values) for values in spec.categories.values()])
+        sizes = _sizes(spec)
         where = len(names) + np.arange(len(sizes))
         seen = ask(categories.categories_plan(sizes, where, rho, missing))
         counted = categories.estimate(sizes, seen[0])
-    bins = tuple(
-        marginals.FineBins.of(low, high, _is_whole(types.get(name, "")), len(names))
-        for name, low, high in zip(names, features.lower, features.upper, strict=False)
-    )
+    bins = _bins(spec, features, types)
     some = np.arange(len(names)) if spec.categories else None
     coarse, fine = ask(marginals.marginals_plan(bins, rho, some, missing))
     return Scores((*marginals.estimate(bins, coarse, fine), *counted), missing)
+
+
+def codes_to_keep(
+    spec: ReleaseSpec, features: FeatureMap, types: Mapping[str, str]
+) -> ColumnCodes | None:
+    """What rows of privacy units are kept as; None where the lattice holds all of a row.
+
+    It has no place for what a row lacks. Every query asks for some of these codes, or for whether
+    there is a value.
+    """
+    if not (spec.models_nulls or spec.categories):
+        return None
+    numbers = [bins.edges for bins in _bins(spec, features, types)]
+    named = [categories.edges_of(size) for size in _sizes(spec).tolist()]
+    return ColumnCodes((*numbers, *named), missing=spec.models_nulls)
+
+
+def _sizes(spec: ReleaseSpec) -> npt.NDArray[np.int64]:
+    """The number of values of each column of categories."""
+    return np.array([len(values) for values in spec.categories.values()], dtype=np.int64)
+
+
+def _bins(
+    spec: ReleaseSpec, features: FeatureMap, types: Mapping[str, str]
+) -> tuple[marginals.FineBins, ...]:
+    """The fine bins of the columns that hold numbers."""
+    names = spec.dataset.number_names
+    lower, upper = features.lower or (), features.upper or ()
+    return tuple(
+        marginals.FineBins.of(low, high, _is_whole(types.get(name, "")), len(names))
+        for name, low, high in zip(names, lower, upper, strict=False)
+    )
 
 
 def _is_whole(kind: str) -> bool:

