@@ -16,6 +16,7 @@ from dpgmm_dist.spec.sections import (
 MOST_MARGINALS = 256
 """Columns whose distributions are measured: with more, noise is larger than what they tell."""
 _MOST_WEIGHTED = 256
+_MOST_COUNTS = 1 << 22
 
 
 def problems(
@@ -86,12 +87,19 @@ def _category_problems(dataset: DatasetSpec) -> list[str]:
     taken = dict.fromkeys(dataset.number_names, "one of dataset.features")
     if dataset.label is not None:
         taken[dataset.label] = "dataset.label"
-    return [
+    found = [
         f"dataset.categories: got {show(name)}, which is {taken[name]}; remove it from one of "
         "the two"
         for name in categories
         if name in taken
     ]
+    counts = sum(map(len, categories.values())) * max(1, len(dataset.labels or ()))
+    if counts > _MOST_COUNTS:
+        found.append(
+            f"dataset.categories: {counts:,} values and labels together, each of which is counted; "
+            f"at most {_MOST_COUNTS:,}: join the rare values beforehand"
+        )
+    return found
 
 
 def _state_problems(dataset: DatasetSpec, model: ModelSpec) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from dpgmm_dist import ReleaseSpec, load_release, release
 from dpgmm_dist.artifact.sample import write_samples
@@ -18,13 +21,20 @@ from dpgmm_dist.artifact.schema import decode_transform, encode_transform
 from dpgmm_dist.artifact.show import describe
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.pipeline import session
 from dpgmm_dist.pipeline.plan import plan
 from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
+from dpgmm_dist.privacy.measure import measure
+from dpgmm_dist.privacy.query import PassQuery
+from dpgmm_dist.privacy.sensitivity import query_cost
 
 from ..privacy.test_gate import draws_of, recomputed, recorder  # noqa: F401
+from ..privacy.test_sensitivity import price
+from ..queries import accumulated, integers
 from .releases import digests
 
 N = 8000
@@ -157,6 +167,42 @@ def test_categories_have_their_shares_and_go_with_other_columns(drawn):
     blue = np.array(drawn["colour"].to_pylist()) == "blue"
     y = drawn["y"].to_numpy()
     assert y[blue].mean() > y[~blue].mean() + 2
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Every query of a release."""
+    found: list[PassQuery] = []
+
+    def measured(exact: Any, query: PassQuery, noise: Any) -> Any:
+        found.append(query)
+        return measure(exact, query, noise)
+
+    folder = tmp_path_factory.mktemp("asked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "measure", measured)
+        released(table(folder / "data", rows_of(FEW)), folder / "out")
+    return found
+
+
+CELLS = [math.nan, math.inf, -math.inf, 0.0, 1.0, -1e308, 5e-324, 1e13, 100.4, 2.0, 0.5, -0.5]
+
+
+@settings(max_examples=60, deadline=None)
+@given(row=st.lists(st.sampled_from(CELLS) | st.floats(), min_size=4, max_size=4))
+@example(row=[math.nan] * 4)
+def test_no_row_costs_more_in_all_queries_together_than_they_declare(asked, row):
+    """Also rows of nothing but empty cells, which count as any other: they cost something."""
+    total = Fraction(0)
+    for query in asked:
+        codes = ColumnCodes(query.edges, query.columns, query.about, query.missing)
+        u, valid = codes.to_lattice(np.array([row]))
+        assert valid.all()
+        label = np.zeros(1, dtype=np.int64)
+        before = integers(accumulated(query, u[:0], label[:0]))
+        total += price(query, before, integers(accumulated(query, u, label)))
+    assert 0 < total <= sum(map(query_cost, asked))
+    assert sum(map(query_cost, asked)) <= Fraction(rho_from_epsilon_delta(4.0, 1e-6))
 
 
 def test_dropped_rows_contribute_nothing(tmp_path):
@@ -308,6 +354,14 @@ def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
         ({"categories": {"label": ["a"]}, "label": "label", "labels": [0]}, "dataset.label"),
         ({"categories": {"colour": []}}, "must be a non-empty list"),
         ({"categories": {"colour": ["a", "a"]}}, "colour"),
+        (
+            {
+                "categories": {"colour": list(range(9000))},
+                "label": "label",
+                "labels": list(range(500)),
+            },
+            "4,500,000 values and labels together",
+        ),
         ({"nulls": "keep"}, "must be one of drop, model"),
         (
             {"privacy_unit": {"column": "u", "max_rows": 2, "aggregate": "mean"}},
