@@ -38,7 +38,7 @@ from ..queries import accumulated, integers
 from .releases import digests
 
 N = 8000
-FEW = 900
+FEW = 300
 """Rows that go by stages, which takes a tenth of the time."""
 COLOURS = ["red", "green", "blue"]
 NAMES = ["x", "y", "colour", "flag"]
@@ -181,7 +181,7 @@ def asked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("asked")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "measure", measured)
-        released(table(folder / "data", rows_of(FEW)), folder / "out")
+        released(table(folder / "data", rows_of(3 * FEW)), folder / "out")  # components as well
     return found
 
 
@@ -237,7 +237,7 @@ def test_privacy_units_of_one_row_are_rows(tmp_path, nulls):
 
 
 def test_privacy_units_of_several_rows_may_lack_values(tmp_path):
-    rows = rows_of().append_column("user", pa.array(np.arange(N) // 2))
+    rows = rows_of(2000).append_column("user", pa.array(np.arange(2000) // 2))
     unit = {"column": "user", "max_rows": 2, "aggregate": "weight"}
     changes = {"privacy_unit": unit}
     release(
@@ -291,6 +291,7 @@ def test_the_receipt_and_the_description_say_what_was_found(base):
     assert shown["columns"]["colour"]["shares"].keys() == set(COLOURS)
 
 
+@pytest.mark.slow
 def test_labels_with_categories_and_missing_values(tmp_path):
     labelled = {"label": "label", "labels": [0, 1]}
     released(table(tmp_path / "data", rows_of()), tmp_path / "out", dataset=labelled)
