@@ -237,7 +237,7 @@ def test_privacy_units_of_one_row_are_rows(tmp_path, nulls):
 
 
 def test_privacy_units_of_several_rows_may_lack_values(tmp_path):
-    rows = rows_of(2000).append_column("user", pa.array(np.arange(2000) // 2))
+    rows = rows_of(2 * FEW).append_column("user", pa.array(np.arange(2 * FEW) // 2))
     unit = {"column": "user", "max_rows": 2, "aggregate": "weight"}
     changes = {"privacy_unit": unit}
     release(
@@ -248,7 +248,7 @@ def test_privacy_units_of_several_rows_may_lack_values(tmp_path):
     )
     assert not verify_release(str(tmp_path / "out")).problems
     drawn = load_release(str(tmp_path / "out")).sample(20_000, seed=1)[0]
-    assert np.isnan(drawn[:, 0]).mean() == pytest.approx(0.3, abs=0.04)
+    assert np.isnan(drawn[:, 0]).mean() == pytest.approx(0.3, abs=0.1)
 
 
 def test_the_release_is_read_back_and_scores_rows(base):
@@ -313,7 +313,7 @@ def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder)
     assert Fraction(99, 100) * budget < cost <= budget
 
 
-@pytest.mark.parametrize("fail_at", [2, 4])
+@pytest.mark.parametrize("fail_at", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_job_stopped_between_draws_measures_once(tmp_path, recorder, fail_at):  # noqa: F811
     data, url = table(tmp_path / "data", rows_of(FEW)), tmp_path / "ledger"
     out = str(tmp_path / "out")
@@ -339,7 +339,7 @@ def test_no_rows_release_as_well(tmp_path, rows):
 
 
 def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
-    planned = plan(spec(tmp_path / "nothing-here"))
+    planned = plan(spec(tmp_path / "nothing-here"), rows=FEW)
     assert [block.step for block in planned.blocks[:3]] == [
         "bounds.columns",
         "categories",
