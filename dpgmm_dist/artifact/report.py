@@ -46,6 +46,8 @@ _COMPONENTS = (
     "label. The error shown is then that of the measurement. Covariance kept: the weight of its "
     "own measurement in the covariance; 1 means that nothing was shrunk."
 )
+_SHOWN_VALUES = 5
+"""Values of a column of categories that the report names."""
 _ACCOUNTING = {
     "gdp": "Gaussian differential privacy (GDP)",
     "zcdp": "zero-concentrated differential privacy (zCDP)",
@@ -80,6 +82,7 @@ def render_report(release: Release) -> bytes:
         f'<p class="note">{escape(_COMPONENTS)}</p>',
         "<h2>Input</h2>",
         _pre(shown["input"]),
+        *_columns(shown.get("columns")),
         *_bounds_found(shown.get("bounds_found")),
         "<h2>Specification</h2>",
         _pre(release.receipt["specification"]),
@@ -93,6 +96,29 @@ def render_report(release: Release) -> bytes:
         f"<body>\n{chr(10).join(body)}\n</body></html>\n"
     )
     return page.encode("utf-8", errors="xmlcharrefreplace")
+
+
+def _columns(columns: Mapping[str, Any] | None) -> list[str]:
+    """What was measured of each column of a table by itself."""
+    if not columns:
+        return []
+    rows = []
+    for name, facts in columns.items():
+        missing = f"{facts['missing']:.2%}" if "missing" in facts else "-"
+        shares = facts.get("shares", {})
+        commonest = sorted(shares, key=lambda value: (-shares[value], value))[:_SHOWN_VALUES]
+        values = ", ".join(f"{value} {shares[value]:.1%}" for value in commonest)
+        values += ", ..." if len(shares) > len(commonest) else ""
+        kind = "values" if shares else "bins"
+        counted = f"{facts['bins']} {kind}"
+        if not facts["one_value_each"]:
+            counted += f", {facts['atoms']} of one value"
+        rows.append((name, counted, missing, values or "-"))
+    return [
+        "<h2>Columns</h2>",
+        "<p>They are functions of noisy counts, whose cost is listed above.</p>",
+        _table(("column", "distribution", "empty", "commonest values, of those not empty"), rows),
+    ]
 
 
 def _bounds_found(found: Mapping[str, Any] | None) -> list[str]:
