@@ -42,9 +42,24 @@ class Pipeline:
         self._width: int | None = None
 
     def embed(self, rows: Batch) -> NDArray[np.float32]:
-        """Embeddings (n, d) of n rows, n at least 0; values that are not finite are kept."""
+        """Embeddings (n, d) of n rows, n at least 0; values that are not finite are kept.
+
+        An encoder that pads rows to a common length has a method ``groups``, which gives the
+        length (n,) of each. Then only rows of the same length share a batch.
+        """
         if not len(rows):
             return np.empty((0, self.width), np.float32)
+        groups = getattr(self.encoder, "groups", None)
+        if groups is None:
+            return self._embed_in_order(rows)
+        lengths = groups(rows)
+        embeddings = np.empty((len(rows), self.width), np.float32)
+        for length in np.unique(lengths):
+            members = np.flatnonzero(lengths == length)
+            embeddings[members] = self._embed_in_order(_take(rows, members.tolist()))
+        return embeddings
+
+    def _embed_in_order(self, rows: Batch) -> NDArray[np.float32]:
         starts = range(0, len(rows), self.batch)
         return np.concatenate(
             [self._embed_batch(rows[start : start + self.batch]) for start in starts]
