@@ -182,7 +182,9 @@ def write_embeddings(
     task = _PieceEncoder(recipe, provenance, place, column, kept, output, output_options)
     with storage_errors("write embeddings", output):
         make_empty_folder(output, output_options)
-        for_each(task, pieces, progress or (lambda _: None))
+        report = progress or (lambda _: None)
+        report(0.0)  # so that the rate counts the first piece
+        for_each(task, pieces, report)
     return EncodeResult(
         files=len(pieces),
         width=width,
