@@ -132,6 +132,38 @@ def evaluate(
         str | None,
         typer.Option("--output", metavar="URL", help="Directory for the table, JSON and plots."),
     ] = None,
+    public: Annotated[
+        str | None,
+        typer.Option(
+            "--public", metavar="URL", help="Public items with embeddings: how many are used."
+        ),
+    ] = None,
+    public_embedding: Annotated[
+        str | None,
+        typer.Option(
+            "--public-embedding", metavar="C", help="Their column. Default: the only one."
+        ),
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            "--pictures", metavar="URL", help="Real pictures, for a page beside synthetic ones."
+        ),
+    ] = None,
+    picture_column: Annotated[
+        str | None,
+        typer.Option("--picture-column", metavar="C", help="Their column. Default: the only one."),
+    ] = None,
+    decoded: Annotated[
+        str | None,
+        typer.Option(
+            "--decoded", metavar="URL", help="Synthetic pictures: an output of dpgmm decode."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", metavar="HxW[xC]", help="Size of these pictures."),
+    ] = None,
     epochs: Annotated[
         int,
         typer.Option("--epochs", min=1, metavar="N", help="Training epochs of the neural network."),
@@ -149,9 +181,11 @@ def evaluate(
     from dpgmm_dist.cli.progress_bar import show_progress
     from dpgmm_dist.evaluate import evaluate as run
     from dpgmm_dist.evaluate.evaluation import WARNING
+    from dpgmm_dist.evaluate.pictures import page_of
     from dpgmm_dist.evaluate.show import table, write_evaluation
     from dpgmm_dist.progress import PassProgress
 
+    page = page_of(release, pictures, decoded, shape, picture_column, output)
     with show_progress() as progress:
         evaluation = run(
             release,
@@ -162,10 +196,12 @@ def evaluate(
             max_rows=max_rows,
             epochs=epochs,
             seed=seed,
+            public=public,
+            public_embedding=public_embedding,
             progress=lambda done: progress(PassProgress("evaluate", 1, 1, done)),
         )
     if output is not None:
-        write_evaluation(evaluation, output)
+        write_evaluation(evaluation, output, page=page)
     if json_:
         warn(WARNING)
         emit(evaluation.values, as_json=True)

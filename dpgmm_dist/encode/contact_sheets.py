@@ -72,6 +72,7 @@ def side_by_side(
     titles : printed above each half, the first in red.
     """
     from PIL import Image, ImageDraw
+    from PIL.PngImagePlugin import PngInfo
 
     order = sorted({*left, *right}, key=label_order)
     shape = next(image.shape for half in (left, right) for page in half.values() for image in page)
@@ -96,7 +97,9 @@ def side_by_side(
     for i, label in enumerate(order):
         draw.text((4, top + int((i + 0.4) * height / len(order))), label[:11], fill="black")
     data = io.BytesIO()
-    image.save(data, format="PNG", optimize=True)
+    description = PngInfo()
+    description.add_text("Description", ", ".join(titles))
+    image.save(data, format="PNG", optimize=True, pnginfo=description)
     return data.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dpgmm_dist.data.embeddings import embedding_rows
@@ -94,14 +95,39 @@ def read_public_items(
     DataError
         When the files cannot be read or do not have the columns.
     """
-    place = Place(url, dict(storage_options or {}))
+    item, embedding, table = _read(url, columns, storage_options, items=True)
+    return _items(table, item, embedding, columns.label, shape, url)
+
+
+def public_embeddings(
+    url: str, columns: PublicColumns, storage_options: Mapping[str, Any] | None = None
+) -> NDArray[np.float32]:
+    """Only the embeddings (m, d) of public items, as `read_public_items` reads them."""
+    _, embedding, table = _read(url, columns, storage_options, items=False)
+    return _rows(table.filter(pc.is_valid(table[embedding])), embedding, url)
+
+
+def _read(
+    url: str, columns: PublicColumns, options: Mapping[str, Any] | None, *, items: bool
+) -> tuple[str, str, pa.Table]:
+    """The names of the columns of items ("" without) and embeddings, and a table of both."""
+    place = Place(url, dict(options or {}))
     fs, _ = place.resolve()
     tables = []
+    item = embedding = ""
     for file in list_files(place):
         try:
             with opened(fs, file.path, 1, 0) as parquet:
-                item, embedding = _chosen(parquet.schema_arrow, columns, url)
-                names = [item, embedding, *([columns.label] if columns.label else [])]
+                schema = parquet.schema_arrow
+                embedding = columns.embedding or _only(schema, _is_embedding, "embedding", url)
+                names = [embedding]
+                if items:
+                    item = columns.item or _only(schema, is_item, "item", url)
+                    names += [item, *([columns.label] if columns.label else [])]
+                for name in names:
+                    if name not in schema.names:
+                        has = ", ".join(schema.names[:20])
+                        raise DataError(f"{url}: no column {name!r}; it has {has}")
                 tables.append(parquet.read(names))
         except (DataError, SpecError):
             raise
@@ -109,24 +135,16 @@ def read_public_items(
             raise DataError(
                 f"cannot read {place.message_path(fs, file.path)} ({type(error).__name__})"
             ) from None
-    table = pa.concat_tables(tables)
-    return _items(table, item, embedding, columns.label, shape, url)
+    return item, embedding, pa.concat_tables(tables)
 
 
-def _chosen(schema: pa.Schema, columns: PublicColumns, url: str) -> tuple[str, str]:
-    """The names of the column of items and of the column of embeddings."""
-    item = columns.item or _only(schema, _is_item, "--public-item", url)
-    embedding = columns.embedding or _only(schema, _is_embedding, "--public-embedding", url)
-    for name in (item, embedding, columns.label):
-        if name is not None and name not in schema.names:
-            raise DataError(f"{url}: no column {name!r}; it has {', '.join(schema.names[:20])}")
-    return item, embedding
-
-
-def _only(schema: pa.Schema, fits: Any, option: str, url: str) -> str:
+def _only(schema: pa.Schema, fits: Any, what: str, url: str) -> str:
     found = [field.name for field in schema if fits(field.type)]
     if len(found) != 1:
-        raise SpecError(f"{url}: {len(found)} columns fit {option} ({found}): name one")
+        raise SpecError(
+            f"{url}: {len(found)} columns can be the {what} ({', '.join(found)}): choose one with "
+            f"--public-{what}"
+        )
     return str(found[0])
 
 
@@ -134,7 +152,8 @@ def _is_embedding(kind: pa.DataType) -> bool:
     return bool(pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type))
 
 
-def _is_item(kind: pa.DataType) -> bool:
+def is_item(kind: pa.DataType) -> bool:
+    """Whether a column of a type can hold raw items: texts, picture files or uint8 pixels."""
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
         return bool(pa.types.is_uint8(kind.value_type))
     if pa.types.is_struct(kind):
@@ -151,20 +170,21 @@ def _is_item(kind: pa.DataType) -> bool:
 def _items(
     table: pa.Table, item: str, embedding: str, label: str | None, shape: Shape, url: str
 ) -> PublicItems:
-    import pyarrow.compute as pc
-
     table = table.filter(pc.and_(pc.is_valid(table[item]), pc.is_valid(table[embedding])))
-    kind = table.schema.field(embedding).type
-    if not _is_embedding(kind):
-        raise DataError(f"{url}: the column {embedding!r} must be a fixed-size list of numbers")
     shape = row_shape(item, table.schema.field(item).type, shape)
-    blocks = [
-        np.asarray(embedding_rows(chunk, kind.list_size)[0], np.float32)
-        for chunk in table[embedding].chunks
-    ]
-    if not len(table):
-        raise DataError(f"{url}: there are no public items with embeddings")
     labels = None
     if label is not None:
         labels = np.array([str(value) for value in table[label].to_pylist()])
-    return PublicItems(np.concatenate(blocks), table[item], labels, shape)
+    return PublicItems(_rows(table, embedding, url), table[item], labels, shape)
+
+
+def _rows(table: pa.Table, embedding: str, url: str) -> NDArray[np.float32]:
+    kind = table.schema.field(embedding).type
+    if not _is_embedding(kind):
+        raise DataError(f"{url}: the column {embedding!r} must be a fixed-size list of numbers")
+    if not len(table):
+        raise DataError(f"{url}: there are no public items with embeddings")
+    chunks = table[embedding].chunks
+    return np.concatenate(
+        [np.asarray(embedding_rows(chunk, kind.list_size)[0], np.float32) for chunk in chunks]
+    )
