@@ -60,12 +60,16 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
 
     class Tokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return model(input_ids, attention_mask, token_type_ids).last_hidden_state
+            return self.model(input_ids, attention_mask, token_type_ids).last_hidden_state
 
     ids = torch.ones((2, 7), dtype=torch.long)
     names = ("input_ids", "attention_mask", "token_type_ids")
-    export(Tokens(), dict.fromkeys(names, ids), "tokens", folder / "onnx" / "model.onnx")
+    export(Tokens().eval(), dict.fromkeys(names, ids), "tokens", folder / "onnx" / "model.onnx")
     return folder, package.load_model(device="cpu").encode(TEXTS, show_progress_bar=False)
 
 
@@ -93,7 +97,8 @@ def test_efficientnet_lite0(tmp_path: Path) -> None:
             return self.model.extract_features(pixels).mean(dim=(2, 3))
 
     path = tmp_path / "model.onnx"
-    export(Features(), {"pixel_values": torch.zeros(2, 3, 64, 64)}, "features", path)
+    features = Features().eval()
+    export(features, {"pixel_values": torch.zeros(2, 3, 64, 64)}, "features", path)
     settings = {"size": {"height": 64, "width": 64}, "resample": 2}
     settings |= {"image_mean": [127 / 255] * 3, "image_std": [128 / 255] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
@@ -109,7 +114,7 @@ def test_efficientnet_lite0(tmp_path: Path) -> None:
     large = np.stack([np.asarray(i.resize((64, 64), Image.Resampling.BILINEAR)) for i in images])
     pixels = torch.from_numpy(((large.astype("f4") - 127) / 128).transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
-        expected = Features()(pixels).numpy()
+        expected = features(pixels).numpy()
     np.testing.assert_allclose(pipeline.embed(rows), expected, atol=1e-5 * np.abs(expected).max())
     assert rows_are_independent(pipeline)
     plain = find_encoder(f"onnx:{path}", (), EncoderOptions(mean="0.5", std="0.5"))
