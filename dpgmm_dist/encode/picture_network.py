@@ -12,7 +12,7 @@ from dpgmm_dist.encode.public_items import PublicItems
 from dpgmm_dist.errors import SpecError
 
 _CHANNELS = 32
-_EPOCHS = 30
+_EPOCHS, _LEAST_STEPS = 30, 1500
 _BATCH = 64
 _RATE = 2e-3
 
@@ -20,19 +20,20 @@ _RATE = 2e-3
 def learned_arrays(pairs: PublicItems, seed: int) -> dict[str, NDArray[Any]]:
     """The weights of a net that is trained to give the pixels of public pictures.
 
-    The mean squared error is minimised by Adam for a fixed number of epochs, with a rate that falls
-    to zero. The bits depend on the version of torch.
+    The mean squared error is minimised by Adam. The number of epochs follows from the number of
+    pairs, and the rate falls to zero. The bits depend on the version of torch.
     """
     torch = _torch()
     mean = pairs.embeddings.mean(axis=0, dtype=np.float64)
     scale = float((pairs.embeddings - mean).std()) or 1.0
     torch.manual_seed(seed)
     net = _net(len(mean), pairs.shape)
-    steps = _EPOCHS * -(-len(pairs) // _BATCH)
+    a_pass = -(-len(pairs) // _BATCH)
+    epochs = max(_EPOCHS, -(-_LEAST_STEPS // a_pass))
     optimiser = torch.optim.Adam(net.parameters(), lr=_RATE)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * a_pass)
     rng = np.random.default_rng(seed)
-    for _ in range(_EPOCHS):
+    for _ in range(epochs):
         order = rng.permutation(len(pairs))
         for start in range(0, len(order), _BATCH):
             index = order[start : start + _BATCH]

@@ -140,7 +140,8 @@ def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (n, 6, 8, 3) that are nearly linear in embeddings (n, 5)."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(count, 5))
-    basis = np.random.default_rng(9).normal(size=(5, 144))
+    coarse = np.random.default_rng(9).normal(size=(5, 2, 2, 3))
+    basis = coarse.repeat(3, axis=1).repeat(4, axis=2).reshape(5, 144)
     pixels = 127 + 18 * X @ basis + rng.normal(size=(count, 144))
     return X, np.clip(np.rint(pixels), 0, 255).astype(np.uint8).reshape(count, 6, 8, 3)
 
