@@ -37,7 +37,7 @@ for part in private public test; do
     [ $part != public ] || keep+=(--keep picture)
     # shellcheck disable=SC2086  # the options are meant to be split
     run dpgmm encode "$out/raw/$part.parquet" --encoder "$encoder" --column picture --unit-norm \
-        "${keep[@]}" ${OPTIONS:-} --workers 2 --output "$out/embeddings/$part"
+        "${keep[@]}" ${OPTIONS:-} --output "$out/embeddings/$part"
 done
 
 say "A budget for all releases"

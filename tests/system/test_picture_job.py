@@ -39,7 +39,7 @@ def run(command: list[str], **environment: str) -> str:
         env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -64,6 +64,7 @@ def test_pictures_of_cifar_10s_binary_version_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 def test_the_job_from_pictures_to_classifiers(tmp_path: Path) -> None:
     make_pictures(tmp_path / "pictures", "train", 400, 0)
     make_pictures(tmp_path / "pictures", "test", 60, 1)

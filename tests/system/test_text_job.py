@@ -45,6 +45,7 @@ def write_texts(path: Path, rows: int, seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 def test_the_job_from_texts_to_texts(tmp_path: Path) -> None:
     write_texts(tmp_path / "train.parquet", 3000, 0)
     write_texts(tmp_path / "test.parquet", 200, 1)
@@ -64,7 +65,7 @@ def test_the_job_from_texts_to_texts(tmp_path: Path) -> None:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     table = pq.read_table(tmp_path / "out" / "texts")

@@ -85,6 +85,24 @@ def test_an_encoder_that_mixes_rows_is_found_out_unless_rows_are_alone() -> None
     assert isinstance(rows_are_independent(Pipeline(Gemm(), IMAGE, 16)), bool)
 
 
+def test_texts_that_share_a_batch_are_tested_though_their_lengths_differ() -> None:
+    class Padded:
+        name, digest = "padded", "c" * 64
+
+        def __init__(self, mixing: float) -> None:
+            self.mixing = mixing
+
+        def groups(self, rows: list[str]) -> np.ndarray:
+            return np.array([len(text.split()) for text in rows])
+
+        def __call__(self, batch: list[str]) -> np.ndarray:
+            rows = np.array([[len(text), text.find("now")] for text in batch], float)
+            return rows + self.mixing * rows.mean(axis=0)
+
+    assert rows_are_independent(Pipeline(Padded(0), (), 8))
+    assert not rows_are_independent(Pipeline(Padded(1e-3), (), 8))
+
+
 def test_batches_have_one_shape_and_padding_is_removed() -> None:
     sizes: list[int] = []
 
@@ -210,7 +228,7 @@ def test_onnx_models(tmp_path: Path) -> None:
     pipeline = Pipeline(encoder, IMAGE, 16)
     expected = np.asarray(rows).reshape(10, -1) / 255 @ matrix
     np.testing.assert_allclose(pipeline.embed(rows), expected, rtol=1e-4, atol=1e-4)
-    assert isinstance(rows_are_independent(pipeline), bool)
+    assert rows_are_independent(pipeline)
     path.write_bytes(b"not a model")
     from dpgmm_dist.encode import protocol
 
