@@ -12,7 +12,7 @@ from dpgmm_dist.encode.public_items import PublicItems
 from dpgmm_dist.errors import SpecError
 
 _CHANNELS = 32
-_EPOCHS, _LEAST_STEPS = 30, 1500
+_EPOCHS, _LEAST_STEPS = 30, 1000
 _BATCH = 64
 _RATE = 2e-3
 

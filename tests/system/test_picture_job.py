@@ -14,7 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "cifar10.sh"
-KINDS = ("bars", "dark", "light")
+KINDS = ("columns", "corner", "rows")
 
 
 def make_pictures(folder: Path, split: str, count: int, seed: int) -> None:
@@ -23,10 +23,9 @@ def make_pictures(folder: Path, split: str, count: int, seed: int) -> None:
     for kind in KINDS:
         (folder / split / kind).mkdir(parents=True)
         for number in range(count):
-            level = {"bars": 128, "dark": 60, "light": 190}[kind]
-            pixels = rng.normal(level, 12, (8, 8, 3))
-            if kind == "bars":
-                pixels[::2] += 70
+            pixels = rng.normal(90, 12, (8, 8, 3))
+            bright = {"columns": np.s_[:, ::2], "corner": np.s_[:5, :5], "rows": np.s_[::2]}[kind]
+            pixels[bright] += 120
             image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
             image.save(folder / split / kind / f"{number:04d}.png")
 

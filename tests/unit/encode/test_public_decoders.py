@@ -203,6 +203,8 @@ def test_public_pictures_come_back_as_they_are(tmp_path: Path) -> None:
     assert (found == images[[7, 2]].reshape(2, -1)).all()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_network_is_learned_where_torch_is_installed(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from dpgmm_dist.encode.learned import learn

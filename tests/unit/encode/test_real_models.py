@@ -19,7 +19,7 @@ from dpgmm_dist.encode.raw_rows import raw_batch
 from dpgmm_dist.encode.registry import find_encoder
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TEXTS = [
     "My card has not arrived yet, what should I do?",
