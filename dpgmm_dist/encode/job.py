@@ -71,8 +71,10 @@ class Recipe:
 
     def digest(self) -> str:
         """SHA-256 (hex) of the encoder, the projection and the settings."""
-        settings = repr((self.shape, self.unit_norm))
-        return sha256_of(self.pipeline().encoder.digest, self.projection or b"", settings)
+        encoder = self.pipeline().encoder
+        picture = _picture_input(encoder)
+        settings = [repr((self.shape, self.unit_norm))] + ([repr(picture)] if picture else [])
+        return sha256_of(encoder.digest, self.projection or b"", *settings)
 
     def provenance(self) -> Provenance:
         """What the receipt says about the embeddings.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any
 
@@ -24,7 +23,6 @@ def folder_with(name: str, path: str) -> str | None:
     return next((f for f in (folder, _parent(folder)) if exists(beside(f, name))), None)
 
 
-@functools.lru_cache(maxsize=64)
 def exists(path: str) -> bool:
     """Whether there is a file at a path or URL."""
     import fsspec

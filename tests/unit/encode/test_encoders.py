@@ -16,7 +16,6 @@ from PIL import Image
 
 from dpgmm_dist.encode.batches import Pipeline, probe_rows, rows_are_independent
 from dpgmm_dist.encode.drawn_shapes import drawn_pictures, principal_axes
-from dpgmm_dist.encode.model_files import exists
 from dpgmm_dist.encode.options import EncoderOptions
 from dpgmm_dist.encode.projection import Projection, rowwise_product
 from dpgmm_dist.encode.protocol import Encoder, parse_shape
@@ -279,7 +278,6 @@ def test_onnx_models_of_texts(tmp_path: Path) -> None:
     path.write_bytes(lookup(table))
     with pytest.raises(SpecError, match=r"no tokenizer\.json beside it"):
         find_encoder(f"onnx:{path}", ())
-    exists.cache_clear()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     mean = find_encoder(f"onnx:{path}", ())
     texts = ["the parcel arrives now", "now", "", "the the the the the the"]
