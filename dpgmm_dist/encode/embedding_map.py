@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_MOST_POINTS = 4000
+_MOST_POINTS = 2000
+_MOST_WIDTH = 256
 _MOST_NAMED = 20
 """Up to this many labels are named beside a map."""
 _RIDGE = 1e-2
@@ -46,30 +47,53 @@ class Panel:
 def map_axes(rows: Floats, labels: Sequence[str] | None) -> Axes:
     """The two linear discriminants of three or more labels, otherwise two principal axes.
 
+    They are found from the first `_MOST_POINTS` rows, in many dimensions along the `_MOST_WIDTH`
+    principal axes of these.
+
     Parameters
     ----------
     rows : (n, d), n at least 1.
     labels : (n,), or None.
     """
+    rows = rows[:_MOST_POINTS]
     centre = rows.mean(axis=0)
-    centred = rows - centre
-    names, index = np.unique(np.asarray(labels or [""] * len(rows)), return_inverse=True)
-    if len(names) < 3 or rows.shape[1] < 2:
-        _, vectors = np.linalg.eigh(centred.T @ centred)
-        first = vectors[:, ::-1][:, :2]
+    principal = _principal(rows - centre)
+    names, index = np.unique(
+        np.asarray([""] * len(rows) if labels is None else labels[:_MOST_POINTS]),
+        return_inverse=True,
+    )
+    if len(names) < 3 or principal.shape[1] < 2:
+        first = principal[:, :2]
         return Axes(centre, np.pad(first, ((0, 0), (0, 2 - first.shape[1]))), "principal")
+    return Axes(
+        centre, principal @ _discriminants((rows - centre) @ principal, index), "discriminant"
+    )
+
+
+def _principal(centred: Floats) -> Floats:
+    """At most `_MOST_WIDTH` principal axes (d, p) of centred rows (n, d), the largest first."""
+    if centred.shape[1] <= len(centred):
+        vectors = np.linalg.eigh(centred.T @ centred)[1]
+    else:
+        values, small = np.linalg.eigh(centred @ centred.T)
+        vectors = centred.T @ small / np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
+    return np.asarray(vectors[:, ::-1][:, :_MOST_WIDTH])
+
+
+def _discriminants(rows: Floats, index: NDArray[np.int64]) -> Floats:
+    """The two axes (p, 2) that tell groups of centred rows (n, p) apart; ``index`` is (n,)."""
     counts = np.bincount(index)
-    means = np.zeros((len(names), rows.shape[1]))
-    np.add.at(means, index, centred)
+    means = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(means, index, rows)
     means /= counts[:, None]
-    within = centred - means[index]
+    within = rows - means[index]
     covariance = within.T @ within / len(rows)
     covariance += _RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     values, vectors = np.linalg.eigh(covariance)
     whitening = vectors / np.sqrt(np.maximum(values, 1e-300))
     weighted = np.sqrt(counts / len(rows))[:, None] * (means @ whitening)
     between = np.linalg.svd(weighted, full_matrices=False)[2][:2].T
-    return Axes(centre, whitening @ between, "discriminant")
+    return np.asarray(whitening @ between)
 
 
 def draw(panels: Sequence[Panel], warning: str | None = None) -> bytes:
@@ -97,7 +121,8 @@ def draw(panels: Sequence[Panel], warning: str | None = None) -> bytes:
                 *points[shown == label].T, s=4, alpha=0.5, color=colours(number % 20), label=label
             )
     if 0 < len(named) <= _MOST_NAMED:
-        plots[-1].legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
+        labelled = [p for p, panel in zip(plots, panels, strict=True) if panel.labels is not None]
+        labelled[-1].legend(markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
     data = io.BytesIO()
     metadata = {"Software": None} | ({"Description": warning} if warning else {})
     figure.savefig(data, format="png", dpi=90, metadata=metadata)

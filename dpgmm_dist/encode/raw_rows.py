@@ -56,18 +56,7 @@ def row_shape(
             raise SpecError(f"column {column!r} holds text: leave --shape out")
         return ()
     if _is_bytes(kind):
-        if picture is not None and picture.size is not None:
-            if shape:
-                raise SpecError(
-                    f"the model takes pictures of {'x'.join(map(str, picture.size))} pixels, to "
-                    f"which those of column {column!r} are resized and cropped: leave --shape out"
-                )
-            return (*picture.size, picture.channels)
-        if not shape:
-            raise SpecError(
-                f"column {column!r} holds pictures: give their shape, --shape HxW or HxWxC"
-            )
-        return shape
+        return _file_shape(column, shape, picture)
     if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)):
         raise DataError(
             f"column {column!r} has the type {str(kind)[:80]}: encode takes text, pictures (bytes, "
@@ -87,6 +76,19 @@ def row_shape(
             f"column {column!r} has {kind.list_size} pixels a row, but --shape "
             f"{'x'.join(map(str, shape))} has {size}: make them agree"
         )
+    return shape
+
+
+def _file_shape(column: str, shape: Shape, picture: PictureInput | None) -> Shape:
+    if picture is not None and picture.size is not None:
+        if shape:
+            raise SpecError(
+                f"the model takes pictures of {'x'.join(map(str, picture.size))} pixels, to which "
+                f"those of column {column!r} are resized and cropped: leave --shape out"
+            )
+        return (*picture.size, picture.channels)
+    if not shape:
+        raise SpecError(f"column {column!r} holds pictures: give their shape, --shape HxW or HxWxC")
     return shape
 
 
