@@ -68,7 +68,8 @@ def test_the_job_from_texts_to_texts(tmp_path: Path) -> None:
         timeout=1500,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    table = pq.read_table(tmp_path / "out" / "texts")
+    parts = sorted((tmp_path / "out" / "texts").glob("part-*.parquet"))
+    table = pa.concat_tables([pq.read_table(part) for part in parts])
     public = pq.read_table(tmp_path / "out" / "raw" / "public.parquet")
     numbers = np.array(table["public_row"].to_pylist())
     assert np.bincount(numbers).max() <= 3
