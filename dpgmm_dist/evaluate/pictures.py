@@ -137,5 +137,7 @@ def _only_pictures(schema: pa.Schema, url: str) -> str:
         f.name for f in schema if is_item(f.type) and not pa.types.is_string(f.type)
     ]
     if len(found) != 1:
-        raise SpecError(f"{url}: {len(found)} columns hold pictures ({found}): name one")
+        raise SpecError(
+            f"{url}: {len(found)} columns hold pictures ({found}): use --picture-column"
+        )
     return str(found[0])
