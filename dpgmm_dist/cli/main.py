@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli import synthetic
+from dpgmm_dist.cli import audit, synthetic
 from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
@@ -234,6 +234,7 @@ def _new_release_id() -> str:
 
 
 synthetic.add_to(app)
+audit.add_to(app)
 
 
 @app.command()
