@@ -128,13 +128,20 @@ class NoiseSeen:
     _before: Floats | None = field(default=None, repr=False)
 
     def add(self, noise: Floats) -> None:
-        """Count the noise of answers (answers, entries), in units of its declared scale."""
+        """Count the noise of answers (answers, entries), in units of its declared scale.
+
+        Noise is compared with that before it, and with that at the same place of the last call.
+        """
         self.entries += noise.size
         self.squares += float((noise**2).sum())
-        rows = noise if self._before is None else np.concatenate([self._before, noise])
-        self.neighbours += float((rows[1:] * rows[:-1]).sum())
-        self.pairs += rows[1:].size
-        self._before = noise[-1:]
+        compared = [(noise[1:], noise[:-1])]
+        if self._before is not None:
+            rows = min(len(noise), len(self._before))
+            compared.append((noise[:rows], self._before[:rows]))
+        for one, other in compared:
+            self.neighbours += float((one * other).sum())
+            self.pairs += one.size
+        self._before = noise
 
     @property
     def scale(self) -> float:

@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float64]
 
 WORST = "far outlier"
 """The neighbour that moves every statistic by its sensitivity; the others move less, or nothing."""
-NOTHING = "a null"
-"""The neighbour that changes nothing at all: its row is invalid."""
+NOTHING = "null and infinity"
+"""The neighbour that changes nothing at all: its rows are invalid."""
 _ROWS_BEYOND = 3
 """Rows that the audited unit has beyond those that count."""
 _UNIT = "audited"
@@ -61,27 +61,22 @@ def make_neighbours(spec: ReleaseSpec, width: int, rows: int, seed: int = 0) -> 
     of_base = [labels[i % max(len(labels) - 1, 1)] for i in range(rows)] if labels else None
     base = _table(spec, near, of_base, [f"unit {i}" for i in range(rows)])
 
-    def unit(point: Floats, label: Any) -> pa.Table:
-        count = _rows_of_unit(spec)
-        extra = _table(
-            spec,
-            np.tile(point, (count, 1)),
-            [label] * count if labels else None,
-            [_UNIT] * count,
-        )
+    def unit(*points: Floats, label: Any) -> pa.Table:
+        x = np.repeat(np.array(points), _rows_of_unit(spec), axis=0)
+        extra = _table(spec, x, [label] * len(x) if labels else None, [_UNIT] * len(x))
         return pa.concat_tables([base, extra])
 
     last = labels[-1] if labels else None
     first = labels[0] if labels else None
     added = {
-        WORST: unit(middle + reach, last),
-        "beyond all bounds": unit(middle + 1e30 * reach, last),
-        "member of a cluster": unit(middle - 0.5 * reach, first),
-        NOTHING: unit(np.full(width, np.nan), last),
+        WORST: unit(middle + reach, label=last),
+        "beyond all bounds": unit(middle + 1e30 * reach, label=last),
+        "member of a cluster": unit(middle - 0.5 * reach, label=first),
+        NOTHING: unit(*np.full((2, width), [[np.nan], [np.inf]]), label=last),
     }
     if labels:
-        added["far outlier of a common label"] = unit(middle + reach, first)
-        added["alone in its label"] = unit(middle - 0.5 * reach, last)
+        added["far outlier of a common label"] = unit(middle + reach, label=first)
+        added["alone in its label"] = unit(middle - 0.5 * reach, label=last)
     return Neighbours(base, added)
 
 
@@ -133,11 +128,11 @@ def _table(spec: ReleaseSpec, x: Floats, labels: list[Any] | None, units: list[s
 
 
 def _column(values: Floats, kind: Kind) -> Any:
-    """A column of a table from its numbers; NaN is null where the type has none."""
+    """A column of a table from its numbers; what is not finite is null where the type has none."""
     if kind == "number":
         return pa.array(values)
     dtype, steps = _TYPES[kind]
-    missing = np.isnan(values)
+    missing = ~np.isfinite(values)
     most = 2.0**31 - 1 if pa.types.is_date32(dtype) else 2.0**62
     whole = np.clip(np.rint(np.where(missing, 0, values) * steps), -most, most)
     stored = pa.array(whole.astype(np.int32 if dtype == pa.date32() else np.int64), mask=missing)

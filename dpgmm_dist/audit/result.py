@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dpgmm_dist.artifact.receipt import Accounting, epsilon_of
 from dpgmm_dist.audit.game import Bound, NoiseSeen, Part
-from dpgmm_dist.privacy.accounting import epsilon_from_mu
 
 _LEVEL = 1e-6
 """Chance of a false alarm about the noise, for each part of each query."""
@@ -21,7 +21,7 @@ class Shown:
     neighbour: str
     query: str
     claimed_epsilon: float
-    """What the queries allow at the delta of the release, in Gaussian DP."""
+    """What the queries allow at the delta of the release, by its accounting."""
     shown_epsilon: float
     share: float
     """Shown of claimed."""
@@ -40,9 +40,10 @@ class Shown:
         square: float | None,
         bound: Bound,
         delta: float,
+        accounting: Accounting,
     ) -> Shown:
         """From the cost rho of the queries, the true mu^2 of the neighbours, and the guesses."""
-        claimed = epsilon_from_mu(math.sqrt(2 * rho), delta)
+        claimed = epsilon_of(rho, delta, accounting)
         moved = None if square is None else math.sqrt(square / (2 * rho))
         share = bound.epsilon / claimed
         return cls(
@@ -115,7 +116,7 @@ class Audit:
             if found.refutes
         ]
         if not self.null_changes_nothing:
-            lines.append("a row with a null changes an answer")
+            lines.append("a row with a null or an infinity changes an answer")
         return lines
 
     @property
@@ -156,5 +157,5 @@ def render(audit: Audit) -> str:
     for found in audit.noise:
         lines.append(f"{found.query:<26} {found.part:<22} {found.scale:>8.4f} {found.entries:>12,}")
     nothing = "nothing" if audit.null_changes_nothing else "SOMETHING"
-    lines += ["", f"a row with a null changes {nothing}", "", audit.line()]
+    lines += ["", f"rows with a null or an infinity change {nothing}", "", audit.line()]
     return "\n".join(lines + [f"REFUTED: {line}" for line in audit.refuted])

@@ -109,16 +109,15 @@ def audit(
 
 def _all_shown(job: Job, games: Sequence[_Game], spent: float, confidence: float) -> list[Shown]:
     """The whole release for every neighbour, and each query for the worst of them."""
-    delta = job.spec.privacy.delta
     shown = []
     for name in job.neighbours.added:
         total = np.sum([game.log_ratios[name] for game in games], axis=0)
         square = sum(game.differences[name].square for game in games)
-        shown.append(_shown(name, "whole release", spent, square, total, delta, confidence))
+        shown.append(_shown(name, "whole release", spent, square, total, job, confidence))
     for game in games:
         cost, ratios = float(query_cost(game.query)), game.log_ratios[WORST]
         square = game.differences[WORST].square
-        shown.append(_shown(WORST, game.query.step, cost, square, ratios, delta, confidence))
+        shown.append(_shown(WORST, game.query.step, cost, square, ratios, job, confidence))
     return shown
 
 
@@ -177,7 +176,7 @@ def _rerun(job: Job, reruns: int, spent: float, confidence: float, report: Progr
             ratios[side, i] = job.run((other,), about).log_ratio()
         report("runs", (i + 1) / reruns)
     name = "whole release, run again"
-    return _shown(WORST, name, spent, None, ratios, job.spec.privacy.delta, confidence)
+    return _shown(WORST, name, spent, None, ratios, job, confidence)
 
 
 def _shown(
@@ -186,13 +185,14 @@ def _shown(
     rho: float,
     square: float | None,
     log_ratios: Floats,
-    delta: float,
+    job: Job,
     confidence: float,
 ) -> Shown:
     """What guesses show: those without the unit are right below zero, those with it above."""
     right = int((log_ratios[0] < 0).sum() + (log_ratios[1] > 0).sum())
+    delta = job.spec.privacy.delta
     bound = Bound.of(right, log_ratios.size, delta, confidence)
-    return Shown.of(neighbour, query, rho, square, bound, delta)
+    return Shown.of(neighbour, query, rho, square, bound, delta, job.noise.accounting)
 
 
 def _default_draws(mu: float, confidence: float) -> int:

@@ -48,6 +48,7 @@ JOBS: dict[str, dict[str, Any]] = {
 def job(name: str, epsilon: float = 4.0) -> ReleaseSpec:
     document = {key: dict(value) for key, value in JOBS[name].items()}
     document["dataset"]["path"] = "nowhere"
+    document["model"] = {"components": 1}  # the fit is not what is audited
     document["privacy"] = {"epsilon": epsilon, "delta": 1e-6, **document.get("privacy", {})}
     return ReleaseSpec.from_dict(document)
 
@@ -56,20 +57,21 @@ def job(name: str, epsilon: float = 4.0) -> ReleaseSpec:
 @pytest.mark.parametrize("name", JOBS)
 def test_the_guarantee_stands_and_most_of_it_is_shown(name):
     """One bound in a million is above a claim that is just met."""
-    found = audit(job(name), draws=2000, confidence=1 - 1e-6)
+    found = audit(job(name), draws=500, confidence=1 - 1e-6)
     assert found.refuted == []
     assert found.null_changes_nothing
     worst = found.worst
     assert worst.neighbour == WORST
     assert worst.moved == pytest.approx(1, abs=0.02)
     assert 0.99 * 4 < worst.claimed_epsilon <= 4
-    # At 95% more is shown; a single audit then is above the truth in one of twenty.
-    assert worst.shown_epsilon > 0.45 * 4
+    # At 95% and with more draws more is shown: the next test.
+    assert worst.shown_epsilon > 0.15 * 4
     nothing = next(line for line in found.shown if line.neighbour == NOTHING)
     assert nothing.moved == 0
     assert all(line.moved is not None and line.moved < 1 + 1e-9 for line in found.shown)
 
 
+@pytest.mark.slow
 @pytest.mark.statistical
 def test_at_95_percent_confidence_seven_tenths_are_shown():
     found = audit(job("embeddings", 1.0), draws=9000)
@@ -80,7 +82,7 @@ def test_at_95_percent_confidence_seven_tenths_are_shown():
 def test_the_command_prints_a_table_and_json(tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(json.dumps(job("embeddings").public_dict()))
-    result = dpgmm("audit", spec, "--draws", 2000, "--json")
+    result = dpgmm("audit", spec, "--draws", 100, "--json")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["refuted"] == []
@@ -89,13 +91,14 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_workers_of_their_own_process_and_whole_runs_are_audited_too(tmp_path):
     spec = tmp_path / "spec.yaml"
     spec.write_text(json.dumps(job("embeddings").public_dict()))
-    result = dpgmm("audit", spec, "--draws", 500, "--reruns", 2, "--workers", 1)
+    result = dpgmm("audit", spec, "--draws", 100, "--reruns", 2, "--workers", 1)
     assert result.returncode == 0, result.stderr
     assert "whole release, run again" in result.stdout
-    assert "a row with a null changes nothing" in result.stdout
+    assert "rows with a null or an infinity change nothing" in result.stdout
 
 
 def test_the_schema_of_the_data_gives_a_width_that_the_specification_lacks(tmp_path):

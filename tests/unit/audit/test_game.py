@@ -90,5 +90,9 @@ def test_answers_that_share_noise_are_noticed():
     noise = rng.normal(size=(4000, 2))
     assert not seen_of(noise).repeats(1e-6)
     assert seen_of(np.repeat(noise, 2, axis=0)).repeats(1e-6)
-    shared = noise + rng.normal(size=2)
-    assert seen_of(shared / math.sqrt(2)).repeats(1e-6)
+    assert seen_of((noise + 1) / math.sqrt(2)).repeats(1e-6)
+    once = rng.normal(size=(1000, 2))
+    again = NoiseSeen()
+    for _ in range(3):
+        again.add(once)
+    assert again.repeats(1e-6)
