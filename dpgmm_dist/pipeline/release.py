@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.artifact.manifest import StoredQueries
 from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
 from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
@@ -182,6 +183,7 @@ def release(
             receipt=receipt,
             input_schema=schema,
             storage_options=spec.output.storage_options,
+            stored_queries=StoredQueries(**budget.journal.stored()),
         )
     budget.journal.finish({"output": target.url})
     return ReleaseResult(target.url, release_id, already_done=False, fitted=fitted, receipt=receipt)

@@ -157,7 +157,7 @@ class Session:
                 "written by another version; finish the release with that version, or begin a "
                 "new one"
             )
-        self._listed.append(_receipt_query(query))
+        self._listed.append(receipt_query(query))
         self._spent += query_cost(query)
         if self._spent > self._rho:
             raise DataError(
@@ -185,7 +185,8 @@ def _same_map(first: object, second: object) -> bool:
     return first is second
 
 
-def _receipt_query(query: PassQuery) -> dict[str, Any]:
+def receipt_query(query: PassQuery) -> dict[str, Any]:
+    """A query as the receipt lists it."""
     blocks: list[dict[str, Any]] = [
         {
             "statistic": block.statistic,
