@@ -9,8 +9,8 @@ from typing import Any
 from dpgmm_dist.artifact.receipt import Accounting, epsilon_of
 from dpgmm_dist.audit.game import Bound, NoiseSeen, Part
 
-_LEVEL = 1e-6
-"""Chance of a false alarm about the noise, for each part of each query."""
+LEVEL = 1e-6
+"""Chance of a false alarm, for each line: an audit has many, and refutes if one does."""
 _ROUNDING = 1e-9
 
 
@@ -23,6 +23,9 @@ class Shown:
     claimed_epsilon: float
     """What the queries allow at the delta of the release, by its accounting."""
     shown_epsilon: float
+    """At the confidence of the audit."""
+    certain_epsilon: float
+    """The same but for a chance of one in a million: above the claim it refutes it."""
     share: float
     """Shown of claimed."""
     right: int
@@ -39,22 +42,31 @@ class Shown:
         rho: float,
         square: float | None,
         bound: Bound,
+        certain: Bound,
         delta: float,
         accounting: Accounting,
     ) -> Shown:
-        """From the cost rho of the queries, the true mu^2 of the neighbours, and the guesses."""
+        """From the cost rho of the queries, the true mu^2 of the neighbours, and the bounds."""
         claimed = epsilon_of(rho, delta, accounting)
         moved = None if square is None else math.sqrt(square / (2 * rho))
         share = bound.epsilon / claimed
         return cls(
-            neighbour, query, claimed, bound.epsilon, share, bound.right, bound.guesses, moved
+            neighbour,
+            query,
+            claimed,
+            bound.epsilon,
+            certain.epsilon,
+            share,
+            bound.right,
+            bound.guesses,
+            moved,
         )
 
     @property
     def refutes(self) -> bool:
-        """Whether the claim cannot be true, at the confidence of the bound."""
+        """Whether the claim cannot be true."""
         too_far = self.moved is not None and self.moved > 1 + _ROUNDING
-        return too_far or self.shown_epsilon > self.claimed_epsilon
+        return too_far or self.certain_epsilon > self.claimed_epsilon
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,8 @@ class NoiseFound:
     @classmethod
     def of(cls, query: str, part: Part, seen: NoiseSeen) -> NoiseFound:
         """From the noise of all answers."""
-        highest = seen.highest(_LEVEL)
-        return cls(query, part.name, seen.scale, highest, seen.repeats(_LEVEL), seen.entries)
+        highest = seen.highest(LEVEL)
+        return cls(query, part.name, seen.scale, highest, seen.repeats(LEVEL), seen.entries)
 
     @property
     def refutes(self) -> bool:
@@ -103,7 +115,7 @@ class Audit:
     def refuted(self) -> list[str]:
         """One line for everything that contradicts the guarantee; none if it stands."""
         lines = [
-            f"{line.query}, {line.neighbour}: at least epsilon {line.shown_epsilon:.4g} is spent"
+            f"{line.query}, {line.neighbour}: at least epsilon {line.certain_epsilon:.4g} is spent"
             f" (moved {'-' if line.moved is None else format(line.moved, '.4g')} of what was paid"
             f" for), {line.claimed_epsilon:.4g} is claimed"
             for line in self.shown

@@ -21,7 +21,7 @@ from dpgmm_dist.audit.game import (
 )
 from dpgmm_dist.audit.job import BASE, Job, Sums
 from dpgmm_dist.audit.neighbours import NOTHING, WORST
-from dpgmm_dist.audit.result import Audit, NoiseFound, Shown
+from dpgmm_dist.audit.result import LEVEL, Audit, NoiseFound, Shown
 from dpgmm_dist.audit.sums import opened, query_for, statistic_of
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import SpecError
@@ -192,7 +192,8 @@ def _shown(
     right = int((log_ratios[0] < 0).sum() + (log_ratios[1] > 0).sum())
     delta = job.spec.privacy.delta
     bound = Bound.of(right, log_ratios.size, delta, confidence)
-    return Shown.of(neighbour, query, rho, square, bound, delta, job.noise.accounting)
+    certain = Bound.of(right, log_ratios.size, delta, 1 - LEVEL)
+    return Shown.of(neighbour, query, rho, square, bound, certain, delta, job.noise.accounting)
 
 
 def _default_draws(mu: float, confidence: float) -> int:

@@ -305,6 +305,17 @@ def sign(
 
 @app.command()
 @guarded
+def record(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
+    """Print a record of a release for a public registry of deployments."""
+    from dpgmm_dist.artifact.registry import registry_record
+
+    emit(registry_record(release, read_options(storage_options)), as_json=json_)
+
+
+@app.command()
+@guarded
 def report(
     release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
 ) -> None:
