@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from dpgmm_dist import json_bytes
 from dpgmm_dist.errors import DataError
 
+T = TypeVar("T")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -229,8 +231,11 @@ class PassQuery:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PassQuery:
-        """Read what :meth:`to_bytes` wrote."""
-        header, arrays = unpack(data)
+        """Read what :meth:`to_bytes` wrote; raise DataError if it is damaged."""
+        return unpack(data, cls._built)
+
+    @classmethod
+    def _built(cls, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> PassQuery:
         if header.get("schema") != 1:
             raise DataError(
                 f"stored query has schema {header.get('schema')!r}; this version reads 1: "
@@ -304,12 +309,14 @@ def pack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Read what :func:`pack` wrote; DataError when it is damaged."""
+def unpack(data: bytes, build: Callable[[dict[str, Any], dict[str, npt.NDArray[Any]]], T]) -> T:
+    """Build something from what :func:`pack` wrote; DataError when it is damaged."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return json_bytes.parse(arrays.pop("header").tobytes()), arrays
+        return build(json_bytes.parse(arrays.pop("header").tobytes()), arrays)
+    except DataError:
+        raise
     except Exception as error:  # a damaged zip has a dozen kinds of errors
         raise DataError(
             f"a stored query or answer is damaged ({type(error).__name__}): "

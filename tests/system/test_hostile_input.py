@@ -20,7 +20,8 @@ from dpgmm_dist.data.parquet_schema import Columns
 from dpgmm_dist.data.provenance import METADATA_KEY, from_metadata
 from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.privacy.query import pack, unpack
+from dpgmm_dist.privacy.measure import NoisyStatistic
+from dpgmm_dist.privacy.query import PassQuery, pack
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.storage.parquet_files import Place, list_files, opened
 
@@ -157,7 +158,12 @@ def test_deep_json_in_a_ledger_journal_or_footer_is_damage(copied):
     assert from_metadata({METADATA_KEY.encode(): DEEP}) is None
     stored = pack({}, {}).replace(b"{}", DEEP[:1] + b"]")
     with pytest.raises(DataError):
-        unpack(stored)
+        PassQuery.from_bytes(stored)
+    answer = NoisyStatistic("moments.centre", ()).to_bytes()
+    with pytest.raises(DataError, match="damaged"):
+        PassQuery.from_bytes(answer)  # whole, but no query
+    with pytest.raises(DataError, match="damaged"):
+        NoisyStatistic.from_bytes(pack([1], {}))  # type: ignore[arg-type]
 
 
 def test_a_deep_specification_and_one_without_an_end_are_refused(tmp_path):
