@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpgmm_dist.artifact.schema import (
@@ -35,6 +35,16 @@ class FileDigest:
 
 
 @dataclass(frozen=True)
+class StoredQueries:
+    """What the journal of a release holds."""
+
+    queries: int
+    """Number of answered queries."""
+    sha256: str
+    """Hex, of all queries and answers: `dpgmm_dist.budget.journal.Journal.stored`."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contents of release.json."""
 
@@ -45,6 +55,8 @@ class Manifest:
     """"private", or "NOT PRIVATE" for a release made with insecure test noise."""
     library_version: str
     files: Mapping[str, FileDigest]
+    stored: StoredQueries | None = None
+    """The queries and answers in the journal; None in releases of versions that did not say."""
 
     @property
     def schema_version(self) -> int:
@@ -64,6 +76,7 @@ class Manifest:
                     name: {"sha256": digest.sha256, "bytes": digest.size}
                     for name, digest in self.files.items()
                 },
+                **({} if self.stored is None else {"stored": asdict(self.stored)}),
             }
         )
 
@@ -93,6 +106,7 @@ class Manifest:
                     str(name): FileDigest(_string(entry["sha256"]), int(entry["bytes"]))
                     for name, entry in value["files"].items()
                 },
+                stored=_stored(value.get("stored")),
             )
             stated = int(value["schema_version"])
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -101,6 +115,12 @@ class Manifest:
             ) from None
         _check_names(manifest.files, stated)
         return manifest
+
+
+def _stored(value: Any) -> StoredQueries | None:
+    if value is None:
+        return None
+    return StoredQueries(int(value["queries"]), _string(value["sha256"]))
 
 
 def _string(value: Any) -> str:

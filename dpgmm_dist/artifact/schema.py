@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpgmm_dist import json_bytes
 from dpgmm_dist.artifact.error_marks import ErrorMarks, columns_of, marks_of, read_marks
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
@@ -60,7 +61,7 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 def parse_json(name: str, data: bytes) -> dict[str, Any]:
     """The JSON object in a file of a release; DataError if there is none."""
     try:
-        value = json.loads(data)
+        value = json_bytes.parse(data)
     except ValueError:
         raise DataError(f"{name} is not valid JSON: the release is not intact") from None
     if not isinstance(value, dict):

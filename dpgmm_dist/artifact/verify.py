@@ -46,6 +46,13 @@ from dpgmm_dist.storage.store import open_store
 
 T = TypeVar("T")
 
+SHOWN_ALONE = (
+    "shown without the ledger: the files belong together, and the guarantee follows from the "
+    "queries listed; not shown: that no others were asked (--ledger URL compares with the charge "
+    "and the stored queries), nor that fresh noise was drawn for these rows"
+)
+"""What `dpgmm verify` can know from a release alone, and what it cannot."""
+
 # A listed cost may exceed the exact one by rounding, but not by more.
 _ROUNDING = Fraction(1, 10**6)
 
@@ -102,6 +109,7 @@ def verify_release(url: str, storage_options: Mapping[str, Any] | None = None) -
         receipt = _attempt(problems, lambda: check_receipt(parse_json(RECEIPT, files[RECEIPT])))
     if receipt is not None:
         problems += _identity_problems(manifest, receipt)
+        problems += _stored_problems(manifest, receipt)
         # The accountant refuses numbers outside its range: that too is a problem of the release.
         problems += _attempt(problems, partial(accounting_problems, receipt)) or []
     problems += _shape_problems(mixture, transform, receipt)
@@ -194,6 +202,16 @@ def _identity_problems(manifest: Manifest, receipt: Receipt) -> Iterator[str]:
                 f"the specification asks for {name} {privacy.get(name)!r}, but the budget in the "
                 f"receipt has {getattr(receipt.budget, name)!r}"
             )
+
+
+def _stored_problems(manifest: Manifest, receipt: Receipt) -> Iterator[str]:
+    """The queries that the receipt lists are as many as the journal answered."""
+    stored = manifest.stored
+    if stored is not None and stored.queries != len(receipt.queries):
+        yield (
+            f"the receipt lists {len(receipt.queries)} queries, but the manifest says that "
+            f"{stored.queries} were answered"
+        )
 
 
 def specification_digest(specification: Mapping[str, Any]) -> str:

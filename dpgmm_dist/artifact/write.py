@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dpgmm_dist.artifact.load import decode_release
-from dpgmm_dist.artifact.manifest import FileDigest, Manifest
+from dpgmm_dist.artifact.manifest import FileDigest, Manifest, StoredQueries
 from dpgmm_dist.artifact.schema import (
     AXES,
     CLAIM,
@@ -112,6 +112,7 @@ def write_release(
     input_schema: Mapping[str, Any],
     storage_options: Mapping[str, Any] | None = None,
     report: bool = True,
+    stored_queries: StoredQueries | None = None,
 ) -> Manifest:
     """Write the files of a release, and its manifest last.
 
@@ -129,6 +130,8 @@ def write_release(
         Given to the file system; never stored.
     report
         Whether to write report.html too.
+    stored_queries
+        What the journal of the release holds, for the manifest.
 
     Returns
     -------
@@ -179,6 +182,7 @@ def write_release(
         privacy=checked.privacy,
         library_version=__version__,
         files={name: FileDigest.of(data) for name, data in stored.items()},
+        stored=stored_queries,
     )
     if report:
         # The report describes the files as they are stored.

@@ -198,12 +198,30 @@ class Journal:
         """Return stored private bytes, or None."""
         return self._get("private", _check_private_name(name))
 
+    def stored(self) -> dict[str, Any]:
+        """Return the number of answered queries, and a digest of them and of their answers.
+
+        Raises
+        ------
+        DataError
+            A record is missing or damaged.
+        """
+        steps = self.steps()
+        lines = []
+        for step in steps:
+            query, answer = self.query(step), self.answer(step)
+            if query is None or answer is None:
+                raise DataError(f"The journal {self.url} has lost step {step}.")
+            lines.append(f"{step} {sha256_hex(query)} {sha256_hex(answer)}\n")
+        return {"queries": len(steps), "sha256": sha256_hex("".join(lines).encode())}
+
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Record the public facts of the complete release; return those that are stored."""
         fields = {
             **self._head("finished"),
             "release": plain(facts),
             "steps": len(self.steps()),
+            "stored": self.stored(),
             "time": now(),
             **stamp(),
         }
@@ -222,6 +240,11 @@ class Journal:
         """Return the facts that `finish` stored first, or None."""
         record = self._finished_record()
         return None if record is None else dict(record["release"])
+
+    def finished_stored(self) -> dict[str, Any] | None:
+        """Return what `stored` was when the release was finished; None if that is not known."""
+        record = self._finished_record()
+        return None if record is None else record.get("stored")
 
     def _finished_record(self) -> dict[str, Any] | None:
         data = read_or_none(self._store, self._prefix + "finished.json")

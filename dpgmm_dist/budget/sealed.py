@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from dpgmm_dist import json_bytes
 from dpgmm_dist.errors import DataError
 
 SCHEMA = 1
@@ -33,10 +34,10 @@ def unseal(data: bytes, where: str) -> dict[str, Any]:
         The bytes are not a canonical record, or do not match their digest.
     """
     try:
-        fields = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        fields = json_bytes.parse(data, _refuse_constant)
         rest = {key: value for key, value in fields.items() if key != "digest"}
         intact = seal(rest) == data
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, AttributeError, TypeError):
         intact = False
     if not intact:
         raise DataError(

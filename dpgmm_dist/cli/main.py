@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli import synthetic
+from dpgmm_dist.cli import audit, synthetic
 from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
@@ -25,7 +25,7 @@ from dpgmm_dist.cli.options import (
     Workers,
 )
 from dpgmm_dist.cli.output import emit, fail, guarded, warn
-from dpgmm_dist.cli.storage import StorageOptions, read_options
+from dpgmm_dist.cli.storage import LedgerOptions, StorageOptions, read_options
 
 if TYPE_CHECKING:
     from dpgmm_dist.progress import PassProgress
@@ -234,6 +234,7 @@ def _new_release_id() -> str:
 
 
 synthetic.add_to(app)
+audit.add_to(app)
 
 
 @app.command()
@@ -248,20 +249,69 @@ def show(release: ReleaseUrl, json_: Json = False, storage_options: StorageOptio
 @app.command()
 @guarded
 def verify(
-    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+    release: ReleaseUrl,
+    ledger: Annotated[
+        str | None,
+        typer.Option("--ledger", metavar="URL", help="Compare with the charge and the journal."),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option("--public-key", metavar="FILE", help="Check the signature by this key (PEM)."),
+    ] = None,
+    json_: Json = False,
+    storage_options: StorageOptions = None,
+    ledger_options: LedgerOptions = None,
 ) -> None:
     """Check a release: files, digests, schema, accounting. Exit code 0, 4, or 6: not private."""
-    from dpgmm_dist.artifact.verify import verify_release
+    from dpgmm_dist.artifact.sign import signature_problems
+    from dpgmm_dist.artifact.verify import SHOWN_ALONE, verify_release
     from dpgmm_dist.errors import DataError, NotPrivateError
 
-    found = verify_release(release, read_options(storage_options))
-    state = {"ok": found.ok, "private": found.private, "problems": list(found.problems)}
-    emit({**state, **found.summary}, as_json=json_)
-    if not found.ok:
-        problems = found.problems or ("the release is not intact",)
+    options = read_options(storage_options)
+    found = verify_release(release, options)
+    problems = list(found.problems)
+    if public_key is not None:
+        problems += signature_problems(release, public_key, options)
+    scope = SHOWN_ALONE
+    if ledger is not None and found.ok:
+        from dpgmm_dist.pipeline.charged import SHOWN_WITH_LEDGER, ledger_problems
+
+        problems += ledger_problems(release, ledger, options, read_options(ledger_options))
+        scope = SHOWN_WITH_LEDGER
+    ok = found.ok and not problems
+    state = {"ok": ok, "private": found.private and ok, "problems": problems}
+    emit({**state, **found.summary, "scope": scope}, as_json=json_)
+    if not ok:
+        problems = problems or ["the release is not intact"]
         fail(DataError("\n".join(problems)))
     if not found.private:
         fail(NotPrivateError("intact, but NOT PRIVATE: made with insecure test noise"))
+
+
+@app.command()
+@guarded
+def sign(
+    release: ReleaseUrl,
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="Ed25519 private key (PEM).")],
+    json_: Json = False,
+    storage_options: StorageOptions = None,
+) -> None:
+    """Sign a release; verify --public-key checks the signature."""
+    from dpgmm_dist.artifact.sign import SIGNATURE, sign_release
+
+    public = sign_release(release, key, read_options(storage_options))
+    emit({"signature": f"{release.rstrip('/')}/{SIGNATURE}", "public_key": public}, as_json=json_)
+
+
+@app.command()
+@guarded
+def record(
+    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+) -> None:
+    """Print a record of a release for a public registry of deployments."""
+    from dpgmm_dist.artifact.registry import registry_record
+
+    emit(registry_record(release, read_options(storage_options)), as_json=json_)
 
 
 @app.command()

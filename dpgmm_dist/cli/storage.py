@@ -27,6 +27,11 @@ OutputOptions = Annotated[
     ),
 ]
 
+LedgerOptions = Annotated[
+    Path | None,
+    typer.Option("--ledger-options", metavar="FILE", help="The same for the ledger."),
+]
+
 
 def read_options(path: Path | None) -> dict[str, Any]:
     """Return the options of a YAML file, or an empty mapping if there is no file.

@@ -6,11 +6,12 @@ schema. Metadata that is not exactly of the recorded form is ignored.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from dpgmm_dist import json_bytes
 
 METADATA_KEY = "dpgmm.encoder"
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -58,7 +59,7 @@ def from_metadata(metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
     if data is None:
         return None
     try:
-        value = json.loads(data)
+        value = json_bytes.parse(data)
         found = Provenance(**{key: value[key] for key in Provenance.__dataclass_fields__})
     except (ValueError, KeyError, TypeError):
         return None

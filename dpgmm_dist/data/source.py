@@ -216,10 +216,14 @@ class ParquetSource(Opaque):
                 columns=[".".join(place) for found in places for place in found],
                 use_threads=False,
             )
+            missing = sum(file.metadata.row_group(i).num_rows for i in piece.row_groups)
             for batch in batches:
+                missing -= batch.num_rows
                 yield block_of(
                     batch, self.columns, self.width, dict(piece.constants), self.unit_kind
                 )
+            if missing:
+                raise ValueError("the footer declares other numbers of rows than the pages hold")
 
     def require_unchanged(self) -> None:
         """Refuse files that appeared, disappeared or changed since they were planned.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.artifact.manifest import StoredQueries
 from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
 from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
@@ -21,8 +22,8 @@ from dpgmm_dist.engine.memory import memory_plan, require_memory
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
 from dpgmm_dist.model.problem import Fitted
-from dpgmm_dist.model.strategy import fit, schedule
-from dpgmm_dist.pipeline.bounds import Bounds, bounds_steps, find_bounds
+from dpgmm_dist.model.strategy import schedule
+from dpgmm_dist.pipeline.bounds import Bounds
 from dpgmm_dist.pipeline.checks import (
     require_drawable,
     require_release_fits,
@@ -30,13 +31,8 @@ from dpgmm_dist.pipeline.checks import (
     require_window_of_columns,
 )
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
-from dpgmm_dist.pipeline.marginals import (
-    Scores,
-    codes_to_keep,
-    find_scores,
-    marginals_steps,
-    most_coordinates,
-)
+from dpgmm_dist.pipeline.marginals import Scores, most_coordinates
+from dpgmm_dist.pipeline.measuring import first_steps, measure_model
 from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
@@ -55,7 +51,7 @@ from dpgmm_dist.privacy.noise import InsecureTestNoise, NoiseSource
 from dpgmm_dist.progress import Progress
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-_ROUNDING = 1 - 2.0**-40
+ROUNDING = 1 - 2.0**-40
 """Keeps the shares of the budget, which are added up in floats, below the whole."""
 
 
@@ -126,16 +122,15 @@ def release(
     # What is measured, and whether memory suffices for it.
     kinds = column_kinds(rows)
     given_ranges(spec, kinds)  # refuses bounds of another kind than the column
-    rho = rho_of(spec.privacy, noise) * _ROUNDING
+    rho = rho_of(spec.privacy, noise) * ROUNDING
     problem = problem_of(spec, most_coordinates(spec, rows.width), rho)
     require_release_fits(problem)
-    first = {**bounds_steps(spec), **marginals_steps(spec)}
-    passes = len(first) + len(schedule(problem))
+    passes = len(first_steps(spec)) + len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
     require_memory(engine, memory_plan(problem, rows.plan()))
 
     # The budget is reserved for this release: ledger and journal, before the first pass.
-    charge = _charge(spec, release_id, noise)
+    charge = charge_of(spec, release_id, noise)
     budget = Budget.locate(charge, target.url, spec.privacy.ledger, **target.options)
     budget.check(spec.public_dict(), _mechanism(noise))
     target.claim(release_id)
@@ -155,7 +150,7 @@ def release(
     ):
         session = Session(
             budget=budget,
-            rho=_exact_rho(charge),
+            rho=exact_rho(charge),
             noise=noise,
             engine=engine,
             rows=prepared,
@@ -164,21 +159,9 @@ def release(
             passes=passes,
             progress=progress or (lambda _: None),
         )
-        bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins, kinds)
-        session.use(bounds.features)
         types = {column["name"]: column["type"] for column in schema["columns"]}
-        codes = codes_to_keep(spec, bounds.features, types)
-        if codes is not None:
-            session.keep_codes(codes)
-        scores = find_scores(spec, bounds.features, types, problem.rho, session.ask_bins)
-        if scores is not None:
-            session.use_scores(scores.codes, scores.norm)
-        norm = bounds.features.norm if scores is None else scores.norm
-        width = rows.width if scores is None else scores.width
-        problem = problem_of(spec, width, rho * (1 - sum(first.values())), norm)
-        fitted = fit(problem, session.ask, lambda count: session.expect_passes(len(first) + count))
-        if scores is not None:
-            fitted = scores.behind(fitted)
+        measured = measure_model(spec, session, width=rows.width, kinds=kinds, types=types, rho=rho)
+    bounds, scores, fitted = measured.bounds, measured.scores, measured.fitted
 
     # The release, published by its manifest, which is written last.
     receipt = receipt_of(
@@ -200,6 +183,7 @@ def release(
             receipt=receipt,
             input_schema=schema,
             storage_options=spec.output.storage_options,
+            stored_queries=StoredQueries(**budget.journal.stored()),
         )
     budget.journal.finish({"output": target.url})
     return ReleaseResult(target.url, release_id, already_done=False, fitted=fitted, receipt=receipt)
@@ -248,7 +232,8 @@ def transform_of(bounds: Bounds, fitted: Fitted, scores: Scores | None) -> Trans
     )
 
 
-def _charge(spec: ReleaseSpec, release_id: str, noise: NoiseSource) -> Charge:
+def charge_of(spec: ReleaseSpec, release_id: str, noise: NoiseSource) -> Charge:
+    """What a release is charged: its whole budget."""
     return Charge.of_release(
         release_id,
         spec.digest(),
@@ -260,7 +245,7 @@ def _charge(spec: ReleaseSpec, release_id: str, noise: NoiseSource) -> Charge:
     )
 
 
-def _exact_rho(charge: Charge) -> Fraction:
+def exact_rho(charge: Charge) -> Fraction:
     """What the queries may cost: mu^2/2 exactly where the charge is in mu (its rho is rounded)."""
     return Fraction(charge.rho) if charge.mu is None else rho_of_mu_exact(charge.mu)
 

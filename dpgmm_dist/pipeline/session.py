@@ -5,6 +5,7 @@ Everything private stays behind :meth:`Session.ask`. What it returns is noisy, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from dpgmm_dist.pipeline.compile import (
     with_codes,
 )
 from dpgmm_dist.pipeline.privacy_units import PassInput, Prepare
+from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import NoisyStatistic, measure
 from dpgmm_dist.privacy.noise import NoiseSource
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes, PassQuery, UnitShare
@@ -121,7 +123,16 @@ class Session:
         def report(step: str, fraction: float) -> None:
             self._progress(PassProgress(step, index + 1, self._passes, fraction))
 
-        rows = self._rows(self._kept_by, query, partial(report, "privacy units"))
+        exact = self._sum(self._rows, query, report)
+        self._budget.charge()
+        noisy = measure(exact, query, self._noise)
+        return self._budget.journal.put_answer(index, query.step, noisy.to_bytes())
+
+    def _sum(
+        self, prepare: Prepare, query: PassQuery, report: Callable[[str, float], None]
+    ) -> ExactStatistic:
+        """The exact sums over rows that a query asks for. PRIVATE."""
+        rows = prepare(self._kept_by, query, partial(report, "privacy units"))
         report(query.step, 0.0)
         exact = self._engine.run(
             PassContext(rows.source, self._row_map(rows, query), query),
@@ -129,9 +140,7 @@ class Session:
             partial(report, query.step),
         )
         rows.require_unchanged()
-        self._budget.charge()
-        noisy = measure(exact, query, self._noise)
-        return self._budget.journal.put_answer(index, query.step, noisy.to_bytes())
+        return exact
 
     def _row_map(self, rows: PassInput, query: PassQuery) -> RowMap:
         """The map of the rows to those of the query; the same object for the same map.
@@ -153,7 +162,7 @@ class Session:
                 "written by another version; finish the release with that version, or begin a "
                 "new one"
             )
-        self._listed.append(_receipt_query(query))
+        self._listed.append(receipt_query(query))
         self._spent += query_cost(query)
         if self._spent > self._rho:
             raise DataError(
@@ -182,7 +191,8 @@ def _same_map(first: object, second: object) -> bool:
     return first is second
 
 
-def _receipt_query(query: PassQuery) -> dict[str, Any]:
+def receipt_query(query: PassQuery) -> dict[str, Any]:
+    """A query as the receipt lists it."""
     blocks: list[dict[str, Any]] = [
         {
             "statistic": block.statistic,

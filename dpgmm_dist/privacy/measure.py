@@ -36,8 +36,12 @@ class NoisyStatistic:
     @classmethod
     def from_bytes(cls, data: bytes) -> NoisyStatistic:
         """Read what :meth:`to_bytes` wrote; raise DataError if it is damaged."""
-        header, arrays = unpack(data)
-        return cls(header["step"], tuple(arrays[f"block_{i}"] for i in range(len(arrays))))
+        return unpack(
+            data,
+            lambda header, arrays: cls(
+                header["step"], tuple(arrays[f"block_{i}"] for i in range(len(arrays)))
+            ),
+        )
 
 
 def measure(exact: ExactStatistic, query: PassQuery, noise: NoiseSource) -> NoisyStatistic:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist import json_bytes
 from dpgmm_dist.errors import DataError
 
+T = TypeVar("T")
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -29,6 +31,8 @@ EXACT = 1 << 53
 CAPACITY = 1 << 40
 """Public number of rows that no total may overflow for."""
 
+LARGEST_RADIUS = 1 << 25
+"""Rows are cut to no larger radius: `shrink_to_radius`."""
 MOST_CODES = 1 << 16
 """Codes of a column: they are kept with rows, in float32, and index tables."""
 LARGEST_SCORE = 1 << 18
@@ -242,8 +246,11 @@ class PassQuery:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PassQuery:
-        """Read what :meth:`to_bytes` wrote."""
-        header, arrays = unpack(data)
+        """Read what :meth:`to_bytes` wrote; raise DataError if it is damaged."""
+        return unpack(data, cls._built)
+
+    @classmethod
+    def _built(cls, header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> PassQuery:
         if header.get("schema") != 1:
             raise DataError(
                 f"stored query has schema {header.get('schema')!r}; this version reads 1: "
@@ -318,13 +325,15 @@ def pack(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Read what :func:`pack` wrote; DataError when it is damaged."""
+def unpack(data: bytes, build: Callable[[dict[str, Any], dict[str, npt.NDArray[Any]]], T]) -> T:
+    """Build something from what :func:`pack` wrote; DataError when it is damaged."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        return json.loads(arrays.pop("header").tobytes()), arrays
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        return build(json_bytes.parse(arrays.pop("header").tobytes()), arrays)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged zip has a dozen kinds of errors
         raise DataError(
             f"a stored query or answer is damaged ({type(error).__name__}): "
             "restore the journal from a copy; nothing is drawn again"
@@ -332,25 +341,28 @@ def unpack(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
 
 
 def shrink_to_radius(v: Floats, radius: int) -> Floats:
-    """Scale integer rows down, truncating toward zero, until ``|v|^2 <= radius**2`` exactly.
+    """Scale integer rows down and truncate them toward zero, so that ``|v|^2 <= radius**2``.
 
     Parameters
     ----------
     v : float64 array (n, p) of integers with squared norms below 2**53
-    radius : the integer bound
+    radius : the integer bound, at most `LARGEST_RADIUS`
 
     Returns
     -------
     array (n, p) of integers; rows within the bound are unchanged.
+
+    Raises
+    ------
+    ValueError
+        If the radius is larger: rounding could then leave a row outside it.
     """
-    bound = float(radius) ** 2
+    if radius > LARGEST_RADIUS:
+        raise ValueError(f"rows are cut to a radius of at most {LARGEST_RADIUS}, not {radius}")
     norms = np.einsum("ij,ij->i", v, v)
-    long = np.flatnonzero(norms > bound)
+    long = np.flatnonzero(norms > float(radius) ** 2)
     factor = radius / np.sqrt(norms[long])
     out = v.copy()
-    while long.size:
-        scaled = np.trunc(v[long] * factor[:, None])
-        out[long] = scaled
-        again = np.einsum("ij,ij->i", scaled, scaled) > bound
-        long, factor = long[again], factor[again] * (1 - 2.0**-30)
+    # Once is enough: three roundings are less than what an integer is beyond the radius.
+    out[long] = np.trunc(v[long] * factor[:, None])
     return out

@@ -17,6 +17,8 @@ import yaml
 from dpgmm_dist.errors import SpecError
 
 PREFIX = "DPGMM_"
+_MOST_BYTES = 16 << 20
+"""Of a specification: more is another file, or a device that never ends."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -126,7 +128,11 @@ def read_document(path_or_text: str | Path) -> dict[str, Any]:
 def read_file(path: Path) -> str:
     """Return the text of a specification or options file."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise SpecError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB; give a specification")
+        return data.decode("utf-8")
     except FileNotFoundError:
         raise SpecError(f"{path}: no such specification file; check the path") from None
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Create a local file once, whole and durable.
+"""Create a local file once, whole and durable; read one without waiting for it.
 
 The writer writes a temporary file beside the target, flushes it to disk, links it to the name,
 flushes the directory and removes the temporary name. The link fails if the name exists. The name
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 
 
 def create_file(path: str, data: bytes, root: str) -> None:
@@ -48,6 +49,23 @@ def create_file(path: str, data: bytes, root: str) -> None:
             _sync_up(folder, root)
     finally:
         os.unlink(temporary)
+
+
+def read_file(path: str) -> bytes:
+    """Return the content of a file; raise OSError for a pipe, socket or device, without waiting.
+
+    To open a named pipe otherwise waits until somebody writes to it, which may be for ever.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(fd, "rb") as file:
+        refuse_special(os.fstat(fd), path)
+        return file.read()
+
+
+def refuse_special(status: os.stat_result, path: str) -> None:
+    """Raise OSError if the status is that of a named pipe, a socket or a device."""
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(f"{path} is a named pipe, a socket or a device, not a file")
 
 
 def _sync_up(folder: str, root: str) -> None:

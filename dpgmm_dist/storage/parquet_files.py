@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dpgmm_dist.errors import DataError, DpgmmError, SpecError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
+from dpgmm_dist.storage.local_file import refuse_special
 from dpgmm_dist.storage.other_formats import conversion
 from dpgmm_dist.storage.urls import describe_error, secrets_in
 
@@ -132,7 +134,7 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
     ------
     SpecError, DataError
         The path cannot be opened, does not exist or holds no Parquet file. It is a table of a
-        format that keeps old rows in files. Or a local file is found under two names.
+        format that keeps old rows in files. Or a local file is a pipe, or is found under two names.
     """
     fs, root = place.resolve()
     with place.public_errors(f"cannot list dataset.path {place.url}"):
@@ -152,7 +154,7 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
         )
     files = tuple(sorted(by_path.values(), key=lambda file: file.path))
     if is_local(fs):
-        _refuse_second_names(files)
+        _check_local(files)
     return files
 
 
@@ -162,14 +164,22 @@ def _file_to_convert(fs: Any, root: str) -> str | None:
     return next((str(path) for path in sorted(paths) if conversion(str(path))), None)
 
 
-def _refuse_second_names(files: tuple[FoundFile, ...]) -> None:
-    """Refuse a file with two names: the noise does not cover a row that counts twice."""
+def _check_local(files: tuple[FoundFile, ...]) -> None:
+    """Refuse what is no file, and a file with two names.
+
+    A pipe would be waited for. The noise does not cover a row that counts twice.
+    """
     first_path: dict[tuple[int, int], str] = {}
     for file in files:
         try:
             status = os.stat(file.path)
         except OSError:
             continue  # reading the file will report the error
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(
+                f"{file.path} is a named pipe, a socket, a device or a directory, not a file: "
+                "remove it, or choose another dataset.path"
+            )
         other = first_path.setdefault((status.st_dev, status.st_ino), file.path)
         if status.st_ino and other != file.path:
             raise DataError(
@@ -318,6 +328,7 @@ def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
 
     share = _STREAM_BYTES // max(columns, 1)
     if is_local(fs):
+        refuse_special(os.stat(path), path)  # it may have taken the place of the file since
         with pa.OSFile(path) as handle:
             yield pq.ParquetFile(
                 handle, pre_buffer=False, buffer_size=min(1 << 20, max(1 << 16, share))

@@ -19,7 +19,7 @@ from fsspec.core import url_to_fs
 from fsspec.spec import AbstractFileSystem
 
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.storage.local_file import create_file
+from dpgmm_dist.storage.local_file import create_file, read_file
 from dpgmm_dist.storage.urls import check_no_password, describe_error, safe_url, secrets_in
 
 # A failed create is retried with the same name and the same bytes, which does no harm.
@@ -95,6 +95,8 @@ class FsspecStore:
 
     def read(self, name: str) -> bytes:
         try:
+            if self._local:
+                return read_file(self._path(name))
             return bytes(self._fs.cat_file(self._path(name)))
         except FileNotFoundError:
             raise ObjectMissing(f"There is no {self._url}/{name}.") from None
@@ -133,7 +135,8 @@ class FsspecStore:
         if self._local:
             # fs.ls() reads the status of every entry: it fails with "not found" if another
             # writer's temporary file is removed meanwhile.
-            names = [n for n in os.listdir(folder) if os.path.isfile(os.path.join(folder, n))]
+            # What is no file is named too: a record that became a pipe is not a missing one.
+            names = [n for n in os.listdir(folder) if not os.path.isdir(os.path.join(folder, n))]
         else:
             self._fs.invalidate_cache()
             entries = self._fs.ls(folder, detail=True)

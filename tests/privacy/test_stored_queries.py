@@ -56,7 +56,8 @@ def test_a_query_without_radii_and_axes_of_blocks_is_stored_as_it_always_was():
 def test_only_blocks_that_differ_say_their_radius_and_axes():
     query = plain_query()
     narrow = replace(query.blocks[1], radius=99, axes=(0, 1))
-    stored = unpack(replace(query, blocks=(query.blocks[0], narrow)).to_bytes())[0]["blocks"]
+    data = replace(query, blocks=(query.blocks[0], narrow)).to_bytes()
+    stored = unpack(data, lambda header, _: header)["blocks"]
     assert set(stored[0]) == {"statistic", "sigma", "sigma_off"}
     assert stored[1]["radius"] == 99
     assert stored[1]["axes"] == [0, 1]

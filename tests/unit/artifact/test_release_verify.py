@@ -260,7 +260,7 @@ def test_the_cost_agrees_with_the_gates_own() -> None:
 def receipt_of_own_blocks() -> dict[str, Any]:
     """A receipt of one query whose blocks have a radius and axes of their own, as releases write
     it."""
-    from dpgmm_dist.pipeline.session import _receipt_query
+    from dpgmm_dist.pipeline.session import receipt_query
     from dpgmm_dist.privacy.query import Block, PassQuery
 
     zero = np.zeros(1, np.int64)
@@ -274,7 +274,7 @@ def receipt_of_own_blocks() -> dict[str, Any]:
             Block("second", zero, 1e6, axes=(2, 3)),
         ),
     )  # fmt: skip
-    document = releases.receipt_of(queries=[_receipt_query(query)])
+    document = releases.receipt_of(queries=[receipt_query(query)])
     return json.loads(json.dumps(document | {"input": releases.LIST_INPUT}))
 
 

@@ -1,0 +1,83 @@
+"""``dpgmm audit``: try to refute the guarantee of a specification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpgmm_dist.cli.options import Date, Json, Scheduler, SchedulerFile, Workers
+from dpgmm_dist.cli.output import emit, guarded
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(audit)
+
+
+@guarded
+def audit(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")],
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            "--draws",
+            min=100,
+            metavar="N",
+            help="Answers about each data set; by default what this epsilon needs.",
+        ),
+    ] = None,
+    reruns: Annotated[
+        int,
+        typer.Option("--reruns", min=0, metavar="N", help="Whole runs about each data set, too."),
+    ] = 0,
+    confidence: Annotated[
+        float, typer.Option("--confidence", metavar="P", help="Of each bound, such as 0.95.")
+    ] = 0.95,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated."),
+    ] = None,
+    date: Date = None,
+    json_: Json = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    scratch: Annotated[
+        str | None,
+        typer.Option("--scratch", metavar="URL", help="As in release, for privacy units."),
+    ] = None,
+) -> None:
+    """Bound epsilon from below, on made-up rows: nothing is charged and no row of yours is read.
+
+    Exit code 0 where the guarantee stands, 6 where the audit refutes it.
+    """
+    from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+    parsed = ReleaseSpec.from_yaml(spec, overrides=set_ or (), date=date)
+    from dpgmm_dist.audit.result import render
+    from dpgmm_dist.audit.run import audit as run
+    from dpgmm_dist.cli.progress_bar import show_progress
+    from dpgmm_dist.engine import open_engine
+    from dpgmm_dist.errors import NotPrivateError
+    from dpgmm_dist.pipeline.resolve import cluster_config
+    from dpgmm_dist.progress import PassProgress
+
+    cluster = cluster_config(parsed.cluster)
+    with open_engine(workers, scheduler, scheduler_file, cluster) as engine, show_progress() as bar:
+        found = run(
+            parsed,
+            draws=draws,
+            reruns=reruns,
+            confidence=confidence,
+            engine=engine,
+            scratch=scratch,
+            progress=lambda what, fraction: bar(PassProgress(what, 1, 1, fraction)),
+        )
+    if json_:
+        emit(found.to_dict(), as_json=True)
+    else:
+        typer.echo(render(found))
+    if found.refuted:
+        raise NotPrivateError("the audit refutes the guarantee:\n" + "\n".join(found.refuted))
