@@ -123,9 +123,9 @@ def test_numbered_columns_of_pandas_keep_their_names():
     ("options", "y", "error", "words"),
     [
         ({"features": "w"}, None, DataError, "X: no column 'w'"),
-        ({"features": "v"}, None, SpecError, "dataset.width is missing"),
+        ({"features": "v"}, None, SpecError, "width is missing"),
         ({"column_bounds": {"v": (0, 1)}}, None, DataError, "X: column 'v' is list"),
-        ({"column_bounds": {"day": (0, "x")}}, None, SpecError, "bounds.columns"),
+        ({"column_bounds": {"day": (0, "x")}}, None, SpecError, "column_bounds: column 'day' got"),
         ({"column_bounds": {"age": ("06:30", "07:30")}}, None, SpecError, "'age' has the bounds"),
         ({"column_bounds": BOUNDS, "labels": (0, 1)}, None, SpecError, "X has no column 'label'"),
         ({"column_bounds": BOUNDS}, OLD, SpecError, "y is given without labels"),
