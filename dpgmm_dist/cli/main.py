@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli import synthetic
+from dpgmm_dist.cli import first_steps, synthetic
 from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="dpgmm",
     help="Differentially private Gaussian mixtures of partitioned Parquet.",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,  # a traceback quotes values
@@ -234,6 +233,7 @@ def _new_release_id() -> str:
 
 
 synthetic.add_to(app)
+first_steps.add_to(app)
 
 
 @app.command()

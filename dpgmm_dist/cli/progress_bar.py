@@ -51,6 +51,11 @@ def describe(event: PassProgress) -> str:
     return f"pass {event.index} of {event.passes}, {event.step}"
 
 
+def rate_of(speed: float | None) -> str:
+    """The share of the work that is done in a minute, from that of a second; "" if unknown."""
+    return "" if speed is None else f"{6000 * speed:.3g}%/min"
+
+
 def _quarters(show: Callable[[PassProgress, int], None]) -> Progress:
     """Return a callable that shows an event and its percents once per quarter of a pass."""
     shown: tuple[int, str, int] | None = None
@@ -85,11 +90,35 @@ def _structured(event: PassProgress, percent: int) -> None:
 @contextmanager
 def _bar(stream: TextIO) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    with Bars(*columns, TimeElapsedColumn(), console=Console(file=stream), transient=True) as bars:
+    class Rate(ProgressColumn):
+        """How much of all passes is done in a minute."""
+
+        def render(self, task: Task) -> Text:
+            return Text(rate_of(task.speed))
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(file=stream)
+    with Bars(*columns, console=console, transient=True, speed_estimate_period=120) as bars:
         task = bars.add_task("reading the plan", total=1.0)
 
         def progress(event: PassProgress) -> None:

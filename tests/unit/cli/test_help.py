@@ -33,6 +33,8 @@ FLAGS = {
     "show": ["--json"],
     "verify": ["--json"],
     "report": ["--json"],
+    "init": ["--spec", "--features", "--label", "--labels", "--unit", "--ask"],
+    "doctor": ["--store", "--workers", "--scheduler", "--scheduler-file", "--json"],
     "ledger init": ["--epsilon", "--delta", "--period", "--json"],
     "ledger show": ["--json"],
     "ledger verify": ["--json"],

@@ -17,7 +17,7 @@ import pytest
 from dpgmm_dist import errors
 from dpgmm_dist.cli import main as cli
 from dpgmm_dist.cli.output import lines, plain
-from dpgmm_dist.cli.progress_bar import show_progress
+from dpgmm_dist.cli.progress_bar import rate_of, show_progress
 from dpgmm_dist.progress import PassProgress
 
 SPEC = """
@@ -321,4 +321,10 @@ class TestProgress:
         with show_progress(stream) as progress:
             for event in self.events():
                 progress(event)
-        assert "pass 2 of 2, cells" in stream.getvalue()
+        shown = stream.getvalue()
+        assert "pass 2 of 2, cells" in shown
+        assert "left" in shown
+
+    def test_the_rate_is_a_share_of_the_work_a_minute(self) -> None:
+        assert rate_of(None) == ""
+        assert rate_of(1 / 600) == "10%/min"
