@@ -106,6 +106,18 @@ def plan(
             "--rows", min=1, metavar="N", help="A public guess of the number of rows; adds the KL."
         ),
     ] = None,
+    want: Annotated[
+        float | None,
+        typer.Option(
+            "--want", metavar="NATS", help="Which epsilon, or rows, lose no more to noise a row."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the loss by epsilon and rows: .svg, .png, .pdf."
+        ),
+    ] = None,
     cores: Annotated[
         int | None,
         typer.Option("--cores", min=1, metavar="C", help="For the time: cluster's or these here."),
@@ -127,10 +139,14 @@ def plan(
     """
     parsed = _read(spec, set_, date)
     from dpgmm_dist.pipeline.plan import plan as make_plan
-    from dpgmm_dist.pipeline.plan import render_plan
+    from dpgmm_dist.pipeline.plan_text import render_plan
     from dpgmm_dist.pipeline.work_estimate import plan_work, render_work
 
-    planned = make_plan(parsed, rows=rows)
+    planned = make_plan(parsed, rows=rows, want=want)
+    if plot is not None:
+        from dpgmm_dist.pipeline.plan_chart import draw
+
+        draw(planned, plot)
     work = plan_work(parsed, planned, cores=cores, footers=footers)
     if json_:
         emit({**planned.to_dict(), "work": work.to_dict()}, as_json=True)

@@ -175,7 +175,7 @@ def test_the_constructor_only_stores():
         ({"covariance_type": "round"}, "^covariance_type: "),
         ({"assignment": "firm"}, "^assignment: "),
         ({"dimension": 9}, "^dimension is 9 but rows have 3"),
-        ({"center": [1.0]}, "^center"),
+        ({"center": [1.0]}, "center has 1 values"),
         ({"labels": (0, 1)}, "y"),
     ],
 )

@@ -33,6 +33,7 @@ from dpgmm_dist.artifact.report.page import (
 from dpgmm_dist.artifact.report.spectrum import spectrum_figure
 from dpgmm_dist.artifact.report.views import View, views_of
 from dpgmm_dist.artifact.show import describe
+from dpgmm_dist.artifact.step_words import step_words
 
 _MOST_PANELS = 24
 """Labels, or components without labels, that have a drawing of their own."""
@@ -108,7 +109,7 @@ def _badge(guarantee: Mapping[str, Any], reason: str | None) -> str:
 
 def _budget(queries: Sequence[Mapping[str, Any]]) -> list[str]:
     """One bar of the shares of the steps, and what each step measured."""
-    shares = [(words.step_words(query["step"]), query["share"]) for query in queries]
+    shares = [(step_words(query["step"]), query["share"]) for query in queries]
     legend = "".join(
         f'<li><span class="key k{i % COLOURS}"></span><strong>{share:.1%}</strong> '
         f"{escape(name)}</li>"

@@ -18,7 +18,7 @@ HEAVY = {
 }
 
 FLAGS = {
-    "plan": ["--rows", "--set", "--json"],
+    "plan": ["--rows", "--want", "--plot", "--set", "--json"],
     "release": [
         "--output",
         "--release-id",

@@ -56,7 +56,8 @@ class Run:
 
         call = self.answers(answer)
         self.module("dpgmm_dist.pipeline.release", release=call)
-        self.module("dpgmm_dist.pipeline.plan", plan=call, render_plan=lambda p: "the plan")
+        self.module("dpgmm_dist.pipeline.plan", plan=call)
+        self.module("dpgmm_dist.pipeline.plan_text", render_plan=lambda p: "the plan")
         self.module("dpgmm_dist.pipeline.resolve", cluster_config=lambda section: section)
         self.module("dpgmm_dist.engine", open_engine=open_engine)
 
@@ -202,7 +203,7 @@ class TestOtherCommands:
             render_work=lambda s, w: "the work",
         )
         assert run("plan", run.spec, "--rows", "1000") == (0, "the plan\n\nthe work\n", "")
-        assert run.calls[0][1] == {"rows": 1000}
+        assert run.calls[0][1] == {"rows": 1000, "want": None}
         assert run.calls[1][1] == {"cores": None, "footers": False}
         planned = json.loads(run("plan", run.spec, "--json", "--footers", "--cores", "9")[1])
         assert planned == {"rho": 0.5, "kl": None, "work": {"tasks": 3}}
