@@ -115,7 +115,7 @@ def match_components(
     asked: Fit,
     measured: Moments,
     radius: float,
-    noise: float,
+    noise: tuple[float, float],
     rounds: int,
     draws: int,
     seed: int,
@@ -128,7 +128,8 @@ def match_components(
     asked : the mixture whose responsibilities the pass used
     measured : what it measured, in the same coordinates
     radius : clipping radius of the pass, in standard deviations
-    noise : squared disagreement to stop at, a share of what the noise alone is expected to make
+    noise : squared disagreement to stop at, a share of what the noise alone is expected to make,
+        and from which on the plain EM step stands, as the rows are no such mixture
     rounds : corrections at the most after the first, which is the plain EM step. Each undoes more
         of EM's slow convergence and lets more of the noise through, so they end where little more
         than noise is left to explain (Morozov's discrepancy principle)
@@ -151,7 +152,7 @@ def match_components(
         asked, _draw(asked, pick, normal), asked.weights[pick] * each, frame, radius
     )
 
-    fit = best = _shifted(asked, measured, own, frame)
+    fit = best = plain = _shifted(asked, measured, own, frame)
     least, stride, worse = np.inf, _STRIDE, 0
     for _ in range(rounds):
         points = _draw(fit, pick, normal)
@@ -159,11 +160,13 @@ def match_components(
         seen = _clipped_moments(asked, points, fit.weights[pick] * each, frame, radius)
         predicted = tuple(o + s - b for o, s, b in zip(own, seen, base, strict=True))
         apart = _distance(measured, predicted, frame)
+        if fit is plain and apart > noise[1]:
+            break
         if apart < least:
             least, best, worse = apart, fit, 0
         else:
             worse, stride = worse + 1, 1.0
-        if apart <= noise or worse > _PATIENCE:
+        if apart <= noise[0] or worse > _PATIENCE:
             break  # within the noise, or no nearer: what agreed best so far stands
         aim = [q + stride * (m - q) for m, q in zip(measured, predicted, strict=True)]
         fit = _shifted(fit, aim, predicted, frame)

@@ -54,6 +54,18 @@ def test_parts_of_a_component_are_merged_before_small_ones_that_differ() -> None
     np.testing.assert_allclose(found.covariances, whole.covariances, atol=1e-12)
 
 
+def test_what_noise_has_left_of_a_component_is_dropped() -> None:
+    """It lies far out, so a merger would widen another one: true components would go first."""
+    _, whole = parts_and_whole()
+    far = np.full((1, P), 40.0)
+    weights = np.append(0.999 * whole.weights, 0.001)
+    covariances = np.concatenate([whole.covariances, 0.05 * np.eye(P)[None]])
+    found = fewer(Mixture(weights, np.concatenate([whole.means, far]), covariances), [3])
+    np.testing.assert_allclose(found.weights, whole.weights)
+    np.testing.assert_array_equal(found.means, whole.means)
+    np.testing.assert_array_equal(found.covariances, whole.covariances)
+
+
 @pytest.mark.parametrize("numbers", [(1, 3), (4, 1), (2, 2)])
 def test_each_label_keeps_its_moments_and_no_more_components_than_wanted(
     numbers: tuple[int, int],
