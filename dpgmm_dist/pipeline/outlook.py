@@ -44,8 +44,8 @@ class Outlook:
 class Setting:
     """A problem with the terms of its budget and a guess of its rows, so that others can be tried.
 
-    All settings are compared at the number of components that this one affords: with more of
-    them, each has more noise, and what they explain in return is known from rows alone.
+    All settings are compared at the structure that this one affords: a richer one has more noise,
+    and what it explains in return is known from rows alone.
     """
 
     problem: Problem
@@ -58,7 +58,7 @@ class Setting:
 
     @cached_property
     def components(self) -> int:
-        """Components of each label that the setting affords."""
+        """Components of each label that the setting affords; 0 where it goes by stages."""
         return afforded(self.problem, self.rows)
 
     def at(self, epsilon: float) -> Problem:
@@ -68,9 +68,13 @@ class Setting:
 
     def loss(self, problem: Problem, rows: int) -> float:
         """Nats a row that another problem is expected to lose; infinite where it affords less."""
+        if self.components == 0:
+            # A joint fit is taken only where it is better than the stages.
+            latent = replace(problem, width=problem.latent_dimension, dimension=None)
+            return predicted_loss(latent, rows)
         if afforded(problem, rows) < self.components:
             return math.inf
-        return expected_loss(problem, rows, self.components)
+        return _noise_of_components(problem, self.components * problem.labels, rows)
 
 
 def outlooks(setting: Setting) -> tuple[Outlook, ...]:
@@ -98,17 +102,20 @@ def outlooks(setting: Setting) -> tuple[Outlook, ...]:
             count,
             each.latent_dimension,
             structure_words(each, count),
-            expected_loss(each, count, setting.components),
+            setting.loss(each, count),
         )
         for change, e, count, each in changes
     )
 
 
 def afforded(problem: Problem, rows: int) -> int:
-    """How many components of each label a joint fit would tell apart; 1 where it goes by stages."""
+    """How many components of each label a joint fit would tell apart; 0 where it goes by stages.
+
+    Labels that share covariances count as stages.
+    """
     fitted = affordable(problem, float(rows))
     if fitted is None or is_tied(problem):
-        return 1
+        return 0
     wanted = fitted.components
     return max(wanted) if isinstance(wanted, tuple) else int(wanted)
 
@@ -122,15 +129,6 @@ def structure_words(problem: Problem, rows: int) -> str:
     most = afforded(problem, rows)
     labels = f" for each of {problem.labels} labels" if problem.labels > 1 else ""
     return (f"up to {most} components" if most > 1 else "1 component") + labels
-
-
-def expected_loss(problem: Problem, rows: int, components: int) -> float:
-    """Nats a row that the noise is expected to cost, for at most so many components of a label."""
-    if affordable(problem, float(rows)) is None or is_tied(problem):
-        # Components that share covariances lose no more; how much less depends on the rows.
-        return predicted_loss(problem, rows)
-    fewer = min(components, afforded(problem, rows))
-    return _noise_of_components(problem, fewer * problem.labels, rows)
 
 
 def epsilon_for(setting: Setting, loss: float) -> float | None:
