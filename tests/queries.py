@@ -195,11 +195,12 @@ def bins_queries(draw: Any) -> PassQuery:
     columns = draw(st.lists(st.sets(number, max_size=6), min_size=1, max_size=4))
     edges = tuple(np.array(sorted(values), dtype=np.float64) for values in columns)
     groups = [np.zeros(labels, dtype=np.int64), np.arange(labels)]
+    missing = draw(st.booleans())
+    codes = [len(values) + 1 + missing for values in edges]
     found = []
     for _ in range(draw(st.integers(1, 3))):
         bins = [
-            np.array([draw(st.integers(0, len(values))) for _ in range(len(values) + 1)])
-            for values in edges
+            np.array([draw(st.integers(0, count - 1)) for _ in range(count)]) for count in codes
         ]
         sigma = draw(st.floats(0.25, 1e9))
         found.append(Block("bins", draw(st.sampled_from(groups)), sigma, bins=tuple(bins)))
@@ -215,6 +216,7 @@ def bins_queries(draw: Any) -> PassQuery:
         unit_rows=1 if weighted else draw(st.integers(1, 3)),
         weighted=weighted,
         edges=edges,
+        missing=missing,
     )
     check_fits(query)
     return query
@@ -226,8 +228,11 @@ def scored_queries(draw: Any) -> PassQuery:
     query = draw(queries())
     score = st.integers(-LARGEST_SCORE, LARGEST_SCORE) | st.integers(-3, 3)
     edges = tuple(np.arange(draw(st.integers(0, 4)), dtype=np.float64) for _ in range(query.width))
-    scores = tuple(np.array([draw(score) for _ in range(len(one) + 1)]) for one in edges)
-    coded = replace(query, edges=edges, scores=scores)
+    missing = draw(st.booleans())
+    scores = tuple(np.array([draw(score) for _ in range(len(one) + 1 + missing)]) for one in edges)
+    columns = np.array([draw(st.integers(0, query.width - 1)) for _ in edges])
+    columns = columns if draw(st.booleans()) else None
+    coded = replace(query, edges=edges, scores=scores, columns=columns, missing=missing)
     check_fits(coded)
     return coded
 

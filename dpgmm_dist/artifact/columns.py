@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,12 @@ def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schem
     """
     import pyarrow as pa
 
-    kinds = [number_type(column.type) for column in schema.columns]
+    kinds = [
+        number_type(column.type)
+        if column.values is None
+        else _label_type(column.type, tuple(column.values))
+        for column in schema.columns
+    ]
     if schema.kind == "list":
         kinds = [pa.list_(kinds[0], schema.width)]
     names = [column.name for column in schema.columns]
@@ -48,12 +54,25 @@ def rows_schema(schema: InputSchema, labels: tuple[LabelValue, ...]) -> pa.Schem
     return pa.schema(fields)
 
 
+Categories = Mapping[str, Sequence["LabelValue"]]
+"""The public values of each column of categories, by its name."""
+
+
+def categories_of(schema: InputSchema) -> Categories:
+    """The columns of a release that hold categories."""
+    return {column.name: column.values for column in schema.columns if column.values is not None}
+
+
 def rows_batch(
-    rows: NDArray[np.float64], labels: list[LabelValue] | pa.Array, schema: pa.Schema
+    rows: NDArray[np.float64],
+    labels: list[LabelValue] | pa.Array,
+    schema: pa.Schema,
+    categories: Categories = MappingProxyType({}),
 ) -> pa.RecordBatch:
     """Rows (n, d) in input units and their n labels (a list or a column) as a batch of ``schema``.
 
-    Numbers are rounded to what the type of their column holds, and kept in its range.
+    Numbers are rounded to what the type of their column holds, and kept in its range. NaN is
+    written as null. A category is the number of one of its values.
     """
     import pyarrow as pa
 
@@ -63,7 +82,12 @@ def rows_batch(
         flat = _cast(rows.reshape(-1), first.value_type)
         columns.append(pa.FixedSizeListArray.from_arrays(flat, type=first))
     else:
-        columns += [_cast(rows[:, j], schema.field(j).type) for j in range(rows.shape[1])]
+        for j in range(rows.shape[1]):
+            values = categories.get(schema.field(j).name)
+            kind = schema.field(j).type
+            columns.append(
+                _cast(rows[:, j], kind) if values is None else _named(rows[:, j], values, kind)
+            )
     if len(columns) < len(schema):
         if not isinstance(labels, pa.Array):
             labels = label_column(labels, schema.field(len(columns)).type)
@@ -71,7 +95,9 @@ def rows_batch(
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def stored_values(rows: NDArray[np.float64], schema: pa.Schema) -> NDArray[np.float64]:
+def stored_values(
+    rows: NDArray[np.float64], schema: pa.Schema, categories: Categories = MappingProxyType({})
+) -> NDArray[np.float64]:
     """A copy of rows (n, d) as float64, rounded as `rows_batch` stores them."""
     import pyarrow as pa
 
@@ -80,8 +106,24 @@ def stored_values(rows: NDArray[np.float64], schema: pa.Schema) -> NDArray[np.fl
         return _read_back(rows, first.value_type)
     out = np.empty(rows.shape)
     for j in range(rows.shape[1]):
-        out[:, j] = _read_back(rows[:, j], schema.field(j).type)
+        values = categories.get(schema.field(j).name)
+        if values is None:
+            out[:, j] = _read_back(rows[:, j], schema.field(j).type)
+        else:
+            out[:, j] = np.clip(np.rint(rows[:, j]), 0, len(values) - 1)
     return out
+
+
+def _named(numbers: NDArray[np.float64], values: Sequence[LabelValue], kind: pa.DataType) -> Any:
+    """The values with these numbers (n,) as a column; null for NaN."""
+    import pyarrow as pa
+
+    missing = np.isnan(numbers)
+    places = np.clip(np.where(missing, 0, np.rint(numbers)), 0, len(values) - 1).astype(np.int64)
+    # Arrow cannot take from a column of string views.
+    plain = pa.string() if pa.types.is_string_view(kind) else kind
+    column = label_column(values, plain).take(pa.array(places, mask=missing))
+    return column if kind == plain else column.cast(kind)
 
 
 def label_column(values: Sequence[LabelValue], kind: pa.DataType) -> pa.Array:
@@ -139,9 +181,13 @@ def _alias(name: str) -> pa.DataType:
 
 
 def _cast(values: NDArray[np.float64], kind: pa.DataType) -> pa.Array:
-    """Numbers (n,) as a column, rounded to what its type holds."""
+    """Numbers (n,) as a column, rounded to what its type holds; NaN as null."""
     import pyarrow as pa
 
+    missing = np.isnan(values)
+    if missing.any():
+        places = pa.array(np.arange(len(values)), mask=missing)
+        return _cast(np.where(missing, 0.0, values), kind).take(places)
     stored = _rounded(values, kind)
     if pa.types.is_decimal(kind):
         return pa.array(stored / 10.0**kind.scale).cast(kind, safe=False)
@@ -157,6 +203,9 @@ def _read_back(values: NDArray[np.float64], kind: pa.DataType) -> NDArray[np.flo
     """The numbers, of any shape, that a column holds where these are written to it."""
     import pyarrow as pa
 
+    missing = np.isnan(values)
+    if missing.any():
+        return np.where(missing, np.nan, _read_back(np.where(missing, 0.0, values), kind))
     stored = _rounded(values, kind)
     if pa.types.is_decimal(kind):
         return np.asarray(stored / 10.0**kind.scale)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpgmm_dist.artifact.error_marks import ErrorMarks
 from dpgmm_dist.artifact.manifest import FileDigest, Manifest
+from dpgmm_dist.artifact.receipt import InputSchema, check_receipt
 from dpgmm_dist.artifact.schema import (
     AXES,
     MANIFEST,
@@ -88,6 +89,8 @@ class Release:
         -------
         (X, y)
             X (n, d) float64. y (n,) holds labels, or component indices if there are no labels.
+            In X a value that is missing is NaN, and a category is the number of its value, from 0,
+            in the specification; ``dpgmm sample`` writes names and empty cells.
 
         Raises
         ------
@@ -107,7 +110,7 @@ class Release:
 
         Where the columns of a table have maps of their own, a value that stands for an atom (a
         whole number, or a value that many rows have) counts with its probability in place of a
-        density.
+        density. So do a category, and a value that is missing (NaN). Rows are as those of `sample`.
 
         If the release has a projection, the density is Gaussian with the residual variance in the
         directions outside it.
@@ -146,6 +149,17 @@ class Release:
         """
         return self.mixture.label_probabilities(self.transform.to_latent(rows))
 
+    def category_tables(self) -> dict[str, Floats]:
+        """The probability of each value of each column of categories, in each component.
+
+        Returns
+        -------
+        dict
+            By the name of the column, (C, B) for C components and the B public values in their
+            order; each row adds up to 1. What a row lacks is left out. Empty without categories.
+        """
+        return tables_of(check_receipt(self.receipt).input, self.mixture, self.transform)
+
     def to_sklearn(self, space: Literal["input", "latent"] = "input") -> Any:
         """The mixture as a fitted ``sklearn.mixture.GaussianMixture``, marginal over labels.
 
@@ -163,6 +177,22 @@ class Release:
         from dpgmm_dist.artifact.sklearn_mixture import to_sklearn
 
         return to_sklearn(self.mixture, self.transform if space == "input" else None)
+
+
+def tables_of(schema: InputSchema, mixture: Mixture, transform: Transform) -> dict[str, Floats]:
+    """The probabilities (C, B) of the values of each column of categories in each component."""
+    tables: dict[str, Floats] = {}
+    if not transform.columns:
+        return tables
+    means = mixture.means + (0.0 if transform.offset is None else transform.offset)
+    spreads = np.sqrt(np.diagonal(mixture.covariances, axis1=1, axis2=2))
+    for j, column in enumerate(schema.columns):
+        if column.values is None:
+            continue
+        shares = transform.columns[j].shares(means[:, j], spreads[:, j])
+        rank = transform.columns[j].rank
+        tables[column.name] = shares if rank is None else shares[:, rank]
+    return tables
 
 
 def sample_rows(

@@ -79,7 +79,11 @@ class PublicBounds:
                     raise ValueError(f"center has {middle.shape}")
                 return cls(middle, np.ones(width), float(norm))
             ranges = []
-            for name in (column.name for column in input_schema.columns):
+            for column in input_schema.columns:
+                name, values = column.name, column.values
+                if values is not None:
+                    ranges.append((0.0, max(len(values) - 1.0, 1.0)))
+                    continue
                 least, most = columns[name]
                 kind = kind_of(schema.field(name).type)
                 # What was missing in every row is written as a number, whatever its bounds.
@@ -100,6 +104,7 @@ class PublicBounds:
     def _beyond(self, rows: Floats) -> NDArray[np.bool_]:
         """The values (n, d) that are outside: of a column's range, or all of a row too long."""
         unit = (rows - self.center) / self.half_width
+        unit = np.where(np.isnan(unit), 0.0, unit)  # what is missing is within all bounds
         # The square of the norm overflows for extreme rows, which are outside.
         with np.errstate(over="ignore"):
             inside = np.sqrt(np.einsum("ij,ij->i", unit, unit)) <= self.norm
@@ -118,7 +123,8 @@ class PublicBounds:
             rows = np.clip(rows, self.lower, self.upper)
         unit = (rows - self.center) / self.half_width
         with np.errstate(over="ignore"):
-            length = np.sqrt(np.einsum("ij,ij->i", unit, unit))
+            known = np.where(np.isnan(unit), 0.0, unit)
+            length = np.sqrt(np.einsum("ij,ij->i", known, known))
         unit *= np.minimum(1.0, self.norm / np.maximum(length, 1e-300))[:, None]
         out = stored(rows)
         beyond = self._beyond(out)

@@ -56,6 +56,8 @@ class Column(_Part):
 
     name: str
     type: str
+    values: tuple[int | str | bool, ...] | None = None
+    """The public values of a column of categories; numbers of a release name them from 0."""
 
 
 class EncoderNote(_Part):

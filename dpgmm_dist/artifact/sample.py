@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpgmm_dist.artifact.columns import label_column, rows_batch, rows_schema, stored_values
+from dpgmm_dist.artifact.columns import (
+    Categories,
+    categories_of,
+    label_column,
+    rows_batch,
+    rows_schema,
+    stored_values,
+)
 from dpgmm_dist.artifact.load import Release, load_release, sample_rows
 from dpgmm_dist.artifact.part_files import (
     ForEach,
@@ -71,6 +78,8 @@ class Sampler:
     """How often a row outside the bounds is drawn again before it is moved inside."""
     residual: bool = True
     """Whether rows vary in the directions outside the projection."""
+    categories: Categories = field(default_factory=dict)
+    """The public values of the columns that hold categories."""
 
     @classmethod
     def of(cls, release: Release, seed: int, options: SampleOptions | None = None) -> Sampler:
@@ -98,6 +107,7 @@ class Sampler:
             bounds=bounds,
             tries=_TRIES if how == "reject" else 0,
             residual=options.residual,
+            categories=categories_of(receipt.input),
         )
 
     def batches(self, partition: int, partitions: int, rows: int) -> Iterator[pa.RecordBatch]:
@@ -106,7 +116,7 @@ class Sampler:
         Yields a block at a time, with the labels in random order.
         """
         for points, index in self.blocks(partition, partitions, rows):
-            yield rows_batch(points, self._labels(index), self.schema)
+            yield self._batch(points, index)
 
     def table(self, rows: int) -> tuple[pa.Table, NDArray[np.int64]]:
         """All rows as one table, and the component (n,) of each, in a single partition."""
@@ -114,9 +124,12 @@ class Sampler:
 
         batches, components = [], [np.empty(0, np.int64)]
         for points, index in self.blocks(0, 1, rows):
-            batches.append(rows_batch(points, self._labels(index), self.schema))
+            batches.append(self._batch(points, index))
             components.append(index)
         return pa.Table.from_batches(batches, self.schema), np.concatenate(components)
+
+    def _batch(self, points: Floats, index: NDArray[np.int64]) -> pa.RecordBatch:
+        return rows_batch(points, self._labels(index), self.schema, self.categories)
 
     def _labels(self, index: NDArray[np.int64]) -> Any:
         """The label of each row as an Arrow column (n,), from its component; [] without labels."""
@@ -186,7 +199,7 @@ class Sampler:
             return rows, index
 
         def stored(values: Floats) -> Floats:
-            return stored_values(values, self.schema)
+            return stored_values(values, self.schema, self.categories)
 
         rows = stored(rows)
         outside = np.flatnonzero(~self.bounds.contains(rows))

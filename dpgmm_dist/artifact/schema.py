@@ -151,18 +151,21 @@ def encode_transform(transform: Transform) -> bytes:
     """transform.parquet: one row per input column, with its row of the basis (null if none).
 
     With maps of columns it also has the edges of each column's bins, their scores, and the value
-    of each bin that is an atom (NaN for the others).
+    of each bin that is an atom (NaN for the others; of categories the number of the value). Where
+    columns lack values, ``absent_below`` is the score of presence below which there is none, and
+    ``absent_offset`` the offset of that coordinate; null for columns that always have one.
     """
     import pyarrow as pa
 
     width = transform.input_dimension
-    offset = np.zeros(width) if transform.offset is None else transform.offset
+    latent = transform.latent_dimension if transform.columns else width
+    offset = np.zeros(latent) if transform.offset is None else transform.offset
     no_basis = pa.nulls(width, pa.list_(pa.float64()))
     columns = {
         "column": pa.array(np.arange(width, dtype=np.int32)),
         "center": pa.array(transform.center),
         "half_width": pa.array(transform.half_width),
-        "offset": pa.array(offset),
+        "offset": pa.array(offset[:width]),
         "basis": no_basis if transform.basis is None else _lists(transform.basis),
         # The same in every row: a table has no other place for a single number.
         "residual_variance": pa.array(np.full(width, transform.residual_variance)),
@@ -173,6 +176,12 @@ def encode_transform(transform: Transform) -> bytes:
             "edges": _uneven_lists([column.edges for column in maps]),
             "scores": _uneven_lists([column.scores for column in maps]),
             "atoms": _uneven_lists([column.places for column in maps]),
+        }
+    if transform.lacking:
+        of_presence = dict(zip(transform.lacking, offset[width:].tolist(), strict=True))
+        columns |= {
+            "absent_below": pa.array([one.absent_below for one in transform.columns], pa.float64()),
+            "absent_offset": pa.array([of_presence.get(j) for j in range(width)], pa.float64()),
         }
     return _parquet(pa.table(columns))
 
@@ -191,7 +200,7 @@ def decode_transform(data: bytes) -> Transform:
             center=_vector(table["center"]),
             half_width=_vector(table["half_width"]),
             basis=None if basis.null_count == table.num_rows else _matrix(basis),
-            offset=_vector(table["offset"]),
+            offset=_offset(table),
             residual_variance=variances.pop(),
             columns=_column_maps(table),
         )
@@ -203,8 +212,19 @@ def _column_maps(table: pa.Table) -> tuple[ColumnMap, ...]:
     """The maps of single columns in a transform; () where it has none."""
     if "edges" not in table.column_names:
         return ()
-    parts = [_uneven_rows(table[name]) for name in ("edges", "scores", "atoms")]
+    parts: list[list[Any]] = [_uneven_rows(table[name]) for name in ("edges", "scores", "atoms")]
+    lacks = "absent_below" in table.column_names
+    parts.append(table["absent_below"].to_pylist() if lacks else [None] * table.num_rows)
     return tuple(ColumnMap(*column) for column in zip(*parts, strict=True))
+
+
+def _offset(table: pa.Table) -> Floats:
+    """The offsets of the columns, and after them those of the presence of some of them."""
+    offset = _vector(table["offset"])
+    if "absent_offset" not in table.column_names:
+        return offset
+    of_presence = [one for one in table["absent_offset"].to_pylist() if one is not None]
+    return np.concatenate([offset, of_presence])
 
 
 def read_table(name: str, data: bytes) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dpgmm_dist.artifact.load import Release, load_release
+from dpgmm_dist.artifact.load import Release, load_release, tables_of
 from dpgmm_dist.artifact.receipt import Query, Receipt, check_receipt
 from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.storage.urls import safe_url
@@ -21,7 +21,8 @@ def describe_release(url: str, storage_options: Mapping[str, Any] | None = None)
     -------
     dict
         JSON values only, under "release", "guarantee", "input", "model", "components" and
-        "queries"; the last two are lists. Infinite errors are None.
+        "queries"; the last two are lists. "columns" has what was measured of single columns, where
+        they were. Infinite errors are None.
 
     Raises
     ------
@@ -37,8 +38,9 @@ def describe(release: Release) -> dict[str, Any]:
     receipt = check_receipt(release.receipt)
     return {
         "guarantee": _guarantee(receipt),
-        "input": receipt.input.model_dump(mode="json"),
+        "input": _input(receipt),
         **_found(release),
+        **_columns(release, receipt),
         "model": _model(release),
         "components": _components(release),
         "queries": [_query(query, receipt.totals.rho) for query in receipt.queries],
@@ -75,10 +77,36 @@ def _guarantee(receipt: Receipt) -> dict[str, Any]:
     }
 
 
+def _input(receipt: Receipt) -> dict[str, Any]:
+    """The columns of the input, with the public values of those that hold categories."""
+    shown = receipt.input.model_dump(mode="json")
+    for column in (*shown["columns"], shown["label"] or {}):
+        if column.get("values") is None:
+            column.pop("values", None)
+    return shown
+
+
 def _found(release: Release) -> dict[str, Any]:
     """The bounds that were found privately; nothing where all were given."""
     found = release.receipt.get("bounds_found")
     return {"bounds_found": found} if found else {}
+
+
+def _columns(release: Release, receipt: Receipt) -> dict[str, Any]:
+    """What was measured of each column of a table by itself; nothing where columns were not.
+
+    Of categories also their shares in the mixture, among the rows that have a value.
+    """
+    measured = release.receipt.get("marginals")
+    if not measured:
+        return {}
+    facts = {name: dict(of_column) for name, of_column in measured.items()}
+    weights = release.mixture.weights
+    for name, table in tables_of(receipt.input, release.mixture, release.transform).items():
+        values = next(c.values for c in receipt.input.columns if c.name == name) or ()
+        shares = (weights @ table).tolist()
+        facts[name]["shares"] = {str(v): s for v, s in zip(values, shares, strict=True)}
+    return {"columns": facts}
 
 
 def _model(release: Release) -> dict[str, Any]:

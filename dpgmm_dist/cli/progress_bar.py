@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dpgmm_dist.cli.log import log
 from dpgmm_dist.progress import PassProgress, Progress
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from dpgmm_dist.artifact.part_files import ForEach
 
 _LINES_PER_PASS = 4
+_SECONDS_BETWEEN_LINES = 60
+"""A slow pass shows a line this often."""
 
 
 @contextmanager
@@ -21,12 +24,12 @@ def show_progress(stream: TextIO | None = None) -> Iterator[Progress]:
     """Yield a callable that shows progress on ``stream``, by default stderr."""
     stream = sys.stderr if stream is None else stream
     if log().structured:
-        yield _quarters(_structured)
+        yield _now_and_then(_structured)
     elif stream.isatty():
         with _bar(stream) as progress:
             yield progress
     else:
-        yield _quarters(lambda event, percent: _line(stream, event, percent))
+        yield _now_and_then(lambda *shown: _line(stream, *shown))
 
 
 @contextmanager
@@ -51,32 +54,65 @@ def describe(event: PassProgress) -> str:
     return f"pass {event.index} of {event.passes}, {event.step}"
 
 
-def rate_of(speed: float | None) -> str:
-    """The share of the work that is done in a minute, from that of a second; "" if unknown."""
-    return "" if speed is None else f"{6000 * speed:.3g}%/min"
+class _Pace:
+    """How fast the only pass of a command goes, from when it began and the fraction done."""
+
+    def __init__(self) -> None:
+        self.start: tuple[float, float] | None = None
+
+    def of(self, event: PassProgress) -> tuple[float, float] | None:
+        """(percent a minute, seconds left); None at the beginning, at the end, and of releases.
+
+        The passes of a release have different costs, so nothing follows for those to come.
+        """
+        if self.start is None:
+            self.start = (time.monotonic(), event.fraction)
+        began, first = self.start
+        elapsed, done = time.monotonic() - began, event.fraction - first
+        if event.passes != 1 or elapsed <= 0 or done <= 0 or event.fraction >= 1:
+            return None
+        return 6000 * done / elapsed, (1 - event.fraction) * elapsed / done
 
 
-def _quarters(show: Callable[[PassProgress, int], None]) -> Progress:
-    """Return a callable that shows an event and its percents once per quarter of a pass."""
+def duration(seconds: float) -> str:
+    """A rough duration for people, such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _now_and_then(show: Callable[[PassProgress, int, _Pace], None]) -> Progress:
+    """Return a callable that shows an event once per quarter of a pass, and once a minute."""
     shown: tuple[int, str, int] | None = None
+    last = time.monotonic()
+    pace = _Pace()
 
     def progress(event: PassProgress) -> None:
-        nonlocal shown
+        nonlocal shown, last
+        pace.of(event)
         current = (event.index, event.step, int(event.fraction * _LINES_PER_PASS))
-        if current != shown:
-            shown = current
-            show(event, 100 * current[2] // _LINES_PER_PASS)
+        if current != shown or time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            quarter = current != shown
+            shown, last = current, time.monotonic()
+            percent = 100 * current[2] // _LINES_PER_PASS if quarter else int(100 * event.fraction)
+            show(event, percent, pace)
 
     return progress
 
 
-def _line(stream: TextIO, event: PassProgress, percent: int) -> None:
+def _line(stream: TextIO, event: PassProgress, percent: int, pace: _Pace) -> None:
+    found = pace.of(event)
+    speed = "" if found is None else f", {found[0]:.2g}% a minute, {duration(found[1])} left"
     # In one piece: print writes the end of a line by itself, and other threads write lines too.
-    stream.write(f"dpgmm: {describe(event)}: {percent}%\n")
+    stream.write(f"dpgmm: {describe(event)}: {percent}%{speed}\n")
     stream.flush()
 
 
-def _structured(event: PassProgress, percent: int) -> None:
+def _structured(event: PassProgress, percent: int, pace: _Pace) -> None:
+    found = pace.of(event)
+    speed: dict[str, Any] = (
+        {} if found is None else {"percent_per_minute": found[0], "seconds_left": found[1]}
+    )
     log().say(
         f"{describe(event)}: {percent}%",
         event="progress",
@@ -84,46 +120,32 @@ def _structured(event: PassProgress, percent: int) -> None:
         index=event.index,
         passes=event.passes,
         percent=percent,
+        **speed,
     )
 
 
 @contextmanager
 def _bar(stream: TextIO) -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        ProgressColumn,
-        Task,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
-    from rich.text import Text
 
-    class Rate(ProgressColumn):
-        """How much of all passes is done in a minute."""
-
-        def render(self, task: Task) -> Text:
-            return Text(rate_of(task.speed))
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TaskProgressColumn(),
-        Rate(),
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    pace = _Pace()
+    with Bars(
+        *columns,
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(file=stream)
-    with Bars(*columns, console=console, transient=True, speed_estimate_period=120) as bars:
-        task = bars.add_task("reading the plan", total=1.0)
+        TextColumn("{task.fields[speed]}"),
+        console=Console(file=stream),
+        transient=True,
+    ) as bars:
+        task = bars.add_task("reading the plan", total=1.0, speed="")
 
         def progress(event: PassProgress) -> None:
             # One bar for all passes, whose costs are similar.
             done = (event.index - 1 + event.fraction) / max(event.passes, 1)
-            bars.update(task, description=describe(event), completed=min(done, 1.0))
+            found = pace.of(event)
+            speed = "" if found is None else f"{found[0]:.2g}%/min, {duration(found[1])} left"
+            bars.update(task, description=describe(event), completed=min(done, 1.0), speed=speed)
 
         yield progress

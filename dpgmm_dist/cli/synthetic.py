@@ -132,6 +132,38 @@ def evaluate(
         str | None,
         typer.Option("--output", metavar="URL", help="Directory for the table, JSON and plots."),
     ] = None,
+    public: Annotated[
+        str | None,
+        typer.Option(
+            "--public", metavar="URL", help="Public items with embeddings: how many are used."
+        ),
+    ] = None,
+    public_embedding: Annotated[
+        str | None,
+        typer.Option(
+            "--public-embedding", metavar="C", help="Their column. Default: the only one."
+        ),
+    ] = None,
+    pictures: Annotated[
+        str | None,
+        typer.Option(
+            "--pictures", metavar="URL", help="Real pictures, for a page beside synthetic ones."
+        ),
+    ] = None,
+    picture_column: Annotated[
+        str | None,
+        typer.Option("--picture-column", metavar="C", help="Their column. Default: the only one."),
+    ] = None,
+    decoded: Annotated[
+        str | None,
+        typer.Option(
+            "--decoded", metavar="URL", help="Synthetic pictures: an output of dpgmm decode."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", metavar="HxW[xC]", help="Size of these pictures."),
+    ] = None,
     epochs: Annotated[
         int,
         typer.Option("--epochs", min=1, metavar="N", help="Training epochs of the neural network."),
@@ -149,9 +181,11 @@ def evaluate(
     from dpgmm_dist.cli.progress_bar import show_progress
     from dpgmm_dist.evaluate import evaluate as run
     from dpgmm_dist.evaluate.evaluation import WARNING
+    from dpgmm_dist.evaluate.pictures import page_of
     from dpgmm_dist.evaluate.show import table, write_evaluation
     from dpgmm_dist.progress import PassProgress
 
+    page = page_of(release, pictures, decoded, shape, picture_column, output)
     with show_progress() as progress:
         evaluation = run(
             release,
@@ -162,10 +196,12 @@ def evaluate(
             max_rows=max_rows,
             epochs=epochs,
             seed=seed,
+            public=public,
+            public_embedding=public_embedding,
             progress=lambda done: progress(PassProgress("evaluate", 1, 1, done)),
         )
     if output is not None:
-        write_evaluation(evaluation, output)
+        write_evaluation(evaluation, output, page=page)
     if json_:
         warn(WARNING)
         emit(evaluation.values, as_json=True)
@@ -183,7 +219,8 @@ def encode(
         typer.Option(
             "--encoder",
             metavar="E",
-            help="pixels, scattering, onnx:PATH, projection:PATH or MODULE:NAME.",
+            help="pixels, scattering, onnx:PATH, sentence-transformers:PATH, transformers:PATH, "
+            "timm:NAME, projection:PATH or MODULE:NAME.",
         ),
     ],
     column: Annotated[
@@ -201,7 +238,9 @@ def encode(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            "--keep", metavar="C", help="Another column to copy; may be repeated. Default: all."
+            "--keep",
+            metavar="C",
+            help="A column to copy; may be repeated. Default: all but the encoded one.",
         ),
     ] = None,
     projection: Annotated[
@@ -233,15 +272,65 @@ def encode(
             "--batch", min=1, metavar="N", help="Rows per batch; 1 makes rows independent."
         ),
     ] = 64,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            "--resize", metavar="N|HxW", help="Resize pictures: the shorter side, or both sides."
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option("--crop", metavar="N|HxW", help="Then cut out the centre of pictures."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option("--mean", metavar="R,G,B", help="Subtract from pixels in [0, 1]."),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", metavar="R,G,B", help="Then divide by this.")
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option("--channels", metavar="rgb|bgr", help="Order of the model's channels."),
+    ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            "--interpolation", metavar="I", help="Of --resize: bilinear, bicubic, lanczos, ..."
+        ),
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option("--pooling", metavar="mean|first", help="The tokens that make an embedding."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", metavar="N", help="Tokens that are kept of a text."),
+    ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     json_: Json = False,
 ) -> None:
-    """Turn raw rows into embeddings. The output is as sensitive as the input."""
+    """Turn raw rows into embeddings. The output is as sensitive as the input.
+
+    How a model wants its pictures or texts is read from the files beside it
+    (preprocessor_config.json, tokenizer.json); options change it.
+    """
     from dpgmm_dist.cli.progress_bar import engine_for_tasks
     from dpgmm_dist.encode.job import write_embeddings
+    from dpgmm_dist.encode.options import EncoderOptions
 
+    options = EncoderOptions(
+        resize=resize,
+        crop=crop,
+        mean=mean,
+        std=std,
+        channels=channels,
+        interpolation=interpolation,
+        pooling=pooling,
+        max_tokens=max_tokens,
+    )
     with engine_for_tasks("encode", workers, scheduler, scheduler_file) as (for_each, progress):
         written = write_embeddings(
             source,
@@ -255,6 +344,7 @@ def encode(
             axes=project,
             save_projection=save_projection,
             unit_norm=unit_norm,
+            options=options,
             progress=progress,
             for_each=for_each,
         )
@@ -274,14 +364,20 @@ def decode(
     decoder: Annotated[
         str,
         typer.Option(
-            "--decoder", metavar="D", help="pixels, projection:PATH, onnx:PATH or MODULE:NAME."
+            "--decoder",
+            metavar="D",
+            help="pixels, projection:PATH, nearest:PUBLIC, fit:PUBLIC, learned:PATH, onnx:PATH or "
+            "MODULE:NAME.",
         ),
     ],
-    shape: Annotated[str, typer.Option("--shape", metavar="HxW[xC]", help="Size of the pictures.")],
     output: Annotated[
         str,
         typer.Option("--output", metavar="URL", help="Directory for pictures and contact sheets."),
     ],
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", metavar="HxW[xC]", help="Size of the pictures; none for texts."),
+    ] = None,
     column: Annotated[
         str | None,
         typer.Option("--column", metavar="C", help="The list column. Default: the only one."),
@@ -293,15 +389,61 @@ def decode(
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", metavar="F", help="parquet or png.")] = "parquet",
+    repeat: Annotated[
+        int | None,
+        typer.Option(
+            "--repeat", min=1, metavar="N", help="nearest: use each public item at most N times."
+        ),
+    ] = None,
+    public_item: Annotated[
+        str | None,
+        typer.Option(
+            "--public-item",
+            metavar="C",
+            help="The column of public texts or pictures. Default: the only one.",
+        ),
+    ] = None,
+    public_embedding: Annotated[
+        str | None,
+        typer.Option(
+            "--public-embedding",
+            metavar="C",
+            help="The column of their embeddings. Default: the only one.",
+        ),
+    ] = None,
+    public_label: Annotated[
+        str | None,
+        typer.Option(
+            "--public-label",
+            metavar="C",
+            help="nearest: the column of their labels, to use only items of a row's own label.",
+        ),
+    ] = None,
+    fit: Annotated[
+        str, typer.Option("--fit", metavar="HOW", help="fit: ridge, or network (needs torch).")
+    ] = "ridge",
+    save_decoder: Annotated[
+        str | None,
+        typer.Option(
+            "--save-decoder", metavar="PATH", help="fit: where to keep it, for learned:PATH."
+        ),
+    ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     json_: Json = False,
 ) -> None:
-    """Turn sampled rows into pictures, with a contact sheet for each label."""
+    """Turn sampled rows into pictures or texts, with a contact sheet for each label and a map.
+
+    PUBLIC is Parquet with raw items and their embeddings (`dpgmm encode --keep`), of people who
+    agreed to publish them: never rows of the release. No decoder costs privacy.
+    """
     from dpgmm_dist.cli.progress_bar import engine_for_tasks
     from dpgmm_dist.encode.decode_job import write_images
+    from dpgmm_dist.encode.decoder_recipe import DecodeOptions
+    from dpgmm_dist.encode.public_items import PublicColumns
 
+    public = PublicColumns(public_item, public_embedding, public_label)
     with engine_for_tasks("decode", workers, scheduler, scheduler_file) as (for_each, progress):
         written = write_images(
             source,
@@ -311,6 +453,7 @@ def decode(
             column=column,
             label=label,
             form=form,
+            options=DecodeOptions(repeat, public, fit, save_decoder),
             progress=progress,
             for_each=for_each,
         )

@@ -12,7 +12,7 @@ from dpgmm_dist.data.blocks import RawBlock
 from dpgmm_dist.data.column_numbers import table_rows
 from dpgmm_dist.data.column_types import find_fields
 from dpgmm_dist.data.embeddings import embedding_rows
-from dpgmm_dist.data.labels import encode_arrow, encode_text
+from dpgmm_dist.data.labels import category_numbers, encode_arrow, encode_text
 from dpgmm_dist.data.parquet_columns import storage
 from dpgmm_dist.data.parquet_schema import Columns, parse_number
 from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, digests_of
@@ -36,11 +36,8 @@ def block_of(
     """
     arrays = {name: _column(batch, name) for name in columns.names}
     if columns.table:
-        values = [
-            parse_number(constants[name]) if arrays[name] is None else arrays[name]
-            for name in columns.features
-        ]
-        features, valid = table_rows(values, batch.num_rows)
+        values = [_values(name, arrays[name], columns, constants) for name in columns.features]
+        features, valid = table_rows(values, batch.num_rows, columns.keeps_nulls)
     else:
         features, valid = embedding_rows(arrays[columns.features[0]], width)
     codes = _codes(batch.num_rows, columns, arrays, constants)
@@ -51,6 +48,17 @@ def block_of(
         return RawBlock(features, valid, codes)
     units, named = _units(batch.num_rows, arrays[columns.unit], constants, columns.unit, unit_kind)
     return RawBlock(features, named if valid is None else valid & named, codes, units)
+
+
+def _values(name: str, array: Any, columns: Columns, constants: Constants) -> Any:
+    """The values of a feature of a table, as :func:`table_rows` takes them."""
+    if name in columns.categories:
+        values = columns.categories[name]
+        if array is not None:
+            return category_numbers(array, values)
+        code = encode_text(constants[name], values)
+        return float(code) if code >= 0 else float("nan")
+    return parse_number(constants[name]) if array is None else array
 
 
 def _column(batch: Any, name: str) -> Any:

@@ -85,29 +85,34 @@ def _decimals(array: Any) -> Floats:
     return np.asarray(values, dtype=np.float64)
 
 
-def table_rows(columns: list[Any], rows: int) -> tuple[Floats, Valid]:
+def table_rows(columns: list[Any], rows: int, keeps_nulls: bool = False) -> tuple[Floats, Valid]:
     """Rows of a table.
 
     Parameters
     ----------
-    columns : for each feature a pyarrow array, as :func:`column_numbers` takes it; or, for a column
-        given by directory names, the value of all rows as a float, None for null.
+    columns : for each feature a pyarrow array, as :func:`column_numbers` takes it; or its numbers
+        (n,); or, for a column given by directory names, the value of all rows as a float, None for
+        null.
     rows : number of rows n.
+    keeps_nulls : whether a row may lack values.
 
     Returns
     -------
-    features : shape (n, d), float64.
-    valid : shape (n,), False where any column is null; or None.
+    features : shape (n, d), float64; NaN for what a row lacks, where it may.
+    valid : shape (n,), False where any column is null; or None. Always None where rows may lack
+        values.
     """
     features = np.empty((rows, len(columns)), dtype=np.float64)
     valid: Valid = None
     for j, column in enumerate(columns):
-        if isinstance(column, float):
+        if isinstance(column, float | np.ndarray):
             features[:, j] = column
             continue
         values, present = column_numbers(pa.nulls(rows) if column is None else column)
         with np.errstate(all="ignore"):  # numpy would warn of a signalling NaN
             features[:, j] = values
-        if present is not None:
+        if present is not None and keeps_nulls:
+            features[~present, j] = np.nan
+        elif present is not None:
             valid = present if valid is None else np.logical_and(valid, present)
     return features, valid

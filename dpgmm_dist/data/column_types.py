@@ -160,23 +160,28 @@ def is_text(dtype: Any) -> bool:
     )
 
 
-def check_label_type(column: str, dtype: Any, labels: Labels, name: str) -> None:
-    """Refuse a label column, of the file or frame ``name``, that cannot hold the public labels.
+def check_label_type(
+    column: str, dtype: Any, labels: Labels, name: str, key: str = "dataset.labels"
+) -> None:
+    """Refuse a column, of the file or frame ``name``, that cannot hold public labels or categories.
+
+    ``key`` is the key of the specification that lists them.
 
     Raises
     ------
     DataError
-        If labels cannot be of this type.
+        If they cannot be of this type.
     SpecError
-        If the public labels are of another kind.
+        If they are of another kind.
     """
     value = value_type(dtype)
     if pa.types.is_null(value):
         return
     stored = _labels_of(value)
+    what, many = _CALLED[key]
     if stored is None:
         raise DataError(
-            f"{name}: label column {column!r} is {shown(dtype)}: labels must be integers, "
+            f"{name}: {what} column {column!r} is {shown(dtype)}: {many} must be integers, "
             "strings, booleans or dates; cast the column"
         )
     given = "strings" if are_strings(labels) else "integers"
@@ -186,17 +191,21 @@ def check_label_type(column: str, dtype: Any, labels: Labels, name: str) -> None
         if wrong is None:
             return
         raise SpecError(
-            f"dataset.labels holds {wrong!r} but column {column!r} of {name} holds dates: write "
+            f"{key} holds {wrong!r} but column {column!r} of {name} holds dates: write "
             "each as YEAR-MONTH-DAY, such as '2026-11-25'"
         )
     if stored == given or (stored, given) == ("booleans", "integers"):
         return
     raise SpecError(
-        f"dataset.labels are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
-        f"holds {stored}: write the labels {_AS[stored]}"
+        f"{key} are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
+        f"holds {stored}: write the {many} {_AS[stored]}"
     )
 
 
+_CALLED = {
+    "dataset.labels": ("label", "labels"),
+    "dataset.categories": ("category", "categories"),
+}
 _AS = {
     "strings": "in quotes",
     "integers": "without quotes, as whole numbers",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from dpgmm_dist.data.labels import Labels, are_booleans, are_strings
+from dpgmm_dist.data.parquet_schema import Columns
 from dpgmm_dist.data.provenance import from_metadata
 from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.storage.parquet_files import opened
@@ -40,6 +42,20 @@ def _describe_parquet(source: ParquetSource) -> dict[str, Any]:
     return described
 
 
+def _column_of(name: str, kind: str | None, read: Columns) -> dict[str, Any]:
+    """A feature column: its name and type, and its public values where it holds categories."""
+    values = read.categories.get(name)
+    if values is None:
+        return {"name": name, "type": kind or "double"}
+    return {"name": name, "type": kind or _type_of(values), "values": list(values)}
+
+
+def _type_of(values: Labels) -> str:
+    if are_strings(values):
+        return "string"
+    return "bool" if are_booleans(values) else "int64"
+
+
 def _described(
     source: ParquetSource | FrameSource, names: Iterable[tuple[str | None, ...]]
 ) -> dict[str, Any]:
@@ -53,7 +69,7 @@ def _described(
         if len(first) == len(read.names):
             break
     # A column that directory names give has no type, nor has one that is missing in every row.
-    columns = [{"name": column, "type": first.get(column, "double")} for column in read.features]
+    columns = [_column_of(column, first.get(column), read) for column in read.features]
     label = None
     if read.label is not None:
         otherwise = "string" if isinstance(read.labels[0], str) else "int64"

@@ -171,6 +171,17 @@ def encode_arrow(array: Any, labels: Labels) -> Codes:
     return codes if valid is None else np.where(valid, codes, np.int64(-1))
 
 
+def category_numbers(array: Any, values: Labels) -> npt.NDArray[np.float64]:
+    """The number (n,) of each row's value in the public list; NaN for null and any other value.
+
+    Parameters
+    ----------
+    array : as :func:`encode_arrow` takes it.
+    """
+    codes = encode_arrow(array, values)
+    return np.where(codes < 0, np.nan, codes.astype(np.float64))
+
+
 def _encode_dates(array: Any, labels: Labels) -> Codes:
     """Codes (n,) of dates, arbitrary where null; a date64 within a day has no label."""
     from dpgmm_dist.column_kinds import number_of, steps_of

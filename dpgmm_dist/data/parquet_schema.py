@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -46,6 +46,8 @@ from dpgmm_dist.windows import Window
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
 _SHOWN_COLUMNS = 20
+_CATEGORY_BYTES = 8
+"""A category is read as the number of its value."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,11 +64,17 @@ class Columns(Opaque):
     """The column that names privacy units."""
     window: Window | None = None
     """The rows to read, by a column of times; None for all rows of the files."""
+    categories: Mapping[str, Labels] = field(default_factory=dict)
+    """The public values of those of the features of a table that are categories."""
+    keeps_nulls: bool = False
+    """Whether a row of a table may lack values; without it such a row is not valid."""
 
     def __post_init__(self) -> None:
         """Raise SpecError for labels that are not a set of integers or of strings."""
         if self.label is not None:
             check_labels(self.labels)
+        for values in self.categories.values():
+            check_labels(values)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -210,6 +218,12 @@ def check_types(schema: Any, columns: Columns, name: str, given: Collection[str]
     check = table_problem if columns.table else embedding_problem
     for column in columns.features:
         kind = types[column]
+        if column in columns.categories:
+            item_bytes += _CATEGORY_BYTES
+            if kind is not None:
+                values = columns.categories[column]
+                check_label_type(column, kind, values, name, "dataset.categories")
+            continue
         if kind is None:
             continue
         problem = check(column, kind)
@@ -223,7 +237,10 @@ def check_types(schema: Any, columns: Columns, name: str, given: Collection[str]
     if columns.window is not None:
         _check_window(columns.window.column, types[columns.window.column], name)
     unit = None if columns.unit is None else _unit_kind(columns.unit, types[columns.unit], name)
-    of_features = tuple(types[column] for column in columns.features) if columns.table else ()
+    of_features = tuple(
+        None if column in columns.categories else types[column]
+        for column in (columns.features if columns.table else ())
+    )
     return ReadTypes(
         list_size,
         item_bytes,
@@ -316,7 +333,8 @@ def _check_directory_names(footers: tuple[Footer, ...], columns: Columns, place:
         texts = {dict(footer.file.constants).get(column) for footer in footers} - {None}
         if not texts:
             continue
-        if column in columns.features and not all(parse_number(text) is not None for text in texts):
+        numeric = column in columns.features and column not in columns.categories
+        if numeric and not all(parse_number(text) is not None for text in texts):
             raise DataError(
                 f"dataset.path {place.url}: column {column!r} comes from directory names that "
                 "are not numbers: leave it out of dataset.features"

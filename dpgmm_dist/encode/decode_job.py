@@ -1,13 +1,10 @@
-"""``dpgmm decode``: pictures of released rows as Parquet or PNG files, and contact sheets."""
+"""``dpgmm decode``: pictures or texts of released rows, contact sheets and a map."""
 
 from __future__ import annotations
 
-import functools
-import io
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -25,21 +22,27 @@ from dpgmm_dist.artifact.part_files import (
     storage_errors,
 )
 from dpgmm_dist.data.embeddings import embedding_rows
-from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
-from dpgmm_dist.encode.protocol import Shape, parse_shape
+from dpgmm_dist.encode.contact_sheets import SIDE, file_name, picture_pages, png, text_page
+from dpgmm_dist.encode.decoder_recipe import DecodeOptions, Recipe, prepared
+from dpgmm_dist.encode.decoders import pictures
+from dpgmm_dist.encode.embedding_map import Panel, draw, map_axes
+from dpgmm_dist.encode.nearest import NearestItems
+from dpgmm_dist.encode.protocol import parse_shape
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, list_files, opened
 from dpgmm_dist.storage.urls import check_no_password, safe_url
 
 IMAGE = "image"
 """Name of the column of pictures."""
+TEXT = "text"
+"""Name of the column of texts."""
+PUBLIC_ROW = "public_row"
+"""Name of the column with the number of the public item that a row became, from 0."""
+MAP = "map.png"
 _BATCH_ROWS = 4096
-_SHEET_SIDE = 10
-"""A contact sheet has at most this many pictures in a row, and this many rows for a label."""
-_GAP = 1
-"""Pixels between the pictures of a sheet."""
 _SHEET_BATCHES = 4
 """Batches that are searched for the pictures of the contact sheets."""
+Decoded = NDArray[np.uint8] | list[str]
 
 
 class DecodeResult(TypedDict):
@@ -48,6 +51,7 @@ class DecodeResult(TypedDict):
     files: int
     decoder: str
     contact_sheets: list[str]
+    map: str
     output: str
 
 
@@ -56,27 +60,31 @@ def write_images(
     output: str,
     *,
     decoder: str,
-    shape: str,
+    shape: str | None = None,
     column: str | None = None,
     label: str | None = None,
     form: str = "parquet",
+    options: DecodeOptions | None = None,
     storage_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
     progress: Callable[[float], None] | None = None,
     for_each: ForEach = one_after_another,
 ) -> DecodeResult:
-    """Write pictures of sampled rows, and contact sheets of the first rows of each label.
+    """Write pictures or texts of sampled rows, contact sheets of the first rows, and a map.
 
     Parameters
     ----------
     input_url : Parquet files as `write_samples` writes them.
     output : directory or URL; it is empty or does not exist yet.
-    decoder : name of a decoder, see `find_decoder`.
-    shape : shape of the pictures, ``HxW`` or ``HxWxC``.
+    decoder : ``nearest:PUBLIC`` and ``fit:PUBLIC`` with public items, or as for `find_decoder`.
+    shape : shape of the pictures, ``HxW`` or ``HxWxC``. Texts, and decoders that were kept as a
+        file, need none.
     column : the list column that holds the rows; None if there is only one.
     label : the column that groups the contact sheets. If None and there is exactly one other
         column, it is that one.
-    form : "parquet" (a column ``image`` of uint8 pixels beside the other columns) or "png".
+    form : "parquet" (a column ``image`` of uint8 pixels, or ``text``, beside the other columns) or
+        "png".
+    options : of decoders that use public items.
     storage_options, output_options : storage options of the input and of the output.
     progress : called with the fraction of files done.
     for_each : decodes the files. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an
@@ -91,21 +99,34 @@ def write_images(
     """
     if form not in ("parquet", "png"):
         raise SpecError(f"--format must be parquet or png, got {form!r}")
+    options = options or DecodeOptions()
+    options.check(decoder)
     check_no_password(output)
     place = Place(input_url, dict(storage_options or {}))
     files = list_files(place)
+    recipe, name = prepared(decoder, parse_shape(shape), options)
     column, label = _columns(place, files[0], column, label)
-    size = parse_shape(shape)
-    task = _FileDecoder(decoder, size, place, column, label, form, output, output_options)
-    name = _decoder(decoder).name
+    task = _FileDecoder(recipe, place, column, label, form, output, output_options)
+    items = task.planned(files, options.repeat)
     # Before anything is written, so that a decoder that does not fit the rows is noticed.
-    sheets = _first_of_each_label(task, files)
+    first = _First.of(task, items)
+    if form == "png" and not recipe.shape:
+        raise SpecError("--format png is for pictures, but the public items are texts")
     with storage_errors("write images", output):
         make_empty_folder(output, output_options)
-        for_each(task, list(enumerate(files)), progress or (lambda _: None))
-        written = _write_sheets(sheets, output, output_options)
+        report = progress or (lambda _: None)
+        report(0.0)  # so that the rate counts the first file
+        for_each(task, items, report)
+        pages = first.pages()
+        for page, data in pages.items():
+            with new_file(output, output_options, page) as file:
+                file.write(data)
     return DecodeResult(
-        files=len(files), decoder=name, contact_sheets=written, output=safe_url(output)
+        files=len(files),
+        decoder=name,
+        contact_sheets=[page for page in pages if page != MAP],
+        map=MAP,
+        output=safe_url(output),
     )
 
 
@@ -127,25 +148,39 @@ def _columns(
         label = others[0]
     if label is not None and label not in others:
         raise DataError(f"{place.url}: no column {label!r}; it has {', '.join(schema.names)}")
-    if IMAGE in others:
-        raise SpecError(
-            f"{place.url} has a column {IMAGE!r}, which is the name of the column of pictures: "
-            "rename it"
-        )
+    for taken in (IMAGE, TEXT, PUBLIC_ROW):
+        if taken in others:
+            raise SpecError(
+                f"{place.url} has a column {taken!r}, which is a name of the output: rename it"
+            )
     return column, label
 
 
-@functools.lru_cache(maxsize=2)
-def _decoder(text: str) -> Decoder:
-    return find_decoder(text)
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """One file to decode, with the public items that its rows become where these are planned."""
+
+    index: int
+    file: FoundFile
+    chosen: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Some rows of a file, decoded."""
+
+    record: pa.RecordBatch
+    rows: NDArray[Any]
+    labels: list[str]
+    decoded: Decoded
+    chosen: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _FileDecoder:
     """Decodes one file. It is sent to workers, so its repr shows no storage options."""
 
-    decoder: str
-    shape: Shape
+    recipe: Recipe
     place: Place
     column: str
     label: str | None
@@ -153,51 +188,91 @@ class _FileDecoder:
     output: str
     options: Mapping[str, Any] | None
 
-    def __call__(self, item: tuple[int, FoundFile]) -> int:
-        index, file = item
+    def __call__(self, item: _Item) -> int:
         with storage_errors("write images", self.output):
             if self.form == "png":
-                self._pngs(index, file)
+                self._pngs(item)
             else:
-                self._parquet(index, file)
-        return index
+                self._parquet(item)
+        return item.index
 
-    def batches(self, file: FoundFile) -> Iterator[tuple[pa.RecordBatch, NDArray[np.uint8]]]:
-        """The rows of a file and their pictures (n, h, w, c)."""
+    def planned(self, files: tuple[FoundFile, ...], repeat: int | None) -> list[_Item]:
+        """The files. With ``repeat`` all rows of all files choose their public items here."""
+        items = [_Item(index, file) for index, file in enumerate(files)]
+        decoder = self.recipe.load()
+        if repeat is None or not isinstance(decoder, NearestItems):
+            return items
+        parts, labels, counts = [], [], []
+        for item in items:
+            count = 0
+            for record, rows in self._records(item.file):
+                parts.append(rows)
+                labels += self._labels(record)
+                count += len(rows)
+            counts.append(count)
+        rows = np.concatenate(parts) if parts else np.empty((0, decoder.items.embeddings.shape[1]))
+        chosen = decoder.choose(rows, labels, repeat)
+        pieces = np.split(chosen, np.cumsum(counts)[:-1])
+        return [replace(item, chosen=piece) for item, piece in zip(items, pieces, strict=True)]
+
+    def batches(self, item: _Item) -> Iterator[_Batch]:
+        """The rows of a file with their pictures (n, h, w, c) or texts."""
+        decoder = self.recipe.load()
+        position = 0
+        for record, rows in self._records(item.file):
+            labels = self._labels(record)
+            if isinstance(decoder, NearestItems):
+                if item.chosen is None:
+                    chosen = decoder.choose(rows, labels)
+                else:
+                    chosen = item.chosen[position : position + len(rows)]
+                position += len(rows)
+                items = decoder.items
+                found: Decoded = items.pictures(chosen) if items.shape else items.texts(chosen)
+                yield _Batch(record, rows, labels, found, chosen)
+            else:
+                found = pictures(decoder, rows, self.recipe.shape)
+                yield _Batch(record, rows, labels, found, None)
+
+    def _records(self, file: FoundFile) -> Iterator[tuple[pa.RecordBatch, NDArray[Any]]]:
         fs, _ = self.place.resolve()
         with opened(fs, file.path, 2, 0) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                column = batch.column(self.column)
+            for record in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                column = record.column(self.column)
                 rows, _ = embedding_rows(column, column.type.list_size)
                 if pa.types.is_integer(column.type.value_type) and rows.dtype.kind == "f":
                     rows = rows.astype(np.int64)
-                yield batch, pictures(_decoder(self.decoder), rows, self.shape)
+                yield record, rows
 
-    def labels(self, batch: pa.RecordBatch) -> list[str]:
+    def _labels(self, record: pa.RecordBatch) -> list[str]:
         """The label of each row as text; "all" without a label column."""
         if self.label is None:
-            return ["all"] * batch.num_rows
-        return [str(value) for value in batch.column(self.label).to_pylist()]
+            return ["all"] * record.num_rows
+        return [str(value) for value in record.column(self.label).to_pylist()]
 
-    def _parquet(self, index: int, file: FoundFile) -> None:
+    def _parquet(self, item: _Item) -> None:
         fs, _ = self.place.resolve()
-        with opened(fs, file.path, 1, 0) as parquet:
+        with opened(fs, item.file.path, 1, 0) as parquet:
             found = parquet.schema_arrow
-        kind = pa.list_(pa.uint8(), int(np.prod(self.shape)))
-        fields = [field for field in found if field.name != self.column]
-        schema = pa.schema([*fields, pa.field(IMAGE, kind)])
-        with new_parquet(self.output, self.options, part_name(index), schema) as write:
-            for batch, images in self.batches(file):
-                kept = [batch.column(field.name) for field in fields]
-                flat = pa.array(images.reshape(-1))
-                column = pa.FixedSizeListArray.from_arrays(flat, type=kind)
-                write(pa.RecordBatch.from_arrays([*kept, column], schema=schema))
+        kept = [field for field in found if field.name != self.column]
+        kind = pa.list_(pa.uint8(), int(np.prod(self.recipe.shape)))
+        what = pa.field(IMAGE, kind) if self.recipe.shape else pa.field(TEXT, pa.string())
+        nearest = isinstance(self.recipe.load(), NearestItems)
+        number = [pa.field(PUBLIC_ROW, pa.int64())] if nearest else []
+        schema = pa.schema([*kept, what, *number])
+        with new_parquet(self.output, self.options, part_name(item.index), schema) as write:
+            for batch in self.batches(item):
+                columns = [batch.record.column(field.name) for field in kept]
+                columns.append(_column(batch.decoded, kind))
+                columns += [pa.array(batch.chosen)] if nearest else []
+                write(pa.RecordBatch.from_arrays(columns, schema=schema))
 
-    def _pngs(self, index: int, file: FoundFile) -> None:
+    def _pngs(self, item: _Item) -> None:
         number = 0
-        for batch, images in self.batches(file):
-            for label, image in zip(self.labels(batch), images, strict=True):
-                name = f"{index:05d}-{number:07d}.png"
+        for batch in self.batches(item):
+            images = np.asarray(batch.decoded)  # texts were refused before
+            for label, image in zip(batch.labels, images, strict=True):
+                name = f"{item.index:05d}-{number:07d}.png"
                 folder = f"{self.output.rstrip('/')}/{file_name(label)}"
                 fs, root = resolve(folder, self.options)
                 fs.makedirs(root, exist_ok=True)
@@ -206,74 +281,45 @@ class _FileDecoder:
                 number += 1
 
 
-def _first_of_each_label(
-    task: _FileDecoder, files: tuple[FoundFile, ...]
-) -> dict[str, list[NDArray[np.uint8]]]:
-    """The first pictures of each label, at most one sheet of them, from the first batches."""
-    sheets: dict[str, list[NDArray[np.uint8]]] = {}
-    batches = (batch for file in files for batch in task.batches(file))
-    for batch, images in itertools.islice(batches, _SHEET_BATCHES):
-        for label, image in zip(task.labels(batch), images, strict=True):
-            sheet = sheets.setdefault(label, [])
-            if len(sheet) < _SHEET_SIDE**2:
-                sheet.append(image)
-        if all(len(sheet) == _SHEET_SIDE**2 for sheet in sheets.values()):
-            break
-    return sheets
+def _column(decoded: Decoded, kind: pa.DataType) -> pa.Array:
+    if isinstance(decoded, list):
+        return pa.array(decoded, pa.string())
+    return pa.FixedSizeListArray.from_arrays(pa.array(decoded.reshape(-1)), type=kind)
 
 
-def _write_sheets(
-    sheets: Mapping[str, list[NDArray[np.uint8]]], output: str, options: Mapping[str, Any] | None
-) -> list[str]:
-    """Write ``contact.png`` with a row for each label, and ``contact-LABEL.png`` for each label."""
-    order = sorted(sheets, key=_label_order)
-    rows = [sheets[label][:_SHEET_SIDE] for label in order]
-    pages = {"contact.png": rows}
-    for label in order:
-        images = sheets[label]
-        pages[f"contact-{file_name(label)}.png"] = [
-            images[start : start + _SHEET_SIDE] for start in range(0, len(images), _SHEET_SIDE)
-        ]
-    written = [name for name, page in pages.items() if page]
-    for name in written:
-        with new_file(output, options, name) as file:
-            file.write(png(contact_sheet(pages[name])))
-    return written
+@dataclass(frozen=True, eq=False)
+class _First:
+    """The first rows of a job, for its contact sheets and its map."""
 
+    sheets: dict[str, list[Any]]
+    """Pictures or texts by label, at most one sheet of each."""
+    rows: NDArray[np.float64]
+    labels: list[str] | None
 
-def _label_order(label: str) -> tuple[bool, int, str]:
-    """Sort key: integers by value, then other labels by text."""
-    if label.lstrip("-").isdecimal():
-        return False, int(label), ""
-    return True, 0, label
+    @classmethod
+    def of(cls, task: _FileDecoder, items: list[_Item]) -> _First:
+        """From the first batches."""
+        sheets: dict[str, list[Any]] = {}
+        rows, labels = [], []
+        batches = (batch for item in items for batch in task.batches(item))
+        for batch in itertools.islice(batches, _SHEET_BATCHES):
+            rows.append(np.asarray(batch.rows, np.float64))
+            labels += batch.labels
+            for label, one in zip(batch.labels, batch.decoded, strict=True):
+                sheet = sheets.setdefault(label, [])
+                if len(sheet) < SIDE**2:
+                    sheet.append(one)
+            if all(len(sheet) == SIDE**2 for sheet in sheets.values()):
+                break
+        found = np.concatenate(rows) if rows else np.empty((0, 1))
+        return cls(sheets, found, None if task.label is None else labels)
 
-
-def contact_sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """One page (H, W, c) with pictures (h, w, c) in rows, separated by thin white lines."""
-    height, width, channels = rows[0][0].shape
-    columns = max(len(row) for row in rows)
-    page = np.full(
-        (len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, channels),
-        255,
-        np.uint8,
-    )
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            top, left = _GAP + i * (height + _GAP), _GAP + j * (width + _GAP)
-            page[top : top + height, left : left + width] = image
-    return page
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """A picture (h, w, c) as a PNG file."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    flat = image[:, :, 0] if image.shape[2] == 1 else image
-    Image.fromarray(flat).save(out, format="PNG", optimize=True)
-    return out.getvalue()
-
-
-def file_name(label: str) -> str:
-    """A label made safe for use in a file name."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", label).lstrip(".")[:60] or "_"
+    def pages(self) -> dict[str, bytes]:
+        """The files with contact sheets and the map, by name."""
+        if not len(self.rows):
+            return {}
+        first = next(page[0] for page in self.sheets.values())
+        pages = text_page(self.sheets) if isinstance(first, str) else picture_pages(self.sheets)
+        axes = map_axes(self.rows, self.labels)
+        title = f"synthetic rows on two {axes.name} axes"
+        return {**pages, MAP: draw([Panel(title, axes(self.rows), self.labels)])}

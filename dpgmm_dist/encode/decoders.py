@@ -1,4 +1,4 @@
-"""Decoders from released rows to pictures: linear inverses, ONNX models, Python functions."""
+"""Decoders from released rows to pictures: linear inverses, learned maps, models, functions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dpgmm_dist.encode.learned import LearnedDecoder
 from dpgmm_dist.encode.projection import Projection
 from dpgmm_dist.encode.protocol import Function, Shape, base_name, entry_point, file_bytes
 from dpgmm_dist.errors import SpecError
 
 Floats = NDArray[np.float64]
+NAMES = (
+    "pixels, projection:PATH, nearest:PUBLIC, fit:PUBLIC, learned:PATH, onnx:PATH or MODULE:NAME"
+)
 
 
 @runtime_checkable
@@ -31,7 +35,8 @@ def find_decoder(text: str) -> Decoder:
     Parameters
     ----------
     text
-        ``pixels``, ``projection:PATH``, ``onnx:PATH`` or ``MODULE:NAME``.
+        ``pixels``, ``projection:PATH``, ``learned:PATH``, ``onnx:PATH`` or ``MODULE:NAME``. What
+        ``nearest:`` and ``fit:`` need is read by `dpgmm_dist.encode.decode_job`.
 
     Raises
     ------
@@ -43,13 +48,15 @@ def find_decoder(text: str) -> Decoder:
         return PixelDecoder()
     if kind == "projection" and rest:
         return ProjectionDecoder(rest)
+    if kind == "learned" and rest:
+        return LearnedDecoder.from_bytes(file_bytes(rest), f"learned:{base_name(rest)}")
     if kind == "onnx" and rest:
         return OnnxDecoder(rest)
     if colon and kind and rest:
         found: Decoder | Function = entry_point(kind, rest)
         # `entry_point` checks for an encoder, which is called in the same way as a decoder.
         return found  # type: ignore[return-value]
-    raise SpecError(f"--decoder {text}: use pixels, projection:PATH, onnx:PATH or MODULE:NAME")
+    raise SpecError(f"--decoder {text}: use {NAMES}")
 
 
 class PixelDecoder:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import pyarrow as pa
@@ -21,9 +22,11 @@ from dpgmm_dist.artifact.part_files import (
 from dpgmm_dist.data.provenance import METADATA_KEY, Provenance
 from dpgmm_dist.encode.batches import Pipeline, rows_are_independent
 from dpgmm_dist.encode.drawn_shapes import principal_axes
+from dpgmm_dist.encode.options import EncoderOptions
+from dpgmm_dist.encode.picture_input import PictureInput
 from dpgmm_dist.encode.projection import Projection
-from dpgmm_dist.encode.protocol import Shape, parse_shape, sha256_of
-from dpgmm_dist.encode.raw_rows import embedding_column, raw_batch, row_shape
+from dpgmm_dist.encode.protocol import Encoder, Shape, parse_shape, sha256_of
+from dpgmm_dist.encode.raw_rows import embedding_column, prepared_shape, raw_batch, row_shape
 from dpgmm_dist.encode.registry import find_encoder
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
@@ -34,8 +37,10 @@ COLUMN = "embedding"
 """Name of the column of embeddings."""
 _GROUP_ROWS = 8192
 """Most rows of a row group that is written."""
-_PIECE_ROWS = 8192
-"""A piece ends with the row group that reaches this many rows."""
+_PIECE_ROWS = 4096
+"""Rows of a piece, about. A slow encoder takes a minute for them."""
+_MOST_SLICES = 16
+"""Most pieces of one row group: each piece reads the row group from its beginning."""
 
 
 class EncodeResult(TypedDict):
@@ -58,6 +63,7 @@ class Recipe:
     batch: int
     projection: bytes | None
     unit_norm: bool
+    options: EncoderOptions = field(default_factory=EncoderOptions)
 
     def pipeline(self) -> Pipeline:
         """The pipeline, loaded once in each process."""
@@ -65,8 +71,10 @@ class Recipe:
 
     def digest(self) -> str:
         """SHA-256 (hex) of the encoder, the projection and the settings."""
-        settings = repr((self.shape, self.unit_norm))
-        return sha256_of(self.pipeline().encoder.digest, self.projection or b"", settings)
+        encoder = self.pipeline().encoder
+        picture = _picture_input(encoder)
+        settings = [repr((self.shape, self.unit_norm))] + ([repr(picture)] if picture else [])
+        return sha256_of(encoder.digest, self.projection or b"", *settings)
 
     def provenance(self) -> Provenance:
         """What the receipt says about the embeddings.
@@ -92,8 +100,15 @@ def _loaded(recipe: Recipe) -> Pipeline:
     projection = None
     if recipe.projection is not None:
         projection = Projection.from_bytes(recipe.projection, "the projection")
-    encoder = find_encoder(recipe.encoder, recipe.shape)
-    return Pipeline(encoder, recipe.shape, recipe.batch, projection, recipe.unit_norm)
+    encoder = find_encoder(recipe.encoder, recipe.shape, recipe.options)
+    shape = prepared_shape(recipe.shape, _picture_input(encoder))
+    return Pipeline(encoder, shape, recipe.batch, projection, recipe.unit_norm)
+
+
+def _picture_input(encoder: Encoder) -> PictureInput | None:
+    """How an encoder wants its pictures prepared, for encoders that say so."""
+    picture: PictureInput | None = getattr(encoder, "picture", None)
+    return picture
 
 
 def write_embeddings(
@@ -109,6 +124,7 @@ def write_embeddings(
     axes: int | None = None,
     save_projection: str | None = None,
     unit_norm: bool = False,
+    options: EncoderOptions | None = None,
     storage_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
     progress: Callable[[float], None] | None = None,
@@ -123,13 +139,15 @@ def write_embeddings(
     encoder : name of an encoder, see `find_encoder`.
     column : the raw column: text, pictures as bytes, or lists of numbers.
     shape : ``HxW`` or ``HxWxC`` of pictures; pictures of another size are scaled to it.
-    keep : other columns to copy, such as a label; None copies all of them.
+    keep : columns to copy, such as a label; None copies all but the raw column, which is copied
+        only if it is named.
     batch : number of rows in every batch. With 1, rows are independent by construction.
     projection : path of a public projection (``.npz``) that is applied after the encoder.
     axes : number of principal axes over drawn shapes to project to, in place of ``projection``.
     save_projection : path to write the projection to. It is public, and serves as ``projection``
         for other rows and for decoding.
     unit_norm : whether to scale embeddings to length 1.
+    options : what is said about the input of a trained model; None takes what its files say.
     storage_options, output_options : storage options of the input and of the output.
     progress : called with the fraction of pieces done.
     for_each : encodes the pieces. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an
@@ -151,8 +169,11 @@ def write_embeddings(
     place = Place(input_url, dict(storage_options or {}))
     files = list_files(place)
     kept, column_type = _columns(place, files[0], column, keep)
-    raw_shape = row_shape(column, column_type, parse_shape(shape))
-    recipe = Recipe(encoder, raw_shape, batch, _read_projection(projection), unit_norm)
+    settings = options or EncoderOptions()
+    given = parse_shape(shape)
+    picture = _picture_input(find_encoder(encoder, given, settings))
+    raw_shape = row_shape(column, column_type, given, picture)
+    recipe = Recipe(encoder, raw_shape, batch, _read_projection(projection), unit_norm, settings)
     if axes is not None:
         recipe = _with_axes(recipe, axes)
     if save_projection is not None:
@@ -163,7 +184,9 @@ def write_embeddings(
     task = _PieceEncoder(recipe, provenance, place, column, kept, output, output_options)
     with storage_errors("write embeddings", output):
         make_empty_folder(output, output_options)
-        for_each(task, pieces, progress or (lambda _: None))
+        report = progress or (lambda _: None)
+        report(0.0)  # so that the rate counts the first piece
+        for_each(task, pieces, report)
     return EncodeResult(
         files=len(pieces),
         width=width,
@@ -212,10 +235,12 @@ class _Piece(Opaque):
     index: int
     file: FoundFile
     row_groups: tuple[int, ...]
+    rows: tuple[int, int] | None = None
+    """First row of the single row group and the row after the last; None for all rows."""
 
 
 def _pieces(place: Place, files: tuple[FoundFile, ...]) -> list[_Piece]:
-    """All row groups of all files, in order, in pieces of about `_PIECE_ROWS` rows."""
+    """All rows of all files, in order, in pieces of about `_PIECE_ROWS` rows."""
     fs, _ = place.resolve()
 
     def group_rows(file: FoundFile) -> list[int] | None:
@@ -230,17 +255,31 @@ def _pieces(place: Place, files: tuple[FoundFile, ...]) -> list[_Piece]:
     for file, sizes in zip(files, for_each_file(group_rows, files), strict=True):
         if sizes is None:
             raise DataError(f"cannot read {place.message_path(fs, file.path)}: is it Parquet?")
-        groups: list[int] = []
-        rows = 0
-        for group, size in enumerate(sizes):
-            groups.append(group)
-            rows += size
-            if rows >= _PIECE_ROWS:
-                pieces.append(_Piece(len(pieces), file, tuple(groups)))
-                groups, rows = [], 0
-        if groups or not sizes:
-            pieces.append(_Piece(len(pieces), file, tuple(groups)))
+        for row_groups, rows in _ranges(sizes):
+            pieces.append(_Piece(len(pieces), file, row_groups, rows))
     return pieces
+
+
+def _ranges(sizes: list[int]) -> Iterator[tuple[tuple[int, ...], tuple[int, int] | None]]:
+    """Consecutive small row groups together, and large ones in slices, for the sizes of a file."""
+    groups: list[int] = []
+    rows = 0
+    for group, size in enumerate(sizes):
+        slices = min(_MOST_SLICES, size // _PIECE_ROWS)
+        if slices > 1:
+            if groups:
+                yield tuple(groups), None
+            ends = [size * i // slices for i in range(slices + 1)]
+            yield from (((group,), rows_of_slice) for rows_of_slice in itertools.pairwise(ends))
+            groups, rows = [], 0
+            continue
+        groups.append(group)
+        rows += size
+        if rows >= _PIECE_ROWS:
+            yield tuple(groups), None
+            groups, rows = [], 0
+    if groups or not sizes:
+        yield tuple(groups), None
 
 
 def _read_projection(path: str | None) -> bytes | None:
@@ -308,14 +347,17 @@ class _PieceEncoder:
         with opened(fs, piece.file.path, 1 + len(self.kept), 0) as parquet:
             schema = self._schema(parquet.schema_arrow, pipeline.width)
             names = parquet.schema_arrow.names
-            present = [name for name in (self.column, *self.kept) if name in names]
+            present = [
+                name for name in {self.column: 0} | dict.fromkeys(self.kept) if name in names
+            ]
             with new_parquet(self.output, self.options, part_name(piece.index), schema) as write:
-                for batch in parquet.iter_batches(
+                batches = parquet.iter_batches(
                     batch_size=_GROUP_ROWS,
                     row_groups=list(piece.row_groups),
                     columns=present,
                     use_threads=False,
-                ):
+                )
+                for batch in _slice(batches, piece.rows):
                     write(self._encoded(batch, schema, constants))
 
     def _schema(self, file_schema: pa.Schema, width: int) -> pa.Schema:
@@ -330,8 +372,10 @@ class _PieceEncoder:
     def _encoded(
         self, batch: pa.RecordBatch, schema: pa.Schema, constants: Mapping[str, str | None]
     ) -> pa.RecordBatch:
-        rows, readable = raw_batch(batch.column(self.column), self.recipe.shape)
-        embeddings = embedding_column(self.recipe.pipeline().embed(rows), readable)
+        pipeline = self.recipe.pipeline()
+        picture = _picture_input(pipeline.encoder)
+        rows, readable = raw_batch(batch.column(self.column), self.recipe.shape, picture)
+        embeddings = embedding_column(pipeline.embed(rows), readable)
         columns = [
             batch.column(name)
             if name in batch.schema.names
@@ -339,3 +383,18 @@ class _PieceEncoder:
             for name in self.kept
         ]
         return pa.RecordBatch.from_arrays([*columns, embeddings], schema=schema)
+
+
+def _slice(
+    batches: Iterator[pa.RecordBatch], rows: tuple[int, int] | None
+) -> Iterator[pa.RecordBatch]:
+    """The batches of one row group, cut to its rows from the first up to the last."""
+    position = 0
+    for batch in batches:
+        first, last = (position, position + batch.num_rows) if rows is None else rows
+        low, high = max(first - position, 0), min(last - position, batch.num_rows)
+        position += batch.num_rows
+        if low < high or batch.num_rows == 0:
+            yield batch.slice(low, high - low)
+        if position >= last and rows is not None:
+            return

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpgmm_dist.encode.neighbours import nearest, squared_distances
 from dpgmm_dist.errors import SpecError
 
 Floats = NDArray[np.float64]
@@ -66,7 +67,7 @@ def _covered_share(rows: Floats, covering: Floats, k: int) -> float | None:
     covered = 0
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
-        squared = _squared_distances(block, covering)
+        squared = squared_distances(block, covering)
         covered += int((squared <= radius**2).any(axis=1).sum())
     return covered / len(rows)
 
@@ -74,29 +75,6 @@ def _covered_share(rows: Floats, covering: Floats, k: int) -> float | None:
 def nearest_distances(rows: Floats, among: Floats, k: int = 1) -> Floats:
     """Distances (n, k) from each of rows (n, d) to the k nearest of (m, d), in increasing order."""
     return nearest(rows, among, k)[0]
-
-
-def nearest(rows: Floats, among: Floats, k: int = 1) -> tuple[Floats, NDArray[np.int64]]:
-    """Distances (n, k) as `nearest_distances`, and the index (n, k) of each neighbour in among."""
-    distance, index = np.empty((len(rows), k)), np.empty((len(rows), k), np.int64)
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        squared = _squared_distances(block, among)
-        near = np.argpartition(squared, k - 1, axis=1)[:, :k]
-        # From the differences of rows: the squared distances suffer cancellation for equal rows.
-        exact = np.stack(
-            [np.linalg.norm(block - among[near[:, j]], axis=1) for j in range(k)], axis=1
-        )
-        order = np.argsort(exact, axis=1)
-        distance[start : start + len(block)] = np.take_along_axis(exact, order, axis=1)
-        index[start : start + len(block)] = np.take_along_axis(near, order, axis=1)
-    return distance, index
-
-
-def _squared_distances(rows: Floats, among: Floats) -> Floats:
-    among_squared = np.einsum("ij,ij->i", among, among)
-    rows_squared = np.einsum("ij,ij->i", rows, rows)
-    return np.asarray(np.maximum(rows_squared[:, None] + among_squared - 2 * rows @ among.T, 0.0))
 
 
 def memorisation(

@@ -7,7 +7,7 @@ options of later releases should not depend on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.artifact.load import Release, load_release
+from dpgmm_dist.encode.embedding_map import Panel, map_axes
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.evaluate.classify import KINDS, Kind, majority_accuracy, predicted_labels
 from dpgmm_dist.evaluate.density import log_likelihood
 from dpgmm_dist.evaluate.distances import frechet_distance, memorisation, precision_and_recall
+from dpgmm_dist.evaluate.public_use import public_use
 from dpgmm_dist.evaluate.real_rows import LabelledRows, Rows, rows_of
 
 Floats = NDArray[np.float64]
@@ -42,6 +44,8 @@ class Evaluation:
     """Distances (n,) from synthetic rows to the nearest training and held-out row, for the plot."""
     principal: tuple[Floats, Floats]
     """Held-out and synthetic rows (m, 2) on the first two principal axes of the held-out rows."""
+    map: tuple[Panel, ...] = ()
+    """Held-out and synthetic rows on the axes that tell the labels of held-out rows apart."""
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.values['release_id']!r}, {NOT_PRIVATE}>"
@@ -58,6 +62,8 @@ def evaluate(
     epochs: int = 20,
     hidden: int = 256,
     seed: int = 0,
+    public: str | None = None,
+    public_embedding: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Evaluation:
@@ -84,6 +90,9 @@ def evaluate(
         Epochs and hidden units of the two-layer network, which is not tuned.
     seed
         Seed of sampling, of random subsets and of the network.
+    public, public_embedding
+        Parquet with the embeddings of public items, and their column (None for the only one), to
+        tell how many of them the synthetic rows use; None leaves this out.
     storage_options
         Storage options of the rows.
     progress
@@ -110,7 +119,11 @@ def evaluate(
         sampled = _sampled(loaded, rows, max_rows, seed)
     report(0.1)
     with threadpool_limits(1):
-        return _measured(loaded, held_out, training_rows, sampled, epochs, hidden, seed, report)
+        use = None
+        if public is not None:
+            use = public_use(public, public_embedding, sampled.X, held_out.X)
+        found = _measured(loaded, held_out, training_rows, sampled, epochs, hidden, seed, report)
+    return replace(found, values={**found.values, "public_items": use})
 
 
 def _sampled(release: Release, rows: int | None, most: int, seed: int) -> LabelledRows:
@@ -175,7 +188,21 @@ def _measured(
         "settings": {"epochs": epochs, "hidden": hidden, "seed": seed},
     }
     report(1.0)
-    return Evaluation(values, distances, _principal_axes(test_part.X, synthetic_part.X))
+    principal = _principal_axes(test_part.X, synthetic_part.X)
+    return Evaluation(values, distances, principal, _map(release, test_part, synthetic_part))
+
+
+def _map(release: Release, test: LabelledRows, synthetic: LabelledRows) -> tuple[Panel, ...]:
+    """Held-out and synthetic rows on the axes that tell the labels of held-out rows apart."""
+
+    def names(rows: LabelledRows) -> list[str] | None:
+        return [str(release.label_values[i]) for i in rows.y] if release.label_values else None
+
+    axes = map_axes(test.X, names(test))
+    return (
+        Panel(f"held-out, {axes.name} axes: NOT PRIVATE", axes(test.X), names(test)),
+        Panel("synthetic", axes(synthetic.X), names(synthetic)),
+    )
 
 
 def _feature_units(release: Release, rows: LabelledRows) -> LabelledRows:

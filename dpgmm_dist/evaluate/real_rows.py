@@ -49,7 +49,8 @@ def rows_of(
     """The valid rows at a Parquet path, or in arrays (X, y).
 
     Invalid rows and rows whose label the release does not have are left out, as they were from the
-    release. If there are more than ``most`` rows, a random subset is kept.
+    release; so are rows that lack a value, real or sampled. If there are more than ``most`` rows, a
+    random subset is kept.
 
     Parameters
     ----------

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpgmm_dist.artifact.part_files import new_file, resolve, storage_errors
+from dpgmm_dist.encode.embedding_map import draw
 from dpgmm_dist.evaluate.evaluation import WARNING, Evaluation
 
-FILES = ("evaluation.json", "evaluation.txt", "evaluation.png")
+FILES = ("evaluation.json", "evaluation.txt", "evaluation.png", "map.png")
+PICTURES = "pictures.png"
 _CLASSIFIERS = {"network": "two-layer network", "logistic": "logistic regression", "lda": "LDA"}
 
 
@@ -66,6 +68,15 @@ def _measure_lines(values: Mapping[str, Any]) -> list[str]:
         ("precision, %", _percent(values["precision"])),
         ("recall, %", _percent(values["recall"])),
     ]
+    use = values["public_items"]
+    if use is not None:
+        measures += [
+            (f"share of {use['items']:,} public items used, %", _percent(use["share_used"])),
+            ("  by as many held-out rows", _percent(use["share_used_by_as_many_held_out_rows"])),
+            ("  most rows that become one item", str(use["most_rows_of_an_item"])),
+            ("median distance to the nearest public item", _number(use["median_distance"])),
+            ("  of held-out rows", _number(use["median_distance_of_held_out"])),
+        ]
     memory = values["memorisation"]
     if memory is not None:
         share, error = memory["share_nearer_to_training"], memory["standard_error"]
@@ -93,14 +104,24 @@ def to_json(evaluation: Evaluation) -> str:
 
 
 def write_evaluation(
-    evaluation: Evaluation, output: str, options: Mapping[str, Any] | None = None
+    evaluation: Evaluation,
+    output: str,
+    options: Mapping[str, Any] | None = None,
+    page: bytes | None = None,
 ) -> None:
-    """Write `FILES` to a folder or URL. They replace those of an earlier evaluation."""
+    """Write `FILES` to a folder or URL. They replace those of an earlier evaluation.
+
+    A ``page`` of real pictures beside synthetic ones becomes the file `PICTURES`.
+    """
     with storage_errors("write the evaluation", output):
         fs, root = resolve(output, options)
         fs.makedirs(root, exist_ok=True)
         contents = (to_json(evaluation).encode(), table(evaluation).encode() + b"\n")
-        for name, data in zip(FILES, (*contents, plot(evaluation)), strict=True):
+        pictures = (plot(evaluation), draw(evaluation.map, WARNING))
+        files = dict(zip(FILES, (*contents, *pictures), strict=True))
+        if page is not None:
+            files[PICTURES] = page
+        for name, data in files.items():
             with new_file(output, options, name) as file:
                 file.write(data)
 

@@ -44,7 +44,8 @@ class Transform:
         Positive with a projection to p < d, 0 otherwise.
     columns
         Maps of single columns in place of the affine ones: z_j is then the score of x_j. Not with
-        a projection. ``center`` and ``half_width`` still describe the bounds of the columns.
+        a projection. ``center`` and ``half_width`` still describe the bounds of the columns. After
+        the scores of the d columns come those of presence, of the columns that lack values (NaN).
 
     Raises
     ------
@@ -63,8 +64,10 @@ class Transform:
         center = _finite_array("center", self.center, 1)
         width = center.shape[0]
         half_width = _finite_array("half_width", self.half_width, 1)
-        offset = _finite_array("offset", np.zeros(width) if self.offset is None else self.offset, 1)
-        if width == 0 or half_width.shape != (width,) or offset.shape != (width,):
+        scores = width + len(self.lacking)
+        given = np.zeros(scores) if self.offset is None else self.offset
+        offset = _finite_array("offset", given, 1)
+        if width == 0 or half_width.shape != (width,) or offset.shape != (scores,):
             raise ValueError(
                 f"center, half_width and offset must have the same length of at least 1, got "
                 f"{center.shape}, {half_width.shape} and {offset.shape}"
@@ -101,12 +104,17 @@ class Transform:
     @property
     def latent_dimension(self) -> int:
         """p, the number of latent coordinates."""
-        return _latent(self.basis, self.input_dimension)
+        return _latent(self.basis, self.input_dimension) + len(self.lacking)
+
+    @property
+    def lacking(self) -> tuple[int, ...]:
+        """The columns that lack values in some rows, in the order of their presence's scores."""
+        return tuple(j for j, one in enumerate(self.columns) if one.absent_below is not None)
 
     @property
     def residual_dimension(self) -> int:
         """d - p, the number of directions the mixture does not model."""
-        return self.input_dimension - self.latent_dimension
+        return self.input_dimension - _latent(self.basis, self.input_dimension)
 
     @property
     def is_identity(self) -> bool:
@@ -121,7 +129,8 @@ class Transform:
 
     @property
     def _offset(self) -> Floats:
-        return np.zeros(self.input_dimension) if self.offset is None else self.offset
+        width = self.input_dimension + len(self.lacking)
+        return np.zeros(width) if self.offset is None else self.offset
 
     def to_latent(self, rows: ArrayLike) -> Floats:
         """Latent coordinates (n, p) of rows (n, d) in input units."""
@@ -158,11 +167,14 @@ class Transform:
     def log_prob(self, mixture: Mixture, rows: ArrayLike) -> Floats:
         """Natural log density (n,) of rows (n, d) in input units under a latent mixture.
 
-        Of the residual too, where there is a projection. Rows that are not finite are refused.
+        Of the residual too, where there is a projection. Rows that are not finite are refused;
+        but NaN, for a value that is missing, where a column may lack values.
         """
         if self.columns:
             checked = _rows("rows", rows, self.input_dimension)
-            if not np.isfinite(checked).all():
+            known = np.isfinite(checked)
+            known[:, list(self.lacking)] |= np.isnan(checked[:, list(self.lacking)])
+            if not known.all():
                 raise ValueError("rows must be finite")
             moved = replace(mixture, means=mixture.means + self._offset)
             return log_prob_of_columns(moved, self.columns, checked)
@@ -194,16 +206,28 @@ class Transform:
                 rows += math.sqrt(self.residual_variance) * (noise - inside)
         if self.columns:
             scores = self._offset + rows
-            return np.stack(
+            values = np.stack(
                 [column.to_values(scores[:, j]) for j, column in enumerate(self.columns)], axis=1
             )
+            for index, j in enumerate(self.lacking, start=self.input_dimension):
+                below = self.columns[j].absent_below
+                if below is not None:
+                    values[scores[:, index] < below, j] = np.nan
+            return values
         return np.asarray(self.center + self.half_width * (self._offset + rows))
 
     def _centred(self, rows: ArrayLike) -> Floats:
         """z - m for rows (n, d) in input units."""
         checked = _rows("rows", rows, self.input_dimension)
         if self.columns:
-            scores = [column.to_scores(checked[:, j]) for j, column in enumerate(self.columns)]
+            missing = np.isnan(checked)
+            scores = [
+                np.where(missing[:, j], 0.0, column.to_scores(checked[:, j]))
+                for j, column in enumerate(self.columns)
+            ]
+            for j in self.lacking:
+                below = float(self.columns[j].absent_below or 0.0)
+                scores.append(np.where(missing[:, j], below - 1.0, below + 1.0))
             return np.asarray(np.stack(scores, axis=1) - self._offset)
         return np.asarray((checked - self.center) / self.half_width - self._offset)
 

@@ -3,12 +3,14 @@
 A map is monotone and piecewise linear. A bin of the column, from one edge to the next, has its
 interval of scores. An atom's rows all have one value: every score in its interval stands for it.
 Intervals are chosen such that values drawn from the mixture have the measured marginal distribution
-exactly.
+exactly. A category has an interval as an atom does; its values may be in another order than that of
+the scores. Where a column lacks values, a coordinate of its own says in which rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from scipy.special import logsumexp, ndtr
 
 from dpgmm_dist.model.marginals import Marginal
 from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.presence import Presence
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,6 +47,8 @@ class ColumnMap:
     """(B + 1,) strictly increasing: bin i has the scores from i to i + 1."""
     places: Floats
     """(B,) the value of an atom; NaN where a bin is not an atom."""
+    absent_below: float | None = None
+    """Where the column lacks values: the score of its presence below which a row has none."""
 
     def __post_init__(self) -> None:
         count = len(self.places)
@@ -61,9 +66,26 @@ class ColumnMap:
         """(B,) whether all rows of a bin have one value."""
         return np.asarray(~np.isnan(self.places) | (np.diff(self.edges) == 0))
 
+    @cached_property
+    def rank(self) -> Ints | None:
+        """(B,) the bin between each two edges; None where it is the one of that number.
+
+        Values of categories are in the order of their scores.
+        """
+        if np.isnan(self.places).any():
+            return None
+        return np.argsort(self.places, kind="stable")
+
     def bins_of(self, values: Floats) -> Ints:
         """The bin (n,) of values (n,) in input units; the outermost ones beyond the bounds."""
-        return np.asarray(np.searchsorted(self.edges[1:-1], values, "right"))
+        between = np.searchsorted(self.edges[1:-1], values, "right")
+        return np.asarray(between if self.rank is None else self.rank[between])
+
+    def shares(self, means: Floats, spreads: Floats) -> Floats:
+        """The probability (C, B) of each bin under components with these moments (C,) each."""
+        ends = (self.scores[1:-1] - means[:, None]) / spreads[:, None]
+        upto = np.pad(ndtr(ends), [(0, 0), (1, 1)], constant_values=(0.0, 1.0))
+        return np.asarray(np.diff(upto, axis=1))
 
     def to_scores(self, values: Floats) -> Floats:
         """Scores (n,) of values (n,); the middle of its interval for an atom.
@@ -93,7 +115,11 @@ class ColumnMap:
 
 
 def maps_of(
-    marginals: tuple[Marginal, ...], weights: Floats, means: Floats, variances: Floats
+    marginals: tuple[Marginal, ...],
+    weights: Floats,
+    means: Floats,
+    variances: Floats,
+    presences: tuple[Presence, ...] = (),
 ) -> tuple[ColumnMap, ...]:
     """The maps that give a mixture the measured marginals.
 
@@ -101,12 +127,20 @@ def maps_of(
     ----------
     marginals : d distributions
     weights : (C,)
-    means, variances : (C, d) of the components along each column
+    means, variances : (C, p) of the components along each coordinate
+    presences : of which columns values may be missing
     """
-    return tuple(
-        _map_of(marginal, weights, means[:, j], np.sqrt(variances[:, j]))
-        for j, marginal in enumerate(marginals)
-    )
+    spreads = np.sqrt(variances)
+    maps = [_map_of(m, weights, means[:, j], spreads[:, j]) for j, m in enumerate(marginals)]
+    for one in presences:
+        mean, spread = means[:, one.coordinate], spreads[:, one.coordinate]
+        below = float(_map_of(one.marginal, weights, mean, spread).scores[1])
+        # The values are those of the rows that have one: components weigh by how many do.
+        present = weights * ndtr((mean - below) / spread)
+        j = one.column
+        given = _map_of(marginals[j], present / present.sum(), means[:, j], spreads[:, j])
+        maps[j] = replace(given, absent_below=below)
+    return tuple(maps)
 
 
 def _map_of(marginal: Marginal, weights: Floats, means: Floats, spreads: Floats) -> ColumnMap:
@@ -146,17 +180,19 @@ def log_prob(mixture: Mixture, maps: tuple[ColumnMap, ...], rows: Floats) -> Flo
     The density is with respect to counting in atoms, and to length elsewhere. An atom has the
     probability of its interval of scores, given the columns before it. Of a row in several atoms
     each is taken to be at its mean when the next is looked at, which is exact for one atom a row.
+    A value that is missing (NaN) is an atom that holds all scores, and so is whether there is one.
     """
-    index = np.stack([column.bins_of(rows[:, j]) for j, column in enumerate(maps)], axis=1)
-
-    def of_columns(values: str, shift: int = 0) -> Floats:
-        return np.stack([getattr(m, values)[index[:, j] + shift] for j, m in enumerate(maps)], 1)
-
-    points = np.stack([column.to_scores(rows[:, j]) for j, column in enumerate(maps)], axis=1)
-    seen = _Seen(
-        of_columns("scores"), of_columns("scores", 1), points, of_columns("atoms").astype(np.bool_)
+    parts = [_seen(column, rows[:, j]) for j, column in enumerate(maps)]
+    parts += [
+        _seen_presence(column.absent_below, ~np.isnan(rows[:, j]))
+        for j, column in enumerate(maps)
+        if column.absent_below is not None
+    ]
+    seen = _Seen(*(np.stack(part, axis=1) for part in zip(*parts, strict=True)))
+    slopes = sum(
+        np.where(np.isnan(rows[:, j]), 0.0, column.log_slopes(rows[:, j]))
+        for j, column in enumerate(maps)
     )
-    slopes = sum(column.log_slopes(rows[:, j]) for j, column in enumerate(maps))
     with np.errstate(divide="ignore"):
         weights = np.log(mixture.weights)
     logs = np.stack(
@@ -168,6 +204,23 @@ def log_prob(mixture: Mixture, maps: tuple[ColumnMap, ...], rows: Floats) -> Flo
     return np.asarray(slopes + logsumexp(logs, axis=0))
 
 
+_Part = tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]
+"""Of one coordinate: the intervals, the points in them, and whether they are atoms, each (n,)."""
+
+
+def _seen(column: ColumnMap, values: Floats) -> _Part:
+    missing, index = np.isnan(values), column.bins_of(values)
+    low = np.where(missing, -np.inf, column.scores[index])
+    high = np.where(missing, np.inf, column.scores[index + 1])
+    points = np.where(missing, 0.0, column.to_scores(values))
+    return low, high, points, missing | column.atoms[index]
+
+
+def _seen_presence(below: float, present: npt.NDArray[np.bool_]) -> _Part:
+    low, high = np.where(present, below, -np.inf), np.where(present, np.inf, below)
+    return low, high, np.full(len(present), below), np.ones(len(present), dtype=np.bool_)
+
+
 def _log_prob_of_component(mean: Floats, factor: Floats, seen: _Seen) -> Floats:
     """Log of the density or probability (n,) of rows under one Gaussian with a Cholesky factor."""
     white = np.zeros(seen.point.shape)
@@ -177,7 +230,8 @@ def _log_prob_of_component(mean: Floats, factor: Floats, seen: _Seen) -> Floats:
         z = (seen.point[:, j] - centre) / spread
         a, b = (seen.low[:, j] - centre) / spread, (seen.high[:, j] - centre) / spread
         # On the side of zero where the difference of two tails does not cancel.
-        sign = np.where(a + b > 0, -1.0, 1.0)
+        with np.errstate(invalid="ignore"):  # of an atom that holds all scores
+            sign = np.where(a + b > 0, -1.0, 1.0)
         a, b = np.minimum(sign * a, sign * b), np.maximum(sign * a, sign * b)
         mass = np.maximum(ndtr(b) - ndtr(a), 1e-300)
         middle = (np.exp(-0.5 * a**2) - np.exp(-0.5 * b**2)) / (_ROOT_TWO_PI * mass)

@@ -23,7 +23,7 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Problem
-from dpgmm_dist.model.refining import History, explainable, refine
+from dpgmm_dist.model.refining import WRONG_MODEL, History, explainable, refine
 from dpgmm_dist.model.shrinkage import (
     floor_eigenvalues,
     isotropic,
@@ -100,9 +100,12 @@ def step(
     answer = ask(plan, centre.latent)
     if joint:
         refined = refine(problem, centre, mixture, plan, answer, history, last)
-        means = _inside(problem, centre, refined.mixture.means)
-        held = replace(refined.mixture, means=means)
-        return Estimate(held, refined.errors, refined.keep, refined.expected_kl, refined.bias)
+        if not last or refined.misfit < WRONG_MODEL:
+            means = _inside(problem, centre, refined.mixture.means)
+            held = replace(refined.mixture, means=means)
+            return Estimate(held, refined.errors, refined.keep, refined.expected_kl, refined.bias)
+        # No such mixture agrees with all answers: the last alone are believed.
+        history.trusted = False
     estimate = _estimate(problem, centre, mixture, answer, sought)
     if not plan.soft or (sought and not last):
         return estimate

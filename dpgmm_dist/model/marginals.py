@@ -11,7 +11,7 @@ its fine bin has.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,8 @@ _FLOOR = 1e-4
 _LARGEST = 4.3
 """Bound on scores: rows in bins that were found empty would be far out, and scaled down."""
 _SMALLEST = 5e-324
+_MOST_MISSING = 0.999
+"""Some rows have a value in each column, so that its map can be inverted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,11 @@ class FineBins:
     def count(self) -> int:
         """Number of bins B."""
         return len(self.edges) + 1
+
+    @property
+    def rank(self) -> Ints:
+        """(B,) the bin of each code: its own number, but for categories that were put in order."""
+        return np.argsort(self.places, kind="stable")
 
     @property
     def coarse(self) -> Ints:
@@ -108,15 +115,30 @@ def _with_zero(edges: Floats, places: Floats) -> tuple[Floats, Floats]:
     return edges, np.concatenate([places[:cut], middle, places[cut + 1 :]])
 
 
-def marginals_plan(columns: tuple[FineBins, ...], rho: float) -> BinsPlan:
-    """The counts to ask for; ``rho`` is the budget of the whole release."""
+def marginals_plan(
+    columns: tuple[FineBins, ...],
+    rho: float,
+    features: Ints | None = None,
+    missing: bool = False,
+) -> BinsPlan:
+    """The counts to ask for.
+
+    Parameters
+    ----------
+    columns : the bins of each column
+    rho : the budget of the whole release
+    features : which features the columns are; None for all of them
+    missing : whether values that are missing are counted, in a last bin of each column
+    """
+    coarse = [column.coarse for column in columns]
+    if missing:
+        coarse = [np.append(group, group[-1] + 1) for group in coarse]
     return BinsPlan(
         STEP,
         tuple(column.edges for column in columns),
-        (
-            BinsBlock(rho * COARSE_SHARE, tuple(column.coarse for column in columns)),
-            BinsBlock(rho * FINE_SHARE),
-        ),
+        (BinsBlock(rho * COARSE_SHARE, tuple(coarse)), BinsBlock(rho * FINE_SHARE)),
+        features,
+        missing=missing,
     )
 
 
@@ -129,6 +151,8 @@ class Marginal:
     """(B,) positive, sums to 1."""
     atoms: Bools
     """(B,) whether the rows of a bin are taken to have one value."""
+    missing: float = 0.0
+    """Share of the rows that have no value in the column; 0 where noise may explain all of it."""
 
     @property
     def upto(self) -> Floats:
@@ -148,11 +172,40 @@ class Marginal:
 def estimate(
     columns: tuple[FineBins, ...], coarse: ObservedBins, fine: ObservedBins
 ) -> tuple[Marginal, ...]:
-    """The distribution of each column from its two noisy counts."""
+    """The distribution of each column from its two noisy counts.
+
+    Counts that have one bin more than a column tell how many rows have no value in it.
+    """
     return tuple(
-        _marginal(bins, rough, exact, coarse.sigma, fine.sigma)
+        _with_missing(bins, rough, exact, coarse.sigma, fine.sigma)
         for bins, rough, exact in zip(columns, coarse.counts, fine.counts, strict=True)
     )
+
+
+def _with_missing(
+    bins: FineBins, rough: Floats, exact: Floats, rough_sigma: float, exact_sigma: float
+) -> Marginal:
+    values = exact[: bins.count]
+    marginal = _marginal(bins, rough[: int(bins.coarse[-1]) + 1], values, rough_sigma, exact_sigma)
+    if len(exact) == bins.count:
+        return marginal
+    first, second = rough_sigma**-2, exact_sigma**-2
+    empty = (first * rough[-1] + second * exact[-1]) / (first + second)
+    present = float(rough[:-1].sum())  # fine counts would add up their noise over many more bins
+    return replace(marginal, missing=share_missing(float(empty), present, (first + second) ** -0.5))
+
+
+def share_missing(empty: float, present: float, sigma: float) -> float:
+    """The share of rows without a value; 0 where the noise of their count may explain all of it.
+
+    Parameters
+    ----------
+    empty, present : noisy numbers of rows without and with a value
+    sigma : standard deviation of the noise on ``empty``
+    """
+    if empty <= _ATOM * sigma:
+        return 0.0
+    return min(empty / (empty + max(present, sigma)), _MOST_MISSING)
 
 
 def _marginal(

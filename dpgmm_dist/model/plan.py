@@ -100,6 +100,8 @@ class BinsBlock:
     rho: float
     bins: tuple[Ints, ...] | None = None
     """For each column the bin of each code; None where every code is a bin."""
+    by_label: bool = False
+    """Whether the rows of each label are counted by themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +116,8 @@ class BinsPlan:
     """(c,) which features are counted; None for all of them."""
     about: Floats | None = None
     """(d,): the only column is the distance of the row from here."""
+    missing: bool = False
+    """Whether values that are missing have a code of their own, the last."""
 
     @property
     def rho(self) -> float:
@@ -126,7 +130,7 @@ class ObservedBins:
     """Noisy counts of bins."""
 
     counts: tuple[Floats, ...]
-    """(B_j,) of each column j."""
+    """(B_j,) of each column j; (L, B_j) where labels are counted by themselves."""
     sigma: float
     """Standard deviation of the noise on each count."""
 

@@ -24,6 +24,10 @@ _LEAST_EIGENVALUE = 1e-4
 """Floor on variances, in units of the pooled ones: far below what noise would leave standing."""
 _LARGEST_EIGENVALUE = 1e2
 _ANCHORS = 4
+WRONG_MODEL = 1.2
+"""Squared residuals a number, 1 where the model is right, from which the data are no such mixture.
+Known mixtures stay below 1. On embeddings in 16 dimensions fits between 1.2 and 1.5 were as good as
+what is likeliest for the cells or 20 nats worse, and took four times as long."""
 
 
 @dataclass(eq=False)
@@ -64,6 +68,8 @@ class Refined:
     """Of the noise alone, nats a row."""
     bias: Floats
     """(C,) what shrinkage moved each covariance by, relative to its size (Frobenius norms)."""
+    misfit: float
+    """Squared residuals a number, of the label that agrees least."""
 
 
 def parameters(components: int, p: int) -> int:
@@ -130,7 +136,8 @@ def refine(
         problem.label_values,
     )
     expected = sum(s * (e.expected_kl or 0.0) for s, e in zip(share, explained, strict=True))
-    return Refined(mixture, errors, keep, float(expected), bias)
+    misfit = max(e.misfit / e.answers for e in explained)
+    return Refined(mixture, errors, keep, float(expected), bias, misfit)
 
 
 def _fit_of(mixture: Mixture, label: int, white: Floats) -> Fit:

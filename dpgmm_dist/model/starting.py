@@ -25,7 +25,7 @@ from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.moves import escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
-from dpgmm_dist.model.refining import History, parameters
+from dpgmm_dist.model.refining import WRONG_MODEL, History, parameters
 from dpgmm_dist.model.seen import Seen
 from dpgmm_dist.model.shares import MOST_SECONDS
 from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
@@ -47,9 +47,6 @@ _PATIENCE = 2
 _CLOSE = 1e-3
 """Nats of promise up to which a number of components is as good as the best: hasty fits differ by
 as much."""
-WRONG_MODEL = 1.5
-"""Squared residuals a number, 1 where the model is right, from which the data are no such mixture.
-Known mixtures stayed below 1.3, even at a wrong optimum; flights, which are none, do not."""
 _REACH = 50.0
 _LEAST_EIGENVALUE = 1e-4
 _DIFFERENT = 4

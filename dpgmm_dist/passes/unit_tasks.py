@@ -1,10 +1,10 @@
 """The two steps that select each privacy unit's rows, as tasks that any engine runs.
 
-:class:`Spread` puts the rows of a plan unit on the lattice, drops invalid ones, and writes the rest
-in buckets by privacy unit. :class:`Gather` reads the rows of one bucket from all files, and keeps,
-weighs or averages the rows of each privacy unit. Whenever the rows in memory exceed a public number
-of bytes, both drop all but the least rows of each unit. Tasks may run again: they write the same
-files.
+:class:`Spread` makes integers of the rows of a plan unit, lattice points or codes, drops invalid
+ones, and writes the rest in buckets by privacy unit. :class:`Gather` reads the rows of one bucket
+from all files, and keeps, weighs or averages the rows of each privacy unit. Whenever the rows in
+memory exceed a public number of bytes, both drop all but the least rows of each unit. Tasks may run
+again: they write the same files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from dpgmm_dist.data.blocks import FilePiece, PlanUnit, RawBlock, Source
-from dpgmm_dist.data.lattice import FeatureMap
+from dpgmm_dist.data.lattice import RowMap
 from dpgmm_dist.data.unit_files import read_bucket, write_buckets, write_kept
 from dpgmm_dist.data.unit_rows import (
     KeptRows,
@@ -57,7 +57,9 @@ class Spread(Opaque):
     """First step: writes the valid rows of a plan unit in buckets by privacy unit."""
 
     source: Source
-    features: FeatureMap
+    features: RowMap
+    width: int
+    """Number of integers that the map makes of a row."""
     rule: UnitRule
     scratch: Place
     buffer_bytes: int = BUFFER_BYTES
@@ -75,7 +77,7 @@ class Spread(Opaque):
         return files
 
     def _rows(self, unit: PlanUnit) -> Iterator[UnitRows]:
-        factors = coefficients(self.rule.key, self.source.width)
+        factors = coefficients(self.rule.key, self.width)
         for block in self.source.blocks(unit, max(1, _BLOCK_BYTES // (8 * self.source.width))):
             yield self._valid_rows(block, factors)
 

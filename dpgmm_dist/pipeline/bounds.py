@@ -81,13 +81,17 @@ def _of_table(
     ask: AskBins,
 ) -> Bounds:
     names = spec.feature_names
+    ranges |= {name: (0.0, max(len(v) - 1.0, 1.0)) for name, v in spec.categories.items()}
     found: dict[str, Any] = {}
     if COLUMNS in budget:
         asked = np.array([j for j, name in enumerate(names) if name not in ranges])
-        answer = _count(COLUMNS, budget[COLUMNS], len(asked), ask, columns=asked)
+        answer = _count(
+            COLUMNS, budget[COLUMNS], len(asked), ask, columns=asked, missing=spec.models_nulls
+        )
         edges = bounds.log_edges()
         for j, count in zip(asked.tolist(), answer.counts, strict=True):
-            ranges[names[j]] = bounds.range_of(count, answer.sigma, edges)
+            present = count[: len(edges) + 1]
+            ranges[names[j]] = bounds.range_of(present, answer.sigma, edges)
         found["columns"] = {names[j]: list(ranges[names[j]]) for j in asked.tolist()}
     lower, upper = zip(*(ranges[name] for name in names), strict=True)
     norm = spec.norm_bound
@@ -104,7 +108,8 @@ def _count(
     *,
     columns: np.ndarray | None = None,
     about: np.ndarray | None = None,
+    missing: bool = False,
 ) -> ObservedBins:
     """Noisy counts of the logarithmic bins of columns, or of distances from a point."""
     edges = (bounds.log_edges(),) * columns_asked
-    return ask(BinsPlan(step, edges, (BinsBlock(rho),), columns, about))[0]
+    return ask(BinsPlan(step, edges, (BinsBlock(rho),), columns, about, missing))[0]

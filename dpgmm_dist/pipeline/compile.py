@@ -127,17 +127,20 @@ def compile_pass(
 
 
 def compile_bins(plan: BinsPlan, labels: int, unit: UnitShare = _ONE_ROW) -> PassQuery:
-    """The integer query of a plan that counts bins, over all of ``labels`` labels together.
+    """The integer query of a plan that counts bins of rows of ``labels`` labels.
 
     Raises
     ------
     SpecError
         When the query would not be exact (see ``check_fits``).
     """
-    together = np.zeros(labels, dtype=np.int64)
+    together, apart = np.zeros(labels, dtype=np.int64), np.arange(labels)
     bits = _WEIGHT_BITS if unit.weighted else 0
-    codes = tuple(np.arange(len(edges) + 1) for edges in plan.edges)
-    blocks = tuple(Block("bins", together, 1.0, bins=block.bins or codes) for block in plan.blocks)
+    codes = tuple(np.arange(len(edges) + 1 + plan.missing) for edges in plan.edges)
+    blocks = tuple(
+        Block("bins", apart if block.by_label else together, 1.0, bins=block.bins or codes)
+        for block in plan.blocks
+    )
     bare = PassQuery(
         step=plan.step,
         width=len(plan.edges),
@@ -151,6 +154,7 @@ def compile_bins(plan: BinsPlan, labels: int, unit: UnitShare = _ONE_ROW) -> Pas
         edges=plan.edges,
         columns=plan.columns,
         about=plan.about,
+        missing=plan.missing,
     )
     scales = (
         sigma_for(squared_sensitivity(bare, block), planned.rho * unit.rows**2)
@@ -165,7 +169,13 @@ def compile_bins(plan: BinsPlan, labels: int, unit: UnitShare = _ONE_ROW) -> Pas
 
 def with_codes(query: PassQuery, codes: Codes) -> PassQuery:
     """The same query of rows that are given by scores of their codes."""
-    coded = replace(query, edges=codes.edges, scores=codes.scores)
+    coded = replace(
+        query,
+        edges=codes.edges,
+        scores=codes.scores,
+        columns=codes.columns,
+        missing=codes.missing,
+    )
     check_fits(coded)
     return coded
 
@@ -174,7 +184,13 @@ def observe_bins(query: PassQuery, noisy: NoisyStatistic) -> tuple[ObservedBins,
     """The counts of each block of a stored query of bins, by column."""
     return tuple(
         ObservedBins(
-            tuple(np.split(values[0], np.cumsum(block.bin_counts)[:-1])),
+            tuple(
+                np.split(
+                    values[0] if block.group_count == 1 else values,
+                    np.cumsum(block.bin_counts)[:-1],
+                    axis=-1,
+                )
+            ),
             block.sigma / query.weight_unit,
         )
         for block, values in zip(query.blocks, noisy.values, strict=True)

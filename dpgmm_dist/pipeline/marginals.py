@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.model import marginals
+from dpgmm_dist.model import categories, marginals
 from dpgmm_dist.model.column_map import ColumnMap, maps_of
+from dpgmm_dist.model.polychoric import Intervals, behind_scores
+from dpgmm_dist.model.presence import Presence, given_values, presences_of
 from dpgmm_dist.model.problem import Fitted
 from dpgmm_dist.pipeline.bounds import AskBins
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes
 from dpgmm_dist.spec.release_spec import ReleaseSpec
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,20 +29,53 @@ class Scores:
     """The columns of a table as normal scores."""
 
     columns: tuple[marginals.Marginal, ...]
+    missing: bool = False
+    """Whether rows may lack values."""
+
+    @cached_property
+    def presences(self) -> tuple[Presence, ...]:
+        """The coordinates that say where a column has values, after those of the columns."""
+        return presences_of(self.columns)
+
+    @property
+    def width(self) -> int:
+        """Number of coordinates of a row."""
+        return len(self.columns) + len(self.presences)
 
     @property
     def norm(self) -> float:
         """Bound on the norm of a row of scores."""
-        return marginals.norm_of_scores(len(self.columns))
+        return marginals.norm_of_scores(self.width)
 
     @property
     def codes(self) -> Codes:
-        """The edges of each column, and the lattice coordinate of each of its bins."""
+        """The edges of each coordinate, and the lattice coordinate of each of its codes."""
+        edges = [column.bins.edges for column in self.columns]
+        scores = [column.scores[column.bins.rank] for column in self.columns]
+        if not self.missing:
+            return Codes(tuple(edges), self._on_lattice(scores))
+        scores = [np.append(of_column, 0.0) for of_column in scores]
+        edges += [np.empty(0)] * len(self.presences)
+        scores += [np.array([one.present, one.absent]) for one in self.presences]
+        features = [*range(len(self.columns)), *(one.column for one in self.presences)]
+        return Codes(tuple(edges), self._on_lattice(scores), np.array(features), missing=True)
+
+    def _on_lattice(self, scores: list[Floats]) -> tuple[npt.NDArray[np.int64], ...]:
         step = self.norm / FEATURE_RADIUS
-        return Codes(
-            tuple(column.bins.edges for column in self.columns),
-            tuple(np.rint(column.scores / step).astype(np.int64) for column in self.columns),
-        )
+        return tuple(np.rint(column / step).astype(np.int64) for column in scores)
+
+    def behind(self, fitted: Fitted) -> Fitted:
+        """What was fitted, as moments of the normal variables behind the scores.
+
+        Coordinates of values are then those of the rows that have one.
+        """
+        if fitted.latent.basis is not None:
+            return fitted
+        offset = np.zeros(self.width) if fitted.latent.offset is None else fitted.latent.offset
+        mixture = given_values(fitted.mixture, offset, self.presences)
+        measured = (*self.columns, *(one.marginal for one in self.presences))
+        intervals = tuple(Intervals.of(marginal) for marginal in measured)
+        return replace(fitted, mixture=behind_scores(mixture, offset, intervals))
 
     def maps(self, fitted: Fitted) -> tuple[ColumnMap, ...]:
         """The maps of columns that give the mixture the measured marginals."""
@@ -45,24 +85,40 @@ class Scores:
             covariances = basis @ covariances @ basis.T
         variances = np.diagonal(covariances, axis1=1, axis2=2)
         means = fitted.latent.to_features(mixture.means)
-        return maps_of(self.columns, mixture.weights, means, variances)
+        return maps_of(self.columns, mixture.weights, means, variances, self.presences)
 
-    def describe(self, names: Sequence[str]) -> dict[str, Any]:
-        """Public facts for the receipt: the bins of each column, and how many of them are atoms."""
-        return {
-            name: {
+    def describe(self, spec: ReleaseSpec) -> dict[str, Any]:
+        """Public facts for the receipt.
+
+        Of each column the number of bins, and how many of them are atoms; the order in which the
+        values of categories have their scores; the share of rows that lack a value, where asked.
+        """
+        facts: dict[str, Any] = {}
+        for name, column in zip(spec.feature_names, self.columns, strict=True):
+            facts[name] = {
                 "bins": column.bins.count,
                 "atoms": int(column.atoms.sum()),
                 "one_value_each": bool(column.bins.single.all()),
             }
-            for name, column in zip(names, self.columns, strict=True)
-        }
+            if name in spec.categories:
+                places = column.bins.places.astype(int).tolist()
+                facts[name]["order"] = [spec.categories[name][place] for place in places]
+            if self.missing:
+                facts[name]["missing"] = column.missing
+        return facts
 
 
 def marginals_steps(spec: ReleaseSpec) -> dict[str, float]:
-    """The share of rho of the pass that counts marginals: public, empty where there is none."""
-    share = marginals.COARSE_SHARE + marginals.FINE_SHARE
-    return {marginals.STEP: share} if spec.has_marginals else {}
+    """The share of rho of each pass that counts marginals: public, empty where there is none."""
+    if not spec.has_marginals:
+        return {}
+    of_categories = {categories.STEP: categories.SHARE} if spec.categories else {}
+    return {**of_categories, marginals.STEP: marginals.COARSE_SHARE + marginals.FINE_SHARE}
+
+
+def most_coordinates(spec: ReleaseSpec, width: int) -> int:
+    """The largest number of coordinates that a row of ``width`` features may have."""
+    return 2 * width if spec.models_nulls else width
 
 
 def find_scores(
@@ -81,12 +137,49 @@ def find_scores(
     """
     if not spec.has_marginals or features.lower is None or features.upper is None:
         return None
-    bins = tuple(
-        marginals.FineBins.of(low, high, _is_whole(types.get(name, "")), len(spec.feature_names))
-        for name, low, high in zip(spec.feature_names, features.lower, features.upper, strict=True)
+    names, missing = spec.dataset.number_names, spec.models_nulls
+    counted: tuple[marginals.Marginal, ...] = ()
+    if spec.categories:
+        sizes = _sizes(spec)
+        where = len(names) + np.arange(len(sizes))
+        seen = ask(categories.categories_plan(sizes, where, rho, missing))
+        counted = categories.estimate(sizes, seen[0])
+    bins = _bins(spec, features, types)
+    some = np.arange(len(names)) if spec.categories else None
+    coarse, fine = ask(marginals.marginals_plan(bins, rho, some, missing))
+    return Scores((*marginals.estimate(bins, coarse, fine), *counted), missing)
+
+
+def codes_to_keep(
+    spec: ReleaseSpec, features: FeatureMap, types: Mapping[str, str]
+) -> ColumnCodes | None:
+    """What rows of privacy units are kept as; None where the lattice holds all of a row.
+
+    It has no place for what a row lacks. Every query asks for some of these codes, or for whether
+    there is a value.
+    """
+    if not (spec.models_nulls or spec.categories):
+        return None
+    numbers = [bins.edges for bins in _bins(spec, features, types)]
+    named = [categories.edges_of(size) for size in _sizes(spec).tolist()]
+    return ColumnCodes((*numbers, *named), missing=spec.models_nulls)
+
+
+def _sizes(spec: ReleaseSpec) -> npt.NDArray[np.int64]:
+    """The number of values of each column of categories."""
+    return np.array([len(values) for values in spec.categories.values()], dtype=np.int64)
+
+
+def _bins(
+    spec: ReleaseSpec, features: FeatureMap, types: Mapping[str, str]
+) -> tuple[marginals.FineBins, ...]:
+    """The fine bins of the columns that hold numbers."""
+    names = spec.dataset.number_names
+    lower, upper = features.lower or (), features.upper or ()
+    return tuple(
+        marginals.FineBins.of(low, high, _is_whole(types.get(name, "")), len(names))
+        for name, low, high in zip(names, lower, upper, strict=False)
     )
-    coarse, fine = ask(marginals.marginals_plan(bins, rho))
-    return Scores(marginals.estimate(bins, coarse, fine))
 
 
 def _is_whole(kind: str) -> bool:

@@ -142,7 +142,8 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = Non
     scores = find_scores(spec, bounds.features, {}, problem.rho, imagined.ask_bins)
     first = {**bounds_steps(spec), **marginals_steps(spec)}
     norm = bounds.features.norm if scores is None else scores.norm
-    problem = problem_of(spec, width, rho * (1 - sum(first.values())), norm)
+    coordinates = width if scores is None else scores.width
+    problem = problem_of(spec, coordinates, rho * (1 - sum(first.values())), norm)
     imagined.use(
         problem,
         norm / FEATURE_RADIUS,
@@ -261,7 +262,9 @@ class _Imagined:
                 codes = np.searchsorted(edges, [-1.0, 1.0], "right")
                 share = np.full(2, self._rows / 2)
                 found = np.bincount(bins[codes], share, minlength=int(bins.max()) + 1)
-                counts.append(found.astype(np.float64))
+                groups = (block.group_count, len(found))
+                evenly = np.broadcast_to(found / block.group_count, groups)
+                counts.append(evenly if block.group_count > 1 else found.astype(np.float64))
             answers.append(ObservedBins(tuple(counts), 1e-9))
         return tuple(answers)
 

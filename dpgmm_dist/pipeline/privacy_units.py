@@ -1,7 +1,8 @@
 """Privacy units of several rows: the rows of each unit are brought together before the first pass.
 
-This happens at most once a run, and only if a pass is to be measured. A restarted job that replays
-stored answers needs no rows.
+This happens once a run, and only if a pass is to be measured: a restarted job that replays stored
+answers needs no rows. Where bounds are found privately, rows are selected by their bins before
+there is a lattice, and once more when there is one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from secrets import randbits
 
 from dpgmm_dist.data.blocks import PlanUnit, Source
-from dpgmm_dist.data.codes import ColumnCodes
+from dpgmm_dist.data.codes import ColumnCodes, KeptCodes
 from dpgmm_dist.data.lattice import FeatureMap, RowMap
 from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
 from dpgmm_dist.data.unit_files import kept_files, spread_files
@@ -43,15 +44,19 @@ class PassInput:
     units: Sequence[PlanUnit]
     require_unchanged: Callable[[], None]
     """Raises DataError when the input may have changed during a pass."""
-    on_lattice: FeatureMap | None = None
+    kept_by: FeatureMap | ColumnCodes | None = None
     """The map that these rows have been through already; None for rows in input units."""
 
     def row_map(self, features: FeatureMap | None, query: PassQuery) -> RowMap:
         """What turns these rows into those that the query is about: on the lattice, or codes."""
-        if self.on_lattice is None:
+        if self.kept_by is None:
             return row_map_of(features, query)
+        if isinstance(self.kept_by, ColumnCodes):
+            kept, asked = (tuple(map(len, edges)) for edges in (self.kept_by.edges, query.edges))
+            # Codes of a bounds query are of the columns that it asks for, and of no others.
+            return KeptCodes(kept, asked, None if features is None else query.columns)
         if query.edges:
-            edges = self.on_lattice.edges_on_lattice(query.edges, query.columns)
+            edges = self.kept_by.edges_on_lattice(query.edges, query.columns)
             return ColumnCodes(edges, query.columns)
         # The map leaves these rows as they are and checks their norms again.
         return FeatureMap(self.source.width, float(FEATURE_RADIUS))
@@ -60,15 +65,15 @@ class PassInput:
 def row_map_of(features: FeatureMap | None, query: PassQuery) -> RowMap:
     """What turns rows in input units into those that a query is about."""
     if query.edges:
-        return ColumnCodes(query.edges, query.columns, query.about)
+        return ColumnCodes(query.edges, query.columns, query.about, query.missing)
     if features is None:
         raise ValueError("the map of rows to the lattice is not known yet")
     return features
 
 
-Prepare = Callable[[FeatureMap | None, Report], PassInput]
-"""Makes the input of the passes when the first pass needs it, and reports its progress. Rows of
-privacy units are put on the lattice by the map that it is given."""
+Prepare = Callable[[FeatureMap | ColumnCodes | None, PassQuery, Report], PassInput]
+"""Makes the input of a pass when it is first needed, and reports its progress. Rows of privacy
+units are kept as what the map makes of them, and without one as their codes in the query."""
 
 
 @contextmanager
@@ -89,20 +94,24 @@ def input_of_passes(
         plain = PassInput(rows, rows.plan(), rows.require_unchanged)
         yield lambda *_: plain
         return
-    from dpgmm_dist.storage.scratch import open_scratch
+    from dpgmm_dist.storage.scratch import folder_in, open_scratch
 
     options = dataset.storage_options if _same_store(dataset.path, scratch) else None
     with open_scratch(scratch, release_id, options) as place:
-        prepared: list[PassInput] = []
+        prepared: list[tuple[FeatureMap | ColumnCodes, PassInput]] = []
 
-        def prepare(features: FeatureMap | None, report: Report) -> PassInput:
-            if features is None:
-                raise ValueError("the rows of privacy units need bounds that are given")
-            if not prepared:
+        def prepare(
+            kept_by: FeatureMap | ColumnCodes | None, query: PassQuery, report: Report
+        ) -> PassInput:
+            if kept_by is None:
+                kept_by = ColumnCodes(query.edges, query.columns, query.about, query.missing)
+            if not prepared or prepared[-1][0] is not kept_by:
                 plan = rows.plan()
                 rule = _rule(unit, plan)
-                prepared.append(_prepared(rows, features, plan, rule, place, engine, report))
-            return prepared[0]
+                folder = folder_in(place, f"{len(prepared):02d}")
+                found = _prepared(rows, kept_by, plan, rule, folder, engine, report)
+                prepared.append((kept_by, found))
+            return prepared[-1][1]
 
         yield prepare
 
@@ -160,7 +169,7 @@ def _rule(unit: PrivacyUnitSpec, plan: Sequence[PlanUnit]) -> UnitRule:
 
 def _prepared(
     rows: AnySource,
-    features: FeatureMap,
+    kept_by: FeatureMap | ColumnCodes,
     plan: Sequence[PlanUnit],
     rule: UnitRule,
     scratch: Place,
@@ -168,14 +177,14 @@ def _prepared(
     report: Report,
 ) -> PassInput:
     for_each = for_each_on(engine)
-    width = rows.width
-    for_each(Spread(rows, features, rule, scratch), plan, partial(_part, report, 0))
+    width = len(kept_by.edges) if isinstance(kept_by, ColumnCodes) else rows.width
+    for_each(Spread(rows, kept_by, width, rule, scratch), plan, partial(_part, report, 0))
     rows.require_unchanged()
     gather = Gather(spread_files(scratch), width, rule, scratch)
     for_each(gather, range(rule.buckets), partial(_part, report, 1))
     source = KeptSource(scratch, width, rows.labels, kept_files(scratch, width))
     # Changes of the input do not matter any more.
-    return PassInput(source, source.plan(), lambda: None, features)
+    return PassInput(source, source.plan(), lambda: None, kept_by)
 
 
 def _part(report: Report, step: int, fraction: float) -> None:

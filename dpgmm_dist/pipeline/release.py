@@ -30,7 +30,13 @@ from dpgmm_dist.pipeline.checks import (
     require_window_of_columns,
 )
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
-from dpgmm_dist.pipeline.marginals import Scores, find_scores, marginals_steps
+from dpgmm_dist.pipeline.marginals import (
+    Scores,
+    codes_to_keep,
+    find_scores,
+    marginals_steps,
+    most_coordinates,
+)
 from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
@@ -121,7 +127,7 @@ def release(
     kinds = column_kinds(rows)
     given_ranges(spec, kinds)  # refuses bounds of another kind than the column
     rho = rho_of(spec.privacy, noise) * _ROUNDING
-    problem = problem_of(spec, rows.width, rho)
+    problem = problem_of(spec, most_coordinates(spec, rows.width), rho)
     require_release_fits(problem)
     first = {**bounds_steps(spec), **marginals_steps(spec)}
     passes = len(first) + len(schedule(problem))
@@ -161,12 +167,18 @@ def release(
         bounds = find_bounds(spec, rows.width, problem.rho, session.ask_bins, kinds)
         session.use(bounds.features)
         types = {column["name"]: column["type"] for column in schema["columns"]}
+        codes = codes_to_keep(spec, bounds.features, types)
+        if codes is not None:
+            session.keep_codes(codes)
         scores = find_scores(spec, bounds.features, types, problem.rho, session.ask_bins)
         if scores is not None:
             session.use_scores(scores.codes, scores.norm)
         norm = bounds.features.norm if scores is None else scores.norm
-        problem = problem_of(spec, rows.width, rho * (1 - sum(first.values())), norm)
+        width = rows.width if scores is None else scores.width
+        problem = problem_of(spec, width, rho * (1 - sum(first.values())), norm)
         fitted = fit(problem, session.ask, lambda count: session.expect_passes(len(first) + count))
+        if scores is not None:
+            fitted = scores.behind(fitted)
 
     # The release, published by its manifest, which is written last.
     receipt = receipt_of(

@@ -14,7 +14,13 @@ from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.column_kinds import Kind, range_of
 from dpgmm_dist.data.frames import is_frame, refuse_lazy_frame
 from dpgmm_dist.data.parquet_schema import Columns, Gather
-from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
+from dpgmm_dist.data.source import (
+    AnySource,
+    ArraySource,
+    DaskArraySource,
+    FrameSource,
+    ParquetSource,
+)
 from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
@@ -60,6 +66,11 @@ def rows_of(dataset: DatasetSpec, source: Any, gather: Gather | None = None) -> 
     """
     if source is None:
         return open_dataset(dataset, gather)
+    if isinstance(source, ArraySource | DaskArraySource) and dataset.categories:
+        raise SpecError(
+            "dataset.categories names columns, and source is an array, which has none: give a "
+            "pandas or polars frame, a pyarrow table, or the path of a dataset"
+        )
     if isinstance(source, AnySource):
         return source
     refuse_lazy_frame(source, "source")
@@ -78,6 +89,8 @@ def _columns(dataset: DatasetSpec) -> Columns:
         label=dataset.label,
         labels=dataset.labels or (),
         unit=None if dataset.privacy_unit is None else dataset.privacy_unit.column,
+        categories=dict(dataset.categories or {}),
+        keeps_nulls=dataset.nulls == "model",
     )
 
 

@@ -67,7 +67,7 @@ def receipt_of(
         ledger=budget.facts(),
         more={
             **({"bounds_found": bounds.found} if bounds.found else {}),
-            **({"marginals": scores.describe(spec.feature_names)} if scores else {}),
+            **({"marginals": scores.describe(spec)} if scores else {}),
             "plan": fitted.notes,
             "noisy_rows": fitted.rows,
             "estimated": describe_estimand(spec.dataset.privacy_unit),

@@ -13,6 +13,7 @@ import numpy as np
 
 from dpgmm_dist.artifact.receipt import round_up
 from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.lattice import FeatureMap, RowMap
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import DataError
@@ -55,6 +56,7 @@ class Session:
         self._engine = engine
         self._rows = rows
         self._features: FeatureMap | None = None
+        self._kept_by: FeatureMap | ColumnCodes | None = None
         self._mapped: tuple[object, RowMap] | None = None
         self._step: float | None = None
         self._codes: Codes | None = None
@@ -74,6 +76,11 @@ class Session:
     def use(self, features: FeatureMap) -> None:
         """Set the map of rows to the lattice, once all that it is made of is known."""
         self._features, self._step = features, features.step
+        self._kept_by = features
+
+    def keep_codes(self, codes: ColumnCodes) -> None:
+        """Set the codes that rows of privacy units are kept as, in place of lattice points."""
+        self._kept_by = codes
 
     def use_scores(self, codes: Codes, norm: float) -> None:
         """Replace rows by the scores of their codes, whose norm in feature units is bounded."""
@@ -114,7 +121,7 @@ class Session:
         def report(step: str, fraction: float) -> None:
             self._progress(PassProgress(step, index + 1, self._passes, fraction))
 
-        rows = self._rows(self._features, partial(report, "privacy units"))
+        rows = self._rows(self._kept_by, query, partial(report, "privacy units"))
         report(query.step, 0.0)
         exact = self._engine.run(
             PassContext(rows.source, self._row_map(rows, query), query),
@@ -139,9 +146,7 @@ class Session:
 
     def _require_affordable(self, planned: PassQuery, query: PassQuery) -> None:
         same_unit = (query.unit_rows, query.weighted) == (self._unit.rows, self._unit.weighted)
-        features = None if planned.counts_bins else self._features
-        width = planned.width if features is None else features.width
-        same_kind = query.counts_bins == planned.counts_bins and query.width == width
+        same_kind = (query.counts_bins, query.width) == (planned.counts_bins, planned.width)
         if query.step != planned.step or not same_kind or not same_unit:
             raise DataError(
                 f"the journal holds query {query.step!r} where {planned.step!r} is due: it was "
@@ -166,7 +171,8 @@ def _identity_of_codes(query: PassQuery) -> tuple[Any, ...]:
     """What tells the codes of one query from those of another: edges, columns, and the point."""
     nothing = np.empty(0)
     columns = nothing if query.columns is None else query.columns
-    return (*query.edges, columns, nothing if query.about is None else query.about)
+    about = nothing if query.about is None else query.about
+    return (*query.edges, columns, about, np.array(query.missing))
 
 
 def _same_map(first: object, second: object) -> bool:

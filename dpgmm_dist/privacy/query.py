@@ -84,6 +84,10 @@ class Codes:
     """For each column its edges in input units, increasing."""
     scores: tuple[Ints, ...]
     """For each column the lattice coordinate of each code."""
+    columns: Ints | None = None
+    """(c,) which features the columns are, some of them more than once; None for all in order."""
+    missing: bool = False
+    """Whether values that are missing have a code of their own, the last."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,9 @@ class PassQuery:
     ``v = map(u - centre)``, scaled down to norm ``radius``.
 
     With ``edges`` a row is read as its codes: for each column, how many edges are at most its
-    value. A query of "bins" counts, for each column, the rows in each bin of codes. In other
-    queries the ``scores`` of the codes are the row's coordinates on the lattice.
+    value; with ``missing``, one more than the number of edges where it has no finite value. A query
+    of "bins" counts, for each column, the rows in each bin of codes. In other queries the
+    ``scores`` of the codes are the row's coordinates on the lattice.
     """
 
     step: str
@@ -148,6 +153,9 @@ class PassQuery:
     """(d,) in input units: the only column is the distance of the row from here."""
     scores: tuple[Ints, ...] = ()
     """For each column the lattice coordinate of each code; empty for queries of bins."""
+    missing: bool = False
+    """Whether values that are missing have a code of their own, the last; without it a row that
+    lacks one is not valid."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Public remarks for plan and receipt; not part of what is computed."""
 
@@ -176,6 +184,11 @@ class PassQuery:
     def widest_radius(self) -> int:
         """The largest radius of any block: it bounds every sum."""
         return max((self.radius_of(block) for block in self.blocks), default=self.radius)
+
+    @property
+    def code_counts(self) -> tuple[int, ...]:
+        """Number of codes of each column; empty for rows on the lattice."""
+        return tuple(len(edges) + 1 + self.missing for edges in self.edges)
 
     @property
     def counts_bins(self) -> bool:
@@ -209,6 +222,8 @@ class PassQuery:
         if self.edges:
             header["coded_columns"] = len(self.edges)
             header["scored"] = bool(self.scores)
+        if self.missing:
+            header["missing"] = True
         for name in _ARRAYS:
             value = getattr(self, name)
             if value is not None:
@@ -250,6 +265,7 @@ class PassQuery:
             notes=header["notes"],
             edges=tuple(arrays[f"edges_{column}"] for column in columns),
             scores=tuple(arrays[f"scores_{column}"] for column in scored),
+            missing=header.get("missing", False),
             blocks=tuple(
                 _block_of(block, arrays, i, len(columns))
                 for i, block in enumerate(header["blocks"])

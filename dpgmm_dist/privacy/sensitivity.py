@@ -207,7 +207,7 @@ def _check_sense(query: PassQuery) -> None:
 
 def _wrong_codes(query: PassQuery) -> dict[str, bool]:
     """What may be wrong with codes, bins and scores: a row must have one bin in each column."""
-    codes = [len(edges) + 1 for edges in query.edges]
+    codes = list(query.code_counts)
     counts = query.counts_bins
     return {
         "edges must be finite, increasing and fewer than 2**16, for each of the columns": bool(
@@ -240,9 +240,11 @@ def _wrong_codes(query: PassQuery) -> dict[str, bool]:
         and (
             not _integers(query.columns, query.width)
             or query.columns.min() < 0
-            or len(set(query.columns.tolist())) != query.width
+            or (counts and len(set(query.columns.tolist())) != query.width)
             or query.about is not None
         ),
+        "missing values need codes, and no distances": query.missing
+        and (not codes or query.about is not None),
     }
 
 

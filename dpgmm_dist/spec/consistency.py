@@ -13,7 +13,10 @@ from dpgmm_dist.spec.sections import (
     PrivacySpec,
 )
 
+MOST_MARGINALS = 256
+"""Columns whose distributions are measured: with more, noise is larger than what they tell."""
 _MOST_WEIGHTED = 256
+_MOST_COUNTS = 1 << 22
 
 
 def problems(
@@ -29,8 +32,9 @@ def problems(
     return [
         *_unit_problems(dataset),
         *_label_problems(dataset),
+        *_category_problems(dataset),
+        *_state_problems(dataset, model),
         *bounds_problems(dataset, bounds),
-        *_auto_problems(dataset, bounds),
         *_dimension_problems(dataset, model),
         *windows.problems(dataset, privacy, output),
         *cluster.problems(),
@@ -73,6 +77,61 @@ def _label_problems(dataset: DatasetSpec) -> list[str]:
     return found
 
 
+def _category_problems(dataset: DatasetSpec) -> list[str]:
+    categories = dataset.categories or {}
+    if categories and not dataset.is_table:
+        return [
+            "dataset.categories: belongs to a table; make dataset.features a list of numeric "
+            "columns, or remove the key"
+        ]
+    taken = dict.fromkeys(dataset.number_names, "one of dataset.features")
+    if dataset.label is not None:
+        taken[dataset.label] = "dataset.label"
+    found = [
+        f"dataset.categories: got {show(name)}, which is {taken[name]}; remove it from one of "
+        "the two"
+        for name in categories
+        if name in taken
+    ]
+    counts = sum(map(len, categories.values())) * max(1, len(dataset.labels or ()))
+    if counts > _MOST_COUNTS:
+        found.append(
+            f"dataset.categories: {counts:,} values and labels together, each of which is counted; "
+            f"at most {_MOST_COUNTS:,}: join the rare values beforehand"
+        )
+    return found
+
+
+def _state_problems(dataset: DatasetSpec, model: ModelSpec) -> list[str]:
+    """What categories and missing values need: a table with marginals, and no means of rows."""
+    wanted = {"dataset.categories": bool(dataset.categories)}
+    wanted["dataset.nulls: model"] = dataset.nulls == "model"
+    found = []
+    for key in (key for key, is_wanted in wanted.items() if is_wanted):
+        if not dataset.is_table:
+            if dataset.nulls == "model":
+                found.append(
+                    "dataset.nulls: got 'model', which is for tables; an embedding that lacks a "
+                    "number contributes nothing: remove the key"
+                )
+            break
+        if dataset.privacy_unit is not None and dataset.privacy_unit.aggregate == "mean":
+            found.append(
+                f"{key}: cannot be combined with dataset.privacy_unit.aggregate: mean, because "
+                "there is no mean of states; use aggregate: rows or weight"
+            )
+        if model.marginals == "none":
+            found.append(f"{key}: needs model.marginals: auto; remove 'none'")
+        if model.dimension is not None:
+            found.append(f"{key}: cannot be combined with model.dimension; remove one of the two")
+    if any(wanted.values()) and len(dataset.feature_names) > MOST_MARGINALS:
+        found.append(
+            f"dataset.features: {len(dataset.feature_names)} columns with categories or missing "
+            f"values; at most {MOST_MARGINALS}"
+        )
+    return found
+
+
 def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
     found = []
     if dataset.width is not None:
@@ -86,32 +145,15 @@ def _table_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
     bounded = bounds.columns or {}
     found += [
         f"bounds.columns: no bounds for {show(name)}; add its public [low, high], or auto"
-        for name in dataset.feature_names
+        for name in dataset.number_names
         if name not in bounded
     ]
     found += [
         f"bounds.columns: {show(name)} is not one of dataset.features; remove it"
         for name in bounded
-        if name not in dataset.feature_names
+        if name not in dataset.number_names
     ]
     return found
-
-
-def _auto_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:
-    if dataset.privacy_unit is None:
-        return []
-    columns = bounds.columns if isinstance(bounds.columns, dict) else {"all": bounds.columns}
-    wanted: dict[str, list[object]] = {
-        "norm": [bounds.norm],
-        "center": [bounds.center],
-        "columns": list(columns.values()),
-    }
-    return [
-        f"bounds.{key}: got 'auto', but the rows of a dataset.privacy_unit are selected on the "
-        "lattice, which needs public bounds; give them"
-        for key, values in wanted.items()
-        if "auto" in values
-    ]
 
 
 def _embedding_problems(dataset: DatasetSpec, bounds: BoundsSpec) -> list[str]:

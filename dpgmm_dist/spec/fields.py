@@ -26,6 +26,7 @@ LARGEST = 1e100  # so that squares and their sums stay far from float overflow
 SMALLEST = 1e-100
 MAX_WIDTH = 65536
 MAX_COMPONENTS = 1024
+MAX_CATEGORIES = 1 << 14
 MAX_EPSILON = 100.0
 
 _SECRET_IN_URL = re.compile(
@@ -172,6 +173,30 @@ def labels(value: object) -> tuple[int, ...] | tuple[str, ...]:
         result = tuple(_item(_int64, index, label) for index, label in enumerate(value))
     _unique(result)
     return result
+
+
+def categories(value: object) -> dict[str, tuple[int, ...] | tuple[str, ...]]:
+    """Return the public values of each column of categories, as :func:`labels` reads them."""
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(
+            f"got {show(value)}; must map each column to its public values, for example "
+            "{colour: [red, green, blue]}"
+        )
+    result: dict[str, tuple[int, ...] | tuple[str, ...]] = {}
+    for name, values in value.items():
+        if not isinstance(name, str):
+            raise ValueError(f"got the column name {show(name)}; column names are text, quote it")
+        try:
+            result[text(name)] = labels(values)
+        except ValueError as problem:
+            raise ValueError(f"column {show(name)} {problem}") from None
+        if len(values) > MAX_CATEGORIES:
+            raise ValueError(
+                f"column {show(name)} has {len(values)} values; at most {MAX_CATEGORIES}: join the "
+                "rare ones beforehand"
+            )
+    # Sorted, because the order of a mapping is not in the digest of a specification.
+    return dict(sorted(result.items()))
 
 
 def _int64(value: object) -> int:

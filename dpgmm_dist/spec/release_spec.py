@@ -40,9 +40,6 @@ _UNPUBLISHED: dict[str, Any] = {
 }
 
 
-_MOST_MARGINALS = 256
-
-
 class ReleaseSpec(Section):
     """Everything public that defines a release.
 
@@ -190,18 +187,30 @@ class ReleaseSpec(Section):
 
         With "auto", where the mixture has a coordinate for each column and these are not so many
         that the noise of their counts would be larger than what they tell. Bounds that are found
-        are wide beside the rows, so there it is the default.
+        are wide beside the rows, so there it is the default; so it is where there are categories or
+        missing values, which are states of a column beside numbers.
         """
-        marginals = self.model.marginals or ("auto" if self.auto_columns else "none")
+        needed = bool(self.auto_columns or self.models_nulls or self.dataset.categories)
+        marginals = self.model.marginals or ("auto" if needed else "none")
         wanted = self.is_table and marginals == "auto"
-        few = len(self.feature_names) <= _MOST_MARGINALS
+        few = len(self.feature_names) <= consistency.MOST_MARGINALS
         return wanted and few and self.model.dimension is None
 
     @property
     def auto_columns(self) -> tuple[str, ...]:
         """The numeric columns whose range is found privately, in feature order."""
         given = self.given_columns if self.is_table else self.feature_names
-        return tuple(name for name in self.feature_names if name not in given)
+        return tuple(name for name in self.dataset.number_names if name not in given)
+
+    @property
+    def categories(self) -> dict[str, tuple[int, ...] | tuple[str, ...]]:
+        """The public values of each column of categories, in the order of the features."""
+        return self.dataset.categories or {}
+
+    @property
+    def models_nulls(self) -> bool:
+        """Whether missing is a state of each column of a table, rather than of a whole row."""
+        return self.dataset.nulls == "model"
 
     @property
     def label_values(self) -> tuple[int, ...] | tuple[str, ...]:
@@ -215,6 +224,9 @@ class ReleaseSpec(Section):
         if self.model.marginals is None:
             # A specification without it keeps the digest that ledgers and journals already hold.
             del public["model"]["marginals"]
+        for key in ("categories", "nulls"):
+            if public["dataset"][key] is None:
+                del public["dataset"][key]
         return public
 
     def digest(self) -> str:

@@ -67,6 +67,11 @@ class DatasetSpec(Section):
         texts, booleans, or dates as texts.
     privacy_unit : the unit of privacy where it is not one row.
     window : which rows are read, by a partition key or a time; all by default.
+    categories : the public values of columns of a table that are texts, whole numbers, booleans or
+        dates, next to ``features``. Any other value counts as missing. Values that have an order
+        are best listed in it.
+    nulls : what becomes of rows of a table that lack a value. With "drop" they contribute nothing;
+        with "model" missing is a state of its own, in each column. "drop" by default.
     storage_options : fsspec options of ``path``. Secret.
     """
 
@@ -79,6 +84,13 @@ class DatasetSpec(Section):
     ] = None
     privacy_unit: PrivacyUnitSpec | None = None
     window: WindowSpec | None = None
+    categories: Annotated[
+        dict[str, tuple[int, ...] | tuple[str, ...]] | None,
+        Read(fields.optional(fields.categories)),
+    ] = None
+    nulls: Annotated[
+        Literal["drop", "model"] | None, Read(fields.optional(fields.choice("drop", "model")))
+    ] = None
     storage_options: StorageOptions = Field(default_factory=dict, repr=False)
 
     @property
@@ -87,9 +99,14 @@ class DatasetSpec(Section):
         return not isinstance(self.features, str)
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the columns read as features: one for embeddings, d for a table."""
+    def number_names(self) -> tuple[str, ...]:
+        """Names of the columns that hold numbers: one for embeddings, those of a table."""
         return (self.features,) if isinstance(self.features, str) else self.features
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of all columns that a row is made of: of numbers, then of categories."""
+        return (*self.number_names, *(self.categories or {}))
 
     @property
     def known_width(self) -> int | None:

@@ -52,6 +52,21 @@ def open_scratch(
         yield place
 
 
+def folder_in(scratch: Place, name: str) -> Place:
+    """A folder of scratch storage, for one of several sets of files.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be made.
+    """
+    fs, root = scratch.resolve()
+    if is_local(fs):
+        with scratch.public_errors("cannot make a folder of scratch storage"):
+            Path(root, name).mkdir(mode=0o700, exist_ok=True)
+    return Place(f"{scratch.url.rstrip('/')}/{name}", scratch.storage_options, scratch.key)
+
+
 @contextmanager
 def _local(parent: Place, base: Path) -> Iterator[Place]:
     with parent.public_errors(f"cannot make scratch storage in {base}"):

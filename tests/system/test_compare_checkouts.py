@@ -54,7 +54,7 @@ def test_a_checkout_is_equal_to_itself(name: str, dimension: int, labels: int) -
     result = compared(ROOT, ROOT, "--only", name)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    assert lines[1].split() == [name, "6000", str(dimension), str(labels), "7", "equal"]
+    assert lines[1].split() == [name, "6000", str(dimension), str(labels), "5", "equal"]
     assert lines[2] == "specifications: 1, different: 0"
 
 

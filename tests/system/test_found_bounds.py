@@ -21,7 +21,6 @@ from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine.local import LocalEngine
-from dpgmm_dist.errors import SpecError
 from dpgmm_dist.pipeline.plan import plan
 from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
 
@@ -194,11 +193,55 @@ def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
     json.dumps(planned.to_dict())
 
 
-def test_rows_of_privacy_units_need_bounds_that_are_given(tmp_path):
-    document = spec(tmp_path).public_dict()
-    document["dataset"]["privacy_unit"] = {"column": "user", "max_rows": 2}
-    with pytest.raises(SpecError, match=r"bounds\.columns: got 'auto'"):
-        ReleaseSpec.from_dict(document)
+def test_bounds_of_privacy_units_are_those_of_their_rows(tmp_path):
+    """Units of one row each are rows; of units of many rows only some are counted."""
+    rng = np.random.default_rng(0)
+    values = {"x": np.exp(rng.normal(size=900)), "y": -50 + rng.normal(size=900)}
+    bounds = []
+    for name, users in (("rows", None), ("units", np.arange(900)), ("one", np.zeros(900, int))):
+        columns = dict(values) if users is None else {**values, "user": users}
+        document = {
+            "dataset": {"path": "memory", "features": ["x", "y"]},
+            "bounds": {"columns": "auto"},
+            "privacy": {"epsilon": 4.0, "delta": 1e-6},
+            "model": {"components": 1},
+        }
+        if users is not None:
+            document["dataset"]["privacy_unit"] = {"column": "user", "max_rows": 1}
+        result = release(
+            ReleaseSpec.from_dict(document),
+            output=str(tmp_path / name),
+            source=pa.table(columns),
+            insecure_test_noise=3,
+        )
+        bounds.append(result.receipt["bounds_found"]["columns"])
+    assert bounds[0] == bounds[1] != bounds[2]
+    assert bounds[2] == {"x": [-1.0, 1.0], "y": [-1.0, 1.0]}  # one row, far below the noise
+
+
+@pytest.mark.parametrize("aggregate", ["weight", "mean"])
+def test_the_norm_and_the_centre_of_privacy_units_are_found(tmp_path, aggregate):
+    rng = np.random.default_rng(0)
+    rows = 100 + rng.normal(size=(2000, 3))
+    flat = pa.array(rows.ravel())
+    table = pa.table(
+        {"v": pa.FixedSizeListArray.from_arrays(flat, 3), "user": np.arange(2000) // 2}
+    )
+    unit = {"column": "user", "max_rows": 2, "aggregate": aggregate}
+    document = {
+        "dataset": {"path": "memory", "features": "v", "privacy_unit": unit},
+        "bounds": {"norm": "auto", "center": "auto"},
+        "privacy": {"epsilon": 2.0, "delta": 1e-6},
+        "model": {"components": 1},
+    }
+    found = release(
+        ReleaseSpec.from_dict(document),
+        output=str(tmp_path / "out"),
+        source=table,
+        insecure_test_noise=3,
+    ).receipt["bounds_found"]
+    assert np.abs(np.array(found["center"]) - 100).max() < 25
+    assert found["norm"] < 100
 
 
 def test_the_norm_of_one_feature_is_a_distance_from_the_centre_that_was_found(tmp_path):

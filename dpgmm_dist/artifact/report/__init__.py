@@ -37,6 +37,8 @@ from dpgmm_dist.artifact.step_words import step_words
 
 _MOST_PANELS = 24
 """Labels, or components without labels, that have a drawing of their own."""
+_SHOWN_VALUES = 5
+"""Values of a column of categories that the report names."""
 _FEW_PANELS = 12
 """So many are shown at once; more are folded away."""
 _QUERIES = (
@@ -93,6 +95,27 @@ def render_report(release: Release) -> bytes:
         *_details(release, shown),
     ]
     return page(f"{heading}, release {release.release_id}", body)
+
+
+def _measured_columns(columns: Mapping[str, Any] | None) -> list[str]:
+    """What was measured of each column of a table by itself."""
+    if not columns:
+        return []
+    rows = []
+    for name, facts in columns.items():
+        missing = f"{facts['missing']:.2%}" if "missing" in facts else "-"
+        shares = facts.get("shares", {})
+        commonest = sorted(shares, key=lambda value: (-shares[value], value))[:_SHOWN_VALUES]
+        values = ", ".join(f"{value} {shares[value]:.1%}" for value in commonest)
+        values += ", ..." if len(shares) > len(commonest) else ""
+        kind = "values" if shares else "bins"
+        counted = f"{facts['bins']} {kind}"
+        if not facts["one_value_each"]:
+            counted += f", {facts['atoms']} of one value"
+        rows.append((name, counted, missing, values or "-"))
+    names = ("column", "distribution", "empty", "commonest values, of those not empty")
+    caption = "Functions of noisy counts, whose cost is listed among the queries"
+    return [folded("Columns by themselves", table(caption, names, rows))]
 
 
 def _badge(guarantee: Mapping[str, Any], reason: str | None) -> str:
@@ -204,6 +227,7 @@ def _details(release: Release, shown: Mapping[str, Any]) -> list[str]:
             paragraphs([_QUERIES], "note"),
         ),
         *([folded("Bounds found privately", paragraphs([_FOUND]), values(found))] if found else []),
+        *_measured_columns(shown.get("columns")),
         folded("Input", values(shown["input"])),
         folded("Specification", values(release.receipt["specification"])),
         folded(

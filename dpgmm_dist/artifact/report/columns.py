@@ -41,15 +41,22 @@ class SampledColumn:
     name: str
     kind: Kind
     values: Floats
+    """(n,); NaN where a cell is empty. A category is the number of one of ``words``."""
+    words: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> Floats:
+        """The values of the cells that are not empty."""
+        return self.values[np.isfinite(self.values)]
 
     def text(self, value: float) -> str:
         """A value as people write it."""
-        return text_of(value, self.kind)
+        return self.words[round(value)] if self.words else text_of(value, self.kind)
 
     @property
     def span(self) -> tuple[float, float]:
         """The ends of a picture: nearly all values, and more than nothing."""
-        low, high = (float(end) for end in np.percentile(self.values, [_TAIL, 100 - _TAIL]))
+        low, high = (float(end) for end in np.percentile(self.present, [_TAIL, 100 - _TAIL]))
         return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
@@ -60,12 +67,17 @@ def sampled_columns(release: Release) -> list[SampledColumn]:
         return []
     sampler = Sampler.of(release, _SEED)
     rows = np.concatenate([rows for rows, _ in sampler.blocks(0, 1, _ROWS)])
-    rows = stored_values(rows, sampler.schema)
-    columns = schema["columns"][:_MOST_COLUMNS]
-    return [
-        SampledColumn(column["name"], kind_of(number_type(column["type"])) or "number", rows[:, j])
-        for j, column in enumerate(columns)
-    ]
+    rows = stored_values(rows, sampler.schema, sampler.categories)
+    found = []
+    for j, column in enumerate(schema["columns"][:_MOST_COLUMNS]):
+        name = column["name"]
+        if name in sampler.categories:
+            words = tuple(str(value) for value in sampler.categories[name])
+            found.append(SampledColumn(name, "number", rows[:, j], words))
+        else:
+            kind = kind_of(number_type(column["type"])) or "number"
+            found.append(SampledColumn(name, kind, rows[:, j]))
+    return [column for column in found if np.isfinite(column.values).any()]
 
 
 def marginal_figures(columns: Sequence[SampledColumn]) -> list[str]:
@@ -75,6 +87,7 @@ def marginal_figures(columns: Sequence[SampledColumn]) -> list[str]:
 
 def pair_figures(columns: Sequence[SampledColumn]) -> list[str]:
     """One density for each of the pairs with the strongest rank correlation."""
+    columns = [c for c in columns if not c.words and len(c.present) == len(c.values)]
     if len(columns) < 2:
         return []
     ranks = np.stack([column.values.argsort().argsort() for column in columns]).astype(np.float64)
@@ -117,7 +130,14 @@ def _ends(column: SampledColumn) -> str:
 
 
 def _summary(column: SampledColumn) -> str:
-    low, middle, high = np.percentile(column.values, [5, 50, 95])
+    if column.words:
+        values, counts = np.unique(column.present, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:3]
+        common = ", ".join(
+            f"{column.text(float(values[i]))} {counts[i] / counts.sum():.0%}" for i in order
+        )
+        return f"Commonest: {common}."
+    low, middle, high = np.percentile(column.present, [5, 50, 95])
     return (
         f"Median {column.text(float(middle))}; 90% from {column.text(float(low))} to "
         f"{column.text(float(high))}."
@@ -125,13 +145,13 @@ def _summary(column: SampledColumn) -> str:
 
 
 def _histogram(column: SampledColumn) -> str:
-    distinct = np.unique(column.values)
+    distinct = np.unique(column.present)
     if len(distinct) <= _FEW_VALUES:
         counts = (column.values[:, None] == distinct).sum(axis=0)
         ends = (column.text(float(distinct[0])), column.text(float(distinct[-1])))
     else:
         low, high = column.span
-        counts = np.histogram(column.values, _BINS, (low, high))[0]
+        counts = np.histogram(column.present, _BINS, (low, high))[0]
         ends = (column.text(low), column.text(high))
     pitch, gap = _WIDTH / len(counts), 0.12 if len(distinct) > _FEW_VALUES else 0.4
     parts = [_open(f"Distribution of {column.name}: {_summary(column)}", _HEIGHT + _FOOT)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pytest
 from dpgmm_dist import errors
 from dpgmm_dist.cli import main as cli
 from dpgmm_dist.cli.output import lines, plain
-from dpgmm_dist.cli.progress_bar import rate_of, show_progress
+from dpgmm_dist.cli.progress_bar import duration, show_progress
 from dpgmm_dist.progress import PassProgress
 
 SPEC = """
@@ -313,6 +314,20 @@ class TestProgress:
         assert shown[-1] == "dpgmm: pass 2 of 2, cells: 100%"
         assert len(shown) == 10
 
+    def test_the_only_pass_of_a_command_shows_its_rate_and_the_time_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter(range(0, 100_000, 5))  # seconds
+        monkeypatch.setattr("dpgmm_dist.cli.progress_bar.time.monotonic", lambda: next(clock))
+        stream = io.StringIO()
+        with show_progress(stream) as progress:
+            for fraction in (0.0, 0.3, 0.31, 1.0):
+                progress(PassProgress("encode", 1, 1, fraction))
+        shown = stream.getvalue().splitlines()
+        assert shown[0] == "dpgmm: encode: 0%" and shown[-1] == "dpgmm: encode: 100%"
+        assert re.fullmatch(r"dpgmm: encode: 25%, [\d.]+% a minute, \d+ s left", shown[1])
+        assert [duration(s) for s in (40, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]
+
     def test_a_terminal_gets_a_bar(self) -> None:
         class Terminal(io.StringIO):
             def isatty(self) -> bool:
@@ -324,8 +339,3 @@ class TestProgress:
                 progress(event)
         shown = stream.getvalue()
         assert "pass 2 of 2, cells" in shown
-        assert "left" in shown
-
-    def test_the_rate_is_a_share_of_the_work_a_minute(self) -> None:
-        assert rate_of(None) == ""
-        assert rate_of(1 / 600) == "10%/min"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpgmm_dist.data.codes import ColumnCodes
+from dpgmm_dist.data.codes import ColumnCodes, KeptCodes
 
 EDGES = (np.array([-2.5, 0.0, 5e-324, 0.1, 1e300]), np.array([]), np.array([7.0]))
 VALUES = [
@@ -34,6 +34,22 @@ def test_a_code_is_the_number_of_edges_at_most_the_value(rows):
     codes, valid = ColumnCodes(EDGES).to_lattice(features)
     assert codes.tolist() == [expected(row) for row in rows]
     assert valid.tolist() == [all(map(math.isfinite, row)) for row in rows]
+
+
+@settings(max_examples=200)
+@given(rows_of_values)
+def test_a_value_that_is_missing_has_the_code_after_the_last(rows):
+    features = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    codes, valid = ColumnCodes(EDGES, missing=True).to_lattice(features)
+    for row, found in zip(rows, codes.tolist(), strict=True):
+        for value, code, edges in zip(row, found, EDGES, strict=True):
+            known = sum(edge <= value for edge in edges.tolist())
+            assert code == (known if math.isfinite(value) else len(edges) + 1)
+    assert valid.all()
+    # What is not valid for another reason has codes zero all the same.
+    none = np.zeros(len(features), dtype=bool)
+    codes, valid = ColumnCodes(EDGES, missing=True).to_lattice(features, none)
+    assert not codes.any() and not valid.any()
 
 
 @settings(max_examples=50)
@@ -89,3 +105,27 @@ def test_distances_beyond_every_float_are_in_the_last_bin():
 
 def test_nothing_of_a_row_or_an_edge_is_in_the_repr():
     assert repr(ColumnCodes(EDGES)) == "ColumnCodes(3 columns)"
+
+
+@settings(max_examples=100)
+@given(rows_of_values, st.booleans(), st.sampled_from([None, [2, 0], [0, 0, 1, 2]]))
+def test_rows_that_are_kept_as_codes_have_those_of_a_query(rows, missing, columns):
+    """A query of some columns, and of whether a column that was asked for before has a value."""
+    features = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    which = [0, 1, 2] if columns is None else columns
+    seen: set[int] = set()
+    edges = []
+    for column in which:
+        edges.append(EDGES[column] if column not in seen else np.array([]))
+        seen.add(column)
+    numbers = None if columns is None else np.array(columns)
+    kept, valid = ColumnCodes(EDGES, missing=missing).to_lattice(features)
+    wanted, good = ColumnCodes(tuple(edges), numbers, missing=missing).to_lattice(features)
+    asked = tuple(map(len, edges))
+    found, again = KeptCodes(tuple(map(len, EDGES)), asked, numbers).to_lattice(kept, valid)
+    assert found.tolist() == wanted.tolist() and again.tolist() == good.tolist()
+
+
+def test_codes_that_rows_were_not_kept_with_are_refused():
+    with pytest.raises(ValueError, match="other codes"):
+        KeptCodes((3, 4), (3, 5))

@@ -28,11 +28,11 @@ def _tensor(name: str, values: np.ndarray) -> bytes:
     return dims + _number(2, kind) + _bytes(8, name) + _bytes(9, values.tobytes())
 
 
-def _value(name: str, shape: tuple[int | str, ...]) -> bytes:
+def _value(name: str, shape: tuple[int | str, ...], kind: int = 1) -> bytes:
     dims = b"".join(
         _bytes(1, _number(1, size) if isinstance(size, int) else _bytes(2, size)) for size in shape
     )
-    return _bytes(1, name) + _bytes(2, _bytes(1, _number(1, 1) + _bytes(2, dims)))
+    return _bytes(1, name) + _bytes(2, _bytes(1, _number(1, kind) + _bytes(2, dims)))
 
 
 def linear(matrix: np.ndarray, shape: tuple[int | str, ...]) -> bytes:
@@ -48,5 +48,19 @@ def linear(matrix: np.ndarray, shape: tuple[int | str, ...]) -> bytes:
         + _bytes(5, _tensor("to", to))
         + _bytes(11, _value("x", shape))
         + _bytes(12, _value("y", (shape[0], matrix.shape[1])))
+    )
+    return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 13))
+
+
+def lookup(table: np.ndarray) -> bytes:
+    """A model of texts: the row of a table (words, d) for each token, (n, t, d)."""
+    node = _bytes(1, "table") + _bytes(1, "input_ids") + _bytes(2, "tokens") + _bytes(4, "Gather")
+    graph = (
+        _bytes(1, node)
+        + _bytes(2, "lookup")
+        + _bytes(5, _tensor("table", table.astype(np.float32)))
+        + _bytes(11, _value("input_ids", ("n", "t"), 7))
+        + _bytes(11, _value("attention_mask", ("n", "t"), 7))
+        + _bytes(12, _value("tokens", ("n", "t", table.shape[1])))
     )
     return _number(1, 8) + _bytes(7, graph) + _bytes(8, _number(2, 13))

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dpgmm_dist.cli import main as cli
-from dpgmm_dist.encode.decode_job import contact_sheet, file_name, write_images
+from dpgmm_dist.encode.contact_sheets import contact_sheet, file_name
+from dpgmm_dist.encode.decode_job import write_images
 from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
 from dpgmm_dist.encode.projection import Projection
 from dpgmm_dist.errors import DataError, SpecError

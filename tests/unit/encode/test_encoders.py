@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx_models import linear
+from onnx_models import linear, lookup
+from PIL import Image
 
 from dpgmm_dist.encode.batches import Pipeline, probe_rows, rows_are_independent
 from dpgmm_dist.encode.drawn_shapes import drawn_pictures, principal_axes
+from dpgmm_dist.encode.options import EncoderOptions
 from dpgmm_dist.encode.projection import Projection, rowwise_product
 from dpgmm_dist.encode.protocol import Encoder, parse_shape
+from dpgmm_dist.encode.raw_rows import raw_batch
 from dpgmm_dist.encode.registry import find_encoder
 from dpgmm_dist.errors import SpecError
 
@@ -76,6 +82,24 @@ def test_an_encoder_that_mixes_rows_is_found_out_unless_rows_are_alone() -> None
     assert not rows_are_independent(Pipeline(Mean(), IMAGE, 16))
     assert rows_are_independent(Pipeline(Mean(), IMAGE, 1))
     assert isinstance(rows_are_independent(Pipeline(Gemm(), IMAGE, 16)), bool)
+
+
+def test_texts_that_share_a_batch_are_tested_though_their_lengths_differ() -> None:
+    class Padded:
+        name, digest = "padded", "c" * 64
+
+        def __init__(self, mixing: float) -> None:
+            self.mixing = mixing
+
+        def groups(self, rows: list[str]) -> np.ndarray:
+            return np.array([len(text.split()) for text in rows])
+
+        def __call__(self, batch: list[str]) -> np.ndarray:
+            rows = np.array([[len(text), text.find("now")] for text in batch], float)
+            return rows + self.mixing * rows.mean(axis=0)
+
+    assert rows_are_independent(Pipeline(Padded(0), (), 8))
+    assert not rows_are_independent(Pipeline(Padded(1e-3), (), 8))
 
 
 def test_batches_have_one_shape_and_padding_is_removed() -> None:
@@ -203,7 +227,7 @@ def test_onnx_models(tmp_path: Path) -> None:
     pipeline = Pipeline(encoder, IMAGE, 16)
     expected = np.asarray(rows).reshape(10, -1) / 255 @ matrix
     np.testing.assert_allclose(pipeline.embed(rows), expected, rtol=1e-4, atol=1e-4)
-    assert isinstance(rows_are_independent(pipeline), bool)
+    assert rows_are_independent(pipeline)
     path.write_bytes(b"not a model")
     from dpgmm_dist.encode import protocol
 
@@ -212,8 +236,68 @@ def test_onnx_models(tmp_path: Path) -> None:
         find_encoder(f"onnx:{path}", IMAGE)
     with pytest.raises(SpecError, match="check --shape"):
         encoder(np.zeros((2, 9, 9, 1), np.uint8))
-    with pytest.raises(SpecError, match="need tokens"):
+    with pytest.raises(SpecError, match="takes no tokens"):
         encoder(["text"])
+
+
+def test_onnx_models_of_pictures_read_the_configuration_beside_them(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "onnx").mkdir()
+    matrix = np.random.default_rng(0).normal(size=(3 * 4 * 4, 5))
+    path = tmp_path / "onnx" / "model.onnx"
+    path.write_bytes(linear(matrix, ("n", 3, 4, 4)))
+    settings = {"size": {"shortest_edge": 6}, "crop_size": 4, "do_center_crop": True}
+    settings |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.5], "resample": 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    encoder = find_encoder(f"onnx:{path}", ())
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 6, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format="PNG")
+    rows, readable = raw_batch(pa.array([out.getvalue(), None]), (4, 4, 3), encoder.picture)
+    assert readable.tolist() == [True, False]
+    cut = pixels[2:6, 1:5] / 255  # 9 x 6 already has the shorter side of 6
+    expected = ((cut - [0.5, 0.4, 0.3]) / [0.2, 0.2, 0.5]).transpose(2, 0, 1).ravel() @ matrix
+    np.testing.assert_allclose(Pipeline(encoder, (4, 4, 3), 4).embed(rows)[0], expected, atol=1e-4)
+    turned = find_encoder(f"onnx:{path}", (), EncoderOptions(channels="bgr"))
+    assert turned.digest != encoder.digest and turned.picture != encoder.picture
+    assert rows_are_independent(Pipeline(turned, (4, 4, 3), 8))
+
+
+def test_onnx_models_of_texts(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers import models, pre_tokenizers, processors
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "parcel", "arrives", "now"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    path = tmp_path / "model.onnx"
+    table = np.random.default_rng(0).normal(size=(len(words), 4))
+    path.write_bytes(lookup(table))
+    with pytest.raises(SpecError, match=r"no tokenizer\.json beside it"):
+        find_encoder(f"onnx:{path}", ())
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    mean = find_encoder(f"onnx:{path}", ())
+    texts = ["the parcel arrives now", "now", "", "the the the the the the"]
+    pipeline = Pipeline(mean, (), 4)
+    rows = [[2, 4, 5, 6, 7, 3], [2, 7, 3], [2, 3], [2, 4, 4, 4, 4, 4, 4, 3]]
+    expected = np.array([table[row].mean(axis=0) for row in rows])
+    np.testing.assert_allclose(pipeline.embed(texts), expected, atol=1e-6)
+    assert rows_are_independent(pipeline)
+    one = find_encoder(f"onnx:{path}", (), EncoderOptions(pooling="first", max_tokens=4))
+    np.testing.assert_allclose(one(texts), np.tile(table[2], (4, 1)), atol=1e-6)
+    assert one.digest != mean.digest
+    with pytest.raises(SpecError, match="--resize does nothing"):
+        find_encoder(f"onnx:{path}", (), EncoderOptions(resize="4"))
+    with pytest.raises(SpecError, match="takes text, not pictures"):
+        Pipeline(mean, IMAGE, 4).embed(probe_rows(IMAGE, 1, np.random.default_rng(0)))
+
+
+def test_options_of_models_are_refused_elsewhere() -> None:
+    with pytest.raises(SpecError, match="--pooling does nothing with pixels"):
+        find_encoder("pixels", IMAGE, EncoderOptions(pooling="mean"))
 
 
 def test_onnx_without_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from dpgmm_dist import ReleaseSpec, load_release, release
@@ -18,7 +20,7 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.evaluate import Evaluation, evaluate
 from dpgmm_dist.evaluate.density import reference_release
 from dpgmm_dist.evaluate.real_rows import rows_of
-from dpgmm_dist.evaluate.show import FILES, plot, table, to_json, write_evaluation
+from dpgmm_dist.evaluate.show import FILES, PICTURES, plot, table, to_json, write_evaluation
 
 pytest.importorskip("sklearn")
 
@@ -178,3 +180,56 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
     assert "NOT PRIVATE" in done.stderr
     done = run("evaluate", str(place / "release"), "--data", str(tmp_path / "none"))
     assert done.exit_code == 4 and "does not exist" in done.stderr
+
+
+def test_the_share_of_public_items_that_are_used(place: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    near = rng.normal(size=(40, 3)) * 0.2
+    items = np.concatenate([near, near + 50]).astype("f4")  # half of them are far from all rows
+    column = pa.FixedSizeListArray.from_arrays(pa.array(items.ravel()), 3)
+    pq.write_table(pa.table({"e": column}), tmp_path / "public.parquet")
+    evaluation = evaluate(
+        str(place / "release"),
+        str(place / "test.parquet"),
+        rows=1000,
+        epochs=1,
+        public=str(tmp_path / "public.parquet"),
+    )
+    use = evaluation.values["public_items"]
+    assert use["items"] == 80 and 0.3 < use["share_used"] <= 0.5
+    assert abs(use["share_used"] - use["share_used_by_as_many_held_out_rows"]) < 0.1
+    assert use["most_rows_of_an_item"] >= 1000 / 40
+    assert 0.5 < use["median_distance"] / use["median_distance_of_held_out"] < 2
+    assert "share of 80 public items used" in table(evaluation)
+    wide = pa.FixedSizeListArray.from_arrays(pa.array(items.ravel()), 6)
+    pq.write_table(pa.table({"e": wide}), tmp_path / "wide.parquet")
+    with pytest.raises(SpecError, match="have 6 numbers"):
+        evaluate(
+            str(place / "release"),
+            str(place / "test.parquet"),
+            public=str(tmp_path / "wide.parquet"),
+        )
+
+
+def test_a_page_of_real_pictures_beside_synthetic_ones(place: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, column, level in (("real", "pixels", 50), ("synthetic", "image", 200)):
+        (tmp_path / name).mkdir()
+        pixels = np.full((30, 12), level, np.uint8)
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(pixels.ravel()), 12)
+        kinds = [LABELS[i] for i in rng.integers(0, 2, 30)]
+        pq.write_table(pa.table({column: lists, "kind": kinds}), tmp_path / name / "a.parquet")
+    options = ["--pictures", str(tmp_path / "real"), "--decoded", str(tmp_path / "synthetic")]
+    command = ["evaluate", str(place / "release"), "--data", str(place / "test.parquet")]
+    command += ["--rows", "100", "--epochs", "1", "--output", str(tmp_path / "out"), *options]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 2 and "needs --shape too" in done.output
+    done = CliRunner().invoke(cli.app, [*command, "--shape", "3x4"])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted((*FILES, PICTURES))
+    page = (tmp_path / "out" / PICTURES).read_bytes()
+    assert b"REAL: NOT PRIVATE" in page
+    image = np.asarray(Image.open(io.BytesIO(page)).convert("L"))
+    middle = image.shape[1] // 2
+    assert (image[30:, :middle] == 50).any() and not (image[30:, :middle] == 200).any()
+    assert (image[30:, middle + 40 :] == 200).any()

@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 from dpgmm_dist.model.column_map import ColumnMap, log_prob, maps_of
 from dpgmm_dist.model.marginals import FineBins, Marginal
 from dpgmm_dist.model.mixture import Mixture
+from dpgmm_dist.model.presence import presences_of
 
 NAN = float("nan")
 SMOOTH = ColumnMap(
@@ -115,3 +116,51 @@ def test_rows_of_several_atoms_have_nearly_their_probabilities():
 def test_far_rows_and_thin_tails_have_finite_densities():
     rows = np.array([[-1e6, 0.0], [1e6, 1e9], [5.0, -3.0]])
     assert np.isfinite(log_prob(mixture(2), (SMOOTH, WHOLE), rows)).all()
+
+
+CATEGORY = ColumnMap(
+    np.array([0.0, 0.5, 1.5, 2.0]), np.array([-5.0, -0.5, 0.7, 5.0]), np.array([2.0, 0.0, 1.0])
+)
+"""Three values, of which the last has the lowest scores."""
+
+
+def test_categories_have_scores_in_an_order_of_their_own():
+    values = np.array([0.0, 1.0, 2.0])
+    assert CATEGORY.to_values(np.array([-1.0, 0.0, 1.0])).tolist() == [2, 0, 1]
+    assert CATEGORY.bins_of(values).tolist() == [1, 2, 0]
+    assert CATEGORY.to_values(CATEGORY.to_scores(values)).tolist() == values.tolist()
+    assert WHOLE.bins_of(values).tolist() == [0, 1, 2]
+
+
+def test_the_shares_of_a_component_are_those_of_its_intervals():
+    model = mixture(1)
+    shares = CATEGORY.shares(model.means[:, 0], np.sqrt(model.covariances[:, 0, 0]))
+    assert shares.sum(axis=1) == pytest.approx(1)
+    logs = log_prob(model, (CATEGORY,), CATEGORY.places[:, None])
+    assert np.exp(logs) == pytest.approx(model.weights @ shares)
+
+
+def test_missing_values_are_as_many_and_values_as_they_were_measured():
+    bins = FineBins.of(0.0, 10.0, False, 1)
+    mass = np.linspace(1, 3, bins.count)
+    marginal = Marginal(bins, mass / mass.sum(), bins.single, 0.3)
+    presences = presences_of((marginal,))
+    model = Mixture(
+        np.array([0.6, 0.4]),
+        np.array([[0.5, 0.4], [-1.0, -0.3]]),
+        np.array([np.diag([0.5, 0.2]), np.diag([0.4, 0.3])]),
+    )
+    variances = np.diagonal(model.covariances, axis1=1, axis2=2)
+    (found,) = maps_of((marginal,), model.weights, model.means, variances, presences)
+    rows, _ = model.sample(200_000, seed=0)
+    has = rows[:, 1] >= found.absent_below
+    assert has.mean() == pytest.approx(0.7, abs=0.005)
+    counted = np.bincount(found.bins_of(found.to_values(rows[has, 0])), minlength=bins.count)
+    upto = np.cumsum(counted / counted.sum())
+    assert np.abs(upto - marginal.upto[1:]).max() < 0.01
+    # With one column the density of its values, and the share without one, add up to one.
+    grid = np.linspace(0.001, 9.999, 20_001)
+    there = trapezoid(np.exp(log_prob(model, (found,), grid[:, None])), grid)
+    gone = float(np.exp(log_prob(model, (found,), np.array([[NAN]])))[0])
+    assert gone == pytest.approx(0.3, abs=1e-3)
+    assert there + gone == pytest.approx(1, abs=0.01)
