@@ -129,6 +129,26 @@ class Release:
             out[block] = self.transform.log_prob(self.mixture, part)
         return out if self.transform.columns else out + self.transform.log_jacobian
 
+    def responsibilities(self, rows: ArrayLike) -> Floats:
+        """Posterior probability (n, C) of each component, given rows (n, d) in input units.
+
+        Raises
+        ------
+        ValueError
+            When the rows do not have d columns, or are not finite.
+        """
+        return self.mixture.responsibilities(self.transform.to_latent(rows))
+
+    def label_probabilities(self, rows: ArrayLike) -> Floats:
+        """Posterior probability (n, G) of each of ``label_values``, given rows (n, d).
+
+        Raises
+        ------
+        ValueError
+            When the rows do not have d columns, or are not finite.
+        """
+        return self.mixture.label_probabilities(self.transform.to_latent(rows))
+
     def category_tables(self) -> dict[str, Floats]:
         """The probability of each value of each column of categories, in each component.
 

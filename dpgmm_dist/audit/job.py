@@ -18,6 +18,7 @@ from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.source import AnySource, column_kinds
 from dpgmm_dist.engine.base import Engine
+from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.pipeline.checks import require_drawable, require_release_fits
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten

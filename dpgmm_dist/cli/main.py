@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli import audit, synthetic
+from dpgmm_dist.cli import audit, first_steps, synthetic
 from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="dpgmm",
     help="Differentially private Gaussian mixtures of partitioned Parquet.",
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich would double the time of --help
     pretty_exceptions_enable=False,  # a traceback quotes values
@@ -107,6 +106,18 @@ def plan(
             "--rows", min=1, metavar="N", help="A public guess of the number of rows; adds the KL."
         ),
     ] = None,
+    want: Annotated[
+        float | None,
+        typer.Option(
+            "--want", metavar="NATS", help="Which epsilon, or rows, lose no more to noise a row."
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the loss by epsilon and rows: .svg, .png, .pdf."
+        ),
+    ] = None,
     cores: Annotated[
         int | None,
         typer.Option("--cores", min=1, metavar="C", help="For the time: cluster's or these here."),
@@ -128,10 +139,14 @@ def plan(
     """
     parsed = _read(spec, set_, date)
     from dpgmm_dist.pipeline.plan import plan as make_plan
-    from dpgmm_dist.pipeline.plan import render_plan
+    from dpgmm_dist.pipeline.plan_text import render_plan
     from dpgmm_dist.pipeline.work_estimate import plan_work, render_work
 
-    planned = make_plan(parsed, rows=rows)
+    planned = make_plan(parsed, rows=rows, want=want)
+    if plot is not None:
+        from dpgmm_dist.pipeline.plan_chart import draw
+
+        draw(planned, plot)
     work = plan_work(parsed, planned, cores=cores, footers=footers)
     if json_:
         emit({**planned.to_dict(), "work": work.to_dict()}, as_json=True)
@@ -235,6 +250,7 @@ def _new_release_id() -> str:
 
 synthetic.add_to(app)
 audit.add_to(app)
+first_steps.add_to(app)
 
 
 @app.command()

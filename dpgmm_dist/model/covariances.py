@@ -64,6 +64,16 @@ class FullCovariances:
         """C and p."""
         return self.matrices.shape[0], self.matrices.shape[1]
 
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: of one matrix where all are equal, of diagonals where all are."""
+        distinct = self.matrices[:1] if self.are_equal else self.matrices
+        count, p = len(distinct), self.shape[1]
+        diagonals = np.diagonal(distinct, axis1=1, axis2=2)
+        if np.count_nonzero(distinct) > np.count_nonzero(diagonals):
+            return count * p * (p + 1) // 2
+        return count if (diagonals == diagonals[:, :1]).all() else count * p
+
     def full(self) -> Floats:
         """(C, p, p)."""
         return self.matrices
@@ -158,6 +168,12 @@ class SharedCovariances:
     def shape(self) -> tuple[int, int]:
         """C and p."""
         return self.blocks.shape[0], self.axes.shape[0]
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters: of one full matrix, and of the blocks of all but one component."""
+        (count, p), q = self.shape, self.own_axes
+        return p * (p + 1) // 2 + (count - 1) * q * (q + 1) // 2
 
     @property
     def own_axes(self) -> int:

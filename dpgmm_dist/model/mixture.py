@@ -130,6 +130,11 @@ class Mixture:
         return np.asarray(np.linalg.cholesky(self.covariances))
 
     @property
+    def n_parameters(self) -> int:
+        """Free parameters: weights, means, and covariances in the structure that they have."""
+        return self.n_components - 1 + self.means.size + self.form.n_parameters
+
+    @property
     def shares_covariance(self) -> bool:
         """Whether all components have one covariance."""
         return self.form.are_equal

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.artifact.receipt import Accounting
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affordable import LAST_SHARE, rows_for_components
@@ -35,6 +36,7 @@ from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.bounds import bounds_steps, find_bounds
 from dpgmm_dist.pipeline.compile import compile_bins, compile_pass, with_codes
 from dpgmm_dist.pipeline.marginals import find_scores, marginals_steps
+from dpgmm_dist.pipeline.outlook import Outlook, Setting, epsilon_for, outlooks, rows_for
 from dpgmm_dist.pipeline.resolve import (
     open_dataset,
     problem_of,
@@ -50,11 +52,10 @@ Floats = npt.NDArray[np.float64]
 
 ASSUMED_ROWS = 100_000
 """The number of rows where no guess is given."""
-_ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
 _OF_NOISY_ANSWERS = ("gain_over_sphere", "gain_error", "tells_little_beyond_means")
 _SPREAD = 3.0
 """The norm bound divided by the root mean square length of imagined rows."""
-_NOT_IN_JSON = ("width", "features", "queries", "driver_seconds")
+_NOT_IN_JSON = ("width", "features", "queries", "setting", "driver_seconds")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,20 @@ class PlannedBlock:
     """Standard deviation of the noise, in the same units (to the statistic's power)."""
     expected_kl: float | None
     """Nats, for the last pass, if a number of rows is given."""
+    unit: str = "input units"
+    """What ``radius`` is in; ``noise`` is in rows, in it, or in its square."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What would reach a wanted loss."""
+
+    loss: float
+    """Nats a row."""
+    epsilon: float | None
+    """The least epsilon for the guessed rows; None if none up to 256 does."""
+    rows: int | None
+    """About how many rows the epsilon of the specification needs."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +98,21 @@ class Plan:
     rho: float
     rows: int | None
     blocks: tuple[PlannedBlock, ...]
-    accounting: str
+    accounting: Accounting
     """The currency of the noise: "gdp", where rho is mu^2/2, or "zcdp"."""
     notes: dict[str, Any] = field(default_factory=dict)
+    outlooks: tuple[Outlook, ...] = ()
+    """What the specification is expected to lose to noise, and what would lower that."""
+    want: Wanted | None = None
+    """What would reach the loss that was asked for."""
     width: int = field(default=0, repr=False, compare=False)
     """Number of features."""
     features: FeatureMap | None = field(default=None, repr=False, compare=False)
     """The map of rows to the lattice; with imagined bounds where these are found privately."""
     queries: tuple[PassQuery, ...] = field(default=(), repr=False, compare=False)
     """What the passes would ask, on imagined answers."""
+    setting: Setting = field(repr=False, compare=False, kw_only=True)
+    """The problem and its budget, to try others."""
     driver_seconds: float = field(default=0.0, repr=False, compare=False)
     """Time of the driver's own work between the passes, on this machine."""
 
@@ -101,13 +122,16 @@ class Plan:
         return {key: document[key] for key in document if key not in _NOT_IN_JSON}
 
 
-def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
+def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = None) -> Plan:
     """The plan of a specification, for a public guess of the number of rows.
+
+    ``want`` asks which epsilon, and how many rows, lose no more than so many nats a row.
 
     Raises
     ------
     SpecError
-        When the number of features is neither in the specification nor in the schema.
+        When the number of features is neither in the specification nor in the schema, or ``want``
+        is not positive.
     """
     width = spec.dim_hint or _schema_width(spec)
     noise = noise_source(spec.privacy.noise)
@@ -120,7 +144,23 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
     norm = bounds.features.norm if scores is None else scores.norm
     coordinates = width if scores is None else scores.width
     problem = problem_of(spec, coordinates, rho * (1 - sum(first.values())), norm)
-    imagined.use(problem, norm / FEATURE_RADIUS, None if scores is None else scores.codes)
+    imagined.use(
+        problem,
+        norm / FEATURE_RADIUS,
+        None if scores is None else scores.codes,
+        _unit_of(spec, scores is not None),
+    )
+    setting = Setting(
+        problem,
+        rho,
+        spec.privacy.epsilon,
+        spec.privacy.delta,
+        noise.accounting,
+        rows or ASSUMED_ROWS,
+    )
+    wanted = None
+    if want is not None:
+        wanted = Wanted(want, epsilon_for(setting, want), rows_for(setting, want))
     start = time.perf_counter()
     with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
         fitted = fit(problem, imagined.ask)
@@ -143,11 +183,21 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None) -> Plan:
         blocks=blocks,
         accounting=noise.accounting,
         notes=notes,
+        outlooks=outlooks(setting),
+        want=wanted,
+        setting=setting,
         width=width,
         features=bounds.features,
         queries=tuple(imagined.queries),
         driver_seconds=driver_seconds,
     )
+
+
+def _unit_of(spec: ReleaseSpec, scores: bool) -> str:
+    """What features are measured in, for people."""
+    if scores:
+        return "normal scores"
+    return "half widths of the bounds" if spec.bounds.columns is not None else "input units"
 
 
 def _staged_notes(problem: Problem, rows: int, notes: dict[str, Any]) -> dict[str, Any]:
@@ -192,18 +242,19 @@ class _Imagined:
         self._step = 1.0
         self._codes: Codes | None = None
         self._unit = unit
+        self._unit_name = "input units"
         self.blocks: list[PlannedBlock] = []
         self.queries: list[PassQuery] = []
 
-    def use(self, problem: Problem, step: float, codes: Codes | None) -> None:
-        """Set what is fitted, the spacing of the lattice, and the scores of columns."""
-        self._problem, self._step, self._codes = problem, step, codes
+    def use(self, problem: Problem, step: float, codes: Codes | None, unit: str) -> None:
+        """Set what is fitted, the spacing of the lattice with its unit, and scores of columns."""
+        self._problem, self._step, self._codes, self._unit_name = problem, step, codes, unit
 
     def ask_bins(self, plan: BinsPlan) -> tuple[ObservedBins, ...]:
         """Record the query and answer it as if half the rows were at 1 and half at -1."""
         query = compile_bins(plan, self._problem.labels, self._unit)
         self.queries.append(query)
-        self._note(query, 1.0)
+        self._note(query, 1.0, "rows")
         answers = []
         for block in query.blocks:
             counts = []
@@ -223,7 +274,10 @@ class _Imagined:
         if self._codes is not None:
             query = with_codes(query, self._codes)
         self.queries.append(query)
-        self._note(query, self._step if plan.cell_map is None else plan.radius / query.radius)
+        if plan.cell_map is None:
+            self._note(query, self._step, self._unit_name)
+        else:
+            self._note(query, plan.radius / query.radius, "standard deviations")
         p = query.dimension
         spread = 1.0 if plan.cell_map is not None else self._variance(p)
         per_label = self._rows / self._problem.labels
@@ -253,8 +307,8 @@ class _Imagined:
     def _variance(self, p: int) -> float:
         return (self._problem.norm / _SPREAD) ** 2 / p
 
-    def _note(self, query: PassQuery, unit: float) -> None:
-        """Record the lines of the plan; ``unit`` is a lattice step in cell coordinates."""
+    def _note(self, query: PassQuery, unit: float, name: str) -> None:
+        """Record the lines of the plan; ``unit`` is a lattice step in the units of that name."""
         for block in query.blocks:
             self.blocks.append(
                 PlannedBlock(
@@ -266,6 +320,7 @@ class _Imagined:
                     rho=float(block_cost(query, block)),
                     noise=block.sigma / query.weight_unit * unit ** POWERS[block.statistic],
                     expected_kl=None,
+                    unit=name,
                 )
             )
 
@@ -289,62 +344,3 @@ def _with_kl(
     variances[index] = block.noise**2
     kl = expected_kl(block.dimension, float(rows), share, variances)[index]
     return replace(block, expected_kl=kl)
-
-
-def _staged_lines(planned: Plan) -> list[str]:
-    """What the noise affords, what it costs, and what would change it, in words."""
-    notes, rows = planned.notes, planned.rows or ASSUMED_ROWS
-    afforded = f"What {rows:,} rows afford: {notes['structure']}."
-    if "expected_loss" not in notes:
-        return [afforded]
-    return [
-        afforded,
-        f"Expected loss {notes['expected_loss']:.3g} nats a row against the same model without "
-        "noise, for rows whose variances along their axes fall as 1, 1/2, 1/3, ...",
-        f"Components are told apart from about {notes['rows_for_components']:,.0f} rows on; a "
-        "larger epsilon, fewer labels or fewer dimensions lower that number.",
-    ]
-
-
-def render_plan(planned: Plan) -> str:
-    """The plan as a table to print."""
-    lines = [
-        f"epsilon {planned.epsilon:g}, delta {planned.delta:g}: rho {planned.rho:.6g} "
-        f"({_ACCOUNTS[planned.accounting]}; nothing is read or spent)",
-        "",
-        f"{'pass':<16}{'statistic':<11}{'groups':>7}{'dim':>5}{'radius':>9}{'rho':>12}"
-        f"{'noise':>12}{'expected KL':>14}",
-    ]
-    for block in planned.blocks:
-        kl = "" if block.expected_kl is None else f"{block.expected_kl:.3g}"
-        lines.append(
-            f"{block.step:<16}{block.statistic:<11}{block.groups:>7}{block.dimension:>5}"
-            f"{block.radius:>9.4g}{block.rho:>12.4g}{block.noise:>12.4g}{kl:>14}"
-        )
-    known = [block.expected_kl for block in planned.blocks if block.expected_kl is not None]
-    lines.append("")
-    if planned.rows is None:
-        lines.append(
-            f"The plan assumes {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
-        )
-    else:
-        kl = f"expected KL of the noise {sum(known):.3g} nats; " if known else ""
-        lines.append(
-            f"For {planned.rows:,} rows: {kl}second moments per "
-            f"{planned.notes.get('second_moments')}."
-        )
-    lines.extend(_staged_lines(planned))
-    rule = planned.notes.get("rows_per_component")
-    if rule is not None and rule["expected"] < rule["needed"]:
-        lines.append(
-            f"Warning: about {rule['expected']:,.0f} rows a component, but a covariance of its own "
-            f"needs about {rule['needed']:,.0f} (docs/method.md, section 4). Components will "
-            "mostly share one covariance: use fewer components or dimensions, or a larger epsilon."
-        )
-    apart = planned.notes.get("components_told_apart")
-    if planned.rows is not None and apart is not None:
-        lines.append(
-            f"Warning: the noise lets {max(apart)} component(s) of a label be told apart, fewer "
-            "than were asked for. The others divide these and change no density."
-        )
-    return "\n".join(lines)

@@ -154,6 +154,8 @@ def test_the_constructor_only_stores():
         "column_bounds": "none",
         "width": "wide",
         "random_state": "eight",
+        "marginals": 9,
+        "ledger": 10,
     }
     model = DPGaussianMixture("many", **parameters)
     assert vars(model) == {"n_components": "many"} | parameters
@@ -166,14 +168,14 @@ def test_the_constructor_only_stores():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": 0}, r"privacy\.epsilon"),
-        ({"delta": 2}, r"privacy\.delta"),
-        ({"norm_bound": float("nan")}, r"bounds\.norm"),
-        ({"n_components": 0}, r"model\.components"),
-        ({"covariance_type": "round"}, r"model\.covariance"),
-        ({"assignment": "firm"}, r"model\.assignment"),
-        ({"dimension": 9}, r"model\.dimension"),
-        ({"center": [1.0]}, "center"),
+        ({"epsilon": 0}, "^epsilon: "),
+        ({"delta": 2}, "^delta: "),
+        ({"norm_bound": float("nan")}, "^norm_bound: "),
+        ({"n_components": 0}, "^n_components: "),
+        ({"covariance_type": "round"}, "^covariance_type: "),
+        ({"assignment": "firm"}, "^assignment: "),
+        ({"dimension": 9}, "^dimension is 9 but rows have 3"),
+        ({"center": [1.0]}, "center has 1 values"),
         ({"labels": (0, 1)}, "y"),
     ],
 )

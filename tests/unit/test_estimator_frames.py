@@ -10,6 +10,7 @@ import pytest
 
 from dpgmm_dist import DPGaussianMixture, ReleaseSpec, release
 from dpgmm_dist.errors import DataError, SpecError
+from dpgmm_dist.estimator import RowsError
 from dpgmm_dist.pipeline import release as story
 from dpgmm_dist.privacy.noise import insecure_noise
 
@@ -62,6 +63,18 @@ def test_a_table_by_column_names_with_labels_of_a_column(kind):
     assert min(table["day"].to_pylist()) >= date(2020, 1, 1)
     scores = fitted.score_samples(frame[:3])
     assert scores == pytest.approx(fitted.score_samples(np.c_[AGE, days()][:3]))
+
+
+def test_names_and_predictions_follow_the_columns():
+    fitted = model(column_bounds=BOUNDS, labels=(False, True), label="old").fit(TABLE)
+    assert fitted.feature_names_in_.tolist() == ["age", "day"]
+    assert fitted.classes_.tolist() == [0, 1]
+    swapped = TABLE.select(["day", "v", "age"])  # columns are found by name
+    assert np.mean(fitted.predict(swapped) == OLD) > 0.95
+    with pytest.raises(RowsError, match="X: no column 'day'"):
+        fitted.predict(TABLE.select(["age"]))
+    fitted.set_params(column_bounds=None, features="v", width=2, label="label", labels=())
+    assert not hasattr(fitted.fit(TABLE), "feature_names_in_")
 
 
 def days():
@@ -123,9 +136,9 @@ def test_numbered_columns_of_pandas_keep_their_names():
     ("options", "y", "error", "words"),
     [
         ({"features": "w"}, None, DataError, "X: no column 'w'"),
-        ({"features": "v"}, None, SpecError, "dataset.width is missing"),
+        ({"features": "v"}, None, SpecError, "width is missing"),
         ({"column_bounds": {"v": (0, 1)}}, None, DataError, "X: column 'v' is list"),
-        ({"column_bounds": {"day": (0, "x")}}, None, SpecError, "bounds.columns"),
+        ({"column_bounds": {"day": (0, "x")}}, None, SpecError, "column_bounds: column 'day' got"),
         ({"column_bounds": {"age": ("06:30", "07:30")}}, None, SpecError, "'age' has the bounds"),
         ({"column_bounds": BOUNDS, "labels": (0, 1)}, None, SpecError, "X has no column 'label'"),
         ({"column_bounds": BOUNDS}, OLD, SpecError, "y is given without labels"),

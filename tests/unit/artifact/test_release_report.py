@@ -4,14 +4,23 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import releases
 
 from dpgmm_dist import load_release
-from dpgmm_dist.artifact.charts import Bar, column_chart, share_bar
 from dpgmm_dist.artifact.report import render_report
+from dpgmm_dist.artifact.report.charts import Bar, column_chart, share_bar
+from dpgmm_dist.artifact.report.columns import text_of
+from dpgmm_dist.artifact.report.ellipses import _outline
+from dpgmm_dist.artifact.report.frame import Frame
+from dpgmm_dist.artifact.report.views import variance_errors, views_of
+from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.mixture import Mixture, StandardErrors
 
 VOID = {"meta"}
 
@@ -95,3 +104,103 @@ def test_charts_are_well_formed_for_all_numbers(count: int) -> None:
                     assert float(element.attrib[name]) >= 0
     assert column_chart([Bar(0.0, 0.0, "", "")], "")
     assert share_bar([], "")
+
+
+def test_a_mixture_of_labels_is_drawn_together_and_one_by_one(tmp_path: Path) -> None:
+    releases.write(tmp_path, mixture=releases.mixture_of(p=3))
+    text = (tmp_path / "report.html").read_text()
+    for expected in ("Where the rows vary most", "Where labels lie farthest apart", "One by one"):
+        assert expected in text, expected
+    assert text.count("<h3>label 7</h3>") == 1
+    assert "ring unsure" in text  # the errors of these covariances are not known
+
+
+def test_a_table_is_drawn_in_its_own_names_and_units(tmp_path: Path) -> None:
+    schema = releases.TABLE_INPUT | {
+        "columns": [
+            {"name": "age", "type": "int32"},
+            {"name": "since", "type": "date32[day]"},
+            {"name": "paid <EUR>", "type": "float64"},
+        ]
+    }
+    transform = Transform(np.array([40.0, 18_300.0, 500.0]), np.array([20.0, 300.0, 200.0]))
+    releases.write(
+        tmp_path, mixture=releases.mixture_of(()), transform=transform, input_schema=schema
+    )
+    text = (tmp_path / "report.html").read_text()
+    assert "<h3>paid &lt;EUR&gt;</h3>" in text
+    assert "since by age" in text or "age by since" in text or "by since" in text
+    years = {int(year) for year in re.findall(r"\b(\d{4})-\d\d-\d\d\b", text)}
+    assert years and years <= set(range(2010, 2030))
+    releases.write(tmp_path / "list", mixture=releases.mixture_of(()))
+    assert "The columns" not in (tmp_path / "list" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        (18_262.0, "date", "2020-01-01"),
+        (1_577_836_800.0 + 90, "timestamp", "2020-01-01 00:01"),
+        (6.5 * 3600, "time", "06:30"),
+        (36 * 3600.0, "duration", "1.5 d"),
+        (90.0, "duration", "90 s"),
+        (12_345.0, "number", "12,345"),
+        (0.00012345, "number", "0.0001234"),
+    ],
+)
+def test_values_are_written_as_people_write_them(value: float, kind: Any, text: str) -> None:
+    assert text_of(value, kind) == text
+
+
+def views_of_mixture(mixture: Mixture) -> list[Any]:
+    """The views of a mixture whose errors are not known."""
+    errors = StandardErrors.without_covariances(
+        np.zeros(mixture.n_components), np.zeros(mixture.means.shape)
+    )
+    return views_of(SimpleNamespace(mixture=mixture, standard_errors=errors))
+
+
+def test_an_ellipse_is_where_the_distance_is_one() -> None:
+    (view,) = views_of_mixture(releases.mixture_of((), p=2))
+    frame = Frame(400, np.zeros(2), 8.0)
+    path = _outline(view.means[1], view.covariances[1], frame)
+    pixels = np.array(re.findall(r"([-0-9.]+),([-0-9.]+)", path), float)
+    points = np.stack([pixels[:, 0] - 200, 200 - pixels[:, 1]], axis=1) / frame.scale
+    away = points - view.means[1]
+    distances = np.einsum("ni,ij,nj->n", away, np.linalg.inv(view.covariances[1]), away)
+    assert distances == pytest.approx(1.0, abs=0.05)
+
+
+def test_views_are_projections_whatever_form_the_covariances_have() -> None:
+    shared = releases.shared_of((7, 3), p=5, q=2)
+    some, same = views_of_mixture(shared), views_of_mixture(releases.full_of(shared))
+    assert len(some) == len(same) == 2
+    for one, other in zip(some, same, strict=True):
+        assert one.means == pytest.approx(other.means, abs=1e-6)
+        assert one.covariances == pytest.approx(other.covariances, abs=1e-6)
+
+
+def test_the_second_view_tells_components_apart() -> None:
+    """Two round clouds that differ along a direction of little variance."""
+    covariance = np.diag([4.0, 1.0, 0.01])
+    away = np.array([0.0, 0.0, 0.5])
+    mixture = Mixture(np.array([0.5, 0.5]), np.stack([-away, away]), np.stack([covariance] * 2))
+    first, second = views_of_mixture(mixture)
+    assert np.abs(first.means).max() < 1e-9
+    assert np.abs(second.means[:, 0]) == pytest.approx(5.0)
+    assert second.covariances[0] == pytest.approx(np.diag([1.0, 1.0]), abs=1e-9)
+
+
+def test_the_error_of_a_variance_is_that_of_the_quadratic_form() -> None:
+    rng = np.random.default_rng(3)
+    entries = np.abs(rng.normal(size=(3, 3)))
+    entries = (entries + entries.T) / 2
+    errors = StandardErrors(np.zeros(1), np.zeros((1, 3)), entries[None])
+    v = rng.normal(size=3)
+    draws = rng.normal(size=(200_000, 3, 3)) * entries
+    lower = np.tril(draws)
+    symmetric = lower + np.tril(draws, -1).transpose(0, 2, 1)
+    spread = np.einsum("i,nij,j->n", v, symmetric, v).std()
+    assert variance_errors(errors, v) == pytest.approx([spread], rel=0.02)
+    unknown = StandardErrors(np.zeros(1), np.zeros((1, 3)), np.full((1, 3, 3), np.inf))
+    assert np.isinf(variance_errors(unknown, v)).all()

@@ -18,7 +18,7 @@ HEAVY = {
 }
 
 FLAGS = {
-    "plan": ["--rows", "--set", "--json"],
+    "plan": ["--rows", "--want", "--plot", "--set", "--json"],
     "release": [
         "--output",
         "--release-id",
@@ -36,6 +36,8 @@ FLAGS = {
     "record": ["--json"],
     "audit": ["--draws", "--reruns", "--confidence", "--workers", "--json"],
     "report": ["--json"],
+    "init": ["--spec", "--features", "--label", "--labels", "--unit", "--ask"],
+    "doctor": ["--store", "--workers", "--scheduler", "--scheduler-file", "--json"],
     "ledger init": ["--epsilon", "--delta", "--period", "--json"],
     "ledger show": ["--json"],
     "ledger verify": ["--json"],

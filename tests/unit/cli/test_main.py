@@ -57,7 +57,8 @@ class Run:
 
         call = self.answers(answer)
         self.module("dpgmm_dist.pipeline.release", release=call)
-        self.module("dpgmm_dist.pipeline.plan", plan=call, render_plan=lambda p: "the plan")
+        self.module("dpgmm_dist.pipeline.plan", plan=call)
+        self.module("dpgmm_dist.pipeline.plan_text", render_plan=lambda p: "the plan")
         self.module("dpgmm_dist.pipeline.resolve", cluster_config=lambda section: section)
         self.module("dpgmm_dist.engine", open_engine=open_engine)
 
@@ -203,7 +204,7 @@ class TestOtherCommands:
             render_work=lambda s, w: "the work",
         )
         assert run("plan", run.spec, "--rows", "1000") == (0, "the plan\n\nthe work\n", "")
-        assert run.calls[0][1] == {"rows": 1000}
+        assert run.calls[0][1] == {"rows": 1000, "want": None}
         assert run.calls[1][1] == {"cores": None, "footers": False}
         planned = json.loads(run("plan", run.spec, "--json", "--footers", "--cores", "9")[1])
         assert planned == {"rho": 0.5, "kl": None, "work": {"tasks": 3}}
@@ -336,4 +337,5 @@ class TestProgress:
         with show_progress(stream) as progress:
             for event in self.events():
                 progress(event)
-        assert "pass 2 of 2, cells" in stream.getvalue()
+        shown = stream.getvalue()
+        assert "pass 2 of 2, cells" in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.pipeline.plan import Plan, plan, render_plan
+from dpgmm_dist.pipeline.outlook import epsilon_for, rows_for
+from dpgmm_dist.pipeline.plan import Plan, plan
+from dpgmm_dist.pipeline.plan_chart import curve, draw
+from dpgmm_dist.pipeline.plan_text import render_plan
 from dpgmm_dist.pipeline.resolve import rho_of
 from dpgmm_dist.privacy.noise import noise_source
 from dpgmm_dist.spec.release_spec import ReleaseSpec
@@ -159,3 +163,63 @@ def test_a_plan_warns_of_too_few_rows_a_component():
     quiet = plan_of("soft", rows=50_000, epsilon=8.0)
     needed = [planned.notes["rows_per_component"]["needed"] for planned in (many, quiet)]
     assert needed[0] > 3 * needed[1]
+
+
+def test_each_pass_is_told_in_words_with_its_error_in_units_of_the_data():
+    text = render_plan(plan_of("table"))
+    assert "the mean, the spread and the number of rows" in text
+    assert "half widths of the bounds" in text
+    block = next(b for b in plan_of("table").blocks if b.statistic == "sum")
+    assert f"or {block.noise * block.groups / 10_000:.3g} in each mean" in text
+
+
+def test_the_outlook_compares_settings_and_more_is_better():
+    planned = plan_of("table")
+    first, *others = planned.outlooks
+    assert (first.change, first.rows, first.epsilon) == ("as specified", 10_000, planned.epsilon)
+    for other in others:
+        assert other.loss < first.loss, other.change
+        assert other.change in render_plan(planned)
+
+
+@pytest.mark.parametrize("name", ["table", "projected", "soft"])
+def test_a_wanted_loss_is_reached_by_the_epsilon_that_is_told(name):
+    setting, first = plan_of(name).setting, plan_of(name).outlooks[0]
+    epsilon = epsilon_for(setting, first.loss / 4)
+    assert epsilon > setting.epsilon
+    assert setting.loss(setting.at(epsilon), 10_000) <= first.loss / 4
+    assert setting.loss(setting.at(epsilon / 1.1), 10_000) > first.loss / 4
+    rows = rows_for(setting, first.loss / 4)
+    assert rows > 10_000
+    assert setting.loss(setting.problem, rows) <= first.loss / 4
+
+
+def test_what_reaches_a_loss_is_said_or_that_nothing_does():
+    planned = plan(SPECIFICATIONS["table"], rows=10_000, want=1e-4)
+    assert f"about epsilon {planned.want.epsilon:.3g} with 10,000 rows" in render_plan(planned)
+    none = plan(SPECIFICATIONS["table"], rows=20, want=1e-9)
+    assert none.want.epsilon is None
+    assert "not reached by any epsilon up to 256 with 20 rows" in render_plan(none)
+    with pytest.raises(SpecError, match="--want: got 0"):
+        epsilon_for(planned.setting, 0.0)
+
+
+def test_the_noise_of_components_is_about_that_of_a_whole_plan():
+    """The quick formula beside the plan that imagines every pass."""
+    planned = plan(spec(width=10, model={"components": 1}), rows=100_000)
+    whole = sum(block.expected_kl or 0.0 for block in planned.blocks)
+    assert planned.outlooks[0].loss == pytest.approx(whole, rel=0.5)
+
+
+def test_a_plan_is_drawn(tmp_path: Path):
+    planned = plan(SPECIFICATIONS["table"], rows=10_000, want=0.01)
+    draw(planned, tmp_path / "plan.svg")
+    drawn = (tmp_path / "plan.svg").read_text()
+    assert drawn.count("<path") > 3
+    epsilons, losses = curve(planned.setting, 10_000)
+    assert losses[len(losses) // 2] == pytest.approx(planned.outlooks[0].loss)
+    assert epsilons == sorted(epsilons)
+    assert losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == len(losses) - losses.count(math.inf) + 1  # it falls, where finite
+    with pytest.raises(SpecError, match=r"must end in \.svg"):
+        draw(planned, tmp_path / "plan.txt")

@@ -4,44 +4,48 @@ from __future__ import annotations
 
 import secrets
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.errors import SpecError
+from dpgmm_dist.estimator.errors import (
+    ParameterError,
+    RepeatedFitWarning,
+    by_argument,
+    not_fitted,
+    of_rows,
+)
+from dpgmm_dist.estimator.parameters import Parameters
+from dpgmm_dist.estimator.rows import (
+    Floats,
+    ReadFrame,
+    array_source,
+    frame_source,
+    matrix_of,
+    require_width,
+)
 
 if TYPE_CHECKING:
     from dpgmm_dist.artifact.load import Release
-    from dpgmm_dist.data.parquet_schema import Columns
-    from dpgmm_dist.data.source import ArraySource, DaskArraySource, FrameSource
-
-Floats = npt.NDArray[np.float64]
 
 _MEMORY = "memory"
 """Takes the place of a path where rows are in memory."""
+_REPEATED = (
+    "DPGaussianMixture is fitted again in this process, and no ledger counts the fits: if their "
+    "rows are of the same people, the costs add up, and each fit alone promises more than all of "
+    "them keep. ledger=URL (made by dpgmm ledger init) charges every fit and refuses beyond a limit"
+)
+
+_unlisted_fits = 0
+"""Fits of this process that no ledger was charged for."""
 
 
-@dataclass(frozen=True)
-class _ReadFrame:
-    """What was read of a frame."""
-
-    example: Any
-    """The frame without its rows."""
-    columns: Columns
-    labels_in_frame: bool
-
-    @property
-    def names(self) -> list[str]:
-        """The columns that were read, in the order of the features, the label last."""
-        label = self.columns.label if self.labels_in_frame else None
-        return [*self.columns.features, *([] if label is None else [label])]
-
-
-class DPGaussianMixture:
+class DPGaussianMixture(Parameters):
     """A Gaussian mixture released with (epsilon, delta)-differential privacy.
 
     Parameters
@@ -64,20 +68,33 @@ class DPGaussianMixture:
     features, label : column names, if ``fit`` is given a frame or the path of a dataset
     width : length of the embeddings, where the type of their column does not fix it
     random_state : seed of :meth:`sample`. The noise of the release does not depend on it.
+    marginals : for tables: "auto" measures each column by itself and fits the mixture to normal
+        scores, "none" fits it to the columns as they are. By default "none" where all bounds are
+        given.
+    ledger : directory or URL of a ledger, which each ``fit`` is charged to
 
     Attributes
     ----------
     weights_ : (C,), sum to one over all components
     means_ : (C, d) in input units
-    covariances_ : (C, d, d) in input units, positive definite
+    covariances_ : (C, d, d) in input units, positive definite; with ``marginals`` there are none,
+        because the mixture is one of scores
     labels_ : (C,) label of each component, if fitted with labels
+    classes_ : (G,) the public labels, if fitted with labels
+    release_ : the :class:`dpgmm_dist.Release`: standard errors, samples, a copy for scikit-learn
     receipt_ : the privacy receipt: queries, noise, cost and guarantee
     n_features_in_ : number of features d
+    feature_names_in_ : (d,) names of the features, if fitted to a frame with names of text
 
     Notes
     -----
-    Each ``fit`` spends (epsilon, delta) again: the costs of two fits of the same rows add up. A
-    ledger keeps account of them; see ``dpgmm ledger`` and :func:`dpgmm_dist.release`.
+    Each ``fit`` spends (epsilon, delta) again: the costs of two fits of the same rows add up. With
+    ``ledger`` they are charged; without it, the second fit of a process warns, once.
+
+    What the methods compute from rows that are given to them is not private: ``score``, ``bic``,
+    ``aic`` and predictions of private rows are for the trusted side. This includes choosing
+    parameters by them, as a grid search does, which also fits, and spends, many times. Let the
+    fit choose by noisy answers instead: ``n_components=(1, 2, 4)`` and "auto" cost nothing more.
     """
 
     def __init__(
@@ -97,6 +114,8 @@ class DPGaussianMixture:
         column_bounds: Mapping[str, Sequence[Any]] | None = None,
         width: int | None = None,
         random_state: int | None = None,
+        marginals: str | None = None,
+        ledger: str | None = None,
     ) -> None:
         self.n_components = n_components
         self.epsilon = epsilon
@@ -112,8 +131,10 @@ class DPGaussianMixture:
         self.column_bounds = column_bounds
         self.width = width
         self.random_state = random_state
+        self.marginals = marginals
+        self.ledger = ledger
 
-    def fit(self, X: Any, y: Any = None) -> DPGaussianMixture:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Release the mixture of the rows of ``X``.
 
         Parameters
@@ -134,93 +155,54 @@ class DPGaussianMixture:
 
         Raises
         ------
-        SpecError
-            When a parameter is not valid. Nothing is spent.
-        DataError
-            When the rows cannot be read, or do not fit the parameters.
+        ParameterError
+            When a parameter is not valid. It is a SpecError and a ValueError. Nothing is spent.
+        RowsError, DataError
+            When the rows cannot be read, or do not fit the parameters. For arrays and frames it
+            is a ValueError too.
+        LedgerRefused
+            When the ledger does not allow the charge.
+
+        Warns
+        -----
+        RepeatedFitWarning
+            Once, when a second fit of this process has no ledger, before anything is spent.
         """
         from dpgmm_dist.artifact.load import load_release
-        from dpgmm_dist.data.frames import is_frame, no_rows_of, refuse_lazy_frame
-        from dpgmm_dist.data.source import AnySource
         from dpgmm_dist.pipeline.release import release
 
-        refuse_lazy_frame(X, "X")
-        is_path = isinstance(X, (str, Path))
-        if is_path and y is not None:
-            raise SpecError("y is for arrays: a dataset has its labels in a column")
-        spec = self._spec(str(X) if is_path else _MEMORY)
-        source: AnySource | None = None
-        read = None
-        if is_frame(X):
-            source = self._frame_source(X, y, spec.dataset.labels or ())
-            read = _ReadFrame(no_rows_of(X), source.columns, labels_in_frame=y is None)
-        elif not is_path:
-            source = self._array_source(X, y)
-        with tempfile.TemporaryDirectory() as folder:
+        with by_argument(), tempfile.TemporaryDirectory() as folder:
+            spec = self._spec(str(X) if isinstance(X, str | Path) else _MEMORY)
+            source, read = self._open(X, y, spec.dataset.labels or ())
+            if self.ledger is None:
+                _warn_of_repeated_fits()
             target = str(Path(folder) / "release")
             release(spec, output=target, source=source)
             self._set_attributes(load_release(target))
         self._read = read
+        self._set_names(X)
         return self
 
-    def _array_source(self, X: Any, y: Any) -> ArraySource | DaskArraySource:
-        from dpgmm_dist.data.dask_arrays import is_dask_array
-        from dpgmm_dist.data.source import ArraySource, DaskArraySource
+    def _open(self, X: Any, y: Any, labels: Any) -> tuple[Any, ReadFrame | None]:
+        """The source of the rows, None for a path, and what is read of a frame."""
+        from dpgmm_dist.data.frames import is_frame, no_rows_of, refuse_lazy_frame
 
-        labels: Any = tuple(self.labels)
-        if self.column_bounds is not None:
-            raise SpecError(
-                "column_bounds are by the names of columns: give X as a pandas or polars frame, a "
-                "pyarrow table, or the path of a dataset"
-            )
-        if labels and y is None:
-            raise SpecError("labels are given, but y is not: pass y to fit")
-        if is_dask_array(X) or is_dask_array(y):
-            return DaskArraySource(X, y, labels)
-        return ArraySource(np.asarray(X), None if y is None else np.asarray(y), labels)
+        refuse_lazy_frame(X, "X")
+        if isinstance(X, str | Path):
+            if y is not None:
+                raise SpecError("y is for arrays: a dataset has its labels in a column")
+            return None, None
+        with of_rows():
+            if not is_frame(X):
+                return array_source(self, X, y), None
+            source = frame_source(self, X, y, labels)
+        return source, ReadFrame(no_rows_of(X), source.columns, labels_in_frame=y is None)
 
-    def _frame_source(
-        self, X: Any, y: Any, labels: tuple[int, ...] | tuple[str, ...]
-    ) -> FrameSource:
-        from dpgmm_dist.data.column_types import find_fields
-        from dpgmm_dist.data.frames import FrameSource, table_of, with_labels
-        from dpgmm_dist.data.parquet_schema import Columns
-
-        if y is not None and not labels:
-            raise SpecError("y is given without labels: list the public labels it may hold")
-        features = self._feature_columns(X)
-        names = (*features, self.label) if labels and y is None else features
-        table = table_of(X, names, "X")
-        if labels and y is None and not find_fields(table.schema, self.label):
-            raise SpecError(
-                f"labels are given, but X has no column {self.label!r}: name it (label=...) or "
-                "pass y to fit"
-            )
-        if y is not None:
-            table = with_labels(table, self.label, y)
-        embeddings = self.column_bounds is None and features == (self.features,)
-        columns = Columns(
-            features=features,
-            table=not embeddings,
-            label=self.label if labels else None,
-            labels=labels,
-        )
-        return FrameSource.open(
-            table, columns, width=self.width if embeddings else None, argument="X"
-        )
-
-    def _feature_columns(self, X: Any) -> tuple[str, ...]:
-        """The columns of a frame that are features."""
-        from dpgmm_dist.data.frames import column_names
-
-        if self.column_bounds is not None:
-            return tuple(self.column_bounds)
-        if not isinstance(self.features, str):
-            return tuple(self.features)
-        names = column_names(X)
-        if self.features != "embedding" or "embedding" in names:
-            return (self.features,)
-        return tuple(name for name in names if name != self.label or not len(self.labels))
+    def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[Any]:
+        """:meth:`fit`, then :meth:`predict` of the same rows, which is not private."""
+        if isinstance(X, str | Path):
+            raise ParameterError("X is a path, and rows of files are not predicted: use fit")
+        return self.fit(X, y).predict(X)
 
     def sample(self, n_samples: int = 1) -> tuple[Any, npt.NDArray[Any]]:
         """Draw rows (n, d) in input units, and the label of each (n,).
@@ -230,37 +212,68 @@ class DPGaussianMixture:
         types and within ``column_bounds``.
         """
         self._require_fitted()
+        if n_samples < 0:
+            raise ParameterError(f"n_samples must be at least 0, got {n_samples}")
         if self._read is None:
-            return self._release.sample(n_samples, seed=self.random_state)
+            return self.release_.sample(n_samples, seed=self.random_state)
         from dpgmm_dist.artifact.sample import Sampler
         from dpgmm_dist.data.frames import frame_like
 
         seed = secrets.randbits(63) if self.random_state is None else self.random_state
-        table, y = Sampler.of(self._release, seed).table(n_samples)
-        mixture = self._release.mixture
+        table, y = Sampler.of(self.release_, seed).table(n_samples)
+        mixture = self.release_.mixture
         if mixture.label_values:
             y = np.array(mixture.label_values)[mixture.label_index[y]]
         return frame_like(self._read.example, table.select(self._read.names)), y
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """The most probable label (n,) of each row; without labels, its component (n,)."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best] if hasattr(self, "classes_") else best)
+
+    def predict_proba(self, X: Any) -> Floats:
+        """Probability (n, G) of each label of ``classes_``, given the row.
+
+        Without labels, of each component (n, C). Rows sum to 1.
+        """
+        rows = self._rows(X)
+        if hasattr(self, "classes_"):
+            return self.release_.label_probabilities(rows)
+        return self.release_.responsibilities(rows)
 
     def score_samples(self, X: Any) -> Floats:
         """Natural log density (n,) of rows (n, d) in input units, marginal over labels.
 
         After a fit to a frame, ``X`` may be a frame with the same feature columns.
         """
-        self._require_fitted()
-        from dpgmm_dist.data.frames import FrameSource, is_frame, numbers_of, table_of
-
-        if self._read is not None and is_frame(X):
-            features = replace(self._read.columns, label=None, labels=())
-            table = table_of(X, features.features, "X")
-            X = numbers_of(
-                FrameSource.open(table, features, width=self.n_features_in_, argument="X")
-            )
-        return self._release.score_samples(X)
+        rows = self._rows(X)
+        return self.release_.score_samples(rows)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of :meth:`score_samples`; ``y`` is ignored."""
         return float(self.score_samples(X).mean())
+
+    def bic(self, X: Any) -> float:
+        """Bayesian information criterion of rows (n, d); lower is better. See Notes."""
+        scores = self.score_samples(X)
+        return float(self.release_.mixture.n_parameters * np.log(len(scores)) - 2 * scores.sum())
+
+    def aic(self, X: Any) -> float:
+        """Akaike information criterion of rows (n, d); lower is better. See Notes."""
+        scores = self.score_samples(X)
+        return float(2 * self.release_.mixture.n_parameters - 2 * scores.sum())
+
+    def _rows(self, X: Any) -> Floats:
+        """Rows (n, d) of an array, or of a frame with the columns that were fitted."""
+        self._require_fitted()
+        from dpgmm_dist.data.frames import is_frame
+
+        with by_argument(), of_rows():
+            if self._read is not None and is_frame(X):
+                return self._read.numbers(X, self.n_features_in_)
+            rows = matrix_of(X)
+        require_width(rows, self.n_features_in_, type(self).__name__)
+        return rows
 
     def _spec(self, path: str) -> Any:
         from dpgmm_dist.spec.release_spec import ReleaseSpec
@@ -281,39 +294,82 @@ class DPGaussianMixture:
             {
                 "dataset": {"path": path, "features": features, "width": self.width, **labels},
                 "bounds": bounds,
-                "privacy": {"epsilon": self.epsilon, "delta": self.delta},
+                "privacy": {
+                    "epsilon": self.epsilon,
+                    "delta": self.delta,
+                    "ledger": self.ledger if self.ledger is None else str(self.ledger),
+                },
                 "model": {
                     "components": list(components) if isinstance(components, tuple) else components,
                     "covariance": self.covariance_type,
                     "assignment": self.assignment,
                     "dimension": self.dimension,
+                    "marginals": self.marginals,
                 },
             }
         )
 
     def _set_attributes(self, release: Release) -> None:
         mixture, transform = release.mixture, release.transform
-        self._release = release
+        self.release_ = release
         self._covariances: Floats | None = None
         self.weights_ = np.array(mixture.weights)
         self.means_ = transform.to_input(mixture.means)
+        for name in ("labels_", "classes_", "feature_names_in_"):  # of an earlier fit
+            vars(self).pop(name, None)
         if mixture.label_values:
-            self.labels_ = np.asarray(mixture.label_values)[mixture.label_index]
+            self.classes_ = np.asarray(mixture.label_values)
+            self.labels_ = self.classes_[mixture.label_index]
         self.receipt_ = release.receipt
         self.n_features_in_ = transform.input_dimension
+
+    def _set_names(self, X: Any) -> None:
+        """Names of the features, where a frame names them all by text, as scikit-learn has it."""
+        if self._read is None or not self._read.columns.table:
+            return
+        given = getattr(X, "column_names", None) or X.columns
+        if all(isinstance(name, str) for name in given):
+            self.feature_names_in_ = np.array(self._read.columns.features, dtype=object)
 
     @property
     def covariances_(self) -> Floats:
         """(C, d, d) in input units, built when it is first read; SpecError above 2 GiB."""
-        if not hasattr(self, "_release"):
+        if not hasattr(self, "release_"):
             raise AttributeError("covariances_")  # as of any estimator that is not fitted
+        if self.release_.transform.columns:
+            raise AttributeError(
+                "covariances_: the mixture is of normal scores of the columns, and has none in "
+                "input units: use release_.mixture, or fit with marginals='none'"
+            )
         if self._covariances is None:
-            self._covariances = _in_input_units(self._release)
+            self._covariances = _in_input_units(self.release_)
         return self._covariances
 
     def _require_fitted(self) -> None:
-        if not hasattr(self, "_release"):
-            raise SpecError("this DPGaussianMixture is not fitted yet: call fit first")
+        if not hasattr(self, "release_"):
+            raise not_fitted(type(self).__name__)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether ``fit`` has been called, for ``check_is_fitted``."""
+        return hasattr(self, "release_")
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's tools ask about an estimator; only they call it."""
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(
+            estimator_type="density_estimator",
+            target_tags=TargetTags(required=len(self.labels) > 0),
+            non_deterministic=True,
+        )
+
+
+def _warn_of_repeated_fits() -> None:
+    """Warn once, at the second fit of this process that has no ledger."""
+    global _unlisted_fits
+    _unlisted_fits += 1
+    if _unlisted_fits == 2:
+        warnings.warn(_REPEATED, RepeatedFitWarning, stacklevel=3)
 
 
 def _in_input_units(release: Release) -> Floats:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from dpgmm_dist.artifact.report.page import COLOURS
+
 _LEFT, _TOP, _BOTTOM, _HEIGHT = 56, 12, 34, 190
 
 
@@ -60,24 +62,16 @@ def column_chart(bars: Sequence[Bar], caption: str) -> str:
 
 
 def share_bar(shares: Sequence[tuple[str, float]], caption: str) -> str:
-    """One horizontal bar divided into named shares of a whole."""
-    width, height, total = 680, 34, sum(share for _, share in shares) or 1.0
-    parts, x = [_open(width, height + 22, caption)], 0.0
+    """One horizontal bar divided into shares of a whole, in the classes ``k0``, ``k1`` and on."""
+    total = sum(share for _, share in shares) or 1.0
+    said = ", ".join(f"{name} {share / total:.0%}" for name, share in shares)
+    parts = [f'<div class="budget" role="img" aria-label="{escape(caption)}: {escape(said)}">']
     for position, (name, share) in enumerate(shares):
-        length = width * share / total
         parts.append(
-            f"<g><title>{escape(name)}: {share / total:.1%}</title>"
-            f'<rect class="{"alt" if position % 2 else "bar"}" x="{x:.1f}" y="0" '
-            f'width="{max(length - 1, 0):.1f}" height="{height}"/>'
+            f'<span class="k{position % COLOURS}" style="width:{100 * share / total:.2f}%" '
+            f'title="{escape(name)}: {share / total:.1%}"></span>'
         )
-        if length > 7 * len(name):  # about the width of the text
-            parts.append(
-                f'<text class="text" x="{x + length / 2:.1f}" y="{height + 16}" '
-                f'text-anchor="middle">{escape(name)}</text>'
-            )
-        parts.append("</g>")
-        x += length
-    return "".join([*parts, "</svg>"])
+    return "".join([*parts, "</div>"])
 
 
 def _open(width: float, height: float, caption: str) -> str:
