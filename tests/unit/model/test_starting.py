@@ -35,7 +35,7 @@ def chosen(
         sought.append((k, effort, moves))
         likelihood = (careful if effort == 0.5 else hasty)[k]
         fit = Fit(np.full(k, 1 / k), np.zeros((k, 2)), np.stack([np.eye(2)] * k), 0.0)
-        return [(fit, likelihood, 1.2)]
+        return [(fit, likelihood, 1.0)]
 
     monkeypatch.setattr(starting, "_fits", fits)
     problem = SimpleNamespace(components=components, labels=2, latent_dimension=2, allocation="kl")
