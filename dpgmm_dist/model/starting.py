@@ -25,7 +25,7 @@ from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.moves import escaped
 from dpgmm_dist.model.parallel import in_order
 from dpgmm_dist.model.problem import Centre, Problem
-from dpgmm_dist.model.refining import WRONG_MODEL, History, parameters
+from dpgmm_dist.model.refining import History, parameters, wrong_model
 from dpgmm_dist.model.seen import Seen
 from dpgmm_dist.model.shares import MOST_SECONDS
 from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
@@ -164,7 +164,7 @@ def _best(
     candidate number of components promised.
     """
     numbers = candidates(problem)
-    whole = 1 / problem.labels
+    whole, wrong = 1 / problem.labels, wrong_model(draws.shape[1])
 
     def sought(components: int, effort: float, moves: bool) -> _Candidate:
         fits = _fits(draws, components, measures, seen, label, effort, moves)
@@ -184,12 +184,12 @@ def _best(
     # again with all the work that a given number is worth.
     again = {k: sought(k, whole, True) for k in close}
     best = max(again.values(), key=lambda one: one.promise)
-    if problem.latent_dimension > draws.shape[1] and best.misfit >= WRONG_MODEL:
+    if problem.latent_dimension > draws.shape[1] and best.misfit >= wrong:
         # No mixture: what covariances gain in all dimensions does not show in these few. Noise
         # affords as many as the largest number.
         again[numbers[-1]] = best = again.get(numbers[-1]) or sought(numbers[-1], whole, True)
     told = [one.told(k) for k, one in (tried | again).items()]
-    return best.fit, best.misfit < WRONG_MODEL, told
+    return best.fit, best.misfit < wrong, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +267,7 @@ def _fits(
     fit, misfit = min(in_order(explained, fits[:_EXPLAINED]), key=lambda one: one[1])
     if moves:
         fit, misfit = escaped(fit, misfit, seen, draws, 13 + label, explained)
-    if misfit < WRONG_MODEL:
+    if misfit < wrong_model(draws.shape[1]):
         return [(fit, likelihood(fit), misfit)]
     # No mixture of so many agrees with the cells: what is likeliest for their draws is safer than
     # what agrees best with their noisy moments.
