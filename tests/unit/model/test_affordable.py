@@ -110,7 +110,7 @@ def statistic_sizes(query: Any) -> int:
 def check_sizes(problem: Problem, rows: int) -> None:
     step = FeatureMap(problem.width, problem.norm).step
     imagined = _Imagined(problem, rows, UnitShare())
-    imagined.use(problem, step, None)
+    imagined.use(problem, step, None, "input units")
     with np.errstate(all="ignore"):
         released = fit(problem, imagined.ask)
     size = sizes(problem)
