@@ -236,20 +236,21 @@ class TestOtherCommands:
     def test_verify_exit_codes(self, run: Run, ok: bool, private: bool, code: int) -> None:
         problems = () if ok else ("mixture.parquet: digest differs", "receipt.json: missing")
         found = SimpleNamespace(ok=ok, private=private, problems=problems, summary={"epsilon": 1})
-        run.module("dpgmm_dist.artifact.verify", verify_release=run.answers(found))
+        run.module("dpgmm_dist.artifact.verify", verify_release=run.answers(found), SHOWN_ALONE="")
         got, out, err = run("verify", "rel/", "--json")
         assert got == code
         assert json.loads(out) == {
             "ok": ok,
-            "private": private,
+            "private": private and ok,
             "problems": list(problems),
             "epsilon": 1,
+            "scope": "",
         }
         assert err.count("dpgmm: error: ") == (2 if not ok else int(not private))
 
     def test_a_release_that_is_broken_and_not_private_is_broken(self, run: Run) -> None:
         found = SimpleNamespace(ok=False, private=False, problems=("bad",), summary={})
-        run.module("dpgmm_dist.artifact.verify", verify_release=run.answers(found))
+        run.module("dpgmm_dist.artifact.verify", verify_release=run.answers(found), SHOWN_ALONE="")
         assert run("verify", "rel/")[0] == 4
 
     def test_show(self, run: Run) -> None:
