@@ -155,7 +155,10 @@ class Session:
 
     def _require_affordable(self, planned: PassQuery, query: PassQuery) -> None:
         same_unit = (query.unit_rows, query.weighted) == (self._unit.rows, self._unit.weighted)
-        same_kind = (query.counts_bins, query.width) == (planned.counts_bins, planned.width)
+        width = planned.width
+        if self._features is not None and self._codes is None and not planned.counts_bins:
+            width = self._features.width
+        same_kind = (query.counts_bins, query.width) == (planned.counts_bins, width)
         if query.step != planned.step or not same_kind or not same_unit:
             raise DataError(
                 f"the journal holds query {query.step!r} where {planned.step!r} is due: it was "
