@@ -72,7 +72,9 @@ def test_a_checkout_with_another_number_in_it_is_different(tmp_path: Path) -> No
 
 
 def test_a_checkout_that_cannot_release_is_no_success(tmp_path: Path) -> None:
-    failing = tampered(tmp_path / "failing", "pipeline/release.py", "fit(problem,", "1 / 0 + fit(")
+    failing = tampered(
+        tmp_path / "failing", "pipeline/measuring.py", "fit(problem,", "1 / 0 + fit("
+    )
     result = compared(failing, ROOT, *CASE)
     assert result.returncode == 1
     assert "a process failed" in result.stderr
