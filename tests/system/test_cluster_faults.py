@@ -28,14 +28,14 @@ def test_a_worker_killed_in_every_pass_changes_nothing(tmp_path: Path) -> None:
     job = Job.make(tmp_path)
     job.order(
         trouble("kill", passes=(0, 2, 4), file="part-001.parquet"),
-        trouble("kill", passes=(1, 3, 5), file="part-010.parquet"),
+        trouble("kill", passes=(1, 3), file="part-010.parquet"),
     )
     result = job.run()
     job.require_done(result)
     # The second kill leaves no worker that was not started again.
     assert "dpgmm: warning: a worker was lost; it is started again" in result.stderr
     passes = list(range(len(job.answers())))
-    assert [now for now, _ in job.happened()] == passes[:6] == [0, 1, 2, 3, 4, 5]
+    assert [now for now, _ in job.happened()] == passes == [0, 1, 2, 3, 4]
 
 
 def test_a_result_whose_worker_has_just_died_is_made_again(

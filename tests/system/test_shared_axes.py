@@ -108,7 +108,7 @@ def test_the_estimator_builds_matrices_when_they_are_read(monkeypatch: pytest.Mo
     )
     assert not hasattr(fitted, "covariances_")
     fitted.fit(X, y)
-    assert isinstance(fitted._release.mixture.form, SharedCovariances)
+    assert isinstance(fitted.release_.mixture.form, SharedCovariances)
     assert fitted.covariances_.shape == (LABELS, WIDTH, WIDTH)
     assert np.linalg.eigvalsh(fitted.covariances_).min() > 0
     assert fitted.covariances_ is fitted.covariances_
