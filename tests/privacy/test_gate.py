@@ -31,16 +31,12 @@ from dpgmm_dist.privacy.accounting import (
     rho_from_epsilon_delta,
 )
 from dpgmm_dist.privacy.measure import NoisyStatistic, measure
-from dpgmm_dist.privacy.noise import DiscreteGaussian, NoiseSource
 from dpgmm_dist.privacy.query import Block, IntMap, PassQuery
-from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
 from dpgmm_dist.privacy.sensitivity import query_cost
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from ..draws import recomputed, stopped_and_released
 from ..queries import accumulated, reference
-
-SOURCES = (DiscreteGaussian, RoundedGaussian)
-DRAWS = {source: source.draw for source in SOURCES}
 
 
 def spec(
@@ -77,65 +73,7 @@ def epsilon_of_gaussian(rho: float, delta: float) -> float:
     return epsilon_from_mu(math.sqrt(2 * rho), delta)
 
 
-@dataclass
-class Recorder:
-    """Replaces ``draw`` of private sources: draws, and records scales, sizes and threads."""
-
-    asked: list[tuple[float, int]] = field(default_factory=list)
-    threads: set[str] = field(default_factory=set)
-    before: object = None
-    fail_at: int | None = None
-
-    def draw(self, source: NoiseSource, sigma: float, size: int) -> np.ndarray:
-        if self.before is not None:
-            self.before()  # type: ignore[operator]
-        if len(self.asked) == self.fail_at:
-            raise KeyboardInterrupt
-        self.asked.append((sigma, size))
-        self.threads.add(threading.current_thread().name)
-        return DRAWS[type(source)](source, sigma, size)
-
-
-@pytest.fixture
-def recorder(monkeypatch):
-    recording = Recorder()
-    for source in SOURCES:
-        monkeypatch.setattr(source, "draw", lambda *call: recording.draw(*call))
-    return recording
-
-
 # ---------------------------------------------------------------- the cost of a release
-
-
-def recomputed(receipt: dict, asked: list[tuple[float, int]]) -> Fraction:
-    """The cost of a release from the scales drawn with, in the order of the receipt's blocks.
-
-    Sensitivities are those that the receipt claims, w t^power; tests of the kernel check them. In
-    the Frobenius norm of a second moment an off-diagonal entry counts twice.
-    """
-    draws = iter(asked)
-    total = Fraction(0)
-    for query in receipt["queries"]:
-        for block in query["blocks"]:
-            groups, p = block["groups"], block["dimension"]
-            power = {"count": 0, "sum": 1, "second": 2, "square": 2, "bins": 0}[block["statistic"]]
-            bound = Fraction(block["weight_unit"] * block["radius"] ** power)
-            sigma, size = next(draws)
-            if block["statistic"] == "bins":
-                # One bin of each of p columns.
-                assert size == groups * sum(block["bins"]) and len(block["bins"]) == p
-                total += p * bound**2 / (2 * Fraction(sigma) ** 2)
-                continue
-            is_number = block["statistic"] in ("count", "square")
-            assert size == groups * (1 if is_number else p)
-            price = 1 / (2 * Fraction(sigma) ** 2)
-            if block["statistic"] == "second" and p > 1:
-                sigma_off, size = next(draws)
-                assert size == groups * p * (p - 1) // 2
-                price = max(price, 1 / (4 * Fraction(sigma_off) ** 2))
-            total += bound**2 * price
-    assert next(draws, None) is None
-    return total
 
 
 @pytest.mark.parametrize(
@@ -246,35 +184,7 @@ def test_an_engine_keeps_no_rows_after_a_release(tmp_path, recorder):
 
 @pytest.mark.parametrize("fail_at", [0, 1, 2, 5, 7])
 def test_a_job_stopped_between_draws_draws_no_answer_twice(tmp_path, recorder, fail_at):
-    """A query stopped half-way is drawn again as a whole, and its first draws are never used."""
-    url, out = tmp_path / "ledger", str(tmp_path / "out")
-    Ledger.init(str(url), 1.0, 1e-6)
-    recorder.fail_at = fail_at
-    with pytest.raises(KeyboardInterrupt):
-        release(spec(url), output=out, source=rows(), release_id="week-1")
-    assert not (tmp_path / "out" / "release.json").exists()
-    journal = url / "journal" / "week-1"
-    answers = {p.name: p.read_bytes() for p in journal.glob("answer-*.bin")}
-    first, recorder.asked, recorder.fail_at = recorder.asked, [], None
-
-    result = release(spec(url), output=out, source=rows(), release_id="week-1")
-    assert len(Ledger.open(str(url)).records) == 1
-    for name, data in answers.items():
-        assert (journal / name).read_bytes() == data
-    # Draws whose answers were stored, and those of the second run, make up one release.
-    sizes = [draws_of(query) for query in result.receipt["queries"]]
-    kept = sum(sizes[: len(answers)])
-    assert recomputed(result.receipt, first[:kept] + recorder.asked) <= Fraction(
-        rho_from_epsilon_delta(1.0, 1e-6)
-    )
-    assert verify_release(out).exit_code == 0
-
-
-def draws_of(query: dict) -> int:
-    return sum(
-        2 if block["statistic"] == "second" and block["dimension"] > 1 else 1
-        for block in query["blocks"]
-    )
+    stopped_and_released(spec, tmp_path, recorder, fail_at, source=rows())
 
 
 @pytest.mark.parametrize("named", [(0, 1), (0, 1, 2, 3), (2, 1, 0), ()])

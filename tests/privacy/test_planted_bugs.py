@@ -32,6 +32,7 @@ from dpgmm_dist.privacy.query import Block, PassQuery
 from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from ..draws import recording
 from . import test_gate
 from .test_sensitivity import breaches, sigma_for
 
@@ -243,13 +244,6 @@ def test_a_radius_for_which_one_look_is_not_enough_is_refused():
 
 
 # ---------------------------------------------------------------- when noise is drawn, and of what
-
-
-def recording(patch: Patch) -> Any:
-    recorder = test_gate.Recorder()
-    for source in test_gate.SOURCES:
-        patch.setattr(source, "draw", lambda *call: recorder.draw(*call))
-    return recorder
 
 
 def test_noise_in_each_task_is_noticed(tmp_path, monkeypatch):

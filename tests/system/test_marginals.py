@@ -18,14 +18,13 @@ from dpgmm_dist.artifact.sample import write_samples
 from dpgmm_dist.artifact.sample_options import SampleOptions
 from dpgmm_dist.artifact.schema import decode_transform, encode_transform
 from dpgmm_dist.artifact.verify import verify_release
-from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.pipeline.plan import plan
 from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
 
-from ..privacy.test_gate import draws_of, recomputed, recorder  # noqa: F401
+from ..draws import recomputed, stopped_and_released
 from .releases import digests
 
 N = 6000
@@ -179,7 +178,7 @@ def test_rows_of_privacy_units_are_counted_on_the_lattice(aggregate, tmp_path):
     assert (rows[:, 2] == 0).mean() == pytest.approx(0.6, abs=0.1)
 
 
-def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder):  # noqa: F811
+def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder):
     result = release(spec(table(tmp_path / "data", columns())), output=str(tmp_path / "out"))
     budget = Fraction(rho_from_epsilon_delta(4.0, 1e-6))
     cost = recomputed(result.receipt, recorder.asked)
@@ -187,22 +186,10 @@ def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder)
 
 
 @pytest.mark.parametrize("fail_at", [1, 2, 4])
-def test_a_job_stopped_between_draws_measures_its_marginals_once(tmp_path, recorder, fail_at):  # noqa: F811
-    data, url, out = table(tmp_path / "data", columns()), tmp_path / "ledger", str(tmp_path / "out")
-    Ledger.init(str(url), 4.0, 1e-6)
-    recorder.fail_at = fail_at
-    with pytest.raises(KeyboardInterrupt):
-        release(spec(data, url), output=out, release_id="week-1")
-    journal = url / "journal" / "week-1"
-    answers = {path.name: path.read_bytes() for path in journal.glob("answer-*.bin")}
+def test_a_job_stopped_between_draws_measures_its_marginals_once(tmp_path, recorder, fail_at):
+    data = table(tmp_path / "data", columns())
+    answers = stopped_and_released(lambda url: spec(data, url), tmp_path, recorder, fail_at)
     assert bool(answers) == (fail_at > 1)
-    first, recorder.asked, recorder.fail_at = recorder.asked, [], None
-    result = release(spec(data, url), output=out, release_id="week-1")
-    assert len(Ledger.open(str(url)).records) == 1
-    assert all((journal / name).read_bytes() == data for name, data in answers.items())
-    kept = sum([draws_of(query) for query in result.receipt["queries"]][: len(answers)])
-    cost = recomputed(result.receipt, first[:kept] + recorder.asked)
-    assert cost <= Fraction(rho_from_epsilon_delta(4.0, 1e-6))
 
 
 def test_no_rows_release_as_well(tmp_path):

@@ -20,7 +20,6 @@ from dpgmm_dist.artifact.sample import write_samples
 from dpgmm_dist.artifact.schema import decode_transform, encode_transform
 from dpgmm_dist.artifact.show import describe
 from dpgmm_dist.artifact.verify import verify_release
-from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.engine.local import LocalEngine
@@ -32,7 +31,7 @@ from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.query import PassQuery
 from dpgmm_dist.privacy.sensitivity import query_cost
 
-from ..privacy.test_gate import draws_of, recomputed, recorder  # noqa: F401
+from ..draws import recomputed, stopped_and_released
 from ..privacy.test_sensitivity import price
 from ..queries import accumulated, integers
 from .releases import digests
@@ -306,7 +305,7 @@ def test_labels_with_categories_and_missing_values(tmp_path):
         assert blue(found, label) == pytest.approx(blue(real, label), abs=0.06)
 
 
-def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder):  # noqa: F811
+def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder):
     result = release(spec(table(tmp_path / "data", rows_of(FEW))), output=str(tmp_path / "out"))
     budget = Fraction(rho_from_epsilon_delta(4.0, 1e-6))
     cost = recomputed(result.receipt, recorder.asked)
@@ -314,22 +313,9 @@ def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder)
 
 
 @pytest.mark.parametrize("fail_at", [pytest.param(2, marks=pytest.mark.slow), 4])
-def test_a_job_stopped_between_draws_measures_once(tmp_path, recorder, fail_at):  # noqa: F811
-    data, url = table(tmp_path / "data", rows_of(FEW)), tmp_path / "ledger"
-    out = str(tmp_path / "out")
-    Ledger.init(str(url), 4.0, 1e-6)
-    recorder.fail_at = fail_at
-    with pytest.raises(KeyboardInterrupt):
-        release(spec(data, url), output=out, release_id="week-1")
-    journal = url / "journal" / "week-1"
-    answers = {path.name: path.read_bytes() for path in journal.glob("answer-*.bin")}
-    first, recorder.asked, recorder.fail_at = recorder.asked, [], None
-    result = release(spec(data, url), output=out, release_id="week-1")
-    assert len(Ledger.open(str(url)).records) == 1
-    assert all((journal / name).read_bytes() == data for name, data in answers.items())
-    kept = sum([draws_of(query) for query in result.receipt["queries"]][: len(answers)])
-    cost = recomputed(result.receipt, first[:kept] + recorder.asked)
-    assert cost <= Fraction(rho_from_epsilon_delta(4.0, 1e-6))
+def test_a_job_stopped_between_draws_measures_once(tmp_path, recorder, fail_at):
+    data = table(tmp_path / "data", rows_of(FEW))
+    stopped_and_released(lambda url: spec(data, url), tmp_path, recorder, fail_at)
 
 
 @pytest.mark.parametrize("rows", [0, 1])
