@@ -55,8 +55,9 @@ class LearnedDecoder:
     def to_bytes(self) -> bytes:
         """The bytes of an ``.npz`` file that `from_bytes` reads."""
         file = io.BytesIO()
-        shape = np.array(self.shape, np.int64)
-        np.savez(file, format=_FORMAT, method=self.method, shape=shape, **self.arrays)  # type: ignore[arg-type]
+        about = {"format": _FORMAT, "method": self.method, "shape": self.shape}
+        stored = {name: np.asarray(value) for name, value in about.items()} | self.arrays
+        np.savez(file, allow_pickle=False, **stored)
         return file.getvalue()
 
     @classmethod

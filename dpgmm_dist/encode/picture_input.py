@@ -21,6 +21,8 @@ Size = tuple[int, int]
 CONFIG = "preprocessor_config.json"
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Names in the order of Pillow's numbers, which the configuration files use."""
+_MOST_PIXELS = 1 << 26
+"""Of a resized picture: one that is long and narrow would grow beyond memory."""
 _UNSUPPORTED = ("do_pad", "do_thumbnail", "rescale_offset", "do_flip_channel_order")
 
 
@@ -75,13 +77,15 @@ class PictureInput:
         return self.resize
 
     def prepared(self, picture: Any) -> NDArray[np.uint8]:
-        """Pixels (h, w, c) of a Pillow image, resized and cropped."""
+        """Pixels (h, w, c) of a Pillow image, resized and cropped; ValueError if it grows huge."""
         from PIL import Image
 
         picture = picture.convert("L" if self.channels == 1 else "RGB")
         width, height = picture.size
         if self.resize is not None:
             to_height, to_width = self._resized(height, width)
+            if to_height * to_width > _MOST_PIXELS:
+                raise ValueError("a picture is too long and narrow for its shorter side")
             if (to_height, to_width) != (height, width):
                 method = Image.Resampling[self.interpolation.upper()]
                 picture = picture.resize((to_width, to_height), method)

@@ -73,10 +73,10 @@ class TransformersEncoder:
             settings: list[str | bytes] = [repr(self.picture)]
         else:
             options.refuse_others(self.name, *TEXT_OPTIONS)
-            self.input = TextInput(folder, options.max_tokens)
-            self.groups = lambda rows: self.input.lengths(_texts(rows, self.name))  # type: ignore[union-attr]
+            self.input = texts = TextInput(folder, options.max_tokens)
+            self.groups = lambda rows: texts.lengths(_texts(rows, self.name))
             self.pooling = options.pooling or stated_pooling(folder) or "mean"
-            settings = [self.input.definition]
+            settings = [texts.definition]
         self.digest = sha256_of(
             "dpgmm transformers 1", weights_digest(self.model), self.pooling, *settings
         )

@@ -19,13 +19,6 @@ from dpgmm_dist.spec.yaml_file import parse
 from dpgmm_dist.storage.parquet_files import Place, list_files, opened
 
 Role = Literal["embedding", "number", "text", "other"]
-_EXAMPLE_BOUNDS: dict[Kind, str] = {
-    "number": "[0, 100]",
-    "date": "['2000-01-01', '2030-12-31']",
-    "timestamp": "['2000-01-01T00:00:00Z', '2030-12-31T00:00:00Z']",
-    "time": "['00:00', '23:59']",
-    "duration": "['PT0S', 'P1D']",
-}
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def draft(path: str, columns: Sequence[PublicColumn], answers: Answers) -> str:
         "# Then: dpgmm plan, dpgmm ledger init, dpgmm release.",
         "",
         *_dataset(path, columns, features, answers, table),
-        *_bounds(features, table, known=answers.unit is not None),
+        *_bounds(features, table),
         *_privacy(answers),
         "model:",
         "  components: auto  # or a number (per label), or candidates: [1, 2, 4]",
@@ -186,26 +179,18 @@ def _dataset(
     return [*lines, ""]
 
 
-def _bounds(features: Sequence[PublicColumn], table: bool, known: bool) -> list[str]:
-    """Bounds to be found, or ``known`` ones to be filled in: units of privacy need them."""
-    if not table:
-        norm = [
+def _bounds(features: Sequence[PublicColumn], table: bool) -> list[str]:
+    """Bounds that are found privately."""
+    if table:
+        lines = [
+            "  columns:  # auto is found privately. Limits that you know cost nothing: [0, 120]."
+        ]
+        lines += [f"    {_yaml(column.name)}: auto" for column in features]
+    else:
+        lines = [
             "  norm: auto  # the largest length of a row, found privately at a twentieth of the",
             "              # budget. If the encoder normalises rows, write 1.0: it costs nothing.",
         ]
-        if known:
-            norm = [
-                "  norm: 1.0  # FILL IN: the largest length of a row; right if all are normalised"
-            ]
-        return ["bounds:", *norm, ""]
-    lines = [
-        "  columns:  # auto is found privately. Limits that you know cost nothing, like [0, 120]."
-    ]
-    if known:
-        lines = ["  columns:  # FILL IN: limits that you know, without looking at rows"]
-    for column in features:
-        bound = _EXAMPLE_BOUNDS[column.kind or "number"] if known else "auto"
-        lines.append(f"    {_yaml(column.name)}: {bound}")
     return ["bounds:", *lines, ""]
 
 

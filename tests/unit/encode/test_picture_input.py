@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from dpgmm_dist.encode.options import EncoderOptions
 from dpgmm_dist.encode.picture_input import PictureInput, from_config
+from dpgmm_dist.encode.raw_rows import read_picture
 from dpgmm_dist.errors import SpecError
 
 CLIP = {
@@ -106,3 +108,13 @@ def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         prepared = EncoderOptions(**options).picture_input(None)
         assert prepared is None or prepared.size
+
+
+def test_a_picture_that_would_grow_beyond_memory_cannot_be_read() -> None:
+    """One pixel high and thousands wide, it would be resized to gigabytes."""
+    prepare = PictureInput(resize=256, crop=(224, 224))
+    for size, readable in (((1 << 14, 1), False), ((300, 1), True)):
+        file = io.BytesIO()
+        Image.new("RGB", size).save(file, "PNG")
+        picture = read_picture(file.getvalue(), (224, 224, 3), prepare)
+        assert (picture is not None) == readable
