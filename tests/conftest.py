@@ -15,8 +15,6 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from .draws import Recorder, recording  # noqa: E402
-
 # No deadline: a busy machine is not a failure. The same examples in every run.
 settings.register_profile("dpgmm", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("dpgmm")
@@ -28,12 +26,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in list(os.environ):
         if variable.startswith("DPGMM_"):
             monkeypatch.delenv(variable)
-
-
-@pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """Records what private sources draw, and may stop before a draw."""
-    return recording(monkeypatch)
 
 
 @pytest.hookimpl(wrapper=True)
