@@ -24,14 +24,15 @@ from dpgmm_dist.model.stages import label_covariances, label_means, pooled_covar
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.label_means import LabelMeans
 from dpgmm_dist.model.stages.pooled_covariance import TIGHT, PooledCovariance
-from dpgmm_dist.model.stages.second_look import Budget
+from dpgmm_dist.model.stages.second_look import RADIUS, Budget
 
 Floats = npt.NDArray[np.float64]
 
 CENTRE_SHARE = 0.05
 """Of rho, for the first stage."""
-_SECOND_OF_LABELS = 0.15
-"""Of rho, for second moments of labels where they pay."""
+_LEAST_SECONDS, _MOST_SECONDS = 0.10, 0.30
+"""Of rho, for second moments of labels where they pay; the more, the more axes they can be seen in,
+up to half of all."""
 _LEAST_AXES, _MOST_AXES = 8, 512
 _MOST_ENTRIES = 1 << 22
 """Of the second moments of all labels together, for memory."""
@@ -39,8 +40,9 @@ _MOST_TRIANGLES = 1 << 27
 """Bytes of the covariances of all components in full, up to which they are released so."""
 _DIAGONAL = ("diag", "spherical")
 """Kinds of covariances that have no axes to share."""
-_SECOND_NOISE = 0.2
-"""Noise on an entry of a label's whitened second moment up to which axes are added."""
+_SECOND_NOISE = 0.7
+"""Noise on the eigenvalues of a label's whitened second moment, as the half radius of its
+semicircle, up to which axes are added."""
 _SPREAD_OF_MEANS = 0.25
 """Variance of the labels' means over that of their rows, as the prediction of a loss takes it."""
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
@@ -77,8 +79,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     per_label = rows / problem.labels
     # Squared noise of a label's mean, were the whole budget its own, over the spread of the rows.
     drowned = d / (2 * rho * (0.7 * per_label) ** 2)
-    axes = _axes(problem, per_label)
-    seconds = _SECOND_OF_LABELS if axes else 0.0
+    seconds, axes = _second_moments(problem, per_label)
     rest = 1 - seconds
     pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
     sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
@@ -94,11 +95,20 @@ def _edge(problem: Problem, rows: float) -> float:
     return TIGHT**2 * d * math.sqrt(2 * d) / (math.sqrt(2 * problem.rho) * rows)
 
 
-def _axes(problem: Problem, per_label: float) -> int:
-    """In how many axes labels' second moments are worth their noise; 0 for none."""
-    affordable = _SECOND_NOISE * per_label * math.sqrt(2 * _SECOND_OF_LABELS * problem.rho)
-    axes = min(int(affordable), most_axes(problem))
-    return axes if axes >= min(_LEAST_AXES, problem.width) else 0
+def _second_moments(problem: Problem, per_label: float) -> tuple[float, int]:
+    """Share of rho for labels' second moments, and in how many axes; zeros where all is noise."""
+    seen = _axes(problem, per_label, _LEAST_SECONDS) / problem.width
+    share = _LEAST_SECONDS + (_MOST_SECONDS - _LEAST_SECONDS) * min(2 * seen, 1.0)
+    axes = _axes(problem, per_label, share)
+    return (share, axes) if axes >= min(_LEAST_AXES, problem.width) else (0.0, 0)
+
+
+def _axes(problem: Problem, per_label: float, share: float) -> int:
+    """In how many axes labels' second moments stand out of the noise at this share of rho."""
+    # A diagonal entry has noise RADIUS^2 q / answers, the semicircle sqrt(q / 2) times as much.
+    answers = per_label * math.sqrt(2 * share * problem.rho)
+    affordable = (math.sqrt(2) * _SECOND_NOISE * answers / RADIUS**2) ** (2 / 3)
+    return min(int(affordable), most_axes(problem))
 
 
 def most_axes(problem: Problem) -> int:

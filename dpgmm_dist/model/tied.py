@@ -20,7 +20,7 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
 from dpgmm_dist.model.seeding import kmeans_centres
-from dpgmm_dist.model.shares import adapted, components_per_label
+from dpgmm_dist.model.shares import adapted, components_per_label, label_edge
 from dpgmm_dist.model.shrinkage import (
     floor_eigenvalues,
     kept_signal,
@@ -38,6 +38,9 @@ _COUNT_SHARE = 0.1
 _RADIUS_QUANTILE = 0.9
 _LEAST_WITHIN = 0.05
 """Floor on variances within cells, in units of the label's own."""
+_MOST_POOLED, _HALF_POOLED = 0.55, 0.3
+"""Share of the average covariance in that of each cell where noise drowns it; and the noise on the
+eigenvalues of a label's covariance, in mean eigenvalues, at which the share is half as large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,7 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
     each = covariances[cells.label]
     if budget["components.2"] > 0:
         each = cellwise.measured(ask, centre, cells, covariances, metric, budget["components.2"])
+    each = _toward_average(each, cells.mass, label_edge(problem, centre.rows))
     mixture = _mixture(problem, centre, cells, each)
     return Fitted(
         mixture=mixture,
@@ -262,6 +266,17 @@ def _within(problem: Problem, centre: Centre, axes: _Axes, cells: _Cells) -> Flo
     if problem.covariance == "tied":
         out[:] = np.einsum("l,lij->ij", centre.rows / centre.rows.sum(), out)
     return out
+
+
+def _toward_average(covariances: Floats, mass: Floats, noise: float) -> Floats:
+    """Covariances (C, p, p) of cells, each with a share of their average.
+
+    What is left of a label's covariance once its cells are taken from it is too narrow in some
+    directions: noise has made it so. A density pays most for those.
+    """
+    share = _MOST_POOLED * noise / (noise + _HALF_POOLED)
+    average = np.einsum("c,cij->ij", mass / mass.sum(), covariances)
+    return np.asarray((1 - share) * covariances + share * average)
 
 
 def _mixture(problem: Problem, centre: Centre, cells: _Cells, covariances: Floats) -> Mixture:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dpgmm_dist.model.allocation import clipped_share
 from dpgmm_dist.model.covariances import SharedCovariances, from_columns
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
-from dpgmm_dist.model.stages.second_look import SecondLook
+from dpgmm_dist.model.stages.second_look import RADIUS, SecondLook
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -19,6 +20,14 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
+_DIFFERENT, _HEAVY = 0.7, 0.5
+"""Share that is released of what differs between the covariances of labels, and the same where rows
+have heavy tails, which look like differences in scale. Of the likelihood that there is to gain, a
+share s has 1 - (1 - s)^2, and names labels more often than all of it."""
+_TAILS = 0.01
+"""Share of the variance beyond what Gaussian labels of these sizes would have: heavy tails."""
+_SIZES = np.geomspace(0.02, 20.0, 80)
+"""Sizes among which those are found that clipped Gaussian labels had."""
 
 
 def covariances(
@@ -100,4 +109,14 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | No
         # Of a sphere of its size, and of its own variances over that.
         of_size = 0.5 * q * (size - 1 - float(np.log(size)))
         gain += float(weights[label]) * (of_size + found.gain)
-    return out if gain > alike.gain else None
+    if gain <= alike.gain:
+        return None
+    beyond = 1 - float(weights @ _gaussian_sizes(np.trace(seconds, axis1=1, axis2=2) / q, q))
+    return out * float(np.interp(beyond, (0.0, _TAILS), (_DIFFERENT, _HEAVY)))
+
+
+def _gaussian_sizes(clipped: Floats, q: int) -> Floats:
+    """(L,) mean variances of Gaussian labels in q axes that clipping leaves these (L,) of."""
+    radius = RADIUS * np.sqrt(q / _SIZES)
+    left = _SIZES * [clipped_share(q, float(length)) for length in radius]
+    return np.interp(clipped, left, _SIZES)

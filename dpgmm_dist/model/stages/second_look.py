@@ -27,7 +27,7 @@ from dpgmm_dist.model.stages.pooled_covariance import (
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_RADIUS = 1.1
+RADIUS = 1.1
 """Clipping radius of sums and of labels' second moments, over that of a white row, sqrt(p)."""
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
@@ -152,12 +152,12 @@ def _plan(
             "sum",
             groups,
             budget.sums,
-            radius=_RADIUS * float(np.sqrt(len(chosen))),
+            radius=RADIUS * float(np.sqrt(len(chosen))),
             axes=(start, start + len(chosen)),
         )
     ]
     if q:
-        radius = _RADIUS * float(np.sqrt(q))
+        radius = RADIUS * float(np.sqrt(q))
         blocks.append(BlockPlan("second", groups, budget.seconds, radius=radius, axes=(0, q)))
     if budget.pooled > 0:
         size = float(np.sqrt(p))
@@ -168,7 +168,7 @@ def _plan(
         step="moments.label",
         cell_label=groups,
         centres=means[:, order],
-        radius=_RADIUS * float(np.sqrt(p)),
+        radius=RADIUS * float(np.sqrt(p)),
         blocks=tuple(blocks),
         whiten=(1 / np.sqrt(frame[order]),),
         cell_map=together,
@@ -207,6 +207,6 @@ def _most_uncertain(unsure: Floats, labels: LabelMeans, rho: float) -> Ints:
     gains = []
     for size in sizes:
         u = unsure[:, order[:size]]
-        error = (_RADIUS**2 * size / (2 * rho) / labels.counts**2)[:, None]
+        error = (RADIUS**2 * size / (2 * rho) / labels.counts**2)[:, None]
         gains.append(float((weights[:, None] * u**2 / (u + error)).sum()))
     return np.sort(order[: sizes[int(np.argmax(gains))]])
