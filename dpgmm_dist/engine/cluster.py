@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -38,9 +39,11 @@ from dpgmm_dist.engine.dask_logs import (
 from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
 from dpgmm_dist.engine.memory import WAVES_AHEAD, tasks_per_thread
 from dpgmm_dist.errors import ClusterError, DpgmmError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.passes.kernel import statistic_sizes
 from dpgmm_dist.passes.run import PassContext, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.usage import Usage, measured
 from dpgmm_dist.version import __version__
 
 _FAN_IN = 8
@@ -60,6 +63,18 @@ _SPAWN_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class Counted(Opaque):
+    """PRIVATE. The sums over some plan units, and what it took to make them."""
+
+    statistic: ExactStatistic
+    usage: Usage
+
+    def merge(self, other: Counted) -> Counted:
+        """Add both; associative and commutative."""
+        return Counted(self.statistic.merge(other.statistic), self.usage.merge(other.usage))
+
+
 class DaskEngine:
     """Runs plan units as Dask tasks; the driver receives one merged result a pass."""
 
@@ -73,32 +88,48 @@ class DaskEngine:
         self.dashboard = dashboard
         """Link to the cluster's own dashboard, where it was not started here without one."""
         self._placed: tuple[Any, list[Any]] = (None, [])
+        self._usage = Usage()
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> ExactStatistic:
         """Sum over ``units``. Exceptions are replaced: theirs could quote arguments."""
         try:
-            return self._run(context, units, report)
+            before = set(self.client.nthreads())
+            statistic, usage = self._run(context, units, report)
+            now = set(self.client.nthreads())
+            self._usage = replace(usage, joined=len(now - before), lost=len(before - now))
+            return statistic
         except DpgmmError:
             raise
         except Exception as error:  # whatever Dask raises
             failure = cluster_failure(f"during pass {context.query.step}", error)
         raise failure
 
+    def usage(self) -> Usage:
+        """What the last pass used. PRIVATE."""
+        return self._usage
+
     def _run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
-    ) -> ExactStatistic:
+    ) -> tuple[ExactStatistic, Usage]:
         if isinstance(context.source, DaskArraySource):
-            return noted(context, computed(lambda: self._run_array(context, units, report)))
+            total = noted(context, computed(lambda: self._run_array(context, units, report)))
+            return total, Usage(len(units))
+        counted = self._run_units(context, units, report)
+        return counted.statistic, counted.usage
+
+    def _run_units(
+        self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
+    ) -> Counted:
         shared = self._share(context)
         size = self._wave(8 * 2 * sum(statistic_sizes(context.query)))
         folded: list[Any] = []
-        total: ExactStatistic | None = None
+        total: Counted | None = None
 
-        def fetch() -> ExactStatistic:
+        def fetch() -> Counted:
             wait_for(self.client, folded[:1])
-            part: ExactStatistic = folded.pop(0).result()
+            part: Counted = folded.pop(0).result()
             return part if total is None else total.merge(part)
 
         # The driver adds up one statistic a wave. A chain of sums on the workers would keep every
@@ -207,15 +238,15 @@ def _unpacked(data: bytes) -> Any:
     return pickle.loads(zlib.decompress(data))  # noqa: S301 - the driver's own, of this task
 
 
-def _run_packed(context: PassContext, unit: bytes) -> ExactStatistic:
-    return run_unit(context, _unpacked(unit))
+def _run_packed(context: PassContext, unit: bytes) -> Counted:
+    return Counted(*measured(lambda: run_unit(context, _unpacked(unit))))
 
 
 def _call_packed(function: Callable[[Any], Any], item: bytes) -> Any:
     return function(_unpacked(item))
 
 
-def _merge(parts: Sequence[ExactStatistic]) -> ExactStatistic:
+def _merge(parts: Sequence[Any]) -> Any:
     first, *others = parts
     for other in others:
         first = first.merge(other)
