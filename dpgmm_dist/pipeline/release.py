@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.artifact.manifest import StoredQueries
 from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
-from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.budget.budget import Budget, stored_input
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
-from dpgmm_dist.data.source import column_kinds
+from dpgmm_dist.data.source import SNAPSHOT, column_kinds
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.memory import memory_plan, require_memory
@@ -145,7 +145,8 @@ def _release(
 
     # The rows: all that is public about them is checked before anything is spent.
     require_window_of_columns(spec, source)
-    rows = rows_of(spec.dataset, source, engine.gather if engine else None)
+    begun_at = target.snapshot_of(release_id)
+    rows = rows_of(spec.dataset, source, engine.gather if engine else None, begun_at)
     schema = describe_input(rows)  # now, because the input may be gone at the end
     require_same_labels(spec, rows)
     check_units(spec.dataset, rows, engine, scratch)
@@ -252,8 +253,16 @@ class _Output:
 
     def finish_begun(self, release_id: str) -> None:
         """Finish the journal of a driver that was killed after it wrote the manifest."""
-        journal = Journal.locate(release_id, self.url, self._spec.privacy.ledger, **self.options)
-        journal.finish_begun({"output": self.url})
+        self._journal(release_id).finish_begun({"output": self.url})
+
+    def snapshot_of(self, release_id: str) -> int | None:
+        """The snapshot that a release is about whose first answers are stored, if it is known."""
+        identifiers = stored_input(self._journal(release_id))
+        known = None if identifiers is None else json.loads(identifiers).get(SNAPSHOT)
+        return None if known is None else int(known)
+
+    def _journal(self, release_id: str) -> Journal:
+        return Journal.locate(release_id, self.url, self._spec.privacy.ledger, **self.options)
 
 
 def transform_of(bounds: Bounds, fitted: Fitted, scores: Scores | None) -> Transform:
