@@ -16,13 +16,13 @@ from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
     Date,
+    ElasticWorkers,
     Json,
     Log,
     MetricsFile,
     ReleaseUrl,
     Scheduler,
     SchedulerFile,
-    Workers,
 )
 from dpgmm_dist.cli.output import emit, fail, guarded, warn
 from dpgmm_dist.cli.storage import LedgerOptions, StorageOptions, read_options
@@ -181,7 +181,7 @@ def release(
             help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
         ),
     ] = None,
-    workers: Workers = None,
+    workers: ElasticWorkers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     scratch: Annotated[

@@ -19,8 +19,15 @@ from typing import Any
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.engine.base import Fraction
-from dpgmm_dist.engine.clusters import join_mpi, security_of, start_kubernetes, start_slurm
-from dpgmm_dist.engine.config import ClusterConfig
+from dpgmm_dist.engine.clusters import (
+    join_mpi,
+    least,
+    scale,
+    security_of,
+    start_kubernetes,
+    start_slurm,
+)
+from dpgmm_dist.engine.config import ClusterConfig, Elastic
 from dpgmm_dist.engine.dask_arrays import (
     Summed,
     arrays_of,
@@ -41,7 +48,7 @@ from dpgmm_dist.engine.memory import WAVES_AHEAD, tasks_per_thread
 from dpgmm_dist.errors import ClusterError, DpgmmError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.passes.kernel import statistic_sizes
-from dpgmm_dist.passes.run import PassContext, run_unit
+from dpgmm_dist.passes.run import PassContext, PassFailed, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.usage import Usage, measured
 from dpgmm_dist.version import __version__
@@ -49,6 +56,8 @@ from dpgmm_dist.version import __version__
 _FAN_IN = 8
 _RETRIES = 2
 _CONNECT_SECONDS = 30
+_HELD_BYTES = 64 << 20
+"""Of the results of tasks that wait for workers which are still to come."""
 _NEVER = logging.CRITICAL + 1
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
 """Kinds of clusters that are not started by this process, which would switch it off."""
@@ -81,12 +90,17 @@ class DaskEngine:
     name = "dask"
 
     def __init__(
-        self, client: Any, same_machine: bool = False, dashboard: str | None = None
+        self,
+        client: Any,
+        same_machine: bool = False,
+        dashboard: str | None = None,
+        most_threads: int = 1,
     ) -> None:
         self.client = client
         self.same_machine = same_machine
         self.dashboard = dashboard
         """Link to the cluster's own dashboard, where it was not started here without one."""
+        self._most_threads = most_threads
         self._placed: tuple[Any, list[Any]] = (None, [])
         self._usage = Usage()
 
@@ -123,7 +137,7 @@ class DaskEngine:
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> Counted:
         shared = self._share(context)
-        size = self._wave(8 * 2 * sum(statistic_sizes(context.query)))
+        result = 8 * 2 * sum(statistic_sizes(context.query))
         folded: list[Any] = []
         total: Counted | None = None
 
@@ -134,12 +148,16 @@ class DaskEngine:
 
         # The driver adds up one statistic a wave. A chain of sums on the workers would keep every
         # task of the pass in the scheduler: each could be needed to make the last sum again.
-        for start in range(0, len(units), size):
+        # Each wave is as large as the cluster is then: workers may come and go in a pass.
+        start = 0
+        while start < len(units):
+            size = self._wave(result)
             leaves = self._each(_run_packed, shared, units[start : start + size])
             folded.append(self._reduce(leaves))
             if len(folded) >= WAVES_AHEAD:
                 total = fetch()
                 report(start / len(units))
+            start += size
         while folded:
             total = fetch()
         report(1.0)
@@ -195,9 +213,15 @@ class DaskEngine:
         return results
 
     def _wave(self, result: int) -> int:
-        """How many tasks a wave has; ``result`` is the bytes that a task returns."""
-        threads: int = sum(self.client.nthreads().values())
-        return max(1, threads) * tasks_per_thread(result)
+        """How many tasks a wave has; ``result`` is the bytes that a task returns.
+
+        An elastic cluster grows only for tasks that it knows of, so it gets those of all workers
+        that it may have, as far as one worker can hold their results.
+        """
+        threads: int = max(1, sum(self.client.nthreads().values()))
+        each = tasks_per_thread(result)
+        held = _HELD_BYTES // max(1, result)
+        return max(threads * each, min(self._most_threads * each, held))
 
     def _share(self, context: Any) -> Any:
         # A task, not scattered data: if the worker that holds it dies, it is made again.
@@ -239,6 +263,11 @@ def _unpacked(data: bytes) -> Any:
 
 
 def _run_packed(context: PassContext, unit: bytes) -> Counted:
+    if context.version != __version__:  # of a worker that joined after the pass had begun
+        raise PassFailed(
+            f"a worker runs dpgmm_dist {__version__}, the driver {context.version}: install the "
+            "same version everywhere"
+        )
     return Counted(*measured(lambda: run_unit(context, _unpacked(unit))))
 
 
@@ -308,7 +337,13 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
             client,
             same_machine=wanted.kind == "local",
             dashboard=_dashboard(client) if wanted.kind in _WITH_DASHBOARD else None,
+            most_threads=_most_threads(wanted),
         )
+
+
+def _most_threads(wanted: ClusterConfig) -> int:
+    most = wanted.workers.maximum if isinstance(wanted.workers, Elastic) else 1
+    return most * (1 if wanted.kind == "local" else wanted.threads or 1)
 
 
 def _dashboard(client: Any) -> str | None:
@@ -389,7 +424,7 @@ def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
     start: Any = distributed
     cluster = stack.enter_context(
         start.LocalCluster(
-            n_workers=wanted.workers,
+            n_workers=least(wanted.workers),
             memory_limit=wanted.memory or "auto",
             threads_per_worker=1,
             processes=True,
@@ -400,6 +435,8 @@ def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
         )
     )
     client = stack.enter_context(start.Client(cluster))
+    if isinstance(wanted.workers, Elastic):
+        scale(cluster, wanted.workers)
     if originals_wanted():
         hear_workers(client)
     client.register_worker_callbacks(

@@ -21,12 +21,12 @@ from dpgmm_dist.data.source import (
     FrameSource,
     ParquetSource,
 )
-from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
+from dpgmm_dist.engine.config import ClusterConfig, Elastic, TlsFiles
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
 from dpgmm_dist.privacy.query import UnitShare
-from dpgmm_dist.spec.cluster import ClusterSpec
+from dpgmm_dist.spec.cluster import ClusterSpec, WorkerRange
 from dpgmm_dist.spec.fields import Bound
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.spec.sections import DatasetSpec, PrivacySpec
@@ -199,4 +199,7 @@ def cluster_config(cluster: ClusterSpec) -> ClusterConfig:
     """Where the passes run, as the engines take it."""
     given = {key: getattr(cluster, key) for key in type(cluster).model_fields}
     tls = None if cluster.tls is None else TlsFiles(**cluster.tls.model_dump())
-    return ClusterConfig(**given | {"tls": tls})
+    workers: int | Elastic | WorkerRange | None = cluster.workers
+    if isinstance(workers, WorkerRange):
+        workers = Elastic(workers.minimum, workers.maximum)
+    return ClusterConfig(**given | {"tls": tls, "workers": workers})
