@@ -16,7 +16,7 @@ def test_a_cluster_that_grows_releases_the_same(tmp_path: Path) -> None:
     same = ("--insecure-test-noise", 3, "--release-id", "same")
     done("release", spec, "--output", tmp_path / "threads", *same)
     done("release", spec, "--output", tmp_path / "auto", "--workers", "auto", *same)
-    section = ("--set", "cluster={kind: local, workers: {minimum: 1, maximum: 3}}")
+    section = ("--set", "cluster.kind=local", "--set", "cluster.workers={maximum: 3}")
     done("release", spec, "--output", tmp_path / "section", *section, *same)
     assert digests(tmp_path / "auto") == digests(tmp_path / "threads")
     assert digests(tmp_path / "section") == digests(tmp_path / "threads")
