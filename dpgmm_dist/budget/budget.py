@@ -18,7 +18,6 @@ Noise is never drawn again for a stored answer, and no answer is stored before t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count, takewhile
 from typing import Any
 
 from dpgmm_dist.budget.journal import Journal
@@ -185,7 +184,7 @@ class Budget:
         """
         if not self.journal.private_storage:
             return
-        stored = list(takewhile(lambda data: data is not None, map(self._input, count())))
+        stored = _inputs(self.journal)
         if stored and stored[-1] == identifiers:
             return
         name = f"input-{len(stored)}"
@@ -196,9 +195,6 @@ class Budget:
                 " statistics would mix the old and the new input. Restore the old input, or use"
                 " another release id, which is charged again."
             )
-
-    def _input(self, number: int) -> bytes | None:
-        return self.journal.private(f"input-{number}")
 
     def _refuse_lost_journal(self) -> None:
         raise DataError(
@@ -212,6 +208,21 @@ class Budget:
             f"The journal {self.journal.url} holds answers that the ledger at {ledger.url} never"
             " charged: the ledger was rolled back or replaced. Restore the ledger from a backup."
         )
+
+
+def stored_input(journal: Journal) -> bytes | None:
+    """Return the identifiers of the input that the stored answers are about; None without any."""
+    if not journal.private_storage or not journal.steps():
+        return None
+    return next(reversed(_inputs(journal)), None)
+
+
+def _inputs(journal: Journal) -> list[bytes]:
+    """The identifiers of the input at each run that found it changed, oldest first."""
+    found: list[bytes] = []
+    while (data := journal.private(f"input-{len(found)}")) is not None:
+        found.append(data)
+    return found
 
 
 def _composition_text(charge: Charge) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli.output import emit, guarded, plain
+from dpgmm_dist.cli.output import emit, guarded, plain, table
 from dpgmm_dist.cli.storage import StorageOptions, read_options
 
 app = typer.Typer(
@@ -120,7 +120,7 @@ def _charges(charges: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for charge in charges
     ]
-    return _table(head, rows) if rows else []
+    return table(head, rows) if rows else []
 
 
 def _rows(charge: Mapping[str, Any]) -> str:
@@ -148,7 +148,7 @@ def _months(months: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any]) -> l
     bars = [(str(m["month"]), f"{m['releases']} released", float(m["share"])) for m in months]
     period = ledger.get("period")
     bars.append((f"last {period}" if period else "all", "spent", float(ledger["share_spent"])))
-    lines = _table(
+    lines = table(
         ("month", "", "share of the budget", ""),
         [(month, note, _bar(share), f"{share:.1%}") for month, note, share in bars],
     )
@@ -162,11 +162,3 @@ def _bar(share: float) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
-    ]

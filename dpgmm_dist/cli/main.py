@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli import audit, first_steps, synthetic
+from dpgmm_dist.cli import audit, first_steps, runs, synthetic
 from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
     Date,
+    ElasticWorkers,
     Json,
     Log,
     MetricsFile,
     ReleaseUrl,
     Scheduler,
     SchedulerFile,
-    Workers,
 )
 from dpgmm_dist.cli.output import emit, fail, guarded, warn
 from dpgmm_dist.cli.storage import LedgerOptions, StorageOptions, read_options
@@ -181,7 +181,7 @@ def release(
             help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
         ),
     ] = None,
-    workers: Workers = None,
+    workers: ElasticWorkers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
     scratch: Annotated[
@@ -232,13 +232,19 @@ def release(
             insecure_test_noise=insecure_test_noise,
             progress=progress,
             scratch=scratch,
+            run=log.run,
         )
     if log.structured:
         log.say("done", event="done", already_done=result.already_done, exit_code=0)
     done = "already released, nothing was spent" if result.already_done else "released"
-    answer = {"status": done, "release": result.path, "release_id": result.release_id}
+    answer: dict[str, Any] = {
+        "status": done,
+        "release": result.path,
+        "release_id": result.release_id,
+    }
     if json_:
         answer["status"] = "already_done" if result.already_done else "released"
+        answer["run"] = result.run
     emit(answer | result.summary() | answer, as_json=json_)
 
 
@@ -251,6 +257,7 @@ def _new_release_id() -> str:
 synthetic.add_to(app)
 audit.add_to(app)
 first_steps.add_to(app)
+runs.add_to(app)
 
 
 @app.command()

@@ -16,6 +16,14 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
 ]
+ElasticWorkers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Worker processes on this machine; auto: as many as the work needs, up to the cores.",
+    ),
+]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from dpgmm_dist.data.blocks import RawBlock
@@ -19,7 +20,7 @@ from dpgmm_dist.data.unit_values import DIGEST_BYTES, Kind, constant_digest, dig
 from dpgmm_dist.data.windowed import inside
 
 Constants = Mapping[str, str | None]
-"""Columns given by the names of directories: their text, or None for null."""
+"""Columns given by the names of directories or by a table: their text, or None for null."""
 
 
 def block_of(
@@ -38,11 +39,15 @@ def block_of(
     if columns.table:
         values = [_values(name, arrays[name], columns, constants) for name in columns.features]
         features, valid = table_rows(values, batch.num_rows, columns.keeps_nulls)
+    elif arrays[columns.features[0]] is None:  # the table got this column after the file
+        features = np.zeros((batch.num_rows, width), dtype=np.float32)
+        valid = np.zeros(batch.num_rows, dtype=np.bool_)
     else:
         features, valid = embedding_rows(arrays[columns.features[0]], width)
     codes = _codes(batch.num_rows, columns, arrays, constants)
     if columns.window is not None:
-        within = inside(arrays[columns.window.column], columns.window)
+        times = arrays[columns.window.column]
+        within = inside(pa.nulls(batch.num_rows) if times is None else times, columns.window)
         valid = within if valid is None else valid & within
     if columns.unit is None:
         return RawBlock(features, valid, codes)

@@ -54,6 +54,8 @@ class FilePiece(Opaque):
     row_groups: tuple[int, ...]
     constants: tuple[tuple[str, str | None], ...] = ()
     """Columns given by the names of directories (``label=3``): (column, text, or None for null)."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Columns of a table that have another name in the file: (name there, name)."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -42,11 +42,13 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.other_formats import conversion
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
+from dpgmm_dist.storage.table_columns import TableColumns
 from dpgmm_dist.windows import Window
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
 _SHOWN_COLUMNS = 20
 _CATEGORY_BYTES = 8
+_NONE_GIVEN: Mapping[str, str | None] = {}
 """A category is read as the number of its value."""
 
 
@@ -109,6 +111,8 @@ class Footer(Opaque):
     types: ReadTypes
     row_groups: tuple[tuple[int, int], ...]
     """(rows, stored bytes of the list column before compression) of each row group."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Columns of a table that have another name in this file: (name there, name)."""
 
 
 Gather = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
@@ -118,9 +122,15 @@ _FILES_PER_TASK = 200
 
 
 def read_footers(
-    place: Place, files: tuple[FoundFile, ...], columns: Columns, gather: Gather | None = None
+    place: Place,
+    files: tuple[FoundFile, ...],
+    columns: Columns,
+    gather: Gather | None = None,
+    table: TableColumns | None = None,
 ) -> tuple[Footer, ...]:
     """Read and check the footers of all files; many are read on the workers behind ``gather``.
+
+    ``table`` has the columns of a Delta Lake or Iceberg table, which its files need not all have.
 
     Raises
     ------
@@ -129,7 +139,7 @@ def read_footers(
     SpecError
         If the public labels are not of the label column's kind.
     """
-    reader = _FooterReader(place, columns)
+    reader = _FooterReader(place, columns, table)
     if gather is None or len(files) < _MANY_FILES:
         footers = reader(files)
     else:
@@ -153,6 +163,7 @@ class _FooterReader(Opaque):
 
     place: Place
     columns: Columns
+    table: TableColumns | None
 
     def __call__(self, batch: _Files | tuple[FoundFile, ...]) -> tuple[Footer, ...]:
         files = batch.files if isinstance(batch, _Files) else batch
@@ -165,9 +176,15 @@ class _FooterReader(Opaque):
         footer, problem = None, ""
         try:
             with opened(fs, file.path, 1, 0) as parquet:
-                schema, groups = parquet.schema_arrow, _row_groups(parquet.metadata, columns)
+                schema = parquet.schema_arrow
+                renamed: tuple[tuple[str, str], ...] = ()
+                if self.table is not None:
+                    file, schema, renamed = _as_in_table(file, schema, self.table, columns, name)
+                first = {there: here for here, there in renamed}.get(columns.features[0])
+                groups = _row_groups(parquet.metadata, columns, first or columns.features[0])
             given = dict(file.constants)
-            footer = Footer(file, check_types(schema, columns, name, given), groups)
+            types = check_types(schema, columns, name, given)
+            footer = Footer(file, types, groups, renamed)
         except (DataError, SpecError):
             raise
         except FileNotFoundError:
@@ -182,10 +199,29 @@ class _FooterReader(Opaque):
         return footer
 
 
-def _row_groups(metadata: Any, columns: Columns) -> tuple[tuple[int, int], ...]:
+def _as_in_table(
+    file: FoundFile, schema: Any, table: TableColumns, columns: Columns, name: str
+) -> tuple[FoundFile, Any, tuple[tuple[str, str], ...]]:
+    """The file and its schema with the columns of a table: renamed, dropped, or added as null."""
+    there = table.in_file(schema, name)
+    known = {*there, *dict(file.constants)}
+    wanted = {column for column in columns.names if column in table.names}
+    added = tuple((column, None) for column in sorted(wanted - known))
+    constants = tuple((n, text) for n, text in file.constants if n in set(table.names) - {*there})
+    # A column that the table has dropped must not be taken for one that has its name now.
+    dropped = set(schema.names) & set(table.names) - set(there.values())
+    renamed = (
+        *((place, column) for column, place in there.items() if place != column),
+        *((place, f"\0{place}") for place in sorted(dropped)),
+    )
+    fields = [schema.field(place).with_name(column) for column, place in there.items()]
+    return replace(file, constants=(*constants, *added)), pa.schema(fields), renamed
+
+
+def _row_groups(metadata: Any, columns: Columns, name: str) -> tuple[tuple[int, int], ...]:
+    """``name`` is what the file calls the first feature."""
     leaf = None
     if not columns.table:
-        name = columns.features[0]
         paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
         within = [i for i, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")]
         values = [i for i in within if paths[i].startswith(f"{name}.values.")]  # Spark's vectors
@@ -196,7 +232,9 @@ def _row_groups(metadata: Any, columns: Columns) -> tuple[tuple[int, int], ...]:
     )
 
 
-def check_types(schema: Any, columns: Columns, name: str, given: Collection[str] = ()) -> ReadTypes:
+def check_types(
+    schema: Any, columns: Columns, name: str, given: Mapping[str, str | None] = _NONE_GIVEN
+) -> ReadTypes:
     """Check the types of the columns to read, in the Arrow schema of a file or a frame.
 
     Parameters
@@ -204,7 +242,7 @@ def check_types(schema: Any, columns: Columns, name: str, given: Collection[str]
     schema : the schema of all its columns.
     columns : what is read.
     name : the file, or the argument that the frame is, for messages.
-    given : columns that the names of directories give where the schema lacks them.
+    given : text of columns that the names of directories give where the schema lacks them, or None.
 
     Raises
     ------
@@ -234,7 +272,7 @@ def check_types(schema: Any, columns: Columns, name: str, given: Collection[str]
         item_bytes += _bytes_of(kind)
     if columns.label is not None and types[columns.label] is not None:
         check_label_type(columns.label, types[columns.label], columns.labels, name)
-    if columns.window is not None:
+    if columns.window is not None and types[columns.window.column] is not None:
         _check_window(columns.window.column, types[columns.window.column], name)
     unit = None if columns.unit is None else _unit_kind(columns.unit, types[columns.unit], name)
     of_features = tuple(
@@ -265,7 +303,9 @@ def _bytes_of(kind: Any) -> int:
     return 4 if pa.types.is_null(kind) else max(1, kind.bit_width // 8)
 
 
-def _type_of(schema: Any, column: str, columns: Columns, name: str, given: Collection[str]) -> Any:
+def _type_of(
+    schema: Any, column: str, columns: Columns, name: str, given: Mapping[str, str | None]
+) -> Any:
     """Storage type of a column; None where a directory name gives the column."""
     places = find_fields(schema, column)
     if len(places) > 1:
@@ -273,7 +313,9 @@ def _type_of(schema: Any, column: str, columns: Columns, name: str, given: Colle
     if places:
         return field_type(schema, places[0])
     is_list = not columns.table and column == columns.features[0]
-    if not is_list and column in given:
+    # A table's column that was added after a file was written is null there; the name of a
+    # directory is no embedding.
+    if column in given and (not is_list or given[column] is None):
         return None
     names = list(dict.fromkeys(schema.names))
     has = ", ".join(names[:_SHOWN_COLUMNS]) + (", ..." if len(names) > _SHOWN_COLUMNS else "")

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from dpgmm_dist.column_kinds import Kind as ColumnKind
 from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.arrow_rows import block_of
@@ -41,8 +43,10 @@ from dpgmm_dist.data.unit_values import Kind
 from dpgmm_dist.data.windowed import in_directories
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.opaque import Opaque
-from dpgmm_dist.storage.parquet_files import FoundFile, Place, is_local, list_files, opened
+from dpgmm_dist.storage.parquet_files import Place, is_local, opened
 from dpgmm_dist.storage.rereading import read_on
+from dpgmm_dist.storage.snapshot_times import Snapshot
+from dpgmm_dist.storage.snapshots import Listing, list_input
 from dpgmm_dist.windows import Window
 
 __all__ = [
@@ -60,6 +64,8 @@ __all__ = [
     "column_kinds",
 ]
 
+SNAPSHOT = "snapshot of the table"
+"""Key of the snapshot among the identifiers of the input; no path of a file is like it."""
 TARGET_BYTES = 128 << 20
 _FILE_BYTES = 1 << 20
 """What each file adds to the size of a unit, so that thousands of tiny files are spread."""
@@ -85,6 +91,8 @@ class ParquetSource(Opaque):
     _footers: tuple[Footer, ...] | None = None
     _directories: Window | None = None
     """The window, where directory names decide which files are in it."""
+    snapshot: int | None = None
+    """The snapshot of a table, fixed when it was opened; None for plain Parquet."""
 
     @classmethod
     def open(
@@ -95,6 +103,7 @@ class ParquetSource(Opaque):
         width: int | None = None,
         window: Window | None = None,
         gather: Gather | None = None,
+        snapshot: Snapshot | None = None,
     ) -> ParquetSource:
         """Find the files and check everything public about them. Reads footers, never rows.
 
@@ -105,6 +114,7 @@ class ParquetSource(Opaque):
         width : length of the list column, where its type does not fix it
         window : which rows are read; all by default
         gather : calls a function of each of many items on workers, to read many footers there
+        snapshot : version, tag or time of a table; the newest by default
 
         Raises
         ------
@@ -114,15 +124,15 @@ class ParquetSource(Opaque):
             If the path is missing or empty, a file is damaged, or a column is missing or of a type
             that cannot be used.
         """
-        files, by_column = _in_window(place, window)
+        listing, by_column = _in_window(place, window, snapshot)
         if by_column:
             columns = replace(columns, window=window)
-        footers = read_footers(place, files, columns, gather)
+        footers = read_footers(place, listing.files, columns, gather, listing.columns)
         width = resolve_width(columns, (footer.types.list_size for footer in footers), width)
         unit_kind = resolve_unit_kind(columns, footers, place)
         kinds = resolve_kinds(columns, (footer.types.kinds for footer in footers))
         directories = None if by_column else window
-        return cls(place, columns, width, unit_kind, kinds, footers, directories)
+        return cls(place, columns, width, unit_kind, kinds, footers, directories, listing.snapshot)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_footers": None}
@@ -135,8 +145,8 @@ class ParquetSource(Opaque):
     def footers(self) -> tuple[Footer, ...]:
         """The checked footers of all files, sorted by path; read again after a pickle."""
         if self._footers is None:
-            files, _ = _in_window(self.place, self._directories)
-            footers = read_footers(self.place, files, self.columns)
+            listing, _ = _in_window(self.place, self._directories, self.snapshot)
+            footers = read_footers(self.place, listing.files, self.columns, table=listing.columns)
             object.__setattr__(self, "_footers", footers)
             return footers
         return self._footers
@@ -171,10 +181,12 @@ class ParquetSource(Opaque):
         return units
 
     def _piece(self, file: int, groups: list[int]) -> FilePiece:
-        planned = self.footers()[file].file
+        footer = self.footers()[file]
         named = set(self.columns.names)
-        constants = tuple((name, text) for name, text in planned.constants if name in named)
-        return FilePiece(planned.path, tuple(groups), constants)
+        constants = tuple((n, text) for n, text in footer.file.constants if n in named)
+        top = {name.partition(".")[0] for name in named} | named
+        renamed = tuple(pair for pair in footer.renamed if top & {*pair})
+        return FilePiece(footer.file.path, tuple(groups), constants, renamed)
 
     def _bytes(self, footer: Footer, group: int) -> int:
         rows, stored = footer.row_groups[group]
@@ -209,16 +221,24 @@ class ParquetSource(Opaque):
     ) -> Iterator[RawBlock]:
         names = self.columns.names
         with opened(fs, piece.path, len(names), unit_bytes) as file:
-            places = [find_fields(file.schema_arrow, name) for name in names]
+            schema = _renamed(file.schema_arrow, dict(piece.renamed))
+            called = {name: there for there, name in piece.renamed}
+            places = [find_fields(schema, name) for name in names]
             batches = file.iter_batches(
                 batch_size=max_rows,
                 row_groups=list(piece.row_groups),
-                columns=[".".join(place) for found in places for place in found],
+                columns=[
+                    ".".join((called.get(place[0], place[0]), *place[1:]))
+                    for found in places
+                    for place in found
+                ],
                 use_threads=False,
             )
             missing = sum(file.metadata.row_group(i).num_rows for i in piece.row_groups)
             for batch in batches:
                 missing -= batch.num_rows
+                if piece.renamed:
+                    batch = batch.rename_columns(_renamed(batch.schema, dict(piece.renamed)).names)
                 yield block_of(
                     batch, self.columns, self.width, dict(piece.constants), self.unit_kind
                 )
@@ -237,8 +257,8 @@ class ParquetSource(Opaque):
         """
         fs, _ = self.place.resolve()
         fs.invalidate_cache()
-        files, _ = _in_window(self.place, self._directories)
-        if {file.path: (file.size, file.stamp) for file in files} != {
+        listing, _ = _in_window(self.place, self._directories, self.snapshot)
+        if {file.path: (file.size, file.stamp) for file in listing.files} != {
             footer.file.path: (footer.file.size, footer.file.stamp) for footer in self.footers()
         }:
             raise DataError(
@@ -249,7 +269,8 @@ class ParquetSource(Opaque):
     def fingerprint(self) -> dict[str, str]:
         """Size and etag or time of each file. PRIVATE: in private storage, to detect changes."""
         files = (footer.file for footer in self.footers())
-        return {file.path: f"{file.size} {file.stamp}" for file in files}
+        found = {file.path: f"{file.size} {file.stamp}" for file in files}
+        return found if self.snapshot is None else {**found, SNAPSHOT: str(self.snapshot)}
 
 
 AnySource = ParquetSource | FrameSource | ArraySource | DaskArraySource
@@ -264,13 +285,20 @@ def column_kinds(rows: AnySource) -> tuple[ColumnKind | None, ...]:
     return (number,) * rows.width
 
 
-def _in_window(place: Place, window: Window | None) -> tuple[tuple[FoundFile, ...], bool]:
+def _in_window(
+    place: Place, window: Window | None, snapshot: Snapshot | None
+) -> tuple[Listing, bool]:
     """The files to read, and whether a column decides which rows are in the window."""
-    files = list_files(place)
+    listing = list_input(place, snapshot)
     if window is None:
-        return files, False
-    chosen = in_directories(files, window, place)
-    return (files, True) if chosen is None else (chosen, False)
+        return listing, False
+    chosen = in_directories(listing.files, window, place)
+    return (listing, True) if chosen is None else (replace(listing, files=chosen), False)
+
+
+def _renamed(schema: Any, names: dict[str, str]) -> Any:
+    """A schema of a file with the columns as the table names them."""
+    return pa.schema([field.with_name(names.get(field.name, field.name)) for field in schema])
 
 
 def _without_cause(items: Iterator[T], message: str) -> Iterator[T]:

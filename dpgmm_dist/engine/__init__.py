@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dpgmm_dist.cores import cores
 from dpgmm_dist.engine.base import Engine
-from dpgmm_dist.engine.config import ClusterConfig
+from dpgmm_dist.engine.config import ClusterConfig, Elastic
 from dpgmm_dist.errors import SpecError
 
 __all__ = ["Engine", "engine_in_use", "open_engine"]
@@ -14,7 +15,7 @@ __all__ = ["Engine", "engine_in_use", "open_engine"]
 
 @contextmanager
 def open_engine(
-    workers: int | None = None,
+    workers: int | str | None = None,
     scheduler: str | None = None,
     scheduler_file: str | None = None,
     cluster: ClusterConfig | None = None,
@@ -25,7 +26,8 @@ def open_engine(
 
     Parameters
     ----------
-    workers : start this many single-threaded worker processes on this machine
+    workers : start this many single-threaded worker processes on this machine; "auto" for one to
+        one for each core, as the work calls for
     scheduler : address of a running Dask scheduler, such as ``tcp://10.0.0.5:8786``
     scheduler_file : path of a Dask scheduler file
     cluster : which cluster to start or connect to; threads of this process by default
@@ -40,11 +42,9 @@ def open_engine(
     given = [value for value in (workers, scheduler, scheduler_file) if value is not None]
     if len(given) > 1:
         raise SpecError("give at most one of --workers, --scheduler and --scheduler-file")
-    if workers is not None and workers < 1:
-        raise SpecError(f"--workers must be at least 1, got {workers}")
     config = cluster or ClusterConfig()
     if workers is not None:
-        config = ClusterConfig(kind="local", workers=workers)
+        config = ClusterConfig(kind="local", workers=_local_workers(workers))
     elif given:
         config = ClusterConfig("scheduler", address=scheduler, scheduler_file=scheduler_file)
     if config.kind == "threads":
@@ -56,6 +56,18 @@ def open_engine(
 
     with open_cluster(config) as engine:
         yield engine
+
+
+def _local_workers(workers: int | str) -> int | Elastic:
+    if workers == "auto":
+        return Elastic(1, cores())
+    try:
+        count = int(workers)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise SpecError(f"--workers must be a number of at least 1, or auto; got {workers}")
+    return count
 
 
 def engine_in_use() -> Engine | None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.passes.run import PassContext
 from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.usage import Usage
 
 Fraction = Callable[[float], None]
 
@@ -31,6 +32,10 @@ class Engine(Protocol):
         ClusterError
             If workers fail.
         """
+        ...
+
+    def usage(self) -> Usage:
+        """What the last pass used. PRIVATE: only for the record of the run."""
         ...
 
     def limits(self) -> Sequence[tuple[int, int]]:

@@ -12,14 +12,22 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.data.dask_arrays import DaskArraySource
 from dpgmm_dist.engine.base import Fraction
-from dpgmm_dist.engine.clusters import join_mpi, security_of, start_kubernetes, start_slurm
-from dpgmm_dist.engine.config import ClusterConfig
+from dpgmm_dist.engine.clusters import (
+    join_mpi,
+    least,
+    scale,
+    security_of,
+    start_kubernetes,
+    start_slurm,
+)
+from dpgmm_dist.engine.config import ClusterConfig, Elastic
 from dpgmm_dist.engine.dask_arrays import (
     Summed,
     arrays_of,
@@ -38,14 +46,18 @@ from dpgmm_dist.engine.dask_logs import (
 from dpgmm_dist.engine.failures import NO_WORKERS_SECONDS, cluster_failure, wait_for
 from dpgmm_dist.engine.memory import WAVES_AHEAD, tasks_per_thread
 from dpgmm_dist.errors import ClusterError, DpgmmError
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.passes.kernel import statistic_sizes
-from dpgmm_dist.passes.run import PassContext, run_unit
+from dpgmm_dist.passes.run import PassContext, PassFailed, run_unit
 from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.usage import Usage, measured
 from dpgmm_dist.version import __version__
 
 _FAN_IN = 8
 _RETRIES = 2
 _CONNECT_SECONDS = 30
+_HELD_BYTES = 64 << 20
+"""Of the results of tasks that wait for workers which are still to come."""
 _NEVER = logging.CRITICAL + 1
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
 """Kinds of clusters that are not started by this process, which would switch it off."""
@@ -60,55 +72,92 @@ _SPAWN_ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class Counted(Opaque):
+    """PRIVATE. The sums over some plan units, and what it took to make them."""
+
+    statistic: ExactStatistic
+    usage: Usage
+
+    def merge(self, other: Counted) -> Counted:
+        """Add both; associative and commutative."""
+        return Counted(self.statistic.merge(other.statistic), self.usage.merge(other.usage))
+
+
 class DaskEngine:
     """Runs plan units as Dask tasks; the driver receives one merged result a pass."""
 
     name = "dask"
 
     def __init__(
-        self, client: Any, same_machine: bool = False, dashboard: str | None = None
+        self,
+        client: Any,
+        same_machine: bool = False,
+        dashboard: str | None = None,
+        most_threads: int = 1,
     ) -> None:
         self.client = client
         self.same_machine = same_machine
         self.dashboard = dashboard
         """Link to the cluster's own dashboard, where it was not started here without one."""
+        self._most_threads = most_threads
         self._placed: tuple[Any, list[Any]] = (None, [])
+        self._usage = Usage()
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> ExactStatistic:
         """Sum over ``units``. Exceptions are replaced: theirs could quote arguments."""
         try:
-            return self._run(context, units, report)
+            before = set(self.client.nthreads())
+            statistic, usage = self._run(context, units, report)
+            now = set(self.client.nthreads())
+            self._usage = replace(usage, joined=len(now - before), lost=len(before - now))
+            return statistic
         except DpgmmError:
             raise
         except Exception as error:  # whatever Dask raises
             failure = cluster_failure(f"during pass {context.query.step}", error)
         raise failure
 
+    def usage(self) -> Usage:
+        """What the last pass used. PRIVATE."""
+        return self._usage
+
     def _run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
-    ) -> ExactStatistic:
+    ) -> tuple[ExactStatistic, Usage]:
         if isinstance(context.source, DaskArraySource):
-            return noted(context, computed(lambda: self._run_array(context, units, report)))
-        shared = self._share(context)
-        size = self._wave(8 * 2 * sum(statistic_sizes(context.query)))
-        folded: list[Any] = []
-        total: ExactStatistic | None = None
+            total = noted(context, computed(lambda: self._run_array(context, units, report)))
+            return total, Usage(len(units))
+        counted = self._run_units(context, units, report)
+        return counted.statistic, counted.usage
 
-        def fetch() -> ExactStatistic:
+    def _run_units(
+        self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
+    ) -> Counted:
+        shared = self._share(context)
+        result = 8 * 2 * sum(statistic_sizes(context.query))
+        folded: list[Any] = []
+        total: Counted | None = None
+
+        def fetch() -> Counted:
             wait_for(self.client, folded[:1])
-            part: ExactStatistic = folded.pop(0).result()
+            part: Counted = folded.pop(0).result()
             return part if total is None else total.merge(part)
 
         # The driver adds up one statistic a wave. A chain of sums on the workers would keep every
         # task of the pass in the scheduler: each could be needed to make the last sum again.
-        for start in range(0, len(units), size):
+        # Each wave is as large as the cluster is then: workers may come and go in a pass.
+        start = 0
+        while start < len(units):
+            size = self._wave(result)
             leaves = self._each(_run_packed, shared, units[start : start + size])
             folded.append(self._reduce(leaves))
             if len(folded) >= WAVES_AHEAD:
                 total = fetch()
                 report(start / len(units))
+            start += size
         while folded:
             total = fetch()
         report(1.0)
@@ -164,9 +213,15 @@ class DaskEngine:
         return results
 
     def _wave(self, result: int) -> int:
-        """How many tasks a wave has; ``result`` is the bytes that a task returns."""
-        threads: int = sum(self.client.nthreads().values())
-        return max(1, threads) * tasks_per_thread(result)
+        """How many tasks a wave has; ``result`` is the bytes that a task returns.
+
+        An elastic cluster grows only for tasks that it knows of, so it gets those of all workers
+        that it may have, as far as one worker can hold their results.
+        """
+        threads: int = max(1, sum(self.client.nthreads().values()))
+        each = tasks_per_thread(result)
+        held = _HELD_BYTES // max(1, result)
+        return max(threads * each, min(self._most_threads * each, held))
 
     def _share(self, context: Any) -> Any:
         # A task, not scattered data: if the worker that holds it dies, it is made again.
@@ -207,15 +262,20 @@ def _unpacked(data: bytes) -> Any:
     return pickle.loads(zlib.decompress(data))  # noqa: S301 - the driver's own, of this task
 
 
-def _run_packed(context: PassContext, unit: bytes) -> ExactStatistic:
-    return run_unit(context, _unpacked(unit))
+def _run_packed(context: PassContext, unit: bytes) -> Counted:
+    if context.version != __version__:  # of a worker that joined after the pass had begun
+        raise PassFailed(
+            f"a worker runs dpgmm_dist {__version__}, the driver {context.version}: install the "
+            "same version everywhere"
+        )
+    return Counted(*measured(lambda: run_unit(context, _unpacked(unit))))
 
 
 def _call_packed(function: Callable[[Any], Any], item: bytes) -> Any:
     return function(_unpacked(item))
 
 
-def _merge(parts: Sequence[ExactStatistic]) -> ExactStatistic:
+def _merge(parts: Sequence[Any]) -> Any:
     first, *others = parts
     for other in others:
         first = first.merge(other)
@@ -277,7 +337,13 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
             client,
             same_machine=wanted.kind == "local",
             dashboard=_dashboard(client) if wanted.kind in _WITH_DASHBOARD else None,
+            most_threads=_most_threads(wanted),
         )
+
+
+def _most_threads(wanted: ClusterConfig) -> int:
+    most = wanted.workers.maximum if isinstance(wanted.workers, Elastic) else 1
+    return most * (1 if wanted.kind == "local" else wanted.threads or 1)
 
 
 def _dashboard(client: Any) -> str | None:
@@ -358,7 +424,7 @@ def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
     start: Any = distributed
     cluster = stack.enter_context(
         start.LocalCluster(
-            n_workers=wanted.workers,
+            n_workers=least(wanted.workers),
             memory_limit=wanted.memory or "auto",
             threads_per_worker=1,
             processes=True,
@@ -369,6 +435,8 @@ def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
         )
     )
     client = stack.enter_context(start.Client(cluster))
+    if isinstance(wanted.workers, Elastic):
+        scale(cluster, wanted.workers)
     if originals_wanted():
         hear_workers(client)
     client.register_worker_callbacks(

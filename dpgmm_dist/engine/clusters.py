@@ -12,11 +12,14 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
+from dpgmm_dist.engine.config import ClusterConfig, Elastic, TlsFiles
 from dpgmm_dist.errors import ClusterError, SpecError
 
 _PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _MEMORY = "4GB"
+_LOOK_SECONDS = 2
+"""How often an elastic cluster compares its workers with the work."""
+_IDLE_SECONDS = 60
 
 
 def security_of(tls: TlsFiles | None) -> Any | None:
@@ -48,7 +51,10 @@ def start_slurm(stack: ExitStack, wanted: ClusterConfig) -> Any:
         **wanted.options,
     }
     cluster = stack.enter_context(jobqueue.SLURMCluster(**options))
-    cluster.scale(jobs=wanted.workers)
+    if isinstance(wanted.workers, Elastic):
+        scale(cluster, wanted.workers)
+    else:
+        cluster.scale(jobs=wanted.workers)
     return stack.enter_context(_distributed().Client(cluster))
 
 
@@ -58,14 +64,34 @@ def start_kubernetes(stack: ExitStack, wanted: ClusterConfig) -> Any:
     memory = wanted.memory or _MEMORY
     share = {"cpu": str(wanted.threads or 1), "memory": memory.replace("GB", "G")}
     options: dict[str, Any] = {
-        "n_workers": wanted.workers,
+        "n_workers": least(wanted.workers),
         "resources": {"requests": share, "limits": share},
         "env": dict.fromkeys(_PINNED, "1"),
         "quiet": True,
         **wanted.options,
     }
     cluster = stack.enter_context(operator.KubeCluster(**options))
+    if isinstance(wanted.workers, Elastic):
+        scale(cluster, wanted.workers)
     return stack.enter_context(_distributed().Client(cluster))
+
+
+def least(workers: int | Elastic | None) -> int | None:
+    """Return how many workers are started at once."""
+    return workers.minimum if isinstance(workers, Elastic) else workers
+
+
+def scale(cluster: Any, workers: Elastic) -> None:
+    """Let the number of workers follow the work, between its bounds.
+
+    At the end of a pass idle workers stay for a minute: the next pass needs them again.
+    """
+    cluster.adapt(
+        minimum=workers.minimum,
+        maximum=workers.maximum,
+        interval=f"{_LOOK_SECONDS}s",
+        wait_count=_IDLE_SECONDS // _LOOK_SECONDS,
+    )
 
 
 def join_mpi(stack: ExitStack, wanted: ClusterConfig) -> Any:

@@ -17,6 +17,17 @@ class TlsFiles:
 
 
 @dataclass(frozen=True)
+class Elastic:
+    """A number of workers that follows the work, between two bounds."""
+
+    minimum: int
+    maximum: int
+
+    def __str__(self) -> str:
+        return f"{self.minimum} to {self.maximum}"
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """Which cluster is started or connected to.
 
@@ -25,7 +36,7 @@ class ClusterConfig:
     kind : "threads" (of this process), "local" (processes on this machine), "scheduler" (one that
         is running), or a cluster that the job starts: "slurm", "kubernetes", or "mpi" (the
         processes of one MPI run).
-    workers : number of workers to start
+    workers : number of workers to start, or its bounds
     threads : threads of each worker, or of this process
     memory : memory of each worker, such as ``4GB``
     address, scheduler_file : where the running scheduler is
@@ -34,7 +45,7 @@ class ClusterConfig:
     """
 
     kind: str = "threads"
-    workers: int | None = None
+    workers: int | Elastic | None = None
     threads: int | None = None
     memory: str | None = None
     address: str | None = None

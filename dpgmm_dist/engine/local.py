@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -19,6 +20,7 @@ from dpgmm_dist.engine.dividing import divided
 from dpgmm_dist.passes.cache import LatticeCache, default_cache_bytes, memory_bytes
 from dpgmm_dist.passes.run import PassContext, PassRun
 from dpgmm_dist.privacy.exact import ExactStatistic
+from dpgmm_dist.usage import Usage, measured
 
 _UNITS_PER_THREAD = 4
 """Units wanted per thread. Fewer are divided, so that no thread waits long for the last one."""
@@ -42,6 +44,7 @@ class LocalEngine:
         self.cache_bytes = default_cache_bytes() if cache_bytes is None else cache_bytes
         self._cached: tuple[object, object] = (None, None)
         self._cache: LatticeCache | None = None
+        self._usage = Usage()
 
     def run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
@@ -49,6 +52,7 @@ class LocalEngine:
         """Return the sum over ``units``; every order of threads gives the same bits."""
         units = divided(units, self.threads * _UNITS_PER_THREAD)
         if isinstance(context.source, DaskArraySource):
+            self._usage = Usage(len(units))
             with threadpool_limits(1, "blas"):
                 return run_on_threads(context, units, self.threads, report)
         waiting: SimpleQueue[PlanUnit] = SimpleQueue()
@@ -58,7 +62,7 @@ class LocalEngine:
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self.threads) as pool:
             try:
                 threads = min(self.threads, len(units))
-                sums = [pool.submit(work.run) for _ in range(threads)]
+                sums = [pool.submit(measured, work.run) for _ in range(threads)]
                 done = 0
                 while threads:
                     if work.events.get():
@@ -71,10 +75,15 @@ class LocalEngine:
                 work.stop.set()
         if work.failure is not None:
             raise work.failure
-        total, *others = [future.result() for future in sums]
-        for other in others:
-            total = total.merge(other)
+        (total, usage), *others = [future.result() for future in sums]
+        for other, used in others:
+            total, usage = total.merge(other), usage.merge(used)
+        self._usage = replace(usage, tasks=len(units))
         return total
+
+    def usage(self) -> Usage:
+        """What the last pass used. PRIVATE."""
+        return self._usage
 
     def limits(self) -> Sequence[tuple[int, int]]:
         """(bytes of memory that this process may use, number of threads)."""

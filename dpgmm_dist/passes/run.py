@@ -21,6 +21,7 @@ from dpgmm_dist.passes.kernel import Accumulator, Kernel
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.query import EXACT, PassQuery
 from dpgmm_dist.privacy.sensitivity import check_fits
+from dpgmm_dist.version import __version__
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ class PassContext:
     source: Source
     features: RowMap
     query: PassQuery
+    version: str = __version__
+    """Of the driver: a worker of another version could sum up other integers."""
 
     def __repr__(self) -> str:
         return "PassContext()"

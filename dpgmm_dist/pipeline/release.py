@@ -11,11 +11,11 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.artifact.manifest import StoredQueries
 from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
-from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.budget.budget import Budget, stored_input
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
 from dpgmm_dist.data.describe import describe_input
-from dpgmm_dist.data.source import column_kinds
+from dpgmm_dist.data.source import SNAPSHOT, column_kinds
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.memory import memory_plan, require_memory
@@ -46,6 +46,7 @@ from dpgmm_dist.pipeline.resolve import (
     window_of,
 )
 from dpgmm_dist.pipeline.result import ReleaseResult, receipt_of
+from dpgmm_dist.pipeline.run_record import RunRecord
 from dpgmm_dist.pipeline.session import Session
 from dpgmm_dist.privacy.noise import InsecureTestNoise, NoiseSource
 from dpgmm_dist.progress import Progress
@@ -65,6 +66,7 @@ def release(
     progress: Progress | None = None,
     source: Any = None,
     scratch: str | None = None,
+    run: str | None = None,
 ) -> ReleaseResult:
     """Release a differentially private mixture of the rows a specification names.
 
@@ -82,6 +84,7 @@ def release(
         computed by the current Dask client, if there is one and no other engine is given
     scratch : private directory or URL for ``dataset.privacy_unit`` that all workers reach; by
         default the directory for temporary files, if all workers run on this machine
+    run : a name of this run for its record beside the ledger (``dpgmm runs``); random by default
 
     Raises
     ------
@@ -100,21 +103,50 @@ def release(
                 progress=progress,
                 source=source,
                 scratch=scratch,
+                run=run,
             )
+    release_id = release_id or spec.output.release_id or random_release_id()
+    record = RunRecord(run)
+    with record.noted(release_id):
+        return _release(
+            spec,
+            output=output,
+            release_id=release_id,
+            engine=engine,
+            insecure_test_noise=insecure_test_noise,
+            progress=progress,
+            source=source,
+            scratch=scratch,
+            record=record,
+        )
 
+
+def _release(
+    spec: ReleaseSpec,
+    *,
+    output: str | None,
+    release_id: str,
+    engine: Engine | None,
+    insecure_test_noise: int | None,
+    progress: Progress | None,
+    source: Any,
+    scratch: str | None,
+    record: RunRecord,
+) -> ReleaseResult:
+    """The story; parameters are those of :func:`release`."""
     # The output: it may hold this release already.
     target = _Output(spec, output or spec.output.path)
     require_drawable(spec)
     noise = noise_for(spec.privacy, insecure_test_noise)
-    release_id = release_id or spec.output.release_id or random_release_id()
     if target.holds_release():
         target.claim(release_id)
         target.finish_begun(release_id)
-        return ReleaseResult(target.url, release_id, already_done=True)
+        return ReleaseResult(target.url, release_id, True, run=record.public())
 
     # The rows: all that is public about them is checked before anything is spent.
     require_window_of_columns(spec, source)
-    rows = rows_of(spec.dataset, source, engine.gather if engine else None)
+    begun_at = target.snapshot_of(release_id)
+    rows = rows_of(spec.dataset, source, engine.gather if engine else None, begun_at)
     schema = describe_input(rows)  # now, because the input may be gone at the end
     require_same_labels(spec, rows)
     check_units(spec.dataset, rows, engine, scratch)
@@ -127,6 +159,7 @@ def release(
     require_release_fits(problem)
     passes = len(first_steps(spec)) + len(schedule(problem))
     engine = engine or default_engine(rows, spec.cluster.threads)
+    record.uses(engine)
     require_memory(engine, memory_plan(problem, rows.plan()))
 
     # The budget is reserved for this release: ledger and journal, before the first pass.
@@ -135,6 +168,7 @@ def release(
     budget.check(spec.public_dict(), _mechanism(noise))
     target.claim(release_id)
     budget.begin(spec.public_dict(), _mechanism(noise))
+    record.keep_in(None if budget.ledger is None else budget.ledger.store)
     budget.require_same_input(json.dumps(rows.fingerprint(), sort_keys=True).encode())
 
     # The passes: the model asks, the session charges, measures and stores. What follows the gate
@@ -158,6 +192,7 @@ def release(
             labels=problem.labels,
             passes=passes,
             progress=progress or (lambda _: None),
+            record=record,
         )
         types = {column["name"]: column["type"] for column in schema["columns"]}
         measured = measure_model(spec, session, width=rows.width, kinds=kinds, types=types, rho=rho)
@@ -186,7 +221,9 @@ def release(
             stored_queries=StoredQueries(**budget.journal.stored()),
         )
     budget.journal.finish({"output": target.url})
-    return ReleaseResult(target.url, release_id, already_done=False, fitted=fitted, receipt=receipt)
+    return ReleaseResult(
+        target.url, release_id, False, fitted=fitted, receipt=receipt, run=record.public()
+    )
 
 
 class _Output:
@@ -216,8 +253,16 @@ class _Output:
 
     def finish_begun(self, release_id: str) -> None:
         """Finish the journal of a driver that was killed after it wrote the manifest."""
-        journal = Journal.locate(release_id, self.url, self._spec.privacy.ledger, **self.options)
-        journal.finish_begun({"output": self.url})
+        self._journal(release_id).finish_begun({"output": self.url})
+
+    def snapshot_of(self, release_id: str) -> int | None:
+        """The snapshot that a release is about whose first answers are stored, if it is known."""
+        identifiers = stored_input(self._journal(release_id))
+        known = None if identifiers is None else json.loads(identifiers).get(SNAPSHOT)
+        return None if known is None else int(known)
+
+    def _journal(self, release_id: str) -> Journal:
+        return Journal.locate(release_id, self.url, self._spec.privacy.ledger, **self.options)
 
 
 def transform_of(bounds: Bounds, fitted: Fitted, scores: Scores | None) -> Transform:

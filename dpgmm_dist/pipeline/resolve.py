@@ -21,12 +21,12 @@ from dpgmm_dist.data.source import (
     FrameSource,
     ParquetSource,
 )
-from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
+from dpgmm_dist.engine.config import ClusterConfig, Elastic, TlsFiles
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.privacy.noise import NoiseSource, insecure_noise, noise_source
 from dpgmm_dist.privacy.query import UnitShare
-from dpgmm_dist.spec.cluster import ClusterSpec
+from dpgmm_dist.spec.cluster import ClusterSpec, WorkerRange
 from dpgmm_dist.spec.fields import Bound
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 from dpgmm_dist.spec.sections import DatasetSpec, PrivacySpec
@@ -34,14 +34,20 @@ from dpgmm_dist.storage.parquet_files import Place
 from dpgmm_dist.windows import Account, Window
 
 
-def open_dataset(dataset: DatasetSpec, gather: Gather | None = None) -> ParquetSource:
-    """The rows that a specification names; see :meth:`ParquetSource.open`."""
+def open_dataset(
+    dataset: DatasetSpec, gather: Gather | None = None, begun_at: int | None = None
+) -> ParquetSource:
+    """The rows that a specification names; see :meth:`ParquetSource.open`.
+
+    ``begun_at`` is the snapshot of a release that is resumed, where the specification names none.
+    """
     return ParquetSource.open(
         Place(dataset.path, dict(dataset.storage_options)),
         _columns(dataset),
         width=dataset.width,
         window=window_of(dataset),
         gather=gather,
+        snapshot=begun_at if dataset.snapshot is None else dataset.snapshot,
     )
 
 
@@ -56,7 +62,9 @@ def open_frame(dataset: DatasetSpec, frame: Any, argument: str) -> FrameSource:
     )
 
 
-def rows_of(dataset: DatasetSpec, source: Any, gather: Gather | None = None) -> AnySource:
+def rows_of(
+    dataset: DatasetSpec, source: Any, gather: Gather | None = None, begun_at: int | None = None
+) -> AnySource:
     """The rows of a release: the source or frame that is given, or the files of the dataset.
 
     Raises
@@ -65,7 +73,7 @@ def rows_of(dataset: DatasetSpec, source: Any, gather: Gather | None = None) -> 
         If ``source`` is neither.
     """
     if source is None:
-        return open_dataset(dataset, gather)
+        return open_dataset(dataset, gather, begun_at)
     if isinstance(source, ArraySource | DaskArraySource) and dataset.categories:
         raise SpecError(
             "dataset.categories names columns, and source is an array, which has none: give a "
@@ -191,4 +199,7 @@ def cluster_config(cluster: ClusterSpec) -> ClusterConfig:
     """Where the passes run, as the engines take it."""
     given = {key: getattr(cluster, key) for key in type(cluster).model_fields}
     tls = None if cluster.tls is None else TlsFiles(**cluster.tls.model_dump())
-    return ClusterConfig(**given | {"tls": tls})
+    workers: int | Elastic | WorkerRange | None = cluster.workers
+    if isinstance(workers, WorkerRange):
+        workers = Elastic(workers.minimum, workers.maximum)
+    return ClusterConfig(**given | {"tls": tls, "workers": workers})

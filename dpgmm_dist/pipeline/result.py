@@ -25,6 +25,8 @@ class ReleaseResult:
     already_done: bool
     fitted: Fitted | None = None
     receipt: dict[str, Any] | None = None
+    run: dict[str, Any] | None = None
+    """The public part of the record of the run; the rest is kept beside the ledger."""
 
     def summary(self) -> dict[str, Any]:
         """The public facts that the command prints."""

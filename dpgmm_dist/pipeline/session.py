@@ -28,12 +28,14 @@ from dpgmm_dist.pipeline.compile import (
     with_codes,
 )
 from dpgmm_dist.pipeline.privacy_units import PassInput, Prepare
+from dpgmm_dist.pipeline.run_record import RunRecord
 from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.privacy.measure import NoisyStatistic, measure
 from dpgmm_dist.privacy.noise import NoiseSource
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes, PassQuery, UnitShare
 from dpgmm_dist.privacy.sensitivity import block_cost, query_cost
 from dpgmm_dist.progress import PassProgress, Progress
+from dpgmm_dist.tracing import span
 
 
 class Session:
@@ -51,6 +53,7 @@ class Session:
         labels: int,
         passes: int,
         progress: Progress,
+        record: RunRecord | None = None,
     ) -> None:
         self._budget = budget
         self._rho = rho
@@ -66,6 +69,7 @@ class Session:
         self._labels = labels
         self._passes = passes
         self._progress = progress
+        self._record = record or RunRecord()
         # What is kept of each query: its arrays are large.
         self._listed: list[dict[str, Any]] = []
         self._spent = Fraction(0)
@@ -111,7 +115,10 @@ class Session:
         self._require_affordable(planned, query)
         stored = journal.answer(index)
         if stored is None:
-            stored = self._measure(index, query)
+            with span("dpgmm.pass", step=query.step):
+                stored = self._measure(index, query)
+        else:
+            self._record.replayed()
         self._progress(PassProgress(query.step, index + 1, self._passes, 1.0))
         return query, NoisyStatistic.from_bytes(stored)
 
@@ -134,10 +141,13 @@ class Session:
         """The exact sums over rows that a query asks for. PRIVATE."""
         rows = prepare(self._kept_by, query, partial(report, "privacy units"))
         report(query.step, 0.0)
-        exact = self._engine.run(
-            PassContext(rows.source, self._row_map(rows, query), query),
+        context = PassContext(rows.source, self._row_map(rows, query), query)
+        exact = self._record.summed(
+            query.step,
             rows.units,
             partial(report, query.step),
+            self._engine,
+            lambda watched: self._engine.run(context, rows.units, watched),
         )
         rows.require_unchanged()
         return exact

@@ -25,6 +25,7 @@ from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan
 from dpgmm_dist.pipeline.privacy_units import row_map_of
 from dpgmm_dist.pipeline.resolve import open_dataset, problem_of
 from dpgmm_dist.privacy.query import PassQuery
+from dpgmm_dist.spec.cluster import WorkerRange
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 READ_BYTES_PER_SECOND = 500_000_000
@@ -123,7 +124,10 @@ def _plan_units(size: int) -> list[PlanUnit]:
 def _cores_of(spec: ReleaseSpec) -> int:
     cluster = spec.cluster
     if cluster.workers is not None:
-        return cluster.workers * (cluster.threads or 1)
+        workers = cluster.workers
+        # With what it certainly has: a forecast should not be too short.
+        count = workers.minimum if isinstance(workers, WorkerRange) else workers
+        return count * (cluster.threads or 1)
     return cluster.threads or available_cores()
 
 

@@ -6,6 +6,8 @@ on a laptop may be finished on Slurm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -26,6 +28,7 @@ _USED_BY: dict[str, tuple[Kind, ...]] = {
     "options": ("slurm", "kubernetes", "mpi"),
 }
 
+_count = fields.whole(1, 100_000)
 _Text = Annotated[str | None, Read(fields.optional(fields.text))]
 
 
@@ -37,6 +40,31 @@ class TlsSpec(Section):
     key: Annotated[str, Read(fields.text)]
 
 
+@dataclass(frozen=True)
+class WorkerRange:
+    """Bounds on a number of workers that follows the work."""
+
+    minimum: int
+    maximum: int
+
+
+def _workers(value: object) -> int | WorkerRange:
+    """Read a number of workers, or ``{minimum, maximum}``."""
+    if isinstance(value, WorkerRange):
+        return value
+    if not isinstance(value, Mapping):
+        return _count(value)
+    if set(value) - {"minimum", "maximum"} or "maximum" not in value:
+        raise ValueError("must be a number, or {minimum: 1, maximum: 8}")
+    bounds = WorkerRange(_count(value.get("minimum", 1)), _count(value["maximum"]))
+    if bounds.minimum > bounds.maximum:
+        raise ValueError(
+            f"got a minimum of {bounds.minimum} and a maximum of {bounds.maximum}; the minimum "
+            "must not be larger"
+        )
+    return bounds
+
+
 class ClusterSpec(Section):
     """Where the passes run.
 
@@ -44,7 +72,8 @@ class ClusterSpec(Section):
     ----------
     kind : threads of this process, local processes, a running scheduler, or a cluster that the
         job starts: Slurm, Kubernetes, or the processes of one ``mpirun``.
-    workers : how many workers are started (local, slurm, kubernetes).
+    workers : how many workers are started (local, slurm, kubernetes), or ``{minimum, maximum}``:
+        workers are added and removed as the work calls for.
     threads : threads of each worker, or of this process.
     memory : memory of each worker, such as ``4GB``.
     address, scheduler_file : the running scheduler, by one of the two.
@@ -55,7 +84,7 @@ class ClusterSpec(Section):
     """
 
     kind: Annotated[Kind, Read(fields.choice(*KINDS))] = "threads"
-    workers: Annotated[int | None, Read(fields.optional(fields.whole(1, 100_000)))] = None
+    workers: Annotated[int | WorkerRange | None, Read(fields.optional(_workers))] = None
     threads: Annotated[int | None, Read(fields.optional(fields.whole(1, 1024)))] = None
     memory: _Text = None
     address: _Text = None

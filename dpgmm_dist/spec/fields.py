@@ -120,6 +120,18 @@ def moment(value: object) -> str:
     return time.date().isoformat() if time.time().isoformat() == "00:00:00" else time.isoformat()
 
 
+def snapshot(value: object) -> int | str:
+    """Return a version or id as it is, a time in UTC in ISO 8601, or the name of a tag."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63:
+        return value
+    if not isinstance(value, str):
+        raise ValueError(
+            f"got {show(value)}; must be a version or id (a whole number), the name of a tag, or a "
+            "time in quotes, such as '2026-11-25T06:00'"
+        )
+    return moment(value) if value[:4].isdigit() and value[4:5] == "-" else text(value)
+
+
 def _encodable(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"got {show(value)}; must be text")

@@ -224,7 +224,7 @@ class ReleaseSpec(Section):
         if self.model.marginals is None:
             # A specification without it keeps the digest that ledgers and journals already hold.
             del public["model"]["marginals"]
-        for key in ("categories", "nulls"):
+        for key in ("categories", "nulls", "snapshot"):
             if public["dataset"][key] is None:
                 del public["dataset"][key]
         return public

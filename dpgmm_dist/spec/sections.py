@@ -72,6 +72,8 @@ class DatasetSpec(Section):
         are best listed in it.
     nulls : what becomes of rows of a table that lack a value. With "drop" they contribute nothing;
         with "model" missing is a state of its own, in each column. "drop" by default.
+    snapshot : version, tag or time of the Delta Lake or Iceberg table at ``path``; by default the
+        newest when the job begins.
     storage_options : fsspec options of ``path``. Secret.
     """
 
@@ -91,6 +93,7 @@ class DatasetSpec(Section):
     nulls: Annotated[
         Literal["drop", "model"] | None, Read(fields.optional(fields.choice("drop", "model")))
     ] = None
+    snapshot: Annotated[int | str | None, Read(fields.optional(fields.snapshot))] = None
     storage_options: StorageOptions = Field(default_factory=dict, repr=False)
 
     @property

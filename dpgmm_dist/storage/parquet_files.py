@@ -154,7 +154,7 @@ def list_files(place: Place) -> tuple[FoundFile, ...]:
         )
     files = tuple(sorted(by_path.values(), key=lambda file: file.path))
     if is_local(fs):
-        _check_local(files)
+        check_local(files)
     return files
 
 
@@ -164,7 +164,7 @@ def _file_to_convert(fs: Any, root: str) -> str | None:
     return next((str(path) for path in sorted(paths) if conversion(str(path))), None)
 
 
-def _check_local(files: tuple[FoundFile, ...]) -> None:
+def check_local(files: tuple[FoundFile, ...]) -> None:
     """Refuse what is no file, and a file with two names.
 
     A pipe would be waited for. The noise does not cover a row that counts twice.
@@ -188,19 +188,29 @@ def _check_local(files: tuple[FoundFile, ...]) -> None:
             )
 
 
-def _refuse_table_format(fs: Any, root: str) -> None:
-    """Refuse a table whose log says which of its files are current."""
+def table_format(fs: Any, root: str) -> str | None:
+    """Return "delta", "iceberg" or "hudi" for a table whose log says which files are current."""
     base = root.rstrip("/")
-    formats = {"a Delta Lake": "_delta_log", "a Hudi": ".hoodie"}
+    formats = {"delta": "_delta_log", "hudi": ".hoodie"}
     kind = next((kind for kind, name in formats.items() if _info(fs, f"{base}/{name}")), None)
     with suppress(FileNotFoundError, NotADirectoryError):
         names = fs.ls(f"{base}/metadata", detail=False)
         if any(str(name).endswith(".metadata.json") for name in names):
-            kind = "an Iceberg"
+            kind = "iceberg"
+    return kind
+
+
+def _refuse_table_format(fs: Any, root: str) -> None:
+    """Refuse a table where plain files are asked for: some of its files are not current."""
+    kind = table_format(fs, root)
     if kind:
+        name = {"delta": "a Delta Lake", "iceberg": "an Iceberg", "hudi": "a Hudi"}[kind]
+        read = "dataset.path of a release may be the directory of the table; elsewhere, "
+        advice = "" if kind == "hudi" else read
         raise DataError(
-            f"{base} is {kind} table: its files still hold deleted rows and old versions of rows, "
-            "which would count too; export the current rows to plain Parquet files"
+            f"{root.rstrip('/')} is {name} table: its files still hold deleted rows and old "
+            f"versions of rows, which would count too; {advice}export the current rows to plain "
+            "Parquet files"
         )
 
 
@@ -231,7 +241,7 @@ def _find(fs: Any, root: str) -> dict[str, FoundFile] | None:
 def _info(fs: Any, path: str) -> dict[str, Any] | None:
     try:
         return dict(fs.info(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -280,23 +290,13 @@ def _visible(path: str, base: str) -> bool:
 
 
 def _file(path: str, entry: Mapping[str, Any], hive: str) -> FoundFile:
-    stamp = next(
-        (
-            f"{key}:{entry[key]}"
-            for key in (
-                "ETag",
-                "etag",
-                "md5Hash",
-                "content_md5",
-                "mtime",
-                "LastModified",
-                "created",
-            )
-            if entry.get(key)
-        ),
-        "",
-    )
-    return FoundFile(path, int(entry.get("size") or 0), stamp, _hive_columns(hive))
+    return FoundFile(path, int(entry.get("size") or 0), stamp_of(entry), _hive_columns(hive))
+
+
+def stamp_of(entry: Mapping[str, Any]) -> str:
+    """Return what changes when a file changes, from its entry in a listing; or an empty text."""
+    keys = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "created")
+    return next((f"{key}:{entry[key]}" for key in keys if entry.get(key)), "")
 
 
 def _hive_columns(path: str) -> tuple[tuple[str, str | None], ...]:

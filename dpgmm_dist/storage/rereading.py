@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TypeVar
 
+from dpgmm_dist.usage import count_retry
+
 T = TypeVar("T")
 
 ATTEMPTS = 4
@@ -43,4 +45,5 @@ def read_on(
             failures += 1
             if failures >= attempts:
                 raise
+        count_retry()
         wait(_FIRST_WAIT_SECONDS * 2 ** (failures - 1))

@@ -42,6 +42,7 @@ FLAGS = {
     "ledger show": ["--json"],
     "ledger verify": ["--json"],
     "ledger close": ["--json"],
+    "runs": ["--last", "--json"],
 }
 
 

@@ -66,6 +66,44 @@ def test_the_sums_are_those_of_the_threads(client, chunk_rows):
         assert integers(got) == integers(want)
 
 
+def test_workers_that_come_and_go_in_a_pass_change_no_sum():
+    """One worker begins, two join, the first one leaves; the record tells of it."""
+    import distributed
+
+    source = source_of(chunk_rows=20)
+    units = source.plan()
+    want = LocalEngine(2).run(context_of(source), units, lambda _: None)
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as own,
+    ):
+        engine, (first,) = DaskEngine(own, most_threads=3), own.nthreads()
+        seen: list[float] = []
+
+        def report(fraction: float) -> None:
+            seen.append(fraction)
+            if len(seen) == 2:
+                cluster.scale(3)
+                own.wait_for_workers(3, timeout=60)
+            if len(seen) == 5:
+                own.retire_workers([first])
+
+        got = engine.run(context_of(source), units, report)
+        assert len(seen) > 5
+        assert integers(got) == integers(want)
+        usage = engine.usage()
+        assert (usage.tasks, usage.joined, usage.lost) == (len(units), 2, 1)
+
+
+def test_a_worker_of_another_version_is_refused_in_the_middle_of_a_pass(client):
+    source = source_of()
+    context = replace(context_of(source), version="0.0.1")
+    with pytest.raises(PassFailed, match=r"the driver 0\.0\.1"):
+        DaskEngine(client).run(context, source.plan(), lambda _: None)
+
+
 def test_progress_is_of_planned_units_and_ends_at_one(client):
     source = source_of(chunk_rows=40)
     reported: list[float] = []

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from dpgmm_dist.engine import clusters, open_engine
-from dpgmm_dist.engine.config import ClusterConfig, TlsFiles
+from dpgmm_dist.engine.config import ClusterConfig, Elastic, TlsFiles
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.errors import ClusterError, SpecError
+from dpgmm_dist.pipeline.resolve import cluster_config
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 SECRET = "hunter2hunter2"
@@ -36,6 +37,11 @@ def spec(**cluster: Any) -> ReleaseSpec:
     [
         ({"kind": "yarn"}, "must be one of threads, local, scheduler, slurm, kubernetes, mpi"),
         ({"kind": "slurm"}, "cluster.workers: missing"),
+        ({"kind": "slurm", "workers": {"minimum": 2}}, "{minimum: 1, maximum: 8}"),
+        ({"kind": "slurm", "workers": {"maximum": 2, "most": 3}}, "{minimum: 1, maximum: 8}"),
+        ({"kind": "local", "workers": {"minimum": 3, "maximum": 2}}, "must not be larger"),
+        ({"kind": "local", "workers": {"minimum": 0, "maximum": 2}}, "got 0"),
+        ({"workers": {"maximum": 2}}, "cluster.workers: belongs to kind local or slurm"),
         ({"kind": "local", "workers": 0}, "cluster.workers: got 0"),
         ({"kind": "local", "workers": 2, "address": "tcp://x:1"}, "belongs to kind scheduler"),
         ({"workers": 2}, "cluster.workers: belongs to kind local or slurm or kubernetes"),
@@ -133,3 +139,29 @@ def test_kubernetes_options_exist() -> None:
     operator = pytest.importorskip("dask_kubernetes.operator")
     known = inspect.signature(operator.KubeCluster.__init__).parameters
     assert {"n_workers", "resources", "env", "quiet", "image", "namespace"} <= known.keys()
+
+
+def test_elastic_workers_reach_the_engine() -> None:
+    workers = {"minimum": 2, "maximum": 9}
+    wanted = cluster_config(spec(kind="slurm", workers=workers).cluster)
+    assert wanted.workers == Elastic(2, 9)
+    assert cluster_config(spec(kind="local", workers={"maximum": 3}).cluster).workers == Elastic(
+        1, 3
+    )
+
+
+def test_slurm_and_kubernetes_follow_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask's own classes take the bounds under these names."""
+    from distributed.deploy.adaptive import Adaptive
+
+    told: list[dict[str, Any]] = []
+    cluster = SimpleNamespace(adapt=lambda **bounds: told.append(bounds))
+    clusters.scale(cluster, Elastic(2, 9))
+    assert (told[0]["minimum"], told[0]["maximum"]) == (2, 9)
+    assert set(told[0]) <= set(inspect.signature(Adaptive).parameters)
+
+
+@pytest.mark.parametrize("given", ["0", "many", 0, -1])
+def test_workers_of_the_command_are_a_number_or_auto(given: Any) -> None:
+    with pytest.raises(SpecError, match="or auto"), open_engine(given):
+        pass
