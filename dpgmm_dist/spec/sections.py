@@ -177,7 +177,7 @@ class ModelSpec(Section):
     assignment : whether a row counts for all components by its responsibilities, or for one.
     dimension : number of latent coordinates of a private projection. None, or the text "auto", for
         all dimensions.
-    allocation : how passes share the budget: where the expected KL divergence falls most, or evenly.
+    allocation : passes share the budget where the expected KL divergence falls most, or evenly.
     marginals : for tables: with "auto" the distribution of each column is measured by itself, and
         the mixture is one of normal scores; with "none" it is one of the columns as they are. By
         default "auto" where the bounds of a column are found privately, and "none" elsewhere.

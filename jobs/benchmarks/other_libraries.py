@@ -4,8 +4,8 @@
 
 Each library runs in an environment of its own, which needs numpy beside it; NAME is that of a
 function below. Prints what it gives, the largest distance of a centre from the truth (in standard
-deviations of the rows, which are 1), and seconds. Private ones get epsilon 1, and delta 1e-6 if they
-take one.
+deviations of the rows, which are 1), and seconds. Private ones get epsilon 1, and delta 1e-6 if
+they take one.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pytest
 from dpgmm_dist import errors
 from dpgmm_dist.cli import main as cli
 from dpgmm_dist.cli.output import lines, plain
-from dpgmm_dist.cli.progress_bar import duration, show_progress
+from dpgmm_dist.cli.progress_bar import _Pace, _speed, duration, show_progress
 from dpgmm_dist.progress import PassProgress
 
 SPEC = """
@@ -328,6 +328,18 @@ class TestProgress:
         assert shown[0] == "dpgmm: encode: 0%" and shown[-1] == "dpgmm: encode: 100%"
         assert re.fullmatch(r"dpgmm: encode: 25%, [\d.]+% a minute, \d+ s left", shown[1])
         assert [duration(s) for s in (40, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]
+
+    def test_a_terminal_shows_the_rate_and_the_time_left_of_each_pass(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter((0.0, 30.0, 60.0, 90.0))
+        monkeypatch.setattr("dpgmm_dist.cli.progress_bar.time.monotonic", lambda: next(clock))
+        pace = _Pace()
+        parts = ((1, 0.0), (1, 0.4), (2, 0.1), (2, 0.4))
+        shown = [_speed(PassProgress("cells", index, 2, done), pace) for index, done in parts]
+        assert shown[1] == "80% a minute, 45 s of this pass left"
+        assert shown[3] == "60% a minute, 60 s of this pass left"
+        assert shown[0] == shown[2] == ""
 
     def test_a_terminal_gets_a_bar(self) -> None:
         class Terminal(io.StringIO):
