@@ -4,16 +4,18 @@
 #   make test-docs the commands and code of the docs
 #   make test-all  everything; what needs more than this machine has skips with its reason
 #   make test-external  object stores and clusters, which tests/external/install_*.sh install first
+#   make docs      the documentation site in build/site, with its notebooks run
 #   make lint | bench | data | clean
 # PYTHON=/path/to/python3.11 chooses the interpreter.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-docs test-external test-all lint bench data clean
+.PHONY: help demo docs test test-docs test-external test-all lint bench data clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.dpgmm-installed
+DOCS_STAMP := $(VENV)/.dpgmm-docs-installed
 # One thread per process: pytest runs several, and results must not depend on it anyway.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
@@ -22,7 +24,7 @@ JOBS ?= 2
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 help:
-	@sed -n '1,9s/^# \{0,1\}//p' Makefile
+	@sed -n '1,10s/^# \{0,1\}//p' Makefile
 
 $(STAMP): requirements.lock pyproject.toml
 	@set -euo pipefail; \
@@ -42,6 +44,10 @@ $(STAMP): requirements.lock pyproject.toml
 	  --no-deps --no-build-isolation --editable .; \
 	touch $@
 
+$(DOCS_STAMP): $(STAMP) requirements-docs.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.lock
+	touch $@
+
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
 
@@ -50,6 +56,11 @@ test: $(STAMP)
 
 test-docs: $(STAMP)
 	$(PYTEST) -n $(JOBS) -m "not system_external" tests/system/test_docs.py
+
+# mkdocs.yml is strict: a warning ends the build.
+docs: $(DOCS_STAMP)
+	$(ONE_THREAD) $(BIN)/python -m mkdocs build --quiet
+	$(PYTEST) -n 0 tests/system/test_site.py
 
 # What cannot be installed here (no root, no npm) skips with its reason.
 test-external: $(STAMP)

@@ -55,23 +55,34 @@ def describe(event: PassProgress) -> str:
 
 
 class _Pace:
-    """How fast the only pass of a command goes, from when it began and the fraction done."""
+    """How fast the current pass goes, from when it began and the fraction of it that is done."""
 
     def __init__(self) -> None:
-        self.start: tuple[float, float] | None = None
+        self.index: int | None = None
+        self.start = (0.0, 0.0)
 
     def of(self, event: PassProgress) -> tuple[float, float] | None:
-        """(percent a minute, seconds left); None at the beginning, at the end, and of releases.
+        """(percent a minute, seconds left) of the pass; None at its beginning and at its end.
 
         The passes of a release have different costs, so nothing follows for those to come.
         """
-        if self.start is None:
-            self.start = (time.monotonic(), event.fraction)
+        now = time.monotonic()
+        if self.index != event.index:
+            self.index, self.start = event.index, (now, event.fraction)
         began, first = self.start
-        elapsed, done = time.monotonic() - began, event.fraction - first
-        if event.passes != 1 or elapsed <= 0 or done <= 0 or event.fraction >= 1:
+        elapsed, done = now - began, event.fraction - first
+        if elapsed <= 0 or done <= 0 or event.fraction >= 1:
             return None
         return 6000 * done / elapsed, (1 - event.fraction) * elapsed / done
+
+
+def _speed(event: PassProgress, pace: _Pace) -> str:
+    """The pace in words; empty where there is none yet."""
+    found = pace.of(event)
+    if found is None:
+        return ""
+    whole = " of this pass" if event.passes > 1 else ""
+    return f"{found[0]:.2g}% a minute, {duration(found[1])}{whole} left"
 
 
 def duration(seconds: float) -> str:
@@ -101,15 +112,14 @@ def _now_and_then(show: Callable[[PassProgress, int, _Pace], None]) -> Progress:
 
 
 def _line(stream: TextIO, event: PassProgress, percent: int, pace: _Pace) -> None:
-    found = pace.of(event)
-    speed = "" if found is None else f", {found[0]:.2g}% a minute, {duration(found[1])} left"
+    speed = _speed(event, pace) if event.passes == 1 else ""  # a release's log holds no times
     # In one piece: print writes the end of a line by itself, and other threads write lines too.
-    stream.write(f"dpgmm: {describe(event)}: {percent}%{speed}\n")
+    stream.write(f"dpgmm: {describe(event)}: {percent}%{speed and ', '}{speed}\n")
     stream.flush()
 
 
 def _structured(event: PassProgress, percent: int, pace: _Pace) -> None:
-    found = pace.of(event)
+    found = pace.of(event) if event.passes == 1 else None
     speed: dict[str, Any] = (
         {} if found is None else {"percent_per_minute": found[0], "seconds_left": found[1]}
     )
@@ -144,8 +154,11 @@ def _bar(stream: TextIO) -> Iterator[Progress]:
         def progress(event: PassProgress) -> None:
             # One bar for all passes, whose costs are similar.
             done = (event.index - 1 + event.fraction) / max(event.passes, 1)
-            found = pace.of(event)
-            speed = "" if found is None else f"{found[0]:.2g}%/min, {duration(found[1])} left"
-            bars.update(task, description=describe(event), completed=min(done, 1.0), speed=speed)
+            bars.update(
+                task,
+                description=describe(event),
+                completed=min(done, 1.0),
+                speed=_speed(event, pace),
+            )
 
         yield progress

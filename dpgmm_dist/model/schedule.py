@@ -215,6 +215,7 @@ def _notes(
         "gain_over_sphere": gain,
         "gain_error": error,
         "tells_little_beyond_means": bool(gain <= error),
+        "variance_noise": {"scale": pooled.scale, "relative": pooled.noise_is_relative},
         "second_moments": "label" if axes else "all",
         "components_per_label": [1] * problem.labels,
         "components_choice": "by the noise on their covariances (docs/method.md)",

@@ -33,7 +33,13 @@ _Text = Annotated[str | None, Read(fields.optional(fields.text))]
 
 
 class TlsSpec(Section):
-    """PEM files: this client's certificate and key, and the authority that it trusts."""
+    """PEM files for connections to a scheduler.
+
+    Attributes
+    ----------
+    ca_file : certificate of the authority that is trusted.
+    cert, key : this client's certificate and key.
+    """
 
     ca_file: Annotated[str, Read(fields.text)]
     cert: Annotated[str, Read(fields.text)]

@@ -147,10 +147,15 @@ class BoundsSpec(Section):
 class PrivacySpec(Section):
     """The guarantee, and the ledger it is charged to.
 
-    Releases of disjoint windows of one data set may name one ``account`` of the ledger. Together
-    they cost each row as much as the most expensive of them. The unit of privacy is one row then.
-
-    ``storage_options`` are the fsspec options of ``ledger``. Secret.
+    Attributes
+    ----------
+    epsilon, delta : the guarantee of the release.
+    ledger : directory or URL of the ledger. Without one no budget is kept.
+    account : releases of disjoint windows of one data set may name one account of the ledger.
+        Together they cost each row as much as the most expensive of them. The unit of privacy is
+        one row then.
+    noise : "gaussian" costs less, "discrete_gaussian" is OpenDP's sampler. "auto" is "gaussian".
+    storage_options : fsspec options of ``ledger``. Secret.
     """
 
     epsilon: Annotated[float, Read(fields.epsilon)]
@@ -165,13 +170,20 @@ class PrivacySpec(Section):
 
 
 class ModelSpec(Section):
-    """The mixture: ``components`` is a number (per label), a tuple of candidates, or "auto".
+    """The mixture.
 
-    ``dimension`` is None for all dimensions. The text "auto" is read as None.
-
-    ``marginals`` is for tables: with "auto" the distribution of each column is measured by itself,
-    and the mixture is one of normal scores; with "none" it is one of the columns as they are. By
-    default "auto" where the bounds of a column are found privately, and "none" elsewhere.
+    Attributes
+    ----------
+    components : a number (per label), a tuple of candidates, or "auto". The largest number that the
+        noise affords is chosen by noisy answers.
+    covariance : "auto" is "full", shrunk as far as the known noise calls for.
+    assignment : whether a row counts for all components by its responsibilities, or for one.
+    dimension : number of latent coordinates of a private projection. None, or the text "auto", for
+        all dimensions.
+    allocation : passes share the budget where the expected KL divergence falls most, or evenly.
+    marginals : for tables: with "auto" the distribution of each column is measured by itself, and
+        the mixture is one of normal scores; with "none" it is one of the columns as they are. By
+        default "auto" where the bounds of a column are found privately, and "none" elsewhere.
     """
 
     components: Annotated[int | tuple[int, ...] | Literal["auto"], Read(fields.components)] = "auto"
@@ -188,9 +200,13 @@ class ModelSpec(Section):
 
 
 class OutputSpec(Section):
-    """Where the release goes, and its id where the command gives none. Both may use the date.
+    """Where the release goes. Path and id may use the date, as in ``{date:%Y-%m}``.
 
-    ``storage_options`` are the fsspec options of ``path``. Secret.
+    Attributes
+    ----------
+    path : directory or URL, where the command gives none.
+    release_id : the id of the release, where the command gives none.
+    storage_options : fsspec options of ``path``. Secret.
     """
 
     path: OptionalPath = None

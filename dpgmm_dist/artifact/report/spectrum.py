@@ -30,11 +30,19 @@ def spectrum_figure(release: Release) -> str:
     axes = leading_axes(matrix)
     variances = np.maximum(np.einsum("ij,ik,kj->j", axes, matrix, axes, optimize=True), 1e-300)
     noise = noise_along(release, axes)
+    measured = None if np.isfinite(noise).all() else _measured_noise(release, variances)
     caption = (
         "Variance within components along each of their common principal axes, largest first, "
         "on a logarithmic scale. "
     )
-    if np.isfinite(noise).all():
+    if measured is not None:
+        noise = measured
+        caption += (
+            "The shaded height is one standard error of the covariance of all rows as it was "
+            "measured. Variances were then shrunk together, by that known noise; what errors "
+            "single variances have after it is not stated."
+        )
+    elif np.isfinite(noise).all():
         caption += (
             "The shaded height is one standard error of the noise: a variance inside it could not "
             "be told from noise, and is the estimate that the known noise calls for."
@@ -59,6 +67,14 @@ def noise_along(release: Release, axes: Floats) -> Floats:
     weights = release.mixture.weights
     found = [weights @ _finite(variance_errors(release.standard_errors, axis)) for axis in axes.T]
     return np.asarray(found)
+
+
+def _measured_noise(release: Release, variances: Floats) -> Floats | None:
+    """(p,) what the receipt says of the noise on the covariance of all rows; None without it."""
+    said = release.receipt.get("plan", {}).get("variance_noise")
+    if said is None or release.transform.columns:
+        return None
+    return said["scale"] * (variances if said["relative"] else np.ones_like(variances))
 
 
 def _finite(errors: Floats) -> Floats:

@@ -60,6 +60,11 @@ class PooledCovariance:
         return sure > _STEEP * len(self.variances)
 
     @property
+    def noise_is_relative(self) -> bool:
+        """Whether ``scale`` is a share of each variance: where whitening came before the noise."""
+        return self.seen is not self.spectrum.variances
+
+    @property
     def axes(self) -> Floats:
         """(d, d) orthonormal columns, by increasing variance."""
         return self.spectrum.axes

@@ -18,7 +18,7 @@ import pytest
 from dpgmm_dist import errors
 from dpgmm_dist.cli import main as cli
 from dpgmm_dist.cli.output import lines, plain
-from dpgmm_dist.cli.progress_bar import duration, show_progress
+from dpgmm_dist.cli.progress_bar import _Pace, _speed, duration, show_progress
 from dpgmm_dist.progress import PassProgress
 
 SPEC = """
@@ -78,7 +78,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> Run:
 
 def released(**changes: Any) -> SimpleNamespace:
     summary = {"epsilon": np.float64(1.0), "passes": 4}
-    values = {"path": "out/", "release_id": "abc", "already_done": False} | changes
+    run = {"run": "1234", "engine": "threads of this process"}
+    values = {"path": "out/", "release_id": "abc", "already_done": False, "run": run} | changes
     return SimpleNamespace(**values, summary=lambda: summary)
 
 
@@ -115,6 +116,7 @@ class TestRelease:
             "release_id": "abc",
             "epsilon": 1.0,
             "passes": 4,
+            "run": {"run": "1234", "engine": "threads of this process"},
         }
         assert "release id" in err
 
@@ -328,6 +330,18 @@ class TestProgress:
         assert shown[0] == "dpgmm: encode: 0%" and shown[-1] == "dpgmm: encode: 100%"
         assert re.fullmatch(r"dpgmm: encode: 25%, [\d.]+% a minute, \d+ s left", shown[1])
         assert [duration(s) for s in (40, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]
+
+    def test_a_terminal_shows_the_rate_and_the_time_left_of_each_pass(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = iter((0.0, 30.0, 60.0, 90.0))
+        monkeypatch.setattr("dpgmm_dist.cli.progress_bar.time.monotonic", lambda: next(clock))
+        pace = _Pace()
+        parts = ((1, 0.0), (1, 0.4), (2, 0.1), (2, 0.4))
+        shown = [_speed(PassProgress("cells", index, 2, done), pace) for index, done in parts]
+        assert shown[1] == "80% a minute, 45 s of this pass left"
+        assert shown[3] == "60% a minute, 60 s of this pass left"
+        assert shown[0] == shown[2] == ""
 
     def test_a_terminal_gets_a_bar(self) -> None:
         class Terminal(io.StringIO):
