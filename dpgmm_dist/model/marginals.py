@@ -35,6 +35,10 @@ _LEAST_WITHIN = 8
 """Fine bins in the place of a bin of the first count at the least."""
 _ATOM = 3.5
 """Standard deviations of its noise that the count of an atom exceeds."""
+_NOTHING, _NOTHING_BEYOND, _SURELY = 1.0, 3.0, 4.0
+"""Standard deviations of its noise up to which half of a stretch of coarse bins is empty: between
+bins that surely hold rows, and beyond them all. Bounds may be far too wide, and few rows far away
+would change every correlation. The last says which bins surely hold rows."""
 _DIFFERENT = 2.5
 """Standard deviations of its noise by which one half of a stretch of bins exceeds its share."""
 _FLOOR, _FLOOR_ELSEWHERE = 1e-4, 1e-9
@@ -378,20 +382,34 @@ def _without_noise(mass: Floats, sigma: Floats) -> Floats:
     """
     padding = (1 << (len(mass) - 1).bit_length()) - len(mass)
     sums, variances = [np.pad(mass, (0, padding))], [np.pad(sigma**2, (0, padding))]
+    least = [np.pad(_least_deviations(mass, sigma), (0, padding), constant_values=_NOTHING_BEYOND)]
     while len(sums[-1]) > 1:
         sums.append(sums[-1].reshape(-1, 2).sum(axis=1))
         variances.append(variances[-1].reshape(-1, 2).sum(axis=1))
+        least.append(least[-1].reshape(-1, 2).min(axis=1))
     share = np.maximum(sums.pop(), sigma.min())
-    variances.pop()
+    variances.pop(), least.pop()
     while sums:
         half, variance = sums.pop().reshape(-1, 2), variances.pop().reshape(-1, 2)
         noise = variance / np.maximum(variance.sum(axis=1, keepdims=True), 1e-300)
         half = half + noise * (share - half.sum(axis=1))[:, None]
-        half = np.where(half > np.sqrt(variance), half, 0.0)
+        limit = least.pop().reshape(-1, 2)
+        half = np.where(half > limit * np.sqrt(variance), half, 0.0)
         nothing = half.sum(axis=1, keepdims=True) <= 0
-        half = np.where(nothing, noise, half)
+        # What is in neither half is taken to be in both, or in the one that is near to the rows.
+        near = np.where(limit == limit.min(axis=1, keepdims=True), np.maximum(noise, 1e-300), 0.0)
+        half = np.where(nothing, near, half)
         share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
     return np.asarray(share[: len(mass)])
+
+
+def _least_deviations(mass: Floats, sigma: Floats) -> Floats:
+    """By how many standard deviations of its noise the mass (G,) of each bin has to stand out."""
+    surely = np.flatnonzero(mass > _SURELY * sigma)
+    least = np.full(len(mass), _NOTHING_BEYOND)
+    if surely.size:
+        least[max(int(surely[0]) - 1, 0) : int(surely[-1]) + 2] = _NOTHING
+    return least
 
 
 def _within(counts: Floats, light: Bools, group: Ints, rest: Floats, sigma: float) -> Floats:

@@ -115,7 +115,8 @@ def release(
     # The rows: all that is public about them is checked before anything is spent.
     require_window_of_columns(spec, source)
     rows = rows_of(spec.dataset, source, engine.gather if engine else None)
-    schema = describe_input(rows)  # now, because the input may be gone at the end
+    table = spec.feature_names if spec.is_table else ()
+    schema = describe_input(rows, table)  # now, because the input may be gone at the end
     require_same_labels(spec, rows)
     check_units(spec.dataset, rows, engine, scratch)
 

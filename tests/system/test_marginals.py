@@ -235,6 +235,22 @@ def test_marginals_are_measured_by_default_where_bounds_are_found(tmp_path):
         assert not off.has_marginals and off.public_dict()["model"]["marginals"] == "none"
 
 
+def test_the_columns_of_an_array_have_the_names_of_the_specification(tmp_path):
+    rows = columns(FEW)
+    array = np.stack([rows["counts"], np.rint(rows["skewed"])], axis=1).astype(np.int32)
+    names = {"features": ["counts", "skewed"]}
+    bounds = {"columns": {"counts": [0, 40], "skewed": [0, 400]}}
+    job = spec(tmp_path, dataset=names, bounds=bounds)
+    result = release(job, output=str(tmp_path / "out"), source=ArraySource(array))
+    assert result.receipt["marginals"]["skewed"]["one_value_each"]  # whole numbers
+    write_samples(str(tmp_path / "out"), 50, str(tmp_path / "rows"), seed=1)
+    found = pq.read_table(tmp_path / "rows")
+    assert found.column_names == ["counts", "skewed"]
+    assert set(found.schema.types) == {pa.int32()}
+    with pytest.raises(SpecError, match=r"names 2 columns, and source has 3: name each"):
+        release(job, output=str(tmp_path / "b"), source=ArraySource(np.zeros((5, 3))))
+
+
 def test_an_array_has_no_columns_to_map(tmp_path):
     document = spec(tmp_path).public_dict()
     document["dataset"]["features"] = "x"

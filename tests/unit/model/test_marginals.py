@@ -181,6 +181,15 @@ def test_bounds_a_hundred_times_too_wide_cost_little(whole):
         assert wide.bins.edges[place - 1] == pytest.approx(np.quantile(values, q), abs=8)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_far_from_the_rows_adds_no_outliers(seed):
+    values = np.rint(np.random.default_rng(seed).normal(400, 60, 30_000))
+    found = measured(values, FineBins.of(0.0, 10_000.0, True, 5), 30.0, seed)
+    middle = found.mass @ found.bins.places
+    spread = math.sqrt(found.mass @ (found.bins.places - middle) ** 2)
+    assert spread == pytest.approx(60, rel=0.1)
+
+
 def test_zero_keeps_its_bin_where_bins_are_refined():
     bins = FineBins.of(-1000.0, 1000.0, False, 5)
     mass = np.zeros(64)
