@@ -6,6 +6,7 @@ _STEPS = {
     "bounds.norm": "the largest length of rows",
     "bounds.center": "the middle of the rows",
     "bounds.columns": "the range of each column",
+    "marginals.first": "where the values of each column are",
     "marginals": "the distribution of each column",
     "moments.centre": "the mean, the spread and the number of rows",
     "moments.sum": "numbers of rows and means",

@@ -12,8 +12,11 @@ from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
 from dpgmm_dist.storage.parquet_files import opened
 
 
-def describe_input(source: AnySource) -> dict[str, Any]:
-    """Return the names and types of the feature and label columns (``receipt.InputSchema``)."""
+def describe_input(source: AnySource, table: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the names and types of the feature and label columns (``receipt.InputSchema``).
+
+    ``table`` has the names of the columns of an array that is a table.
+    """
     if isinstance(source, FrameSource):
         return _described(source, [source.types])
     if not isinstance(source, ParquetSource):
@@ -24,10 +27,19 @@ def describe_input(source: AnySource) -> dict[str, Any]:
             kind = "bool" if isinstance(source.labels[0], bool) else kind
             label = {"name": "label", "type": kind}
         columns = [{"name": "features", "type": _FLOATS.get(item, "double")}]
-        return {"kind": "list", "columns": columns, "width": source.width, "label": label}
+        if table:
+            kind = item if item in _WHOLE else _FLOATS.get(item, "double")
+            columns = [{"name": name, "type": kind} for name in table]
+        return {
+            "kind": "columns" if table else "list",
+            "columns": columns,
+            "width": source.width,
+            "label": label,
+        }
     return _describe_parquet(source)
 
 
+_WHOLE = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 _FLOATS = {"float16": "halffloat", "float32": "float", "float64": "double"}
 
 

@@ -7,7 +7,7 @@ Neither pandas nor polars is imported.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -224,18 +224,44 @@ def numbers_of(source: FrameSource) -> Any:
 
 
 def no_rows_of(frame: Any) -> Any:
-    """A frame of the same kind and columns, without a row; a pyarrow Table for unknown kinds."""
+    """A frame of the same kind and columns, without a row; a pyarrow Table for unknown kinds.
+
+    The values that a pandas column of categories lists go as well: they are as private as rows.
+    """
     if _library(frame) == "pandas":
-        return frame.iloc[:0]
+        none = frame.iloc[:0].copy()
+        for name in none.columns[[str(kind) == "category" for kind in none.dtypes]]:
+            none[name] = none[name].cat.remove_unused_categories()
+        return none
     return frame.clear() if _library(frame) == "polars" else pa.table(frame).schema.empty_table()
 
 
-def frame_like(example: Any, table: Any) -> Any:
-    """A pyarrow Table as a frame of the kind that :func:`no_rows_of` gave."""
+def frame_like(example: Any, table: Any, categories: Mapping[str, Labels] | None = None) -> Any:
+    """A pyarrow Table as a frame of the kind that :func:`no_rows_of` gave.
+
+    Parameters
+    ----------
+    categories : the public values of columns of categories. A pandas column of categories lists
+        them.
+    """
     if _library(example) == "pandas":
         frame = table.to_pandas()
+        for name in example.columns:
+            if str(name) in frame:
+                frame[str(name)] = _as_before(
+                    table[str(name)], frame[str(name)], example[name], (categories or {}).get(name)
+                )
         return frame.rename(columns={str(name): name for name in example.columns})
     return type(example)(table) if _library(example) == "polars" else table
+
+
+def _as_before(column: Any, values: Any, example: Any, categories: Labels | None) -> Any:
+    """A pandas column of the type that it had: of categories, or one that knows missing values."""
+    if str(example.dtype) == "category" and categories is not None:
+        listed = values.astype("category").cat
+        return listed.set_categories(list(categories), ordered=example.cat.ordered)
+    read = getattr(example.dtype, "__from_arrow__", None)
+    return values if read is None else type(example)(read(column), index=values.index)
 
 
 def _library(value: object) -> str:

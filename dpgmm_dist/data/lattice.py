@@ -101,10 +101,11 @@ class FeatureMap:
         for given, j in zip(edges, which, strict=True):
             there = (given - self.offset[j]) / self.half_widths[j] / self.step
             # Between two edges that come together lies one value: it has its lattice point alone.
-            pairs = np.flatnonzero(np.diff(there) == 0)
-            point = np.rint(there[pairs])
-            there[pairs], there[pairs + 1] = point - 0.5, point + 0.5
-            mapped.append(np.maximum.accumulate(there))
+            for pair in np.flatnonzero(np.diff(there) == 0).tolist():
+                point = np.rint(there[pair])
+                there[: pair + 1] = np.minimum(there[: pair + 1], point - 0.5)
+                there[pair + 1 :] = np.maximum(there[pair + 1 :], point + 0.5)
+            mapped.append(there)
         return tuple(mapped)
 
     def to_lattice(

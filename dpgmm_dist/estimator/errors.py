@@ -43,6 +43,8 @@ _ARGUMENTS = {
     "dataset.label": "label",
     "dataset.labels": "labels",
     "dataset.width": "width",
+    "dataset.categories": "categories",
+    "dataset.nulls": "nulls",
 }
 """The argument that each key of a specification is given by."""
 _KEYS = re.compile(r"\b(" + "|".join(map(re.escape, _ARGUMENTS)) + r")\b")

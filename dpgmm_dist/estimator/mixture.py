@@ -27,11 +27,15 @@ from dpgmm_dist.estimator.rows import (
     array_source,
     frame_source,
     matrix_of,
+    reads_table,
     require_width,
+    table_columns,
 )
 
 if TYPE_CHECKING:
     from dpgmm_dist.artifact.load import Release
+    from dpgmm_dist.spec.release_spec import ReleaseSpec
+    from dpgmm_dist.spec.sections import DatasetSpec
 
 _MEMORY = "memory"
 """Takes the place of a path where rows are in memory."""
@@ -57,7 +61,9 @@ class DPGaussianMixture(Parameters):
         rows are scaled down to it. Choose it without looking at the data. By default "auto": it is
         found privately, at a twentieth of the budget, because no one number suits all data.
     column_bounds : public (low, high) of each column of a table, by name, in place of
-        ``norm_bound``. The features are these columns. Bounds are numbers, or dates and times.
+        ``norm_bound``. The features are these columns. Bounds are numbers, or dates and times, or
+        "auto" for a range that is found privately. "auto" in place of the mapping finds all: the
+        features are those of a list ``features``, or all columns of a frame.
     center : public centre (d,) that is subtracted from the rows; the origin by default. For rows
         far from the origin, "auto" finds it privately.
     covariance_type : "auto", "full", "tied", "diag" or "spherical"
@@ -71,6 +77,12 @@ class DPGaussianMixture(Parameters):
     marginals : for tables: "auto" measures each column by itself and fits the mixture to normal
         scores, "none" fits it to the columns as they are. By default "none" where all bounds are
         given.
+    categories : for tables: the public values of columns of texts, whole numbers, booleans or
+        dates, by name. Any other value counts as missing. Values that have an order are best
+        listed in it.
+    nulls : for tables: "drop" leaves out rows that lack a value, "model" makes missing a state of
+        each column. By default "drop".
+        Without ``column_bounds``, both find the ranges of the other columns privately.
     ledger : directory or URL of a ledger, which each ``fit`` is charged to
 
     Attributes
@@ -111,10 +123,12 @@ class DPGaussianMixture(Parameters):
         labels: Sequence[int] | Sequence[str] = (),
         features: str | Sequence[str] = "embedding",
         label: str = "label",
-        column_bounds: Mapping[str, Sequence[Any]] | None = None,
+        column_bounds: Mapping[str, Sequence[Any] | str] | str | None = None,
         width: int | None = None,
         random_state: int | None = None,
         marginals: str | None = None,
+        categories: Mapping[str, Sequence[Any]] | None = None,
+        nulls: str | None = None,
         ledger: str | None = None,
     ) -> None:
         self.n_components = n_components
@@ -132,6 +146,8 @@ class DPGaussianMixture(Parameters):
         self.width = width
         self.random_state = random_state
         self.marginals = marginals
+        self.categories = categories
+        self.nulls = nulls
         self.ledger = ledger
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -140,9 +156,9 @@ class DPGaussianMixture(Parameters):
         Parameters
         ----------
         X : rows (n, d) as a numpy array or a dask array, or the path or URL of a Parquet dataset.
-            Or a pandas or polars frame, or a pyarrow table: the columns of ``column_bounds``, or
-            the column of embeddings ``features``. Without either, a row is all its columns, or
-            those of a list ``features``, but for the label, bounded by ``norm_bound``.
+            Or a pandas or polars frame, or a pyarrow table: the columns of ``column_bounds`` and
+            ``categories``, or the column of embeddings ``features``. Without any of them, a row is
+            all columns but the label, or those of a list ``features``, bounded by ``norm_bound``.
             The rows of a dask array stay on the workers of the current Dask client; without a
             client, threads of this process compute them.
         y : labels (n,), an array of the same kind as ``X``; required with ``labels``, unless the
@@ -169,11 +185,13 @@ class DPGaussianMixture(Parameters):
             Once, when a second fit of this process has no ledger, before anything is spent.
         """
         from dpgmm_dist.artifact.load import load_release
+        from dpgmm_dist.data.frames import refuse_lazy_frame
         from dpgmm_dist.pipeline.release import release
 
+        refuse_lazy_frame(X, "X")
         with by_argument(), tempfile.TemporaryDirectory() as folder:
-            spec = self._spec(str(X) if isinstance(X, str | Path) else _MEMORY)
-            source, read = self._open(X, y, spec.dataset.labels or ())
+            spec = self._spec(X)
+            source, read = self._open(X, y, spec.dataset)
             if self.ledger is None:
                 _warn_of_repeated_fits()
             target = str(Path(folder) / "release")
@@ -183,11 +201,10 @@ class DPGaussianMixture(Parameters):
         self._set_names(X)
         return self
 
-    def _open(self, X: Any, y: Any, labels: Any) -> tuple[Any, ReadFrame | None]:
+    def _open(self, X: Any, y: Any, dataset: DatasetSpec) -> tuple[Any, ReadFrame | None]:
         """The source of the rows, None for a path, and what is read of a frame."""
-        from dpgmm_dist.data.frames import is_frame, no_rows_of, refuse_lazy_frame
+        from dpgmm_dist.data.frames import is_frame, no_rows_of
 
-        refuse_lazy_frame(X, "X")
         if isinstance(X, str | Path):
             if y is not None:
                 raise SpecError("y is for arrays: a dataset has its labels in a column")
@@ -195,7 +212,7 @@ class DPGaussianMixture(Parameters):
         with of_rows():
             if not is_frame(X):
                 return array_source(self, X, y), None
-            source = frame_source(self, X, y, labels)
+            source = frame_source(self, X, y, dataset.labels or (), dataset.categories or {})
         return source, ReadFrame(no_rows_of(X), source.columns, labels_in_frame=y is None)
 
     def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[Any]:
@@ -209,7 +226,8 @@ class DPGaussianMixture(Parameters):
 
         Without labels, the second array has the component index of each row. After a fit to a
         frame, the rows are a frame of the same kind, with the columns that were read, in their
-        types and within ``column_bounds``.
+        types and within ``column_bounds``. It has the names of categories, and with
+        ``nulls="model"`` empty cells; an array has the number of a category, and NaN.
         """
         self._require_fitted()
         if n_samples < 0:
@@ -224,7 +242,9 @@ class DPGaussianMixture(Parameters):
         mixture = self.release_.mixture
         if mixture.label_values:
             y = np.array(mixture.label_values)[mixture.label_index[y]]
-        return frame_like(self._read.example, table.select(self._read.names)), y
+        columns = self._read.columns
+        table = table.select(self._read.names)
+        return frame_like(self._read.example, table, columns.categories), y
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable label (n,) of each row; without labels, its component (n,)."""
@@ -275,24 +295,29 @@ class DPGaussianMixture(Parameters):
         require_width(rows, self.n_features_in_, type(self).__name__)
         return rows
 
-    def _spec(self, path: str) -> Any:
+    def _spec(self, X: Any) -> ReleaseSpec:
         from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+        path = str(X) if isinstance(X, str | Path) else _MEMORY
         center = self.center
         if center is not None and not isinstance(center, str):
             center = [float(value) for value in center]
         components = self.n_components
         features: Any = self.features
         bounds: dict[str, Any] = {"norm": self.norm_bound, "center": center}
-        if self.column_bounds is not None:
-            features = list(self.column_bounds)
-            bounds = {"columns": dict(self.column_bounds), "center": center}
+        if reads_table(self):
+            features = list(table_columns(self, X))
+            columns = self.column_bounds
+            bounds = {"columns": "auto" if columns is None else columns, "center": center}
         elif path == _MEMORY and not isinstance(features, str):
             features = "embedding"  # a row of these columns is one vector with a norm bound
-        labels = {"label": self.label, "labels": list(self.labels)} if len(self.labels) else {}
+        dataset: dict[str, Any] = {"path": path, "features": features, "width": self.width}
+        dataset |= {"categories": _as_lists(self.categories), "nulls": self.nulls}
+        if len(self.labels):
+            dataset |= {"label": self.label, "labels": list(self.labels)}
         return ReleaseSpec.from_dict(
             {
-                "dataset": {"path": path, "features": features, "width": self.width, **labels},
+                "dataset": dataset,
                 "bounds": bounds,
                 "privacy": {
                     "epsilon": self.epsilon,
@@ -362,6 +387,16 @@ class DPGaussianMixture(Parameters):
             target_tags=TargetTags(required=len(self.labels) > 0),
             non_deterministic=True,
         )
+
+
+def _as_lists(categories: Any) -> Any:
+    """The values of each column as a list; anything but a mapping is left for the check."""
+    if not isinstance(categories, Mapping):
+        return categories
+    return {
+        name: values if isinstance(values, str) else list(values)
+        for name, values in categories.items()
+    }
 
 
 def _warn_of_repeated_fits() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from dpgmm_dist.data.source import ArraySource, DaskArraySource, FrameSource
 
 Floats = npt.NDArray[np.float64]
+_EMBEDDINGS = "embedding"
+"""The default of ``features``."""
+Labels = tuple[int, ...] | tuple[str, ...]
 
 
 class Asked(Protocol):
@@ -25,8 +29,61 @@ class Asked(Protocol):
     labels: Sequence[int] | Sequence[str]
     features: str | Sequence[str]
     label: str
-    column_bounds: Mapping[str, Sequence[Any]] | None
+    column_bounds: Mapping[str, Sequence[Any] | str] | str | None
+    categories: Mapping[str, Sequence[Any]] | None
+    nulls: str | None
+    norm_bound: float | str
     width: int | None
+
+
+def reads_table(model: Asked) -> bool:
+    """Whether rows are columns with a range each, rather than vectors with a bound on their norm.
+
+    Raises
+    ------
+    SpecError
+        When there is a bound on the norm of what has columns.
+    """
+    states = {"categories": bool(model.categories), "nulls='model'": model.nulls == "model"}
+    wanted = [name for name, is_wanted in states.items() if is_wanted]
+    if wanted and model.column_bounds is None and model.norm_bound != "auto":
+        raise SpecError(
+            f"norm_bound is {model.norm_bound!r}, and {wanted[0]} makes the rows a table, which "
+            "has bounds by column: give column_bounds in its place, or neither"
+        )
+    return model.column_bounds is not None or bool(wanted)
+
+
+def table_columns(model: Asked, X: Any) -> tuple[str, ...]:
+    """The columns of a table that hold numbers, or the column that ``features`` names.
+
+    Those of ``column_bounds``; where these name none, those of a list ``features``, or all
+    columns of a frame but for the label and the categories.
+
+    Raises
+    ------
+    SpecError
+        When the rows are an array, which has no names.
+    """
+    from dpgmm_dist.data.frames import column_names, is_frame
+
+    if not (isinstance(X, str | Path) or is_frame(X)):
+        bounded = "column_bounds are" if model.column_bounds is not None else "nulls are"
+        raise SpecError(
+            f"{'categories are' if model.categories else bounded} by the names of columns: give "
+            "X as a pandas or polars frame, a pyarrow table, or the path of a dataset"
+        )
+    if isinstance(model.column_bounds, Mapping):
+        return tuple(model.column_bounds)
+    if not isinstance(model.features, str):
+        return tuple(model.features)
+    if isinstance(X, str | Path) or model.features != _EMBEDDINGS:
+        raise SpecError(
+            f"features is {model.features!r}, which names a column of embeddings: list the "
+            "columns of the table that hold numbers"
+        )
+    taken = {*(model.categories or {}), *([model.label] if len(model.labels) else [])}
+    return tuple(name for name in column_names(X) if name not in taken)
 
 
 @dataclass(frozen=True)
@@ -60,11 +117,6 @@ def array_source(model: Asked, X: Any, y: Any) -> ArraySource | DaskArraySource:
     from dpgmm_dist.data.source import ArraySource, DaskArraySource
 
     labels: Any = tuple(model.labels)
-    if model.column_bounds is not None:
-        raise SpecError(
-            "column_bounds are by the names of columns: give X as a pandas or polars frame, a "
-            "pyarrow table, or the path of a dataset"
-        )
     if labels and y is None:
         raise SpecError("labels are given: this requires y to be passed, but the target y is None")
     if is_dask_array(X) or is_dask_array(y):
@@ -73,16 +125,21 @@ def array_source(model: Asked, X: Any, y: Any) -> ArraySource | DaskArraySource:
 
 
 def frame_source(
-    model: Asked, X: Any, y: Any, labels: tuple[int, ...] | tuple[str, ...]
+    model: Asked, X: Any, y: Any, labels: Labels, categories: Mapping[str, Labels]
 ) -> FrameSource:
-    """The columns of a frame that are read, and the labels of ``y`` or of a column."""
+    """The columns of a frame that are read, and the labels of ``y`` or of a column.
+
+    ``labels`` and ``categories`` are the public values as a specification has them.
+    """
     from dpgmm_dist.data.column_types import find_fields
     from dpgmm_dist.data.frames import FrameSource, table_of, with_labels
     from dpgmm_dist.data.parquet_schema import Columns
 
     if y is not None and not labels:
         raise SpecError("y is given without labels: list the public labels it may hold")
-    features = _feature_columns(model, X)
+    table_read = reads_table(model)
+    categories = dict(categories) if table_read else {}
+    features = (*_feature_columns(model, X), *categories)
     names = (*features, model.label) if labels and y is None else features
     table = table_of(X, names, "X")
     if labels and y is None and not find_fields(table.schema, model.label):
@@ -92,12 +149,14 @@ def frame_source(
         )
     if y is not None:
         table = with_labels(table, model.label, y)
-    embeddings = model.column_bounds is None and features == (model.features,)
+    embeddings = not table_read and features == (model.features,)
     columns = Columns(
         features=features,
         table=not embeddings,
         label=model.label if labels else None,
         labels=labels,
+        categories=categories,
+        keeps_nulls=table_read and model.nulls == "model",
     )
     return FrameSource.open(table, columns, width=model.width if embeddings else None, argument="X")
 
@@ -152,11 +211,11 @@ def _feature_columns(model: Asked, X: Any) -> tuple[str, ...]:
     """The columns of a frame that are features."""
     from dpgmm_dist.data.frames import column_names
 
-    if model.column_bounds is not None:
-        return tuple(model.column_bounds)
+    if reads_table(model):
+        return table_columns(model, X)
     if not isinstance(model.features, str):
         return tuple(model.features)
     names = column_names(X)
-    if model.features != "embedding" or "embedding" in names:
+    if model.features != _EMBEDDINGS or _EMBEDDINGS in names:
         return (model.features,)
     return tuple(name for name in names if name != model.label or not len(model.labels))

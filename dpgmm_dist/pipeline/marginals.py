@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 Floats = npt.NDArray[np.float64]
+KeepCodes = Callable[[ColumnCodes], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,11 @@ def marginals_steps(spec: ReleaseSpec) -> dict[str, float]:
     if not spec.has_marginals:
         return {}
     of_categories = {categories.STEP: categories.SHARE} if spec.categories else {}
-    return {**of_categories, marginals.STEP: marginals.COARSE_SHARE + marginals.FINE_SHARE}
+    return {
+        **of_categories,
+        marginals.FIRST_STEP: marginals.FIRST_SHARE,
+        marginals.STEP: marginals.COARSE_SHARE + marginals.FINE_SHARE,
+    }
 
 
 def most_coordinates(spec: ReleaseSpec, width: int) -> int:
@@ -127,6 +132,7 @@ def find_scores(
     types: Mapping[str, str],
     rho: float,
     ask: AskBins,
+    keep: KeepCodes = lambda _: None,
 ) -> Scores | None:
     """The normal scores of a table within its bounds; None where columns stay as they are.
 
@@ -134,35 +140,32 @@ def find_scores(
     ----------
     types : the type of each column of the input, which decides whether it holds whole numbers
     rho : the budget of the whole release
+    keep : told what rows of privacy units are to be kept as, where the lattice does not hold all
+        that is asked of them: it has no place for what a row lacks
     """
     if not spec.has_marginals or features.lower is None or features.upper is None:
         return None
-    names, missing = spec.dataset.number_names, spec.models_nulls
+    missing, sizes = spec.models_nulls, _sizes(spec)
+    bins = _bins(spec, features, types)
+
+    def keep_codes_of(bins: tuple[marginals.FineBins, ...]) -> None:
+        """Every query asks for some of these codes, or for whether there is a value."""
+        if missing or spec.categories:
+            named = (categories.edges_of(size) for size in sizes.tolist())
+            keep(ColumnCodes((*(one.edges for one in bins), *named), missing=missing))
+
+    keep_codes_of(bins)
     counted: tuple[marginals.Marginal, ...] = ()
     if spec.categories:
-        sizes = _sizes(spec)
-        where = len(names) + np.arange(len(sizes))
+        where = len(bins) + np.arange(len(sizes))
         seen = ask(categories.categories_plan(sizes, where, rho, missing))
         counted = categories.estimate(sizes, seen[0])
-    bins = _bins(spec, features, types)
-    some = np.arange(len(names)) if spec.categories else None
+    some = np.arange(len(bins)) if spec.categories else None
+    (first,) = ask(marginals.first_plan(bins, rho, some, missing))
+    bins = marginals.refine(bins, first)
+    keep_codes_of(bins)
     coarse, fine = ask(marginals.marginals_plan(bins, rho, some, missing))
-    return Scores((*marginals.estimate(bins, coarse, fine), *counted), missing)
-
-
-def codes_to_keep(
-    spec: ReleaseSpec, features: FeatureMap, types: Mapping[str, str]
-) -> ColumnCodes | None:
-    """What rows of privacy units are kept as; None where the lattice holds all of a row.
-
-    It has no place for what a row lacks. Every query asks for some of these codes, or for whether
-    there is a value.
-    """
-    if not (spec.models_nulls or spec.categories):
-        return None
-    numbers = [bins.edges for bins in _bins(spec, features, types)]
-    named = [categories.edges_of(size) for size in _sizes(spec).tolist()]
-    return ColumnCodes((*numbers, *named), missing=spec.models_nulls)
+    return Scores((*marginals.estimate(bins, first, coarse, fine), *counted), missing)
 
 
 def _sizes(spec: ReleaseSpec) -> npt.NDArray[np.int64]:

@@ -9,7 +9,7 @@ from dpgmm_dist.column_kinds import Kind
 from dpgmm_dist.model.problem import Fitted
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.bounds import Bounds, bounds_steps, find_bounds
-from dpgmm_dist.pipeline.marginals import Scores, codes_to_keep, find_scores, marginals_steps
+from dpgmm_dist.pipeline.marginals import Scores, find_scores, marginals_steps
 from dpgmm_dist.pipeline.resolve import problem_of
 from dpgmm_dist.pipeline.session import Session
 from dpgmm_dist.spec.release_spec import ReleaseSpec
@@ -53,10 +53,9 @@ def measure_model(
     rho_in_rows = problem_of(spec, width, rho).rho
     bounds = find_bounds(spec, width, rho_in_rows, session.ask_bins, kinds)
     session.use(bounds.features)
-    codes = codes_to_keep(spec, bounds.features, types)
-    if codes is not None:
-        session.keep_codes(codes)
-    scores = find_scores(spec, bounds.features, types, rho_in_rows, session.ask_bins)
+    scores = find_scores(
+        spec, bounds.features, types, rho_in_rows, session.ask_bins, session.keep_codes
+    )
     if scores is not None:
         session.use_scores(scores.codes, scores.norm)
     norm = bounds.features.norm if scores is None else scores.norm

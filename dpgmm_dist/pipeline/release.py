@@ -147,7 +147,8 @@ def _release(
     require_window_of_columns(spec, source)
     begun_at = target.snapshot_of(release_id)
     rows = rows_of(spec.dataset, source, engine.gather if engine else None, begun_at)
-    schema = describe_input(rows)  # now, because the input may be gone at the end
+    table = spec.feature_names if spec.is_table else ()
+    schema = describe_input(rows, table)  # now, because the input may be gone at the end
     require_same_labels(spec, rows)
     check_units(spec.dataset, rows, engine, scratch)
 

@@ -80,6 +80,11 @@ def rows_of(
             "pandas or polars frame, a pyarrow table, or the path of a dataset"
         )
     if isinstance(source, AnySource):
+        if dataset.is_table and source.width != len(dataset.feature_names):
+            raise SpecError(
+                f"dataset.features names {len(dataset.feature_names)} columns, and source has "
+                f"{source.width}: name each column, in their order"
+            )
         return source
     refuse_lazy_frame(source, "source")
     if is_frame(source):

@@ -96,9 +96,14 @@ def variation(one: Floats, other: Floats) -> float:
     return float(0.5 * np.abs(one / one.sum() - other / other.sum()).sum())
 
 
+def _bins(count: int) -> Floats:
+    """Edges of bins in [-1, 1], and of one for all that lies on either side."""
+    return np.concatenate([[-np.inf], np.linspace(-1, 1, count + 1), [np.inf]])
+
+
 def compared(S: Floats, T: Floats) -> tuple[float, float, float, float, float]:
     """Single columns, pairs, correlations, R2 and AUC of rows S beside real rows T."""
-    fine, coarse, columns = np.linspace(-1, 1, 51), np.linspace(-1, 1, 11), range(S.shape[1])
+    fine, coarse, columns = _bins(50), _bins(10), range(S.shape[1])
     single = [
         variation(np.histogram(S[:, j], fine)[0], np.histogram(T[:, j], fine)[0]) for j in columns
     ]

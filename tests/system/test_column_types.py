@@ -19,6 +19,8 @@ from dpgmm_dist.artifact.sample import write_samples
 
 from .releases import digests, done, dpgmm, write_spec
 
+FAST = ("--set", "privacy.epsilon=0.1")
+"""A release that goes by stages, for tests that compare bytes and need no fit."""
 NOISE = ("--insecure-test-noise", 7, "--release-id", "types")
 ROWS = 600
 RNG = np.random.default_rng(3)
@@ -81,8 +83,8 @@ def table_spec(path: Path, data: Path, names: list[str], **dataset: Any) -> Path
     return path
 
 
-def released(folder: Path, spec: Path, name: str = "release") -> Path:
-    done("release", spec, "--output", folder / name, *NOISE)
+def released(folder: Path, spec: Path, name: str = "release", *options: object) -> Path:
+    done("release", spec, "--output", folder / name, *NOISE, *options)
     return folder / name
 
 
@@ -152,7 +154,7 @@ def test_the_resolution_of_a_column_does_not_matter(case, tmp_path):
         both = pa.concat_arrays([column.slice(0, 9), pa.nulls(3, column.type), column.slice(9)])
         pq.write_table(pa.table({name: both}), data, row_group_size=100 + i)
         spec = table_spec(tmp_path / f"{i}.yaml", data, [name])
-        found.append(digests(released(tmp_path, spec, f"release-{i}")))
+        found.append(digests(released(tmp_path, spec, f"release-{i}", *FAST)))
     assert found == [found[0]] * len(found)
 
 
@@ -177,7 +179,7 @@ def test_hostile_values_among_the_rows_change_no_other(tmp_path):
         usual = pa.table({c: TABLE[c][0] for c in far}).cast(table.schema, safe=False)
         pq.write_table(pa.concat_tables([usual, table]), tmp_path / f"{name}.parquet")
         spec = table_spec(tmp_path / f"{name}.yaml", tmp_path / f"{name}.parquet", list(far))
-        result = dpgmm("release", spec, "--output", tmp_path / name, *NOISE)
+        result = dpgmm("release", spec, "--output", tmp_path / name, *NOISE, *FAST)
         assert result.returncode == 0, result.stderr
         assert "9223372036854" not in result.stderr + result.stdout
         found.append(digests(tmp_path / name))
@@ -269,7 +271,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("base")
     pq.write_table(pa.table({"x": pa.array(POINTS.tolist(), FIXED)}), folder / "t")
     spec = write_spec(folder / "s.yaml", folder / "t", dataset={"width": None})
-    return digests(released(folder, spec))
+    return digests(released(folder, spec, "release", *FAST))
 
 
 @pytest.mark.parametrize("case", EMBEDDINGS)
@@ -278,7 +280,7 @@ def test_embeddings_in_every_storage_give_the_same_bytes(case, base, tmp_path):
     nulls = pa.nulls(2, column.type)
     pq.write_table(pa.table({"x": pa.concat_arrays([nulls, column])}), tmp_path / "t")
     spec = write_spec(tmp_path / "s.yaml", tmp_path / "t", dataset={"width": width})
-    target = released(tmp_path, spec)
+    target = released(tmp_path, spec, "release", *FAST)
     assert digests(target) == base
     rows = sampled(tmp_path, target)
     item = pa.float64() if case == "vectors of Spark" else pa.float32()
@@ -293,10 +295,10 @@ def test_fields_of_a_struct_column(base, tmp_path):
     pq.write_table(pa.table({"meta": pa.concat_arrays([null, meta, null])}), tmp_path / "t")
     dataset = {"features": "meta.x", "width": None}
     spec = write_spec(tmp_path / "s.yaml", tmp_path / "t", dataset=dataset)
-    assert digests(released(tmp_path, spec)) == base
+    assert digests(released(tmp_path, spec, "release", *FAST)) == base
     labelled = dataset | {"label": "meta.other.y", "labels": ["a", "b"]}
     spec = write_spec(tmp_path / "l.yaml", tmp_path / "t", dataset=labelled)
-    rows = sampled(tmp_path, released(tmp_path, spec, "labelled"))
+    rows = sampled(tmp_path, released(tmp_path, spec, "labelled", *FAST))
     assert rows.schema.names == ["meta.x", "meta.other.y"]
     assert set(rows["meta.other.y"].to_pylist()) == {"a", "b"}
 
@@ -353,11 +355,11 @@ def test_a_frame_gives_the_same_bytes_as_its_file(tmp_path):
     table = pa.table({name: TABLE[name][0] for name in names} | {"y": pa.array(UNIT > 0.3)})
     pq.write_table(table, tmp_path / "t")
     spec = table_spec(tmp_path / "s.yaml", tmp_path / "t", names, label="y", labels=[False, True])
-    expected = digests(released(tmp_path, spec))
+    expected = digests(released(tmp_path, spec, "release", *FAST))
     chunked = pa.concat_tables([table.slice(0, 10), table.slice(10, 0), table.slice(10)])
     for i, frame in enumerate([table, chunked]):
         release(
-            ReleaseSpec.from_yaml(spec),
+            ReleaseSpec.from_yaml(spec, overrides=FAST[1:]),
             output=str(tmp_path / f"frame-{i}"),
             insecure_test_noise=7,
             release_id="types",

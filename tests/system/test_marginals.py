@@ -28,6 +28,8 @@ from ..draws import recomputed, stopped_and_released
 from .releases import digests
 
 N = 6000
+FEW = 300
+"""Rows that go by stages, which takes a tenth of the time."""
 NAMES = ["skewed", "counts", "mostly_zero"]
 BOUNDS = {"skewed": [0, 400], "counts": [0, 40], "mostly_zero": [-1, 60]}
 
@@ -81,25 +83,31 @@ def released(data: Path, out: Path, engine: Any = None, **sections: dict[str, An
 
 
 @pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("few")
+    return released(table(folder / "data", columns(FEW)), folder / "out")
+
+
+@pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("marginals")
     return released(table(folder / "data", columns()), folder / "out"), folder / "out"
 
 
-def test_the_layout_and_the_threads_do_not_matter(base, tmp_path):
-    order = np.random.default_rng(1).permutation(N)
-    shuffled = {name: values[order] for name, values in columns().items()}
+def test_the_layout_and_the_threads_do_not_matter(few, tmp_path):
+    order = np.random.default_rng(1).permutation(FEW)
+    shuffled = {name: values[order] for name, values in columns(FEW).items()}
     data = table(tmp_path / "data", shuffled, files=4, group=111)
-    assert released(data, tmp_path / "out", LocalEngine(1, cache_bytes=0)) == base[0]
+    assert released(data, tmp_path / "out", LocalEngine(1, cache_bytes=0)) == few
 
 
 @pytest.mark.slow
-def test_a_cluster_gives_the_same(base, tmp_path):
+def test_a_cluster_gives_the_same(few, tmp_path):
     from dpgmm_dist.engine import open_engine
 
     with open_engine(workers=2) as engine:
-        data = table(tmp_path / "data", columns(), files=3)
-        assert released(data, tmp_path / "out", engine) == base[0]
+        data = table(tmp_path / "data", columns(FEW), files=3)
+        assert released(data, tmp_path / "out", engine) == few
 
 
 def test_sampled_columns_have_the_distributions_of_the_rows(base, tmp_path):
@@ -135,9 +143,9 @@ def test_the_release_is_read_back_with_its_maps(base):
 
 def test_the_receipt_lists_the_counts_and_the_cost(base):
     receipt = json.loads((base[1] / "receipt.json").read_text())
-    first = receipt["queries"][0]
-    assert first["step"] == "marginals"
-    assert [block["statistic"] for block in first["blocks"]] == ["bins", "bins"]
+    first, second = receipt["queries"][:2]
+    assert [first["step"], second["step"]] == ["marginals.first", "marginals"]
+    assert [block["statistic"] for block in second["blocks"]] == ["bins", "bins"]
     assert receipt["marginals"]["counts"] == {"bins": 41, "atoms": 41, "one_value_each": True}
     assert receipt["marginals"]["mostly_zero"]["atoms"] >= 1
     assert not verify_release(str(base[1])).problems
@@ -153,12 +161,13 @@ def test_rows_may_be_kept_within_the_bounds(base, tmp_path):
 
 
 def test_labels_and_bounds_that_are_found(tmp_path):
-    data = table(tmp_path / "data", columns())
+    data = table(tmp_path / "data", columns(FEW))
     labelled = {"label": "y", "labels": [0, 1]}
     released(data, tmp_path / "out", dataset=labelled, bounds={"columns": "auto"})
     found = load_release(str(tmp_path / "out"))
-    assert [query["step"] for query in found.receipt["queries"]][:2] == [
+    assert [query["step"] for query in found.receipt["queries"]][:3] == [
         "bounds.columns",
+        "marginals.first",
         "marginals",
     ]
     rows, labels = found.sample(100, seed=1)
@@ -167,29 +176,29 @@ def test_labels_and_bounds_that_are_found(tmp_path):
 
 @pytest.mark.parametrize("aggregate", ["rows", "weight"])
 def test_rows_of_privacy_units_are_counted_on_the_lattice(aggregate, tmp_path):
-    data = table(tmp_path / "data", columns())
+    data = table(tmp_path / "data", columns(3 * FEW))
     unit = {"column": "user", "max_rows": 2, "aggregate": aggregate}
-    released(data, tmp_path / "out", dataset={"privacy_unit": unit}, privacy={"epsilon": 8.0})
+    released(data, tmp_path / "out", dataset={"privacy_unit": unit}, privacy={"epsilon": 20.0})
     found = load_release(str(tmp_path / "out"))
-    assert found.receipt["queries"][0]["step"] == "marginals"
+    assert found.receipt["queries"][0]["step"] == "marginals.first"
     assert not verify_release(str(tmp_path / "out")).problems
     rows, _ = found.sample(5000, seed=1)
-    assert np.median(rows[:, 0]) == pytest.approx(np.median(columns()["skewed"]), rel=0.15)
+    assert np.median(rows[:, 0]) == pytest.approx(np.median(columns(3 * FEW)["skewed"]), rel=0.15)
     assert (rows[:, 2] == 0).mean() == pytest.approx(0.6, abs=0.1)
 
 
 def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder):
-    result = release(spec(table(tmp_path / "data", columns())), output=str(tmp_path / "out"))
+    result = release(spec(table(tmp_path / "data", columns(FEW))), output=str(tmp_path / "out"))
     budget = Fraction(rho_from_epsilon_delta(4.0, 1e-6))
     cost = recomputed(result.receipt, recorder.asked)
     assert Fraction(99, 100) * budget < cost <= budget
 
 
-@pytest.mark.parametrize("fail_at", [1, 2, 4])
+@pytest.mark.parametrize("fail_at", [0, 2, 4])
 def test_a_job_stopped_between_draws_measures_its_marginals_once(tmp_path, recorder, fail_at):
-    data = table(tmp_path / "data", columns())
+    data = table(tmp_path / "data", columns(FEW))
     answers = stopped_and_released(lambda url: spec(data, url), tmp_path, recorder, fail_at)
-    assert bool(answers) == (fail_at > 1)
+    assert bool(answers) == (fail_at > 0)
 
 
 def test_no_rows_release_as_well(tmp_path):
@@ -200,14 +209,15 @@ def test_no_rows_release_as_well(tmp_path):
 
 
 def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
-    planned = plan(spec(tmp_path / "nothing-here"))
-    assert [block.step for block in planned.blocks[:2]] == ["marginals", "marginals"]
+    planned = plan(spec(tmp_path / "nothing-here"), rows=FEW)
+    steps = [block.step for block in planned.blocks[:3]]
+    assert steps == ["marginals.first", "marginals", "marginals"]
     assert sum(block.rho for block in planned.blocks) <= planned.rho
 
 
 def test_tables_without_marginals_ask_for_none(tmp_path):
     for model in ({"marginals": "none"}, {"dimension": 2}):
-        steps = {block.step for block in plan(spec(tmp_path, model=model)).blocks}
+        steps = {block.step for block in plan(spec(tmp_path, model=model), rows=FEW).blocks}
         assert "marginals" not in steps
 
 
@@ -223,6 +233,22 @@ def test_marginals_are_measured_by_default_where_bounds_are_found(tmp_path):
         document["model"]["marginals"] = "none"
         off = ReleaseSpec.from_dict(document)
         assert not off.has_marginals and off.public_dict()["model"]["marginals"] == "none"
+
+
+def test_the_columns_of_an_array_have_the_names_of_the_specification(tmp_path):
+    rows = columns(FEW)
+    array = np.stack([rows["counts"], np.rint(rows["skewed"])], axis=1).astype(np.int32)
+    names = {"features": ["counts", "skewed"]}
+    bounds = {"columns": {"counts": [0, 40], "skewed": [0, 400]}}
+    job = spec(tmp_path, dataset=names, bounds=bounds)
+    result = release(job, output=str(tmp_path / "out"), source=ArraySource(array))
+    assert result.receipt["marginals"]["skewed"]["one_value_each"]  # whole numbers
+    write_samples(str(tmp_path / "out"), 50, str(tmp_path / "rows"), seed=1)
+    found = pq.read_table(tmp_path / "rows")
+    assert found.column_names == ["counts", "skewed"]
+    assert set(found.schema.types) == {pa.int32()}
+    with pytest.raises(SpecError, match=r"names 2 columns, and source has 3: name each"):
+        release(job, output=str(tmp_path / "b"), source=ArraySource(np.zeros((5, 3))))
 
 
 def test_an_array_has_no_columns_to_map(tmp_path):

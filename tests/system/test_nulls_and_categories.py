@@ -278,7 +278,7 @@ def test_the_tables_of_components_are_their_shares_of_values(base):
 def test_the_receipt_and_the_description_say_what_was_found(base):
     receipt = json.loads((base[1] / "receipt.json").read_text())
     steps = [query["step"] for query in receipt["queries"]]
-    assert steps[:3] == ["bounds.columns", "categories", "marginals"]
+    assert steps[:4] == ["bounds.columns", "categories", "marginals.first", "marginals"]
     facts = receipt["marginals"]
     assert sorted(facts["colour"]["order"]) == sorted(COLOURS)
     assert facts["x"]["missing"] == pytest.approx(0.3, abs=0.03)
@@ -326,9 +326,10 @@ def test_no_rows_release_as_well(tmp_path, rows):
 
 def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
     planned = plan(spec(tmp_path / "nothing-here"), rows=FEW)
-    assert [block.step for block in planned.blocks[:3]] == [
+    assert [block.step for block in planned.blocks[:4]] == [
         "bounds.columns",
         "categories",
+        "marginals.first",
         "marginals",
     ]
     assert sum(block.rho for block in planned.blocks) <= planned.rho

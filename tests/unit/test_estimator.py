@@ -155,6 +155,8 @@ def test_the_constructor_only_stores():
         "width": "wide",
         "random_state": "eight",
         "marginals": 9,
+        "categories": "none",
+        "nulls": 11,
         "ledger": 10,
     }
     model = DPGaussianMixture("many", **parameters)

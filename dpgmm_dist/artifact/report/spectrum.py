@@ -74,7 +74,8 @@ def _measured_noise(release: Release, variances: Floats) -> Floats | None:
     said = release.receipt.get("plan", {}).get("variance_noise")
     if said is None or release.transform.columns:
         return None
-    return said["scale"] * (variances if said["relative"] else np.ones_like(variances))
+    along = variances if said["relative"] else np.ones_like(variances)
+    return float(said["scale"]) * along
 
 
 def _finite(errors: Floats) -> Floats:

@@ -293,3 +293,15 @@ def test_edges_of_one_value_hold_its_lattice_point_alone():
     assert (np.diff(edges) > 0).all()
     u, _ = features.to_lattice(np.array([[0.0], [-0.4], [0.4], [-0.9], [0.9]]))
     assert np.searchsorted(edges, u[:, 0], "right").tolist() == [2, 1, 3, 0, 4]
+
+
+def test_edges_nearer_than_the_lattice_leave_the_point_of_one_value_alone():
+    for lower in np.linspace(-1.3, -0.2, 12):
+        features = FeatureMap(1, 1.0, lower=(float(lower),), upper=(60.0,))
+        step = 30.0 / FEATURE_RADIUS
+        near = np.array([-0.9, -0.6, -0.3, -0.1]) * step
+        given = np.concatenate([near, [0.0, 5e-324], -near[::-1]])
+        (edges,) = features.edges_on_lattice((given,), None)
+        assert (np.diff(edges) >= 0).all()
+        u, _ = features.to_lattice(np.zeros((1, 1)))
+        assert np.searchsorted(edges, u[:, 0], "right").tolist() == [5]
