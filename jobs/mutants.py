@@ -71,6 +71,9 @@ TESTS: dict[str, list[str]] = {
 MEMORY = 12 << 30
 """Of address space: a mutant that asks for more ends with an error, which is noticed."""
 LEAST_SECONDS = 60
+"""Of processor time that a mutant has at least, imports included; then it never ends, which is
+noticed. It may wait for so much time `WAITING` times over, since a machine may be busy."""
+WAITING = 20
 Function = tuple[str, int]
 """Module, and first line of the function in it."""
 
@@ -94,7 +97,7 @@ class Recorder:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self._seen.clear()
-        start = time.monotonic()
+        start = time.process_time()
         threading.settrace(self._trace)
         sys.settrace(self._trace)
         try:
@@ -103,7 +106,7 @@ class Recorder:
             sys.settrace(None)
             threading.settrace(None)  # type: ignore[arg-type]
             self.calls[item.nodeid] = sorted(self._seen)
-            self.seconds[item.nodeid] = time.monotonic() - start
+            self.seconds[item.nodeid] = time.process_time() - start
 
 
 @dataclass(eq=False)
@@ -212,8 +215,11 @@ def chosen_tests(
     return chosen
 
 
-def start(mutant: Mutant, tests: list[str]) -> int:
-    """Fork a process that runs the tests with the mutant, and ends with pytest's exit code."""
+def start(mutant: Mutant, tests: list[str], most: int) -> int:
+    """Fork a process that runs the tests with the mutant, and ends with pytest's exit code.
+
+    It has ``most`` seconds of processor time.
+    """
     if (process := os.fork()) != 0:
         return process
     os.setpgid(0, 0)
@@ -223,6 +229,7 @@ def start(mutant: Mutant, tests: list[str]) -> int:
     code = 1
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         sys.meta_path.insert(0, Mutated(mutant.module, mutant.build()[0]))
         order = {test: index for index, test in enumerate(tests)}
         code = run_pytest(sorted({test.partition("::")[0] for test in tests}), Chooser(order))
@@ -246,11 +253,11 @@ def tried(
             if not chosen:
                 yield mutant, True  # no test calls the function
                 continue
-            usual = sum(seconds[test] for test in chosen)
-            until = time.monotonic() + max(LEAST_SECONDS, 5 * usual)
-            running[start(mutant, chosen)] = (mutant, until)
+            limit = LEAST_SECONDS + int(5 * sum(seconds[test] for test in chosen))
+            until = time.monotonic() + WAITING * limit
+            running[start(mutant, chosen, limit)] = (mutant, until)
         for process, (_, until) in running.items():
-            if time.monotonic() > until:  # a mutant that never ends is noticed
+            if time.monotonic() > until:  # it waits for something that never comes
                 os.killpg(process, signal.SIGKILL)
         process, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
         if process:

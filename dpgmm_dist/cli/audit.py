@@ -72,7 +72,8 @@ def audit(
     from dpgmm_dist.progress import PassProgress
 
     cluster = cluster_config(parsed.cluster)
-    in_threads = workers is scheduler is scheduler_file is None and cluster.kind == "threads"
+    flags = (workers, scheduler, scheduler_file)
+    in_threads = all(flag is None for flag in flags) and cluster.kind == "threads"
     with open_engine(workers, scheduler, scheduler_file, cluster) as engine, show_progress() as bar:
         found = run(
             parsed,

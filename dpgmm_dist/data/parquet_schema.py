@@ -83,6 +83,12 @@ class Columns(Opaque):
         named = tuple(name for name in others if name is not None)
         return tuple(dict.fromkeys((*self.features, *named)))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Those that may hold text."""
+        others = (self.label, self.unit)
+        return (*self.categories, *(name for name in others if name is not None))
+
 
 @dataclass(frozen=True)
 class ReadTypes:

@@ -207,8 +207,9 @@ class ParquetSource(Opaque):
     def _piece_blocks(
         self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int
     ) -> Iterator[RawBlock]:
-        names = self.columns.names
-        with opened(fs, piece.path, len(names), unit_bytes) as file:
+        names, given = self.columns.names, dict(piece.constants)
+        texts = [name for name in self.columns.texts if name not in given]
+        with opened(fs, piece.path, len(names), unit_bytes, texts) as file:
             places = [find_fields(file.schema_arrow, name) for name in names]
             batches = file.iter_batches(
                 batch_size=max_rows,
@@ -219,9 +220,7 @@ class ParquetSource(Opaque):
             missing = sum(file.metadata.row_group(i).num_rows for i in piece.row_groups)
             for batch in batches:
                 missing -= batch.num_rows
-                yield block_of(
-                    batch, self.columns, self.width, dict(piece.constants), self.unit_kind
-                )
+                yield block_of(batch, self.columns, self.width, given, self.unit_kind)
             if missing:
                 raise ValueError("the footer declares other numbers of rows than the pages hold")
 

@@ -244,3 +244,30 @@ def test_a_file_is_opened_only_where_it_is_a_file(tmp_path):
     fs, _ = Place(str(folder), {}).resolve()
     with opened(fs, str(folder / "part.parquet"), 1, 0) as file:
         assert file.metadata.num_rows == ROWS
+
+
+@pytest.mark.parametrize("column", ["label", "unit", "category"])
+def test_a_long_text_in_every_row_takes_the_memory_of_one(column, tmp_path):
+    """Some hundred bytes that would be 2.6 GB of text, 650 MB in each block."""
+    (tmp_path / "data").mkdir()
+    rows, text = 40_000, "x" * (1 << 16)
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))
+    path = tmp_path / "data" / "part.parquet"
+    written = pa.table({"a": np.zeros(rows), "y": texts})
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
+    pq.write_table(written, path, **options)
+    assert path.stat().st_size < 2000
+    columns = {
+        "label": Columns(("a",), True, "y", ("a", text)),
+        "unit": Columns(("a",), True, None, (), unit="y"),
+        "category": Columns(("a", "y"), True, None, (), categories={"y": ("a", text)}),
+    }[column]
+    usual, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(counted)
+    try:
+        source = ParquetSource.open(Place(str(tmp_path / "data"), {}), columns)
+        seen = sum(len(block.features) for block in source.blocks(source.plan()[0], 10_000))
+    finally:
+        pa.set_memory_pool(usual)
+    assert seen == rows
+    assert 0 < counted.max_memory() < 20 << 20
