@@ -48,6 +48,10 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?in
 _SHOWN_COLUMNS = 20
 _CATEGORY_BYTES = 8
 """A category is read as the number of its value."""
+_LARGE_CHUNK = 256 << 20
+"""Bytes of one column in a row group that a task may hold at once: engine/memory.py counts on it."""
+_MOST_INFLATED = 1000
+"""Beyond this ratio to the bytes on disk, a large chunk may be one page, made to fill memory."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,6 +176,13 @@ class _FooterReader(Opaque):
         try:
             with opened(fs, file.path, 1, 0) as parquet:
                 schema, groups = parquet.schema_arrow, _row_groups(parquet.metadata, columns)
+                inflates = _inflates(parquet.metadata, columns)
+            if inflates:
+                raise DataError(
+                    f"cannot read {name}: a column to read takes {_LARGE_CHUNK >> 20} MiB or "
+                    f"more in a row group and less than {1 / _MOST_INFLATED:.1%} of that in the file, so "
+                    "that its pages may not fit in memory; write it with smaller row groups"
+                )
             given = dict(file.constants)
             footer = Footer(file, check_types(schema, columns, name, given), groups)
         except (DataError, SpecError):
@@ -199,6 +210,22 @@ def _row_groups(metadata: Any, columns: Columns) -> tuple[tuple[int, int], ...]:
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     return tuple(
         (g.num_rows, 0 if leaf is None else g.column(leaf).total_uncompressed_size) for g in groups
+    )
+
+
+def _inflates(metadata: Any, columns: Columns) -> bool:
+    """Whether a column to read holds much more, by the footer, than its bytes on disk."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    read = [
+        i
+        for i, path in enumerate(paths)
+        if any(f"{path}.".startswith(f"{n}.") for n in columns.names)
+    ]
+    chunks = (metadata.row_group(g).column(i) for g in range(metadata.num_row_groups) for i in read)
+    return any(
+        chunk.total_uncompressed_size >= _LARGE_CHUNK
+        and chunk.total_uncompressed_size > _MOST_INFLATED * chunk.total_compressed_size
+        for chunk in chunks
     )
 
 

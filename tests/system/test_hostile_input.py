@@ -271,3 +271,35 @@ def test_a_long_text_in_every_row_takes_the_memory_of_one(column, tmp_path):
         pa.set_memory_pool(usual)
     assert seen == rows
     assert 0 < counted.max_memory() < 20 << 20
+
+
+@pytest.mark.parametrize(("table", "column"), [(True, "a"), (False, "x"), (True, "y")])
+def test_pages_that_inflate_a_thousandfold_are_refused_by_the_footer(
+    table, column, tmp_path, monkeypatch
+):
+    from dpgmm_dist.data import parquet_schema
+
+    monkeypatch.setattr(parquet_schema, "_LARGE_CHUNK", 1 << 20)
+    rng, rows = np.random.default_rng(0), 1 << 19
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def opened_with(inflated: str) -> ParquetSource:
+        numbers = {
+            name: np.zeros(rows) if name == inflated else rng.normal(size=rows)
+            for name in ("a", "x", "y")
+        }
+        numbers["x"] = pa.FixedSizeListArray.from_arrays(pa.array(numbers["x"]), 1)
+        path = folder / "part.parquet"
+        one_page = {"data_page_size": 1 << 30, "max_rows_per_page": 1 << 30}
+        pq.write_table(
+            pa.table(numbers), path, compression="zstd", use_dictionary=False, **one_page
+        )
+        names = (column,) if not table or column == "a" else ("a", column)
+        return ParquetSource.open(Place(str(folder), {}), Columns(names, table, None, ()))
+
+    other = "y" if column == "a" else "a"
+    if column != "y":
+        assert opened_with(other).plan()  # a column that is not read may hold what it likes
+    with pytest.raises(DataError, match=r"part\.parquet: a column to read takes 1 MiB or more"):
+        opened_with(column)
