@@ -49,7 +49,7 @@ _SHOWN_COLUMNS = 20
 _CATEGORY_BYTES = 8
 """A category is read as the number of its value."""
 _LARGE_CHUNK = 256 << 20
-"""Bytes of one column in a row group that a task may hold at once: engine/memory.py counts on it."""
+"""Bytes of one column in a row group that a task may hold at once, as engine/memory.py plans."""
 _MOST_INFLATED = 1000
 """Beyond this ratio to the bytes on disk, a large chunk may be one page, made to fill memory."""
 
@@ -179,9 +179,9 @@ class _FooterReader(Opaque):
                 inflates = _inflates(parquet.metadata, columns)
             if inflates:
                 raise DataError(
-                    f"cannot read {name}: a column to read takes {_LARGE_CHUNK >> 20} MiB or "
-                    f"more in a row group and less than {1 / _MOST_INFLATED:.1%} of that in the file, so "
-                    "that its pages may not fit in memory; write it with smaller row groups"
+                    f"cannot read {name}: a column to read takes {_LARGE_CHUNK >> 20} MiB or more "
+                    "in a row group, and less than a thousandth of that in the file, so that its "
+                    "pages may not fit in memory; write it with smaller row groups"
                 )
             given = dict(file.constants)
             footer = Footer(file, check_types(schema, columns, name, given), groups)
