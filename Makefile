@@ -5,12 +5,14 @@
 #   make test-all  everything; what needs more than this machine has skips with its reason
 #   make test-external  object stores and clusters, which tests/external/install_*.sh install first
 #   make docs      the documentation site in build/site, with its notebooks run
+#   make sbom      a bill of materials of the lock file, build/sbom.json
+#   make fuzz      damaged input for a minute; FUZZ_SECONDS=3600 for longer
 #   make lint | bench | data | clean
 # PYTHON=/path/to/python3.11 chooses the interpreter.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-docs test-external test-all lint bench data clean
+.PHONY: help demo docs test test-docs test-external test-all lint bench data sbom fuzz clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,11 +22,12 @@ DOCS_STAMP := $(VENV)/.dpgmm-docs-installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 JOBS ?= 2
+FUZZ_SECONDS ?= 60
 # A file stays in one process, which shares what its fixtures make. Small files come last.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 help:
-	@sed -n '1,10s/^# \{0,1\}//p' Makefile
+	@sed -n '1,11s/^# \{0,1\}//p' Makefile
 
 $(STAMP): requirements.lock pyproject.toml
 	@set -euo pipefail; \
@@ -39,7 +42,8 @@ $(STAMP): requirements.lock pyproject.toml
 	    "or say make PYTHON=/path/to/python3.11" >&2; exit 1; \
 	fi; \
 	[ -x $(BIN)/python ] || "$$python" -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --require-hashes -r requirements.lock; \
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --no-deps --no-build-isolation --editable .; \
 	touch $@
@@ -79,6 +83,12 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python jobs/benchmarks/throughput.py
+
+fuzz: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python jobs/fuzz.py --seconds $(FUZZ_SECONDS) --seed 1
+
+sbom: $(STAMP)
+	$(BIN)/python jobs/sbom.py
 
 data: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/data/build.sh

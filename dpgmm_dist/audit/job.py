@@ -18,7 +18,6 @@ from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.data.describe import describe_input
 from dpgmm_dist.data.source import AnySource, column_kinds
 from dpgmm_dist.engine.base import Engine
-from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.pipeline.checks import require_drawable, require_release_fits
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
@@ -71,6 +70,8 @@ class Job:
 
     spec: ReleaseSpec
     neighbours: Neighbours
+    rows: int
+    """Rows of the base."""
     engine: Engine
     scratch: str | None
     noise: NoiseSource
@@ -87,11 +88,6 @@ class Job:
         scratch: str | None,
         noise: NoiseSource | None,
     ) -> Job:
-        if spec.categories or spec.models_nulls:
-            raise SpecError(
-                "an audit makes up rows of numbers, with no dataset.categories and with "
-                "dataset.nulls: drop. Leave those two keys out to audit the rest of the release."
-            )
         width = spec.dim_hint or open_dataset(spec.dataset).width
         spec = _without_places(spec, width)
         require_drawable(spec)
@@ -104,7 +100,7 @@ class Job:
         problem = problem_of(spec, width, rho)
         require_release_fits(problem)
         engine = engine or default_engine(sources[BASE], spec.cluster.threads)
-        return cls(spec, neighbours, engine, scratch, noise, sources, problem, rho)
+        return cls(spec, neighbours, rows, engine, scratch, noise, sources, problem, rho)
 
     def run(self, others: tuple[str, ...], about: str = BASE) -> Run:
         """Ask everything a release asks, about one data set; sum those of the others as well."""

@@ -7,7 +7,8 @@ moves each statistic by all that its sensitivity allows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ Floats = npt.NDArray[np.float64]
 WORST = "far outlier"
 """The neighbour that moves every statistic by its sensitivity; the others move less, or nothing."""
 NOTHING = "null and infinity"
-"""The neighbour that changes nothing at all: its rows are invalid."""
+"""The neighbour that changes nothing at all: its rows are invalid. There is none where rows may
+lack values and have neither label nor unit, since every row then counts."""
 _ROWS_BEYOND = 3
 """Rows that the audited unit has beyond those that count."""
 _UNIT = "audited"
@@ -61,10 +63,10 @@ def make_neighbours(spec: ReleaseSpec, width: int, rows: int, seed: int = 0) -> 
     of_base = [labels[i % max(len(labels) - 1, 1)] for i in range(rows)] if labels else None
     base = _table(spec, near, of_base, [f"unit {i}" for i in range(rows)])
 
-    def unit(*points: Floats, label: Any) -> pa.Table:
+    def unit(*points: Floats, label: Any, name: str | None = _UNIT) -> pa.Table:
         x = np.repeat(np.array(points), _rows_of_unit(spec), axis=0)
-        extra = _table(spec, x, [label] * len(x) if labels else None, [_UNIT] * len(x))
-        return pa.concat_tables([base, extra])
+        extra = _table(spec, x, [label] * len(x) if labels else None, [name] * len(x))
+        return pa.concat_tables([base, extra.cast(base.schema)])
 
     last = labels[-1] if labels else None
     first = labels[0] if labels else None
@@ -72,12 +74,35 @@ def make_neighbours(spec: ReleaseSpec, width: int, rows: int, seed: int = 0) -> 
         WORST: unit(middle + reach, label=last),
         "beyond all bounds": unit(middle + 1e30 * reach, label=last),
         "member of a cluster": unit(middle - 0.5 * reach, label=first),
-        NOTHING: unit(*np.full((2, width), [[np.nan], [np.inf]]), label=last),
+        **_lacking(spec, middle + reach, unit, last),
     }
     if labels:
         added["far outlier of a common label"] = unit(middle + reach, label=first)
         added["alone in its label"] = unit(middle - 0.5 * reach, label=last)
     return Neighbours(base, added)
+
+
+def _lacking(
+    spec: ReleaseSpec, far: Floats, unit: Callable[..., pa.Table], label: Any
+) -> dict[str, pa.Table]:
+    """Units of rows that lack values: invalid ones, or such as count without them."""
+    null, infinity = np.full((2, len(far)), [[np.nan], [np.inf]])
+    if not spec.models_nulls:
+        outside = far.copy()
+        outside[-max(len(spec.categories), 1) :] = np.inf  # categories come last: in no list
+        return {NOTHING: unit(null, infinity, outside, label=label)}
+    first_null = far.copy()
+    first_null[0] = np.nan
+    found = {
+        "null in every column": unit(null, label=label),
+        "null in one column": unit(first_null, label=label),
+        "infinity in every column": unit(infinity, label=label),
+    }
+    if spec.label_values:
+        found[NOTHING] = unit(far, label=None)
+    elif spec.dataset.privacy_unit is not None:
+        found[NOTHING] = unit(far, label=label, name=None)
+    return found
 
 
 def _rows_of_unit(spec: ReleaseSpec) -> int:
@@ -98,6 +123,8 @@ def _place(spec: ReleaseSpec, width: int) -> tuple[Floats, Floats]:
 
 def _range(spec: ReleaseSpec, name: str) -> tuple[tuple[float, float], Kind]:
     """The range of a column of a table, and what the column holds."""
+    if name in spec.categories:
+        return (0.0, max(len(spec.categories[name]) - 1.0, 1.0)), "number"  # places in the list
     given = spec.given_columns.get(name)
     if given is None:
         return (-100.0, 100.0), "number"  # bounds are found in the audit as in a release
@@ -111,19 +138,22 @@ def _range(spec: ReleaseSpec, name: str) -> tuple[tuple[float, float], Kind]:
     return range_of(*given), "number"
 
 
-def _table(spec: ReleaseSpec, x: Floats, labels: list[Any] | None, units: list[str]) -> pa.Table:
+def _table(spec: ReleaseSpec, x: Floats, labels: list[Any] | None, units: list[Any]) -> pa.Table:
     dataset = spec.dataset
     columns: dict[str, Any] = {}
     if spec.is_table:
         for j, name in enumerate(spec.feature_names):
-            columns[name] = _column(x[:, j], _range(spec, name)[1])
+            if name in spec.categories:
+                columns[name] = _category_column(x[:, j], spec.categories[name])
+            else:
+                columns[name] = _column(x[:, j], _range(spec, name)[1])
     else:
         flat = pa.array(np.ascontiguousarray(x).reshape(-1))
         columns[spec.feature_names[0]] = pa.FixedSizeListArray.from_arrays(flat, x.shape[1])
     if labels is not None and dataset.label is not None:
-        columns.setdefault(dataset.label, pa.array(labels))
+        columns.setdefault(dataset.label, pa.array(labels, pa.array(spec.label_values).type))
     if dataset.privacy_unit is not None:
-        columns.setdefault(dataset.privacy_unit.column, pa.array(units))
+        columns.setdefault(dataset.privacy_unit.column, pa.array(units, pa.string()))
     return pa.table(columns)
 
 
@@ -137,3 +167,17 @@ def _column(values: Floats, kind: Kind) -> Any:
     whole = np.clip(np.rint(np.where(missing, 0, values) * steps), -most, most)
     stored = pa.array(whole.astype(np.int32 if dtype == pa.date32() else np.int64), mask=missing)
     return stored.cast(dtype)
+
+
+def _category_column(places: Floats, values: tuple[Any, ...]) -> Any:
+    """A column of categories from places in the list; NaN is null, infinity is no public value."""
+    other = max(values) + 1 if isinstance(values[0], int) else max(values) + "?"
+    found: list[Any] = []
+    for place in places.tolist():
+        if math.isnan(place):
+            found.append(None)
+        elif math.isinf(place):
+            found.append(other)
+        else:
+            found.append(values[int(np.clip(round(place), 0, len(values) - 1))])
+    return pa.array(found, pa.array([other]).type)

@@ -109,7 +109,8 @@ class Audit:
     engine: str
     shown: tuple[Shown, ...]
     noise: tuple[NoiseFound, ...]
-    null_changes_nothing: bool
+    null_changes_nothing: bool | None
+    """Whether rows that are invalid change no answer; None where every row counts."""
 
     @property
     def refuted(self) -> list[str]:
@@ -127,7 +128,7 @@ class Audit:
             for found in self.noise
             if found.refutes
         ]
-        if not self.null_changes_nothing:
+        if self.null_changes_nothing is False:
             lines.append("a row with a null or an infinity changes an answer")
         return lines
 
@@ -168,6 +169,11 @@ def render(audit: Audit) -> str:
     lines += ["", f"{'query':<26} {'noise of':<22} {'scale':>8} {'entries':>12}"]
     for found in audit.noise:
         lines.append(f"{found.query:<26} {found.part:<22} {found.scale:>8.4f} {found.entries:>12,}")
-    nothing = "nothing" if audit.null_changes_nothing else "SOMETHING"
-    lines += ["", f"rows with a null or an infinity change {nothing}", "", audit.line()]
+    lines += ["", _of_nulls(audit.null_changes_nothing), "", audit.line()]
     return "\n".join(lines + [f"REFUTED: {line}" for line in audit.refuted])
+
+
+def _of_nulls(nothing: bool | None) -> str:
+    if nothing is None:
+        return "rows that lack values count as others do"
+    return f"rows with a null or an infinity change {'nothing' if nothing else 'SOMETHING'}"

@@ -21,6 +21,7 @@ from dpgmm_dist.audit.game import (
 )
 from dpgmm_dist.audit.job import BASE, Job, Sums
 from dpgmm_dist.audit.neighbours import NOTHING, WORST
+from dpgmm_dist.audit.rerun import rerun
 from dpgmm_dist.audit.result import LEVEL, Audit, NoiseFound, Shown
 from dpgmm_dist.audit.sums import opened, query_for, statistic_of
 from dpgmm_dist.engine.base import Engine
@@ -53,6 +54,7 @@ def audit(
     engine: Engine | None = None,
     scratch: str | None = None,
     noise: NoiseSource | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Audit:
     """Try to refute the guarantee of a specification, and say how close that came.
@@ -69,6 +71,8 @@ def audit(
     engine : where passes run; threads of this process by default.
     scratch : as in a release.
     noise : the source; by default the one of a release.
+    processes : that the whole runs are shared out to; with an engine or a noise source of the
+        caller's they are made in this one.
     progress : called with what is done and the fraction of it.
 
     Raises
@@ -91,7 +95,10 @@ def audit(
     ]
     shown = _all_shown(job, games, spent, confidence)
     if reruns:
-        shown.append(_rerun(job, reruns, spent, confidence, report))
+        alone = engine is not None or noise is not None
+        ratios = rerun(job, reruns, 1 if alone else processes, report)
+        name = "whole release, run again"
+        shown.append(_shown(WORST, name, spent, None, ratios, job, confidence))
     return Audit(
         epsilon=spec.privacy.epsilon,
         delta=spec.privacy.delta,
@@ -103,7 +110,11 @@ def audit(
         engine=job.engine.name,
         shown=tuple(shown),
         noise=tuple(found for game in games for found in game.noise_found()),
-        null_changes_nothing=all(game.differences[NOTHING].square == 0 for game in games),
+        null_changes_nothing=(
+            all(game.differences[NOTHING].square == 0 for game in games)
+            if NOTHING in job.neighbours.added
+            else None
+        ),
     )
 
 
@@ -166,17 +177,6 @@ class _Game:
     def noise_found(self) -> Iterator[NoiseFound]:
         for part, seen in zip(parts_of(self.query), self._seen, strict=True):
             yield NoiseFound.of(self.query.step, part, seen)
-
-
-def _rerun(job: Job, reruns: int, spent: float, confidence: float, report: Progress) -> Shown:
-    """Guess from whole runs, each with its own queries, which data set they were about."""
-    ratios = np.empty((2, reruns))
-    for i in range(reruns):
-        for side, (about, other) in enumerate(((BASE, WORST), (WORST, BASE))):
-            ratios[side, i] = job.run((other,), about).log_ratio()
-        report("runs", (i + 1) / reruns)
-    name = "whole release, run again"
-    return _shown(WORST, name, spent, None, ratios, job, confidence)
 
 
 def _shown(

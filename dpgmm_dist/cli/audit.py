@@ -32,6 +32,12 @@ def audit(
         int,
         typer.Option("--reruns", min=0, metavar="N", help="Whole runs about each data set, too."),
     ] = 0,
+    rows: Annotated[
+        int,
+        typer.Option(
+            "--rows", min=1, metavar="N", help="Made-up rows. With 100, whole runs are quicker."
+        ),
+    ] = 400,
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="P", help="Of each bound, such as 0.95.")
     ] = 0.95,
@@ -59,19 +65,24 @@ def audit(
     from dpgmm_dist.audit.result import render
     from dpgmm_dist.audit.run import audit as run
     from dpgmm_dist.cli.progress_bar import show_progress
+    from dpgmm_dist.cores import cores
     from dpgmm_dist.engine import open_engine
     from dpgmm_dist.errors import NotPrivateError
     from dpgmm_dist.pipeline.resolve import cluster_config
     from dpgmm_dist.progress import PassProgress
 
     cluster = cluster_config(parsed.cluster)
+    flags = (workers, scheduler, scheduler_file)
+    in_threads = all(flag is None for flag in flags) and cluster.kind == "threads"
     with open_engine(workers, scheduler, scheduler_file, cluster) as engine, show_progress() as bar:
         found = run(
             parsed,
             draws=draws,
             reruns=reruns,
             confidence=confidence,
-            engine=engine,
+            rows=rows,
+            engine=None if in_threads else engine,
+            processes=cores(),
             scratch=scratch,
             progress=lambda what, fraction: bar(PassProgress(what, 1, 1, fraction)),
         )

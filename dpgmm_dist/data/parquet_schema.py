@@ -48,8 +48,12 @@ from dpgmm_dist.windows import Window
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf|nan", re.I | re.A)
 _SHOWN_COLUMNS = 20
 _CATEGORY_BYTES = 8
-_NONE_GIVEN: Mapping[str, str | None] = {}
 """A category is read as the number of its value."""
+_NONE_GIVEN: Mapping[str, str | None] = {}
+_LARGE_CHUNK = 256 << 20
+"""Bytes of one column in a row group that a task may hold at once, as engine/memory.py plans."""
+_MOST_INFLATED = 1000
+"""Beyond this ratio to the bytes on disk, a large chunk may be one page, made to fill memory."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,6 +88,12 @@ class Columns(Opaque):
         others = (self.label, self.unit, None if self.window is None else self.window.column)
         named = tuple(name for name in others if name is not None)
         return tuple(dict.fromkeys((*self.features, *named)))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Those that may hold text."""
+        others = (self.label, self.unit)
+        return (*self.categories, *(name for name in others if name is not None))
 
 
 @dataclass(frozen=True)
@@ -180,8 +190,17 @@ class _FooterReader(Opaque):
                 renamed: tuple[tuple[str, str], ...] = ()
                 if self.table is not None:
                     file, schema, renamed = _as_in_table(file, schema, self.table, columns, name)
-                first = {there: here for here, there in renamed}.get(columns.features[0])
-                groups = _row_groups(parquet.metadata, columns, first or columns.features[0])
+                called = {there: here for here, there in renamed}
+                names = [called.get(column, column) for column in columns.names]
+                first = called.get(columns.features[0], columns.features[0])
+                groups = _row_groups(parquet.metadata, columns, first)
+                inflates = _inflates(parquet.metadata, names)
+            if inflates:
+                raise DataError(
+                    f"cannot read {name}: a column to read takes {_LARGE_CHUNK >> 20} MiB or more "
+                    "in a row group, and less than a thousandth of that in the file, so that its "
+                    "pages may not fit in memory; write it with smaller row groups"
+                )
             given = dict(file.constants)
             types = check_types(schema, columns, name, given)
             footer = Footer(file, types, groups, renamed)
@@ -229,6 +248,18 @@ def _row_groups(metadata: Any, columns: Columns, name: str) -> tuple[tuple[int, 
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     return tuple(
         (g.num_rows, 0 if leaf is None else g.column(leaf).total_uncompressed_size) for g in groups
+    )
+
+
+def _inflates(metadata: Any, names: Sequence[str]) -> bool:
+    """Whether a column to read, by its name in the file, holds much more than its bytes there."""
+    paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    read = [i for i, path in enumerate(paths) if any(f"{path}.".startswith(f"{n}.") for n in names)]
+    chunks = (metadata.row_group(g).column(i) for g in range(metadata.num_row_groups) for i in read)
+    return any(
+        chunk.total_uncompressed_size >= _LARGE_CHUNK
+        and chunk.total_uncompressed_size > _MOST_INFLATED * chunk.total_compressed_size
+        for chunk in chunks
     )
 
 

@@ -219,10 +219,11 @@ class ParquetSource(Opaque):
     def _piece_blocks(
         self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int
     ) -> Iterator[RawBlock]:
-        names = self.columns.names
-        with opened(fs, piece.path, len(names), unit_bytes) as file:
+        names, given = self.columns.names, dict(piece.constants)
+        called = {name: there for there, name in piece.renamed}
+        texts = [called.get(name, name) for name in self.columns.texts if name not in given]
+        with opened(fs, piece.path, len(names), unit_bytes, texts) as file:
             schema = _renamed(file.schema_arrow, dict(piece.renamed))
-            called = {name: there for there, name in piece.renamed}
             places = [find_fields(schema, name) for name in names]
             batches = file.iter_batches(
                 batch_size=max_rows,
@@ -239,9 +240,7 @@ class ParquetSource(Opaque):
                 missing -= batch.num_rows
                 if piece.renamed:
                     batch = batch.rename_columns(_renamed(batch.schema, dict(piece.renamed)).names)
-                yield block_of(
-                    batch, self.columns, self.width, dict(piece.constants), self.unit_kind
-                )
+                yield block_of(batch, self.columns, self.width, given, self.unit_kind)
             if missing:
                 raise ValueError("the footer declares other numbers of rows than the pages hold")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -309,7 +309,9 @@ def _hive_columns(path: str) -> tuple[tuple[str, str | None], ...]:
 
 
 @contextmanager
-def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
+def opened(
+    fs: Any, path: str, columns: int, piece_bytes: int, texts: Sequence[str] = ()
+) -> Iterator[Any]:
     """Yield a file as a pyarrow.parquet.ParquetFile; close it afterwards.
 
     Local files are streamed through small buffers. That is as fast as a memory map, but resident
@@ -322,6 +324,9 @@ def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
         The number of columns that will be read.
     piece_bytes : int
         How many bytes of them will be read, uncompressed.
+    texts : names
+        Columns whose texts are kept once each, with a number for every row. A file of a few hundred
+        bytes can hold a long text in millions of rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -331,13 +336,19 @@ def opened(fs: Any, path: str, columns: int, piece_bytes: int) -> Iterator[Any]:
         refuse_special(os.stat(path), path)  # it may have taken the place of the file since
         with pa.OSFile(path) as handle:
             yield pq.ParquetFile(
-                handle, pre_buffer=False, buffer_size=min(1 << 20, max(1 << 16, share))
+                handle,
+                read_dictionary=texts,
+                pre_buffer=False,
+                buffer_size=min(1 << 20, max(1 << 16, share)),
             )
         return
     ahead = 0 < piece_bytes <= _PRE_BUFFER_BYTES
     with _stored(fs, path) as handle:
         yield pq.ParquetFile(
-            handle, pre_buffer=ahead, buffer_size=0 if ahead else min(8 << 20, max(1 << 18, share))
+            handle,
+            read_dictionary=texts,
+            pre_buffer=ahead,
+            buffer_size=0 if ahead else min(8 << 20, max(1 << 18, share)),
         )
 
 

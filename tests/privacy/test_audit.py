@@ -26,6 +26,20 @@ JOBS: dict[str, dict[str, Any]] = {
         "dataset": {"features": ["age", "born"]},
         "bounds": {"columns": {"age": "auto", "born": ["1950-01-01", "2020-01-01"]}},
     },
+    "a table of categories": {
+        "dataset": {"features": ["age"], "categories": {"sex": ["f", "m"], "grade": [1, 2, 3]}},
+        "bounds": {"columns": {"age": [0, 100]}},
+    },
+    "a table that lacks values": {
+        "dataset": {
+            "features": ["age", "hours"],
+            "categories": {"sex": ["f", "m"]},
+            "nulls": "model",
+            "label": "y",
+            "labels": ["a", "b"],
+        },
+        "bounds": {"columns": {"age": [0, 100], "hours": [0, 80]}},
+    },
     "persons of several rows": {
         "dataset": {
             "features": "x",

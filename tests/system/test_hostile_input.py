@@ -244,3 +244,62 @@ def test_a_file_is_opened_only_where_it_is_a_file(tmp_path):
     fs, _ = Place(str(folder), {}).resolve()
     with opened(fs, str(folder / "part.parquet"), 1, 0) as file:
         assert file.metadata.num_rows == ROWS
+
+
+@pytest.mark.parametrize("column", ["label", "unit", "category"])
+def test_a_long_text_in_every_row_takes_the_memory_of_one(column, tmp_path):
+    """Some hundred bytes that would be 2.6 GB of text, 650 MB in each block."""
+    (tmp_path / "data").mkdir()
+    rows, text = 40_000, "x" * (1 << 16)
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))
+    path = tmp_path / "data" / "part.parquet"
+    written = pa.table({"a": np.zeros(rows), "y": texts})
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
+    pq.write_table(written, path, **options)
+    assert path.stat().st_size < 2000
+    columns = {
+        "label": Columns(("a",), True, "y", ("a", text)),
+        "unit": Columns(("a",), True, None, (), unit="y"),
+        "category": Columns(("a", "y"), True, None, (), categories={"y": ("a", text)}),
+    }[column]
+    usual, counted = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(counted)
+    try:
+        source = ParquetSource.open(Place(str(tmp_path / "data"), {}), columns)
+        seen = sum(len(block.features) for block in source.blocks(source.plan()[0], 10_000))
+    finally:
+        pa.set_memory_pool(usual)
+    assert seen == rows
+    assert 0 < counted.max_memory() < 20 << 20
+
+
+@pytest.mark.parametrize(("table", "column"), [(True, "a"), (False, "x"), (True, "y")])
+def test_pages_that_inflate_a_thousandfold_are_refused_by_the_footer(
+    table, column, tmp_path, monkeypatch
+):
+    from dpgmm_dist.data import parquet_schema
+
+    monkeypatch.setattr(parquet_schema, "_LARGE_CHUNK", 1 << 20)
+    rng, rows = np.random.default_rng(0), 1 << 19
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def opened_with(inflated: str) -> ParquetSource:
+        numbers = {
+            name: np.zeros(rows) if name == inflated else rng.normal(size=rows)
+            for name in ("a", "x", "y")
+        }
+        numbers["x"] = pa.FixedSizeListArray.from_arrays(pa.array(numbers["x"]), 1)
+        path = folder / "part.parquet"
+        one_page = {"data_page_size": 1 << 30, "max_rows_per_page": 1 << 30}
+        pq.write_table(
+            pa.table(numbers), path, compression="zstd", use_dictionary=False, **one_page
+        )
+        names = (column,) if not table or column == "a" else ("a", column)
+        return ParquetSource.open(Place(str(folder), {}), Columns(names, table, None, ()))
+
+    other = "y" if column == "a" else "a"
+    if column != "y":
+        assert opened_with(other).plan()  # a column that is not read may hold what it likes
+    with pytest.raises(DataError, match=r"part\.parquet: a column to read takes 1 MiB or more"):
+        opened_with(column)

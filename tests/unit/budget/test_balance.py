@@ -133,3 +133,9 @@ def test_roundings_enclose_the_value(value: Fraction) -> None:
 def test_rho_of_mu_is_the_least_float_that_covers_it(mu: float) -> None:
     exact = Fraction(mu) ** 2 / 2
     assert Fraction(rho_of_mu(mu)) >= exact > Fraction(math.nextafter(rho_of_mu(mu), 0))
+
+
+@pytest.mark.parametrize("root", [1.5, 3.0, 2.0**-40])
+def test_the_root_of_a_square_is_exact(root: float) -> None:
+    square = Fraction(root) ** 2
+    assert sqrt_up(square) == sqrt_down(square) == root
