@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 from dpgmm_dist.artifact.receipt import library_versions
 from dpgmm_dist.budget.runs import keep_run
@@ -20,7 +20,6 @@ from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.opaque import Opaque
-from dpgmm_dist.privacy.exact import ExactStatistic
 from dpgmm_dist.storage.store import Store
 from dpgmm_dist.tracing import span
 from dpgmm_dist.usage import peak_memory
@@ -29,6 +28,7 @@ STALL_SECONDS = 60.0
 """A pass without any progress for so long counts as stalled once."""
 
 Report = Callable[[float], None]
+T = TypeVar("T")
 _log = logging.getLogger("dpgmm_dist.engine")  # the one whose events the command shows
 
 
@@ -62,12 +62,12 @@ class RunRecord(Opaque):
         units: Sequence[PlanUnit],
         report: Report,
         engine: Engine,
-        work: Callable[[Report], ExactStatistic],
-    ) -> ExactStatistic:
+        work: Callable[[Report], T],
+    ) -> T:
         """Return the sums of a pass that ``work`` makes on ``engine``, and note what they took."""
         waits = _Waits(report)
         begun, driver = time.monotonic(), time.process_time()
-        exact = work(waits.report)
+        sums = work(waits.report)
         wall, driver = time.monotonic() - begun, time.process_time() - driver
         used = engine.usage()
         self._passes.append(
@@ -88,7 +88,7 @@ class RunRecord(Opaque):
                 "driver_peak_bytes": peak_memory(),
             }
         )
-        return exact
+        return sums
 
     def public(self) -> dict[str, Any]:
         """The parts that do not depend on the data, for anyone who may see the release."""

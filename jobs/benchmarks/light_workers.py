@@ -24,6 +24,9 @@ from distributed.protocol import Serialized, serialize
 from distributed.versions import get_versions
 from synthetic_files import empty_statistic, footers_of
 
+from dpgmm_dist.engine.cluster import Counted
+from dpgmm_dist.usage import Usage
+
 METRICS = {
     "task_counts": {},
     "bandwidth": {"total": 100_000_000, "workers": {}, "types": {}},
@@ -165,7 +168,7 @@ async def beat(workers: list[LightWorker], scheduler: str) -> None:
 async def run(scheduler: str, count: int, files_per_task: int) -> None:
     """Start ``count`` workers, print "ready", and run them until the scheduler ends."""
     footers = Serialized(*serialize(footers_of(0, files_per_task)))
-    sums = Serialized(*serialize(empty_statistic()))
+    sums = Serialized(*serialize(Counted(empty_statistic(), Usage(1))))
 
     def result(key: str) -> Serialized:
         return footers if key.startswith("_call_packed") else sums

@@ -141,8 +141,10 @@ def test_labels_outside_the_set_are_never_shown(label, tmp_path):
         assert find_markers(path.read_bytes()) == [], path
 
 
-def test_a_release_holds_noisy_numbers_only(tmp_path):
+@pytest.mark.statistical  # the noise on the number of rows rounds to 0 in about one of 50 releases
+def test_a_release_holds_noisy_numbers_only(tmp_path_factory):
     """Counts and means of rows that are all alike come out, but not their digits."""
+    tmp_path = tmp_path_factory.mktemp("noisy")
     folder = tmp_path / "data"
     folder.mkdir()
     value = 0.123456789

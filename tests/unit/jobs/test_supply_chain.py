@@ -52,7 +52,11 @@ def test_the_environment_is_installed_by_hashes():
     for text in (makefile, containerfile):
         for options in re.findall(r"pip install (-.*)", text.replace("\\\n", " ")):
             assert any(
-                word in options for word in ("--require-hashes", "--no-deps", "-c clients.lock")
+                word in options
+                for word in (
+                    *("--require-hashes", "--no-deps", "-c clients.lock"),
+                    "-r requirements-docs.lock",
+                )
             )
 
 
