@@ -74,8 +74,8 @@ class RunRecord(Opaque):
             {
                 "step": step,
                 "wall_seconds": round(wall, 3),
-                "processor_seconds": round(used.processor_seconds, 3),
-                "driver_processor_seconds": round(driver, 3),
+                "processor_seconds": round(used.processor_seconds, 6),
+                "driver_processor_seconds": round(driver, 6),
                 "tasks": used.tasks,
                 "bytes": sum(unit.bytes for unit in units),
                 "retries": used.retries,
