@@ -104,7 +104,7 @@ class Recorder:
             return (yield)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)  # type: ignore[arg-type]  # None ends it
             self.calls[item.nodeid] = sorted(self._seen)
             self.seconds[item.nodeid] = time.process_time() - start
 
@@ -138,7 +138,7 @@ class Mutated(importlib.abc.MetaPathFinder):
         if name != self._name:
             return None
         loader = SourceFileLoader(name, self._path)
-        loader.get_code = lambda _: self._code  # type: ignore[method-assign, assignment]
+        loader.get_code = lambda _: self._code  # type: ignore[method-assign, assignment]  # of one loader
         return importlib.util.spec_from_file_location(name, self._path, loader=loader)
 
 

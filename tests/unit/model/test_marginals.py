@@ -50,12 +50,14 @@ def test_zero_has_a_bin_of_its_own():
 
 
 RANGES = [(0, 1), (-1, 1), (2.4e-7, 4.2e-7), (-5.6e9, -3.2e9), (-1e-12, 10.0), (-1e12, 1e12)]
+any_range = st.sampled_from(RANGES) | st.tuples(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12)).map(
+    lambda p: (p[0], p[0] + p[1])
+)
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.sampled_from(RANGES)
-    | st.tuples(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12)).map(lambda p: (p[0], p[0] + p[1])),
+    any_range,
     st.booleans(),
     st.integers(1, 256),
 )
@@ -144,8 +146,7 @@ def test_the_plans_cost_their_shares_and_group_every_bin():
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.sampled_from(RANGES)
-    | st.tuples(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12)).map(lambda p: (p[0], p[0] + p[1])),
+    any_range,
     st.booleans(),
     st.integers(1, 256),
     st.integers(0, 2**32 - 1),
