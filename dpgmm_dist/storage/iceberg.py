@@ -72,7 +72,7 @@ def _open(fs: Any, metadata: str) -> Any:
     from pyiceberg.serializers import FromInputFile
     from pyiceberg.table import StaticTable
 
-    class PlaceIO(FsspecFileIO):
+    class PlaceIO(FsspecFileIO):  # type: ignore[misc, unused-ignore]  # untyped where it is not installed
         def get_fs(self, scheme: str, hostname: str | None = None) -> Any:
             return fs
 
