@@ -235,7 +235,9 @@ def read_table(name: str, data: bytes) -> pa.Table:
 
     try:
         # pq.read_table imports pyarrow.dataset, which takes longer than reading the file.
-        return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+        table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+        table.validate(full=True)  # texts that are no UTF-8, offsets that point nowhere
+        return table
     except (pa.ArrowException, OSError, ValueError):
         raise DataError(f"{name} is not a readable Parquet file: damaged or incomplete") from None
 

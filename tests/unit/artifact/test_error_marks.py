@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import releases
 
 from dpgmm_dist.artifact import error_marks, schema
 from dpgmm_dist.artifact.load import load_release
+from dpgmm_dist.artifact.schema import read_table
 from dpgmm_dist.artifact.show import describe_release
+from dpgmm_dist.errors import DataError
 
 JOINT = {
     "expected_kl": 0.002,
@@ -80,3 +83,12 @@ def test_a_release_without_marks_is_read_and_shown(tmp_path: Path) -> None:
 def test_a_plan_with_another_number_of_components_is_refused() -> None:
     with pytest.raises(ValueError, match="lists 4 components under error_bars, not 3"):
         error_marks.marks_of(JOINT, 3)
+
+
+def test_texts_that_are_no_texts_are_damage() -> None:
+    raw = pa.array([b"no\x9a"])
+    table = pa.table({"kind": pa.Array.from_buffers(pa.string(), 1, raw.buffers())})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    with pytest.raises(DataError, match="damaged or incomplete"):
+        read_table("mixture.parquet", sink.getvalue())
