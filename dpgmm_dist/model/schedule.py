@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 
 CENTRE_SHARE = 0.05
 """Of rho, for the first stage."""
-_LEAST_SECONDS, _MOST_SECONDS = 0.10, 0.30
+_LEAST_SECONDS, _MOST_SECONDS = 0.07, 0.30
 """Of rho, for second moments of labels where they pay; the more, the more axes they can be seen in,
 up to half of all."""
 _LEAST_AXES, _MOST_AXES = 8, 512
@@ -98,7 +98,7 @@ def _edge(problem: Problem, rows: float) -> float:
 def _second_moments(problem: Problem, per_label: float) -> tuple[float, int]:
     """Share of rho for labels' second moments, and in how many axes; zeros where all is noise."""
     seen = _axes(problem, per_label, _LEAST_SECONDS) / problem.width
-    share = _LEAST_SECONDS + (_MOST_SECONDS - _LEAST_SECONDS) * min(2 * seen, 1.0)
+    share = min(max(2 * seen * _MOST_SECONDS, _LEAST_SECONDS), _MOST_SECONDS)
     axes = _axes(problem, per_label, share)
     return (share, axes) if axes >= min(_LEAST_AXES, problem.width) else (0.0, 0)
 
