@@ -224,16 +224,21 @@ def numbers_of(source: FrameSource) -> Any:
 
 
 def no_rows_of(frame: Any) -> Any:
-    """A frame of the same kind and columns, without a row; a pyarrow Table for unknown kinds.
+    """A frame of the same kind without a row, from which :func:`frame_like` knows what to make.
 
-    The values that a pandas column of categories lists go as well: they are as private as rows.
+    Nothing of the rows is left. Schemas and indexes tell of them: pandas writes the number of rows
+    into the metadata of an Arrow schema, and columns and indexes list the values that they had.
     """
-    if _library(frame) == "pandas":
-        none = frame.iloc[:0].copy()
-        for name in none.columns[[str(kind) == "category" for kind in none.dtypes]]:
-            none[name] = none[name].cat.remove_unused_categories()
-        return none
-    return frame.clear() if _library(frame) == "polars" else pa.table(frame).schema.empty_table()
+    library = _library(frame)
+    if library == "polars":
+        return type(frame)()
+    if library != "pandas":
+        return pa.table({})
+    none = frame.iloc[:0].reset_index(drop=True).copy()
+    none.attrs = {}
+    for name in none.columns[[str(kind) == "category" for kind in none.dtypes]]:
+        none[name] = none[name].cat.remove_unused_categories()
+    return none
 
 
 def frame_like(example: Any, table: Any, categories: Mapping[str, Labels] | None = None) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from datetime import date, timedelta
 
 import numpy as np
@@ -213,3 +215,21 @@ def test_release_refuses_other_sources_by_name(source, tmp_path):
     with pytest.raises(SpecError, match="source is a "):
         release(spec_of(), output=str(tmp_path / "r"), source=source)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("kind", ["pyarrow", "pandas", "polars"])
+def test_a_fitted_model_keeps_nothing_of_the_rows(kind):
+    """Neither their number, which pandas writes into Arrow schemas, nor values of an index."""
+    index = {"kind": "range", "name": None, "start": 0, "stop": N, "step": 1}
+    told = {"pandas": json.dumps({"index_columns": [index]})}
+    frame = frame_of(kind)
+    if kind == "pyarrow":
+        frame = frame.replace_schema_metadata(told)
+    if kind == "pandas":
+        names = [f"Zanzibar {i}" for i in range(N)]
+        frame = frame.assign(who=names, old=frame["old"].map({True: "Zanzibar", False: "no"}))
+        frame = frame.astype({"old": "category"}).set_index(["who", frame["age"] % 2])
+        frame.attrs = {"from": "Zanzibar"}
+    kept = pickle.dumps(model(column_bounds=BOUNDS).fit(frame))
+    assert f'"stop": {N}'.encode() not in kept
+    assert b"Zanzibar" not in kept
