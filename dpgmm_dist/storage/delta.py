@@ -92,7 +92,7 @@ def _columns(table: Any, place: Place) -> TableColumns:
 
 def _file(place: Place, root: str, action: Mapping[str, Any]) -> FoundFile:
     path = unquote(action["path"])
-    if path.startswith("/") or "://" in path:
+    if path.startswith("/") or "://" in path or ".." in path.split("/"):
         raise DataError(
             f"{place.url}: this Delta Lake table has files of another table (a shallow clone), "
             "which is not supported; copy it in full (DEEP CLONE)"

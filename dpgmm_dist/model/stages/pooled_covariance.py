@@ -46,6 +46,8 @@ class PooledCovariance:
     seen: Floats
     """(d,) the variances where the noise is alike in all directions: in feature units, or over
     those of the first look if they whitened the second one."""
+    noise_is_relative: bool = False
+    """Whether ``scale`` is a share of each variance: where whitening came before the noise."""
 
     @property
     def directions(self) -> int:
@@ -58,11 +60,6 @@ class PooledCovariance:
         """Whether its variances differ so much that whitening by them makes noise smaller."""
         sure = self.spectrum.gain - self.spectrum.error
         return sure > _STEEP * len(self.variances)
-
-    @property
-    def noise_is_relative(self) -> bool:
-        """Whether ``scale`` is a share of each variance: where whitening came before the noise."""
-        return self.seen is not self.spectrum.variances
 
     @property
     def axes(self) -> Floats:
@@ -164,7 +161,7 @@ def _whitened(
     gain, error = first.spectrum.gain + found.gain, np.hypot(first.spectrum.error, found.error)
     spectrum = Spectrum(first.axes @ vectors, values, gain, float(error))
     noisy = first.axes @ (second * np.outer(deviations, deviations)) @ first.axes.T
-    return PooledCovariance(spectrum, noisy, scale, first.trace_noise, found.variances)
+    return PooledCovariance(spectrum, noisy, scale, first.trace_noise, found.variances, True)
 
 
 def _averaged(
