@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.allocation import clipped_share
 from dpgmm_dist.model.covariances import SharedCovariances, from_columns
 from dpgmm_dist.model.plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
-from dpgmm_dist.model.stages.second_look import RADIUS, SecondLook
+from dpgmm_dist.model.stages.second_look import SecondLook
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -20,14 +19,12 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
-_DIFFERENT, _HEAVY = 0.7, 0.5
-"""Share that is released of what differs between the covariances of labels, and the same where rows
-have heavy tails, which look like differences in scale. Of the likelihood that there is to gain, a
-share s has 1 - (1 - s)^2, and names labels more often than all of it."""
-_TAILS = 0.01
-"""Share of the variance beyond what Gaussian labels of these sizes would have: heavy tails."""
-_SIZES = np.geomspace(0.02, 20.0, 80)
-"""Sizes among which those are found that clipped Gaussian labels had."""
+_DIFFERENT = 0.7
+"""Share that is released of what differs between the covariances of labels. Rows are no Gaussians:
+nine tenths of the likelihood to gain come with it, and posteriors name labels more often than with
+all of it."""
+_MOST_GROWTH = 1.5
+"""Factor up to which noise may have grown in standard deviations of the rows."""
 
 
 def covariances(
@@ -90,8 +87,10 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | No
     ----------
     factor : (q, q) Cholesky factor of the pooled covariance in the axes of the second look
     """
-    q = look.seconds.shape[1]
-    white = np.linalg.inv(factor)
+    white, back = _whitening(factor)
+    q = len(white)
+    if not q:
+        return None
     seconds = white @ look.seconds @ white.T
     average = np.einsum("l,lij->ij", weights, seconds)
     kept = max(float(np.trace(average)) / q, _LEAST_KEPT)
@@ -111,12 +110,15 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | No
         gain += float(weights[label]) * (of_size + found.gain)
     if gain <= alike.gain:
         return None
-    beyond = 1 - float(weights @ _gaussian_sizes(np.trace(seconds, axis1=1, axis2=2) / q, q))
-    return out * float(np.interp(beyond, (0.0, _TAILS), (_DIFFERENT, _HEAVY)))
+    return np.asarray(_DIFFERENT * (back @ out @ back.T))
 
 
-def _gaussian_sizes(clipped: Floats, q: int) -> Floats:
-    """(L,) mean variances of Gaussian labels in q axes that clipping leaves these (L,) of."""
-    radius = RADIUS * np.sqrt(q / _SIZES)
-    left = _SIZES * [clipped_share(q, float(length)) for length in radius]
-    return np.interp(clipped, left, _SIZES)
+def _whitening(factor: Floats) -> tuple[Floats, Floats]:
+    """(k, q) the map to k whitened directions, and (q, k) the one back to all q of them.
+
+    Left out are those along which the rows turned out to vary much less than when they were asked
+    about: whitened by what is known now, the noise on them is larger than on the others.
+    """
+    axes, growth, others = np.linalg.svd(np.linalg.inv(factor))
+    kept = growth <= _MOST_GROWTH
+    return np.asarray(growth[kept, None] * others[kept]), axes[:, kept]

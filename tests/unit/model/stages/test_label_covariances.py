@@ -141,3 +141,22 @@ def test_any_answers_leave_valid_covariances(
     assert (found.variances >= 0).all()
     for covariance in released(found, pooled):
         assert np.linalg.eigvalsh(covariance).min() > 0
+
+
+def test_noise_on_a_direction_without_variance_is_no_difference() -> None:
+    """Rows vary a twentieth as much along the last axis as when they were asked about."""
+    deviations = np.array([1.0] * (D - 1) + [0.05])
+    rng = np.random.default_rng(1)
+    shape = (LABELS, D, D)
+    noise = rng.standard_normal(shape) * 0.02
+    wide = np.where(np.arange(LABELS) == 0, 1.4, 0.6)[:, None, None]
+    seconds = wide * np.diag(deviations**2) + noise + np.transpose(noise, (0, 2, 1))
+    found = SecondLook(
+        np.ones(D), np.zeros((LABELS, D)), np.zeros((LABELS, D)), np.zeros((LABELS, D)),
+        np.full(LABELS, 3000.0), None, np.arange(D), seconds, np.full(LABELS, 0.04),
+    )  # fmt: skip
+    changes = departures(np.full(LABELS, 0.5), found, np.diag(deviations))
+    assert changes is not None
+    assert np.allclose(changes[:, -1], 0.0) and np.allclose(changes[:, :, -1], 0.0)
+    others = np.einsum("lii->li", changes)[:, :-1]
+    assert (others[0] > 0.1).all() and (others[1] < -0.1).all()
