@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
 from dpgmm_dist.model.shrinkage import structured
 from dpgmm_dist.model.spectrum import expected_loss

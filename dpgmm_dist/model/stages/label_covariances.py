@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.covariances import SharedCovariances, from_columns
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
 from dpgmm_dist.model.stages.second_look import SecondLook

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpgmm_dist.model.covariances import SharedCovariances
-from dpgmm_dist.model.plan import Latent, ObservedBlock, PassPlan
+from dpgmm_dist.model.pass_plan import Latent, ObservedBlock, PassPlan
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.spectrum import Spectrum
 from dpgmm_dist.model.stages.centre import Location
