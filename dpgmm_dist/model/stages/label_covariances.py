@@ -21,7 +21,7 @@ _SIZE_PRIOR = 0.3
 _SIZE_RANGE = (0.2, 3.0)
 _DIFFERENT = 0.45
 """Share that is released of what differs between the covariances of labels. Rows are no Gaussians:
-nine tenths of the likelihood to gain come with it, and posteriors name labels more often than with
+seven tenths of the likelihood to gain come with it, and posteriors name labels more often than with
 all of it."""
 _MOST_GROWTH = 1.5
 """Factor up to which noise may have grown in standard deviations of the rows."""
