@@ -18,7 +18,7 @@ from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.allocation import whitened_radius
 from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.fitting import cells
-from dpgmm_dist.model.fitting.initialisation import overseeds
+from dpgmm_dist.model.fitting.initialisation import is_overseeded
 from dpgmm_dist.model.fitting.merging import MOST_TIMES
 from dpgmm_dist.model.label_budget import MOST_SECONDS, is_drowned, label_edge
 from dpgmm_dist.model.labels import tied_covariances as tied
@@ -67,7 +67,7 @@ def sizes(problem: Problem) -> Sizes:
     # The second look asks for the pooled second moment and for those of labels at once.
     staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
-    if overseeds(problem):
+    if is_overseeded(problem):
         groups *= MOST_TIMES
     sums = max(groups, labels * cells.most_cells(problem)) * (1 + p)
     joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0

@@ -31,13 +31,13 @@ def rows(n: int, labels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     return X, y, means, covariance
 
 
-def released(n: int, labels: int, rho: float, tails: bool = True) -> tuple[Fitted, float]:
+def released(n: int, labels: int, rho: float, with_tail: bool = True) -> tuple[Fitted, float]:
     """What this path makes of the rows, with shares of rho fixed, and what it cost."""
     X, y, _, _ = rows(n, labels)
     costs: list[float] = []
     ask = ask_of(X, y, costs)
     problem = Problem(P, 1.0, rho, tuple(range(labels)), components="auto")
-    shares = DROWNED_TWO if labels == 2 and tails else DROWNED
+    shares = DROWNED_TWO if labels == 2 and with_tail else DROWNED
     budget = {name: share * rho for name, share in shares.items()}
     moments = {name: cost for name, cost in budget.items() if name != "moments.label"}
     centre = find_centre(problem, ask, None, moments)
@@ -60,7 +60,7 @@ def test_the_direction_that_tells_labels_apart_is_found() -> None:
         pooled = np.einsum("k,kij->ij", mixture.weights, mixture.covariances)
         return error(np.linalg.solve(pooled, mixture.means[1] - mixture.means[0]))
 
-    product_alone = error_of(released(20_000, 2, 1e3, tails=False)[0])
+    product_alone = error_of(released(20_000, 2, 1e3, with_tail=False)[0])
     assert product_alone < 0.1
     # Tails find what of it a product leaves.
     assert error_of(released(20_000, 2, 1e3)[0]) < min(0.5 * product_alone, 0.05)
