@@ -139,10 +139,6 @@ def correct_by_components(
         little more than noise (Morozov's discrepancy principle)
     draws : points that the corrections are computed from, at the most
     search_share : scales the work, which bounds the draws
-
-    Returns
-    -------
-    Fit
     """
     components, p = asked.means.shape
     least_draws = 4 * components * (p + 2)
