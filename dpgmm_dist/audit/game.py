@@ -3,8 +3,8 @@
 The guess is the data set of the larger likelihood, for Gaussian noise of the declared scale: no
 other guess is right more often. If guesses are right too often, the claim is refuted.
 
-A mechanism that is mu-Gaussian-DP lets nobody be right with a chance of more than Phi(mu / 2), if
-both data sets are asked about equally often (Dong, Roth and Su, arXiv 1905.02383, section 2). So a
+With a mu-Gaussian-DP mechanism no guess is right with a chance of more than Phi(mu / 2), if both
+data sets are asked about equally often (Dong, Roth and Su, arXiv 1905.02383, section 2). So a
 lower bound on that chance is one on mu, and one on epsilon by the curve of that mu.
 """
 

@@ -21,7 +21,7 @@ from dpgmm_dist.model.fitting.initialisation import (
 )
 from dpgmm_dist.model.fitting.joint_fit import History
 from dpgmm_dist.model.fitting.merging import components_in_pass, merge_down_to
-from dpgmm_dist.model.label_budget import SHARES, adapted, is_drowned
+from dpgmm_dist.model.label_budget import SHARES, adapted, needs_krylov
 from dpgmm_dist.model.labels import krylov_directions as krylov
 from dpgmm_dist.model.labels import tied_covariances as tied
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
@@ -105,7 +105,7 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
     # Labels have counts and means of their own.
     centre = find_centre(problem, ask, location if problem.labels == 1 else None, budget)
     if is_tied(problem):
-        if is_drowned(problem, centre.rows):
+        if needs_krylov(problem, centre.rows):
             return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))
         return tied.fit(problem, ask, centre, budget)
     cell_steps = [(step, rho) for step, rho in budget.items() if step.startswith("cells")]
