@@ -88,12 +88,7 @@ def adapted(problem: Problem, budget: dict[str, float], rows: Floats) -> dict[st
     if "moments.label" not in budget:
         return budget
     if cells_with_covariance(problem, rows) >= LEAST_CELLS:
-        # The first pass is spent: the others share what is left.
-        scale = (sum(budget.values()) - budget["moments.sum"]) / (
-            1 - WITH_CELL_COVARIANCES["moments.sum"]
-        )
-        later = {name: share * scale for name, share in WITH_CELL_COVARIANCES.items()}
-        return {**later, "moments.sum": budget["moments.sum"]}
+        return _shared_out(budget, WITH_CELL_COVARIANCES)
     if needs_krylov(problem, rows):
         shares = KRYLOV if label_edge(problem, rows) > _TWO_PRODUCTS else KRYLOV_TWO_PRODUCTS
         if problem.labels == 2:
