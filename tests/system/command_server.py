@@ -144,4 +144,4 @@ def _become(env: dict[str, str], folder: str, printed: tuple[str, str]) -> None:
         opened = os.open(path, flags, 0o600)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = os.fdopen(0)

@@ -58,6 +58,7 @@ def test_a_checkout_is_equal_to_itself(name: str, dimension: int, labels: int) -
     assert lines[2] == "specifications: 1, different: 0"
 
 
+@pytest.mark.slow  # that files differ is tested below
 def test_a_checkout_with_another_number_in_it_is_different(tmp_path: Path) -> None:
     """A weight that is larger by its last bit."""
     other = tampered(

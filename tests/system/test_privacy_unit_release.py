@@ -155,7 +155,7 @@ def test_a_cluster_elsewhere_needs_scratch_that_all_reach(tmp_path):
     data = write(tmp_path / "data", people(600))
     spec = spec_of(tmp_path, data, "weight")
     output = tmp_path / "out"
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as c:
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as c:
         there = ("--scheduler", c.scheduler_address)
         refused = dpgmm("release", spec, "--output", output, *NOISE, *there)
         assert refused.returncode == 2

@@ -123,7 +123,11 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize(
-    "name", ["labelled-soft", "staged", pytest.param("hard", marks=pytest.mark.slow)]
+    "name",
+    [
+        *("labelled", "staged"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("labelled-soft", "hard")),
+    ],
 )
 def test_a_cluster_gives_the_same(name, base, tmp_path, scheduler):
     address = json.loads(scheduler.read_text())["address"]

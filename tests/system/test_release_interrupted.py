@@ -196,8 +196,15 @@ def test_a_changed_input_is_refused_on_resuming(spec, ledger):
     assert charges(ledger) == 1
 
 
-@pytest.mark.parametrize("engine", [(), ("--workers", 2)])
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "whole_group"),
+    [
+        ((), False),
+        ((), True),
+        (("--workers", 2), True),
+        pytest.param(("--workers", 2), False, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupt_leaves_nothing_half_written(engine, whole_group, spec, ledger):
     """Ctrl-C in a terminal reaches every process of the job; kill -INT, the driver alone."""
     process = start(spec, *engine, stop_at="pass 2")
