@@ -19,7 +19,7 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
-_DIFFERENT = 0.7
+_DIFFERENT = 0.45
 """Share that is released of what differs between the covariances of labels. Rows are no Gaussians:
 nine tenths of the likelihood to gain come with it, and posteriors name labels more often than with
 all of it."""
