@@ -74,12 +74,13 @@ class Command:
         self._process.kill()
 
     def communicate(self, timeout: float = _PATIENCE) -> tuple[str, str]:
-        """Wait for the end; what was printed on stdout and stderr."""
+        """Wait for the end; return what was printed on stdout and stderr, once."""
         self._process.join(timeout)
         if self.returncode is None:
             self.kill()
             raise subprocess.TimeoutExpired(self.args, timeout)
         stdout, stderr = (path.read_text() for path in self._printed)
+        self._folder.cleanup()
         return stdout, stderr
 
 
