@@ -93,7 +93,8 @@ def few(tmp_path_factory):
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("marginals")
     data = table(folder / "data", columns())
-    return released(data, folder / "out", privacy={"epsilon": 4.0}), folder / "out"
+    sharp = {"privacy": {"epsilon": 4.0}, "model": {"components": 1}}
+    return released(data, folder / "out", **sharp), folder / "out"
 
 
 def test_the_layout_and_the_threads_do_not_matter(few, tmp_path):
