@@ -72,6 +72,7 @@ def test_a_checkout_with_another_number_in_it_is_different(tmp_path: Path) -> No
     assert result.stdout.splitlines()[1].endswith("DIFFERENT: mixture.parquet")
 
 
+@pytest.mark.slow
 def test_a_checkout_that_cannot_release_is_no_success(tmp_path: Path) -> None:
     failing = tampered(
         tmp_path / "failing", "pipeline/measuring.py", "fit(problem,", "1 / 0 + fit("
