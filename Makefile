@@ -58,8 +58,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(PYTEST) -n $(JOBS) $(BY_FILE) -m "not slow and not system_external"
 
+# The rest of this file is in make test.
 test-docs: $(STAMP)
-	$(PYTEST) -n $(JOBS) -m "not system_external" tests/system/test_docs.py
+	$(PYTEST) -n $(JOBS) -m "slow and not system_external" tests/system/test_docs.py
 
 # mkdocs.yml is strict: a warning ends the build.
 docs: $(DOCS_STAMP)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dpgmm_dist.engine import failures
+
 from ..system.stopping_driver import stopped
 from ..system.troubled import Job, dask_cluster, ended, trouble, until
 
@@ -64,9 +66,12 @@ def test_a_lost_scheduler_is_exit_code_5_and_another_finishes(tmp_path: Path) ->
         job.require_failed(result, 5, *words, resume=("--scheduler", cluster.address))
 
 
+def have_little_patience() -> None:
+    failures.NO_WORKERS_SECONDS, failures._LOOK_SECONDS = 2.0, 0.2
+
+
 def test_the_wait_for_workers_ends(tmp_path: Path) -> None:
-    patience = "failures.NO_WORKERS_SECONDS, failures._LOOK_SECONDS = 2.0, 0.2"
-    job = Job.make(tmp_path, f"from dpgmm_dist.engine import failures; {patience}")
+    job = Job.make(tmp_path, have_little_patience)
     with dask_cluster(tmp_path / "cluster", job.env) as cluster:
         job.order(trouble("kill", passes=(1,), times=len(cluster.workers)))
         result = job.run("--scheduler", cluster.address)

@@ -134,7 +134,9 @@ def test_submit_ends_with_the_exit_code_of_the_job(tmp_path: Path, status: str, 
     env = os.environ | {"KUBECTL": str(kubectl), "RECORD": str(record)}
     env |= {"STATUS": status, "CODE": str(code), "POLL_SECONDS": "0"}
     command = [str(DEPLOY / "submit.sh"), str(spec), "weekly-1", "--namespace", "n"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == code, done.stderr
     assert done.stdout == '{"status": "released"}\n'
     calls = record.read_text()
@@ -146,6 +148,6 @@ def test_submit_ends_with_the_exit_code_of_the_job(tmp_path: Path, status: str, 
 
 def test_submit_refuses_names_that_kubernetes_refuses(tmp_path: Path) -> None:
     command = [str(DEPLOY / "submit.sh"), "spec.yaml", "Weekly_1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2
     assert "Weekly_1" in done.stderr

@@ -119,7 +119,7 @@ def _command(folder: Path) -> Path:
 
 def _slurm(env: dict[str, str], *command: str) -> str:
     return subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=60, check=False
+        command, env=env, capture_output=True, text=True, timeout=300, check=False
     ).stdout.strip()
 
 

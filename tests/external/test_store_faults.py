@@ -42,17 +42,17 @@ def places(
         return DONE
 
     assert in_process(make_bucket, tmp_path) == DONE
-    return Places(tmp_path, write_rows(tmp_path / "rows"), store.url, store.storage_options)
+    return Places(tmp_path, write_rows(tmp_path / "rows", 40), store.url, store.storage_options)
 
 
-@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "kind", ["killed before", "killed after", "acknowledgement lost", "store gone"]
 )
 def test_a_fault_at_every_change_of_state(kind: str, stride: int, places: Places) -> None:
     codes = codes_at_points(kind, stride, places)
     assert set(codes) == {expected_code(kind)}
-    assert len(codes) > 25 // stride
+    assert len(codes) >= 15 // stride
 
 
 def test_eight_releases_race_for_the_remaining_budget(places: Places) -> None:

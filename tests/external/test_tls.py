@@ -112,7 +112,7 @@ def scheduler(certificates: Certificates, tmp_path: Path) -> Iterator[str]:
 
 
 def _wait_for(log: Path, text: str, times: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while log.read_text(errors="replace").count(text) < times:
         assert time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
         time.sleep(0.1)

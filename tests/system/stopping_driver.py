@@ -1,7 +1,5 @@
 """The command, in a process that stops itself at a moment that a test chose.
 
-    python stopping_driver.py MOMENT ARGUMENT...
-
 A moment is a record or file of the release by the end of its name, such as "answer-0002.bin": the
 driver stops once it has made it. "pass 2" is the third pass, with some of its tasks done. Whoever
 waits for :func:`stopped` then kills, interrupts or continues a release that is at that very moment,
@@ -12,25 +10,27 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dpgmm_dist.cli.main import main
 from dpgmm_dist.engine.cluster import DaskEngine
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.storage.store import FsspecStore
 
-
-def stopping(moment: str, *arguments: object) -> list[str]:
-    """The command line of a driver that stops at ``moment``."""
-    return [sys.executable, __file__, moment, *map(str, arguments)]
+from .command_server import Command
 
 
-def wait_until_stopped(process: subprocess.Popen[Any], patience: float = 300) -> None:
+def stopping(moment: str, *arguments: object, env: dict[str, str]) -> Command:
+    """A driver that has stopped at ``moment``."""
+    driver = Command([*map(str, arguments)], env, partial(stop_at, moment))
+    _wait_until_stopped(driver)
+    return driver
+
+
+def _wait_until_stopped(process: Command, patience: float = 300) -> None:
     """Wait for the moment; the time is only for when it never comes."""
     deadline = time.monotonic() + patience
     while not stopped(process.pid):
@@ -42,6 +42,14 @@ def wait_until_stopped(process: subprocess.Popen[Any], patience: float = 300) ->
 def stopped(process: int) -> bool:
     """Whether a process has been stopped, and may be continued."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def stop_at(moment: str) -> None:
+    """Let this process stop at ``moment``."""
+    if moment.startswith("pass "):
+        _stop_in_pass(int(moment.removeprefix("pass ")))
+    else:
+        _stop_when_made(moment)
 
 
 def _stop() -> None:
@@ -79,12 +87,3 @@ def _stop_in_pass(number: int) -> None:
 
     for engine in (LocalEngine, DaskEngine):
         engine.run = wrapped(engine.run)  # type: ignore[method-assign]
-
-
-if __name__ == "__main__":
-    moment = sys.argv[1]
-    if moment.startswith("pass "):
-        _stop_in_pass(int(moment.removeprefix("pass ")))
-    else:
-        _stop_when_made(moment)
-    main(sys.argv[2:])

@@ -41,7 +41,7 @@ def run(
 def test_a_known_mixture_has_every_method(
     density: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    options = ("--sets", "plane", "--rows-scale", "0.05")
+    options = ("--sets", "plane", "--rows-scale", "0.02")
     results = run(density, monkeypatch, tmp_path / "density.json", *options)
     by_method = {result["method"]: result for result in results}
     assert set(by_method) == SCORED | LABELLED | {"EM from the truth"}

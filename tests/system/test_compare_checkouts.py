@@ -58,6 +58,7 @@ def test_a_checkout_is_equal_to_itself(name: str, dimension: int, labels: int) -
     assert lines[2] == "specifications: 1, different: 0"
 
 
+@pytest.mark.slow  # that files differ is tested below
 def test_a_checkout_with_another_number_in_it_is_different(tmp_path: Path) -> None:
     """A weight that is larger by its last bit."""
     other = tampered(
@@ -71,6 +72,7 @@ def test_a_checkout_with_another_number_in_it_is_different(tmp_path: Path) -> No
     assert result.stdout.splitlines()[1].endswith("DIFFERENT: mixture.parquet")
 
 
+@pytest.mark.slow
 def test_a_checkout_that_cannot_release_is_no_success(tmp_path: Path) -> None:
     failing = tampered(
         tmp_path / "failing", "pipeline/measuring.py", "fit(problem,", "1 / 0 + fit("

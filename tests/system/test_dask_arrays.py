@@ -15,7 +15,7 @@ from dpgmm_dist.errors import DataError, SpecError
 
 from .releases import digests
 
-N, D = 4000, 3
+N, D = 2000, 3
 RNG = np.random.default_rng(4)
 Y = RNG.integers(0, 3, N)  # 2 is no label
 X = RNG.normal(size=(N, D)) * 0.2 + np.where(Y[:, None] == 1, 0.5, -0.3)

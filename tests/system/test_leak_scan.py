@@ -130,7 +130,7 @@ def test_no_page_of_a_cluster_shows_a_marker(tmp_path):
         )
         address = cluster.dashboard_link.rsplit("/", 1)[0]
         for page in ("json/counts.json", "json/index.html", "info/main/workers.html", "metrics"):
-            with urllib.request.urlopen(f"{address}/{page}", timeout=30) as answer:
+            with urllib.request.urlopen(f"{address}/{page}", timeout=300) as answer:
                 assert find_markers(answer.read()) == [], page
         told = [
             json.dumps(client.get_worker_logs(), default=str),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from .releases import digests, done, dpgmm, environment, receipt, write_spec
-from .stopping_driver import stopping, wait_until_stopped
+from .stopping_driver import stopping
 
 NOISE = ("--insecure-test-noise", 7, "--release-id", "units")
 WIDTH = 3
@@ -109,11 +108,9 @@ def test_scratch_is_cleaned_after_a_failure_and_a_kill(tmp_path):
     data = write(tmp_path / "data", people())
     spec = spec_of(tmp_path, data, "rows")
     arguments = ("release", spec, "--output", tmp_path / "out", *NOISE, "--scratch", scratch)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    driver = stopping("answer-0000.bin", *arguments)
-    with subprocess.Popen(driver, env=environment(), **quiet) as process:
-        wait_until_stopped(process)
-        process.kill()
+    driver = stopping("answer-0000.bin", *arguments, env=environment())
+    driver.kill()
+    driver.communicate()
     assert list(scratch.iterdir())
     # The next run removes it, resumes, and gives what an undisturbed one gives.
     done(*arguments)
@@ -158,7 +155,7 @@ def test_a_cluster_elsewhere_needs_scratch_that_all_reach(tmp_path):
     data = write(tmp_path / "data", people(600))
     spec = spec_of(tmp_path, data, "weight")
     output = tmp_path / "out"
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as c:
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as c:
         there = ("--scheduler", c.scheduler_address)
         refused = dpgmm("release", spec, "--output", output, *NOISE, *there)
         assert refused.returncode == 2

@@ -286,7 +286,7 @@ def corrupt_page(folder: Path) -> Path:
     return data
 
 
-@pytest.mark.parametrize("where", [(), ("--workers", 2)])
+@pytest.mark.parametrize("where", [(), ("--workers", 1)])
 def test_a_corrupt_page_is_found_by_whoever_reads_it(place, where):
     result = release(place, corrupt_page(place), *where)
     assert result.returncode == 4

@@ -77,8 +77,8 @@ def test_the_layout_of_the_rows_does_not_matter(layout, base, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *("labelled", "labelled-soft", "hard"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("projected", "soft")),
+        *("labelled", "labelled-soft"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("hard", "projected", "soft")),
     ],
 )
 def test_every_kind_of_release_is_the_same_in_another_layout(name, base, tmp_path):
@@ -89,7 +89,8 @@ def test_every_kind_of_release_is_the_same_in_another_layout(name, base, tmp_pat
     assert released(tmp_path, name, data, env=threads) == base(name)
 
 
-@pytest.mark.parametrize("name", ["staged", pytest.param("soft", marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_privacy_unit_release.py has two worker processes
+@pytest.mark.parametrize("name", ["staged", "soft"])
 def test_worker_processes_give_the_same(name, base, tmp_path):
     data = ROWS.shuffled(3).write(tmp_path / "data", files=7)
     assert released(tmp_path, name, data, "--workers", 2) == base(name)
@@ -123,7 +124,11 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize(
-    "name", ["labelled-soft", "staged", pytest.param("hard", marks=pytest.mark.slow)]
+    "name",
+    [
+        *("labelled", "staged"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("labelled-soft", "hard")),
+    ],
 )
 def test_a_cluster_gives_the_same(name, base, tmp_path, scheduler):
     address = json.loads(scheduler.read_text())["address"]

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import pytest
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
 
-from .releases import Rows, command, digests, done, dpgmm, environment, labelled, write_spec
-from .stopping_driver import stopping, wait_until_stopped
+from .command_server import Command
+from .releases import Rows, digests, done, dpgmm, environment, labelled, write_spec
+from .stopping_driver import stopping
 from .troubled import strange
 
 ROWS = Rows.make(100)  # a release of them has four passes
@@ -50,33 +50,23 @@ def answers(ledger: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-def start(spec: Path, *options: object, stop_at: str | None = None) -> subprocess.Popen[str]:
+def start(spec: Path, *options: object, stop_at: str | None = None) -> Command:
     """The release "week-1", in a process group of its own so that a test can stop all of it.
 
     With ``stop_at`` it is returned when it has stopped at that moment.
     """
     words = ("release", spec, "--output", spec.parent / "out", "--release-id", "week-1", *options)
-    process = subprocess.Popen(
-        command(*words) if stop_at is None else stopping(stop_at, *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-        # A shell's background job, such as a whole test run, would hand down "ignore Ctrl-C".
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    if stop_at is not None:
-        wait_until_stopped(process)
-    return process
+    if stop_at is None:
+        return Command([*map(str, words)], environment())
+    return stopping(stop_at, *words, env=environment())
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Command) -> None:
     process.kill()
     process.communicate(timeout=300)
 
 
-def interrupt(process: subprocess.Popen[str], whole_group: bool) -> str:
+def interrupt(process: Command, whole_group: bool) -> str:
     """Ctrl-C, for a driver that is stopped; what it says then."""
     signalled = os.killpg if whole_group else os.kill
     signalled(process.pid, signal.SIGINT)
@@ -206,8 +196,15 @@ def test_a_changed_input_is_refused_on_resuming(spec, ledger):
     assert charges(ledger) == 1
 
 
-@pytest.mark.parametrize("engine", [(), ("--workers", 2)])
-@pytest.mark.parametrize("whole_group", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "whole_group"),
+    [
+        ((), False),
+        ((), True),
+        (("--workers", 2), True),
+        pytest.param(("--workers", 2), False, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupt_leaves_nothing_half_written(engine, whole_group, spec, ledger):
     """Ctrl-C in a terminal reaches every process of the job; kill -INT, the driver alone."""
     process = start(spec, *engine, stop_at="pass 2")

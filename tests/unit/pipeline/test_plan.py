@@ -154,14 +154,14 @@ def test_any_guess_of_the_rows_gives_a_plan(rows):
 
 
 def test_a_plan_warns_of_too_few_rows_a_component():
-    few, many = plan_of("soft", rows=400), plan_of("soft", rows=50_000)
+    few, many = plan_of("soft", rows=400), plan_of("soft")
     assert "Warning: about 200 rows a component" in render_plan(few)
     assert "Warning: the noise lets 1 component(s) of a label be told apart" in render_plan(few)
     assert "expected KL" not in render_plan(few).splitlines()[-3]  # it is not known
     assert "Warning" not in render_plan(many)
-    # The rule scales with the noise: ten times less of it, ten times fewer rows.
-    quiet = plan_of("soft", rows=50_000, epsilon=8.0)
-    needed = [planned.notes["rows_per_component"]["needed"] for planned in (many, quiet)]
+    # The rule scales with the noise: ten times more of it, ten times more rows.
+    loud = plan_of("soft", rows=2_000, epsilon=0.1)
+    needed = [planned.notes["rows_per_component"]["needed"] for planned in (loud, many)]
     assert needed[0] > 3 * needed[1]
 
 
