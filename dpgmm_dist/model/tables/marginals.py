@@ -1,13 +1,13 @@
 """The marginal distribution of each column of a table, from noisy counts: public numbers only.
 
 A first count says where the rows are: of 64 bins of equal width. It also says whether nearly all
-values are multiples of a round number (`dpgmm_dist.model.tables.units`). The second is made for what it
-found, with more bins where more rows are, so that a range ten times too wide costs little. It
-counts twice: coarse counts tell how much of the mass lies where, fine ones what lies within. A fine
-bin whose count stands far out of the noise is an atom and keeps its own mass. All others in a
-coarse bin share what is left of it: evenly, as far as their counts do not tell otherwise. Rows then
-become normal scores: a row's coordinate is the mean of a standard normal variable over the share of
-the distribution that its fine bin has.
+values are multiples of a round number (`units`). The second is made for what it found, with more
+bins where more rows are, so that a range ten times too wide costs little. It counts twice: coarse
+counts tell how much of the mass lies where, fine ones what lies within. A fine bin whose count
+stands far out of the noise is an atom and keeps its own mass. All others in a coarse bin share what
+is left of it: evenly, as far as their counts do not tell otherwise. Rows then become normal scores:
+a row's coordinate is the mean of a standard normal variable over the share of the distribution that
+its fine bin has.
 """
 
 from __future__ import annotations
