@@ -146,7 +146,12 @@ def test_the_receipt_lists_the_counts_and_the_cost(base):
     first, second = receipt["queries"][:2]
     assert [first["step"], second["step"]] == ["marginals.first", "marginals"]
     assert [block["statistic"] for block in second["blocks"]] == ["bins", "bins"]
-    assert receipt["marginals"]["counts"] == {"bins": 41, "atoms": 41, "one_value_each": True, "unit": 1.0}
+    assert receipt["marginals"]["counts"] == {
+        "bins": 41,
+        "atoms": 41,
+        "one_value_each": True,
+        "unit": 1.0,
+    }
     assert receipt["marginals"]["mostly_zero"]["atoms"] >= 1
     assert not verify_release(str(base[1])).problems
 
