@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -91,8 +92,9 @@ class Scores:
     def describe(self, spec: ReleaseSpec) -> dict[str, Any]:
         """Public facts for the receipt.
 
-        Of each column the number of bins, and how many of them are atoms; the order in which the
-        values of categories have their scores; the share of rows that lack a value, where asked.
+        Of each column the number of bins, and how many of them are atoms; what its values are
+        multiples of, where that is known; the order in which the values of categories have their
+        scores; the share of rows that lack a value, where asked.
         """
         facts: dict[str, Any] = {}
         for name, column in zip(spec.feature_names, self.columns, strict=True):
@@ -101,6 +103,8 @@ class Scores:
                 "atoms": int(column.atoms.sum()),
                 "one_value_each": bool(column.bins.single.all()),
             }
+            if column.bins.unit:
+                facts[name]["unit"] = column.bins.unit
             if name in spec.categories:
                 places = column.bins.places.astype(int).tolist()
                 facts[name]["order"] = [spec.categories[name][place] for place in places]
@@ -148,22 +152,22 @@ def find_scores(
     missing, sizes = spec.models_nulls, _sizes(spec)
     bins = _bins(spec, features, types)
 
-    def keep_codes_of(bins: tuple[marginals.FineBins, ...]) -> None:
+    def keep_codes_of(edges: tuple[Floats, ...]) -> None:
         """Every query asks for some of these codes, or for whether there is a value."""
         if missing or spec.categories:
             named = (categories.edges_of(size) for size in sizes.tolist())
-            keep(ColumnCodes((*(one.edges for one in bins), *named), missing=missing))
+            keep(ColumnCodes((*edges, *named), missing=missing))
 
-    keep_codes_of(bins)
+    keep_codes_of(marginals.first_edges(bins))
     counted: tuple[marginals.Marginal, ...] = ()
     if spec.categories:
         where = len(bins) + np.arange(len(sizes))
         seen = ask(categories.categories_plan(sizes, where, rho, missing))
         counted = categories.estimate(sizes, seen[0])
     some = np.arange(len(bins)) if spec.categories else None
-    (first,) = ask(marginals.first_plan(bins, rho, some, missing))
-    bins = marginals.refine(bins, first)
-    keep_codes_of(bins)
+    first, *of_units = ask(marginals.first_plan(bins, rho, some, missing))
+    bins = marginals.refine(bins, first, *of_units)
+    keep_codes_of(tuple(one.edges for one in bins))
     coarse, fine = ask(marginals.marginals_plan(bins, rho, some, missing))
     return Scores((*marginals.estimate(bins, first, coarse, fine), *counted), missing)
 
@@ -180,10 +184,23 @@ def _bins(
     names = spec.dataset.number_names
     lower, upper = features.lower or (), features.upper or ()
     return tuple(
-        marginals.FineBins.of(low, high, _is_whole(types.get(name, "")), len(names))
+        marginals.FineBins.of(
+            low, high, unit_of(types.get(name, "")), len(names), _is_clock(types.get(name, ""))
+        )
         for name, low, high in zip(names, lower, upper, strict=False)
     )
 
 
-def _is_whole(kind: str) -> bool:
-    return kind.startswith(("int", "uint", "bool", "date32"))
+def unit_of(kind: str) -> float:
+    """What all numbers of a type are multiples of; 0 where there is no such number."""
+    if kind.startswith(("int", "uint", "bool", "date")):
+        return 1.0
+    if scale := re.fullmatch(r"decimal\d+\(\d+, (-?\d+)\)", kind):
+        return float(f"1e{-int(scale[1])}")
+    if resolution := re.match(r"(?:timestamp|time32|time64|duration)\[(s|ms|us|ns)", kind):
+        return {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}[resolution[1]]
+    return 0.0
+
+
+def _is_clock(kind: str) -> bool:
+    return kind.startswith(("timestamp", "time32", "time64", "duration"))

@@ -1,9 +1,10 @@
 """Synthetic rows by another library, run by `table_peers.py` in an environment of that library.
 
-    python table_peer_synthesizers.py NAME INPUT.npz OUTPUT.npz
+    python table_peer_synthesizers.py NAME SECONDS INPUT.npz OUTPUT.npz
 
 INPUT has the rows as `codes` (n, c), whole numbers below `sizes` (c,), how many `rows` to draw, and
-`epsilon`, `delta` and `rho`. OUTPUT gets the drawn `codes`, and the most memory in `megabytes`.
+`epsilon`, `delta` and `rho`. OUTPUT gets the drawn `codes`, the most memory in `megabytes` and the
+processor `seconds`. After SECONDS of them the system ends the program.
 """
 
 from __future__ import annotations
@@ -45,14 +46,20 @@ def opendp(kind: str, frame: Any, given: Any) -> Any:
     return query.release().synthesize(int(given["rows"])).fill_null(0).to_numpy()
 
 
-def main(name: str, source: str, target: str) -> None:
+def main(name: str, limit: str, source: str, target: str) -> None:
     """Draw rows and store them."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
     given = np.load(source)
     frame = pd.DataFrame(given["codes"], columns=[f"c{j}" for j in range(len(given["sizes"]))])
     library, kind = name.split("-")
     drawn = {"smartnoise": smartnoise, "opendp": opendp}[library](kind, frame, given)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    np.savez(target, codes=np.asarray(drawn, dtype=np.int64), megabytes=most)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    np.savez(
+        target,
+        codes=np.asarray(drawn, dtype=np.int64),
+        megabytes=used.ru_maxrss / 1024,
+        seconds=used.ru_utime + used.ru_stime,
+    )
 
 
 if __name__ == "__main__":

@@ -149,7 +149,12 @@ def test_the_receipt_lists_the_counts_and_the_cost(base):
     first, second = receipt["queries"][:2]
     assert [first["step"], second["step"]] == ["marginals.first", "marginals"]
     assert [block["statistic"] for block in second["blocks"]] == ["bins", "bins"]
-    assert receipt["marginals"]["counts"] == {"bins": 41, "atoms": 41, "one_value_each": True}
+    assert receipt["marginals"]["counts"] == {
+        "bins": 41,
+        "atoms": 41,
+        "one_value_each": True,
+        "unit": 1.0,
+    }
     assert receipt["marginals"]["mostly_zero"]["atoms"] >= 1
     assert not verify_release(str(base[1])).problems
 
@@ -215,7 +220,7 @@ def test_no_rows_release_as_well(tmp_path):
 def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
     planned = plan(spec(tmp_path / "nothing-here"), rows=FEW)
     steps = [block.step for block in planned.blocks[:3]]
-    assert steps == ["marginals.first", "marginals", "marginals"]
+    assert steps == ["marginals.first", "marginals.first", "marginals"]
     assert sum(block.rho for block in planned.blocks) <= planned.rho
 
 

@@ -326,9 +326,10 @@ def test_no_rows_release_as_well(tmp_path, rows):
 
 def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
     planned = plan(spec(tmp_path / "nothing-here"), rows=FEW)
-    assert [block.step for block in planned.blocks[:4]] == [
+    assert [block.step for block in planned.blocks[:5]] == [
         "bounds.columns",
         "categories",
+        "marginals.first",
         "marginals.first",
         "marginals",
     ]

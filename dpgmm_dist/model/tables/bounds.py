@@ -25,6 +25,8 @@ _NEXT = 2.0
 """The same for the bins next to the range, taken together: there are few such tests."""
 _STEPS = (1, 2, 4, 8)
 _STRETCHES = (1, 4, 16, 64)
+_ZERO_ALONE = (0.0, 1.0)
+"""The range of a column of which nothing but zeros is seen."""
 _NOWHERE = (-1.0, 1.0)
 """The range of a column whose counts are all noise."""
 
@@ -67,7 +69,12 @@ def _outward(first: int, last: int, edges: Floats) -> tuple[float, float]:
     What lies beyond those is clipped to them.
     """
     first, last = min(max(first, 1), len(edges) - 1), min(max(last, 1), len(edges) - 1)
-    return float(edges[first - 1]), float(edges[last])
+    zero = len(edges) // 2
+    if first == last == zero:
+        return _ZERO_ALONE
+    # The bin of zero is not wider than zero itself: columns that are not negative stay so.
+    low = 0.0 if first == zero else float(edges[first - 1])
+    return low, 0.0 if last == zero else float(edges[last])
 
 
 def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int] | None:

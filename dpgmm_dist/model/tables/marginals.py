@@ -1,12 +1,13 @@
 """The marginal distribution of each column of a table, from noisy counts: public numbers only.
 
-A first count says where the rows are: of 64 bins of equal width. The second is made for what it
-found, with more bins where more rows are, so that a range ten times too wide costs little. It
-counts twice: coarse counts tell how much of the mass lies where, fine ones what lies within. A fine
-bin whose count stands far out of the noise is an atom and keeps its own mass. All others in a
-coarse bin share what is left of it: evenly, as far as their counts do not tell otherwise. Rows then
-become normal scores: a row's coordinate is the mean of a standard normal variable over the share of
-the distribution that its fine bin has.
+A first count says where the rows are: of 64 bins of equal width. It also says whether nearly all
+values are multiples of a round number (`units`). The second is made for what it found, with more
+bins where more rows are, so that a range ten times too wide costs little. It counts twice: coarse
+counts tell how much of the mass lies where, fine ones what lies within. A fine bin whose count
+stands far out of the noise is an atom and keeps its own mass. All others in a coarse bin share what
+is left of it: evenly, as far as their counts do not tell otherwise. Rows then become normal scores:
+a row's coordinate is the mean of a standard normal variable over the share of the distribution that
+its fine bin has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from dpgmm_dist.model.pass_plan import BinsBlock, BinsPlan, ObservedBins
+from dpgmm_dist.model.tables import units
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -27,10 +29,15 @@ Bools = npt.NDArray[np.bool_]
 FIRST_STEP, STEP = "marginals.first", "marginals"
 FIRST_SHARE, COARSE_SHARE, FINE_SHARE = 0.03, 0.07, 0.12
 """Of the budget."""
+_UNITS = 1 / 3
+"""Of the first count's budget, for units."""
 _COARSE = 64
 """Coarse bins of a column in the first count, and about as many more in the second."""
 _MOST_FINE, _LEAST_FINE, _ALL_FINE = 1 << 13, 1 << 8, 1 << 17
 """Fine bins of a column at the most, at the least, and of all columns together."""
+_MORE_MULTIPLES = 2
+"""Bins of a column whose unit is found, in the most fine bins of others: a range that was found is
+often twice too wide."""
 _LEAST_WITHIN = 8
 """Fine bins in the place of a bin of the first count at the least."""
 _ATOM = 3.5
@@ -47,6 +54,8 @@ is for coarse bins that hold rows. Elsewhere it would give columns with wide bou
 _LARGEST = 4.3
 """Bound on scores: rows in bins that were found empty would be far out, and scaled down."""
 _SMALLEST = 5e-324
+_LEAST_AROUND_ZERO = 5
+"""Units in a bin beside zero at the least, where zero has a bin of its own."""
 _MOST_MISSING = 0.999
 """Some rows have a value in each column, so that its map can be inverted."""
 
@@ -63,9 +72,11 @@ class FineBins:
     places: Floats
     """(B,) the value that stands for a bin where all of its rows are taken to have one value."""
     single: Bools
-    """(B,) whether a bin has room for one value alone: a whole number, or zero."""
-    whole: bool = False
-    """Whether the column holds whole numbers."""
+    """(B,) whether a bin has room for one value alone: a multiple of the unit, or zero."""
+    unit: float = 0.0
+    """What all values are multiples of: 1 for whole numbers; 0 where there is no such number."""
+    clock: bool = False
+    """Whether values are seconds, and steps of bins whole minutes, hours or days."""
     coarse: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """(B,) the coarse bin of each fine one, not decreasing."""
     within: Ints | None = None
@@ -86,13 +97,28 @@ class FineBins:
         return np.argsort(self.places, kind="stable")
 
     @classmethod
-    def of(cls, low: float, high: float, whole: bool, columns: int) -> FineBins:
+    def of(
+        cls, low: float, high: float, unit: float, columns: int, clock: bool = False
+    ) -> FineBins:
         """The bins of a column from ``low`` to ``high``, one of ``columns`` in the table.
 
-        A whole number each, where the column holds whole numbers and the range has few enough.
+        A multiple of its unit each, where the column has one and the range has few enough.
         Otherwise bins about the multiples of a round number, with zero in a bin of its own.
         """
-        return cls(low, high, *_bins_between(low, high, whole, _most_fine(columns)), whole)
+        between = _bins_between(low, high, unit, clock, _most_fine(columns))
+        return cls(low, high, *between, unit, clock)
+
+    def units(self, columns: int) -> tuple[float, ...]:
+        """The units, larger than that of its type, that the column may have."""
+        most = _MORE_MULTIPLES * _most_fine(columns)
+        return units.candidates(self.low, self.high, self.unit, self.clock, most)
+
+    def with_unit(self, unit: float, columns: int) -> FineBins:
+        """A bin for each multiple of one of `units`, in the coarse bins that they were in."""
+        most = _MORE_MULTIPLES * _most_fine(columns) + 1
+        edges, places, single = _bins_between(self.low, self.high, unit, self.clock, most)
+        coarse = self.coarse[np.searchsorted(self.edges, places, "right")]
+        return FineBins(self.low, self.high, edges, places, single, unit, self.clock, coarse)
 
     def refined(self, mass: Floats, columns: int) -> FineBins:
         """Bins for the same range, finer where there are more rows.
@@ -110,22 +136,23 @@ class FineBins:
             return self._regrouped(parts)
         most = _most_fine(columns) * parts / parts.sum()
         cuts = self.edges[np.flatnonzero(np.diff(self.coarse))]
-        cuts = np.ceil(cuts) - 0.5 if self.whole else cuts
+        if self.unit:
+            cuts = (np.ceil(cuts / self.unit - 1e-9) - 0.5) * self.unit
         ends = [self.low, *cuts.tolist(), self.high]
         found = [
-            _bins_between(low, high, self.whole, max(int(some), _LEAST_WITHIN))
+            _bins_between(low, high, self.unit, self.clock, max(int(some), _LEAST_WITHIN))
             for low, high, some in zip(ends, ends[1:], most, strict=False)
         ]
         edges = [part for one, end in zip(found, ends[1:], strict=True) for part in (one[0], [end])]
         places, single = (np.concatenate([one[k] for one in found]) for k in (1, 2))
         first = np.repeat(np.arange(len(found)), [len(one[1]) for one in found])
         inner = np.concatenate(edges)[:-1]
-        whole = FineBins(self.low, self.high, inner, places, single, self.whole, first)
-        return whole._regrouped(parts)
+        bins = FineBins(self.low, self.high, inner, places, single, self.unit, self.clock, first)
+        return bins._regrouped(parts)
 
     def _regrouped(self, parts: Ints) -> FineBins:
         """The same fine bins, with this number of coarse ones (G,) in the place of each."""
-        sizes = np.bincount(self.coarse)
+        sizes = np.bincount(self.coarse, minlength=len(parts))
         parts = np.minimum(parts, sizes)
         position = np.arange(self.count) - np.searchsorted(self.coarse, self.coarse)
         before = np.concatenate([[0], np.cumsum(parts)[:-1]])
@@ -149,40 +176,53 @@ def _equal_groups(edges: Floats) -> Ints:
     return np.unique(groups, return_inverse=True)[1]
 
 
-def _bins_between(low: float, high: float, whole: bool, most: int) -> tuple[Floats, Floats, Bools]:
+def _bins_between(
+    low: float, high: float, unit: float, clock: bool, most: int
+) -> tuple[Floats, Floats, Bools]:
     """Inner edges, places and whether bins have one value, of at most ``most`` bins (or a few)."""
-    if whole and math.ceil(low) <= math.floor(high) < math.ceil(low) + most:
-        values = np.arange(math.ceil(low), math.floor(high) + 1, dtype=np.float64)
-        return values[1:] - 0.5, values, np.ones(len(values), dtype=np.bool_)
-    step = _round_step((high - low) / max(most - 4, 1), whole)
+    if unit and math.ceil(low / unit) <= math.floor(high / unit) < math.ceil(low / unit) + most:
+        values = units.multiples(math.ceil(low / unit), math.floor(high / unit), unit)
+        return values[1:] - unit / 2, values, np.ones(len(values), dtype=np.bool_)
+    step = _round_step((high - low) / max(most - 4, 1), unit, clock)
     first, last = math.floor(low / step + 0.5), math.floor(high / step + 0.5)
-    places: Floats = np.arange(first, last + 1, dtype=np.float64) * step
-    edges: Floats = (np.arange(first, last, dtype=np.float64) + 0.5) * step
+    places: Floats = units.multiples(first, last, step)
+    edges: Floats = places[:-1] + step / 2
     inside = (edges > low) & (edges < high) & (np.diff(edges, prepend=-math.inf) > 0)
     edges, places = edges[inside], np.append(places[:1], places[1:][inside])
-    if low < 0 < high and not whole:
-        edges, places = _with_zero(edges, places)
-    single = np.concatenate([[False], np.diff(edges) == _SMALLEST, [False]])[: len(places)]
-    return edges, np.clip(places, low, high), single
+    if low <= 0 <= high and step >= _LEAST_AROUND_ZERO * unit:
+        return _with_zero(edges, places, low, high)
+    return edges, np.clip(places, low, high), np.zeros(len(places), dtype=np.bool_)
 
 
-def _round_step(width: float, whole: bool) -> float:
-    """The least of 1, 2 and 5 times a power of ten that is at least ``width``."""
-    power = math.floor(math.log10(width))
-    step = next(m for m in (1.0, 2.0, 5.0, 10.0) if m * 10.0**power >= width * (1 - 1e-9))
-    return max(step * 10.0**power, 1.0) if whole else step * 10.0**power
+def _round_step(width: float, unit: float, clock: bool) -> float:
+    """The least of 1, 2 and 5 times a power of ten that is at least ``width``, or time of a clock.
+
+    Multiples of the unit, where the column has one.
+    """
+    if clock and units.CLOCK_STEPS[0] < width <= units.CLOCK_STEPS[-1]:
+        steps = list(units.CLOCK_STEPS)
+    else:
+        base = units.CLOCK[0] if clock and width > units.CLOCK[0] else unit or 1.0
+        power = math.floor(math.log10(width / base))
+        steps = [float(f"{times}e{power}") * base for times in (1, 2, 5, 10)]
+    return max(next(step for step in steps if step >= width * (1 - 1e-9)), unit)
 
 
-def _with_zero(edges: Floats, places: Floats) -> tuple[Floats, Floats]:
+def _with_zero(
+    edges: Floats, places: Floats, low: float, high: float
+) -> tuple[Floats, Floats, Bools]:
     """The same bins, and one that holds zero alone: many columns are mostly zero."""
     cut = int(np.searchsorted(edges, 0.0))
-    if cut < len(edges) and edges[cut] in (0.0, _SMALLEST):
-        return edges, places
-    edges = np.concatenate([edges[:cut], [0.0, _SMALLEST], edges[cut:]])
-    left = np.append(edges[:cut][-1:], places[0])[0] / 2
-    right = np.append(edges[cut + 2 :][:1], places[-1])[0] / 2
-    middle = [min(left, -_SMALLEST), 0.0, max(right, _SMALLEST)]
-    return edges, np.concatenate([places[:cut], middle, places[cut + 1 :]])
+    rest = int(np.searchsorted(edges, _SMALLEST, "right"))
+    below, above = edges[:cut], edges[rest:]
+    left = np.append(low, below)[-1] / 2
+    right = np.append(above, high)[0] / 2
+    values = [*places[:cut], left, 0.0, right, *places[rest + 1 :]]
+    inner = [*below, 0.0, _SMALLEST, *above]
+    # Where zero is a bound, there is nothing on its other side.
+    start, stop = int(low == 0), len(values) - int(high == 0)
+    at = np.clip(np.array(values[start:stop]), low, high)
+    return np.array(inner[start : stop - 1]), at, at == 0
 
 
 def first_plan(
@@ -192,10 +232,33 @@ def first_plan(
     missing: bool = False,
 ) -> BinsPlan:
     """The first count to ask for: where the rows are. For the parameters see `marginals_plan`."""
-    coarse = _coarse_codes(columns, missing)
-    edges = tuple(column.edges for column in columns)
-    blocks = (BinsBlock(rho * FIRST_SHARE, coarse),)
-    return BinsPlan(FIRST_STEP, edges, blocks, features, missing=missing)
+    edges = first_edges(columns)
+    # Units are told apart by more edges than the coarse bins have.
+    inside = [
+        np.searchsorted(column.edges, np.append(column.low, inner), "right")
+        for column, inner in zip(columns, edges, strict=True)
+    ]
+    coarse = [column.coarse[index] for column, index in zip(columns, inside, strict=True)]
+    tried = [column.units(len(columns)) for column in columns]
+    of_units = [
+        units.codes_of_units(column.low, column.high, inner, some)
+        for column, inner, some in zip(columns, edges, tried, strict=True)
+    ]
+    share = FIRST_SHARE * _UNITS if any(tried) else 0.0
+    blocks = [BinsBlock(rho * (FIRST_SHARE - share), _with_missing_code(coarse, missing))]
+    if any(tried):
+        blocks.append(BinsBlock(rho * share, _with_missing_code(of_units, missing)))
+    return BinsPlan(FIRST_STEP, edges, tuple(blocks), features, missing=missing)
+
+
+def first_edges(columns: tuple[FineBins, ...]) -> tuple[Floats, ...]:
+    """The edges of the first count: those of the bins, and those around multiples of units."""
+    return tuple(
+        np.union1d(
+            column.edges, units.edges_around(column.low, column.high, column.units(len(columns)))
+        )
+        for column in columns
+    )
 
 
 def marginals_plan(
@@ -217,7 +280,9 @@ def marginals_plan(
         STEP,
         tuple(column.edges for column in columns),
         (
-            BinsBlock(rho * COARSE_SHARE, _coarse_codes(columns, missing)),
+            BinsBlock(
+                rho * COARSE_SHARE, _with_missing_code([one.coarse for one in columns], missing)
+            ),
             BinsBlock(rho * FINE_SHARE),
         ),
         features,
@@ -225,20 +290,23 @@ def marginals_plan(
     )
 
 
-def _coarse_codes(columns: tuple[FineBins, ...], missing: bool) -> tuple[Ints, ...]:
-    """For each column the coarse bin of each code."""
-    coarse = [column.coarse for column in columns]
-    if missing:
-        coarse = [np.append(group, group[-1] + 1) for group in coarse]
-    return tuple(coarse)
+def _with_missing_code(codes: list[Ints], missing: bool) -> tuple[Ints, ...]:
+    """For each column the bin of each code, with one more for missing values if those are asked."""
+    return tuple(np.append(some, some.max() + 1) if missing else some for some in codes)
 
 
-def refine(columns: tuple[FineBins, ...], first: ObservedBins) -> tuple[FineBins, ...]:
+def refine(
+    columns: tuple[FineBins, ...], first: ObservedBins, of_units: ObservedBins | None = None
+) -> tuple[FineBins, ...]:
     """The bins to count in, for what the first count found."""
     refined = []
-    for bins, counts in zip(columns, first.counts, strict=True):
-        counts = counts[: int(bins.coarse[-1]) + 1]
+    for j, bins in enumerate(columns):
+        counts = first.counts[j][: int(bins.coarse[-1]) + 1]
         mass = _without_noise(counts, np.full(len(counts), first.sigma))
+        tried = bins.units(len(columns))
+        if of_units is not None and tried:
+            unit = units.unit_from(of_units.counts[j], of_units.sigma, tried)
+            bins = bins.with_unit(unit, len(columns)) if unit else bins
         refined.append(bins.refined(mass / mass.sum(), len(columns)))
     return tuple(refined)
 
@@ -344,9 +412,9 @@ def _coarse_masses(bins: FineBins, counts: _Counts) -> tuple[Floats, Floats]:
         return mass, variance
     # The first count tells their sum within each of its bins.
     before, noise = counts.first
-    total = np.bincount(bins.within, variance)
+    total = np.bincount(bins.within, variance, len(before))
     gain = variance / (total + noise)[bins.within]
-    mass = mass + gain * (before - np.bincount(bins.within, mass))[bins.within]
+    mass = mass + gain * (before - np.bincount(bins.within, mass, len(before)))[bins.within]
     return mass, variance - gain * variance
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 from scipy.special import ndtr, ndtri
 
 from dpgmm_dist.model.covariances import SharedCovariances
@@ -34,7 +35,8 @@ _HALVINGS = 40
 _MORE = 1.1
 """How much more variance than was measured scores may have."""
 _LEAST_CORRELATED = 1e-3
-"""Least eigenvalue of the correlations of a component."""
+"""Least eigenvalue of the correlations of a component; least share of a coordinate's variance that
+those before it do not explain, where correlations are mended."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +113,22 @@ def _behind(
 ) -> tuple[Floats, Floats]:
     """Mean (p,) and covariance (p, p) of the normal variables of one component."""
     middle, spread = mean.copy(), np.sqrt(np.diag(covariance))
-    correlation = np.clip(covariance / np.outer(spread, spread), -_LARGEST, _LARGEST)
+    correlation = covariance / np.outer(spread, spread)
+    lost = np.zeros(len(mean))
     series = np.zeros((len(mean), _ORDERS))
     series[:, 0] = 1.0
     for j in coarse:
         middle[j], spread[j] = _normal_behind(columns[j], float(mean[j]), float(covariance[j, j]))
         found = columns[j].hermite(float(middle[j]), float(spread[j]))
-        varies = columns[j].moments(float(middle[j]), float(spread[j]))[1]
+        _, varies, within = columns[j].moments(float(middle[j]), float(spread[j]))
+        lost[j] = within / max(varies + within, 1e-300)
         if varies > 0:
             series[j] = found / np.sqrt(varies)
-    solved = _correlations(correlation, series)
+    whole = lost == 0
+    solved = _correlations(np.clip(correlation, -_LARGEST, _LARGEST), series)
+    solved = np.where(np.outer(whole, whole), correlation, solved)
     np.fill_diagonal(solved, 1.0)
-    return middle, valid_covariance(solved * np.outer(spread, spread))
+    return middle, valid_covariance(solved * np.outer(spread, spread), lost)
 
 
 def _normal_behind(column: Intervals, mean: float, variance: float) -> tuple[float, float]:
@@ -158,13 +164,28 @@ def _correlations(measured: Floats, series: Floats) -> Floats:
     return np.asarray((low + high) / 2)
 
 
-def valid_covariance(covariance: Floats) -> Floats:
-    """The covariance, with correlations that are those of some distribution."""
+def valid_covariance(covariance: Floats, doubt: Floats) -> Floats:
+    """The covariance (p, p), with correlations that are those of some distribution.
+
+    Where they are not, coordinates are taken one by one, and the correlations of each with those
+    before it are scaled down as far as they have to be. So a column that hardly varies, whose
+    correlations are all noise, does not change those between other columns.
+
+    Parameters
+    ----------
+    doubt : (p,) coordinates with more of it are taken later
+    """
     spread = np.sqrt(np.diag(covariance))
-    values, axes = np.linalg.eigh(covariance / np.outer(spread, spread))
-    if values[0] >= _LEAST_CORRELATED:
+    correlation = covariance / np.outer(spread, spread)
+    if np.linalg.eigvalsh(correlation)[0] >= _LEAST_CORRELATED:
         return covariance
-    mended = (axes * np.maximum(values, _LEAST_CORRELATED)) @ axes.T
-    scale = spread / np.sqrt(np.diag(mended))
-    mended = mended * np.outer(scale, scale)
+    order = np.argsort(doubt, kind="stable")
+    # Rows of the Cholesky factor: what those before explain of each coordinate.
+    factor = np.eye(len(spread))
+    for k in range(1, len(spread)):
+        row = solve_triangular(factor[:k, :k], correlation[order[k], order[:k]], lower=True)
+        row *= math.sqrt(min(1.0, (1 - _LEAST_CORRELATED) / max(float(row @ row), 1e-300)))
+        factor[k, :k], factor[k, k] = row, math.sqrt(1 - float(row @ row))
+    back = np.argsort(order)
+    mended = (factor @ factor.T)[np.ix_(back, back)] * np.outer(spread, spread)
     return np.asarray((mended + mended.T) / 2)

@@ -108,7 +108,7 @@ def _given_values(
         row[j] = max(second[j, j] / share[j] - given[j] ** 2, _LEAST_VARIANCE * covariance[j, j])
         row[one.coordinate] = 0.0
         out[j], out[:, j] = row, row
-    return given, valid_covariance(out)
+    return given, valid_covariance(out, 1 - share)
 
 
 def _share(one: Presence, mean: Floats) -> float:

@@ -75,6 +75,20 @@ def test_columns_without_atoms_are_left_alone():
 
 def test_correlations_that_no_distribution_has_are_mended():
     wrong = np.array([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
-    mended = valid_covariance(wrong)
+    mended = valid_covariance(wrong, np.zeros(3))
     assert np.linalg.eigvalsh(mended)[0] > 0 and np.diag(mended) == pytest.approx(1)
-    assert valid_covariance(TRUE) is TRUE
+    assert valid_covariance(TRUE, np.zeros(4)) is TRUE
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_column_whose_correlations_are_noise_changes_no_others(place):
+    wrong = np.insert(np.insert(TRUE, place, 0.9, axis=0), place, -0.9, axis=1)
+    wrong[:, place] = wrong[place] = np.where(np.arange(5) % 2, 0.9, -0.9)
+    wrong[place, place] = 1.0
+    assert np.linalg.eigvalsh(wrong)[0] < 0
+    doubt = np.where(np.arange(5) == place, 0.9, 0.1)
+    mended = valid_covariance(4 * wrong, doubt) / 4
+    others = np.arange(5) != place
+    assert np.linalg.eigvalsh(mended)[0] > 0 and np.diag(mended) == pytest.approx(1)
+    assert mended[np.ix_(others, others)] == pytest.approx(TRUE)
+    assert np.abs(mended[place, others]).max() > 0.2
