@@ -20,9 +20,9 @@ from dpgmm_dist import json_bytes
 from dpgmm_dist.artifact.error_marks import ErrorMarks, columns_of, marks_of, read_marks
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
-from dpgmm_dist.model.column_map import ColumnMap
 from dpgmm_dist.model.covariances import Covariances, SharedCovariances
 from dpgmm_dist.model.mixture import LabelValue, Mixture, StandardErrors
+from dpgmm_dist.model.tables.column_map import ColumnMap
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dpgmm_dist.model.column_map import ColumnMap
-from dpgmm_dist.model.column_map import log_prob as log_prob_of_columns
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.repeatable import repeatable_matmul
+from dpgmm_dist.model.numerics.repeatable import repeatable_matmul
+from dpgmm_dist.model.tables.column_map import ColumnMap
+from dpgmm_dist.model.tables.column_map import log_prob as log_prob_of_columns
 
 Floats = NDArray[np.float64]
 

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model import cells, tied
 from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.allocation import whitened_radius
 from dpgmm_dist.model.covariances import SharedCovariances
-from dpgmm_dist.model.merging import MOST_TIMES
+from dpgmm_dist.model.fitting import cells
+from dpgmm_dist.model.fitting.initialisation import overseeds
+from dpgmm_dist.model.fitting.merging import MOST_TIMES
+from dpgmm_dist.model.label_budget import MOST_SECONDS, is_drowned, label_edge
+from dpgmm_dist.model.labels import tied_covariances as tied
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.problem import Fitted, Problem
-from dpgmm_dist.model.shares import MOST_SECONDS, is_drowned, label_edge
-from dpgmm_dist.model.starting import overseeds
 
 Ints = npt.NDArray[np.int64]
 

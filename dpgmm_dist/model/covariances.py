@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.model.repeatable import Grid, repeatable_matmul
+from dpgmm_dist.model.numerics.repeatable import Grid, repeatable_matmul
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.mixture import LabelValue, Mixture, StandardErrors
-from dpgmm_dist.model.plan import Latent, Observed, PassPlan
+from dpgmm_dist.model.pass_plan import Latent, Observed, PassPlan
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.model.problem import Ask, Fitted, Problem
 from dpgmm_dist.model.shrinkage import structured
 from dpgmm_dist.model.spectrum import expected_loss
@@ -48,9 +48,11 @@ _SPREAD_OF_MEANS = 0.25
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
 """Share of the pooled second moment's budget that is spent once its axes are known; the second
 where labels' own second moments are seen along axes of the first look."""
-_SUM, _MOST_SUM, _DROWNED = 0.08, 0.85, 35.0
-"""Share of the budget for the mean where there is one mean only: the larger one where noise on the
-eigenvalues of the second moment, in mean eigenvalues, drowns it altogether."""
+_SUMS = (0.08, 0.22, 0.85)
+"""Shares of the budget for the mean where there is one mean only: where the second moment is clear,
+where it is noisy, and where nothing can be seen of it."""
+_NOISY, _DROWNED = 16.0, 33.0
+"""Noise on the second moment's eigenvalues, in mean eigenvalues, half way from each to the next."""
 _LEAST_SHARE = 1e-3
 """Of the rest, that a stage has: with less its noise would leave the range that can be drawn."""
 _LEAST_VARIANCE = 1e-7
@@ -71,7 +73,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     rho, d = problem.rho, problem.width
     left = 1 - CENTRE_SHARE
     if problem.labels == 1:
-        sums = (_SUM + (_MOST_SUM - _SUM) / (1 + (_DROWNED / _edge(problem, rows)) ** 8)) * left
+        sums = _share_of_one_mean(_edge(problem, rows)) * left
         pooled = left - sums
         again = _AGAIN * pooled
         second = Budget(again * rho, sums * rho, 0.0, 0)
@@ -87,6 +89,12 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     again = (_AGAIN_WITH_LABELS if axes else _AGAIN) * pooled
     second = Budget(again * rho, sums * rho, seconds * rho, axes)
     return Allocation(means * rho, (pooled - again) * rho, second)
+
+
+def _share_of_one_mean(edge: float) -> float:
+    clear, noisy, drowned = _SUMS
+    more = (noisy - clear) / (1 + (_NOISY / edge) ** 4)
+    return clear + more + (drowned - noisy) / (1 + (_DROWNED / edge) ** 8)
 
 
 def _edge(problem: Problem, rows: float) -> float:

@@ -6,26 +6,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from dpgmm_dist.model import cells, components, krylov, tied
 from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.affordable import affordable, is_tied, padded
-from dpgmm_dist.model.matching import CellMeasure
-from dpgmm_dist.model.merging import fewer, in_pass
-from dpgmm_dist.model.moments import find_centre
-from dpgmm_dist.model.narrowing import narrowed
-from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
-from dpgmm_dist.model.refining import History
-from dpgmm_dist.model.shares import SHARES, adapted, is_drowned
-from dpgmm_dist.model.shrinkage import NEARLY_ALL
-from dpgmm_dist.model.stages.centre import Location
-from dpgmm_dist.model.stages.centre import measure as locate
-from dpgmm_dist.model.starting import (
+from dpgmm_dist.model.fitting import cells, components
+from dpgmm_dist.model.fitting.first_moments import find_centre
+from dpgmm_dist.model.fitting.fixed_point import CellMeasure
+from dpgmm_dist.model.fitting.informative_subspace import narrowed
+from dpgmm_dist.model.fitting.initialisation import (
     First,
     candidates,
     overseeded,
     overseeds,
     start_mixture,
 )
+from dpgmm_dist.model.fitting.merging import fewer, in_pass
+from dpgmm_dist.model.fitting.refinement import History
+from dpgmm_dist.model.label_budget import SHARES, adapted, is_drowned
+from dpgmm_dist.model.labels import krylov_directions as krylov
+from dpgmm_dist.model.labels import tied_covariances as tied
+from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
+from dpgmm_dist.model.shrinkage import NEARLY_ALL
+from dpgmm_dist.model.stages.centre import Location
+from dpgmm_dist.model.stages.centre import measure as locate
 
 _FEW_DIMENSIONS = 5
 """Up to here second moments of cells cost so little that cells get a larger share."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from dpgmm_dist.column_kinds import Kind
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.model import bounds
-from dpgmm_dist.model.plan import BinsBlock, BinsPlan, ObservedBins
+from dpgmm_dist.model.pass_plan import BinsBlock, BinsPlan, ObservedBins
+from dpgmm_dist.model.tables import bounds
 from dpgmm_dist.pipeline.resolve import given_ranges
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import (
+from dpgmm_dist.model.pass_plan import (
     POWERS,
     BinsPlan,
     BlockPlan,

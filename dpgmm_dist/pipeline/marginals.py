@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.model import categories, marginals
-from dpgmm_dist.model.column_map import ColumnMap, maps_of
-from dpgmm_dist.model.polychoric import Intervals, behind_scores
-from dpgmm_dist.model.presence import Presence, given_values, presences_of
 from dpgmm_dist.model.problem import Fitted
+from dpgmm_dist.model.tables import categories, marginals
+from dpgmm_dist.model.tables.column_map import ColumnMap, maps_of
+from dpgmm_dist.model.tables.polychoric import Intervals, behind_scores
+from dpgmm_dist.model.tables.presence import Presence, given_values, presences_of
 from dpgmm_dist.pipeline.bounds import AskBins
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, Codes
 from dpgmm_dist.spec.release_spec import ReleaseSpec

@@ -20,7 +20,7 @@ from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affordable import LAST_SHARE, rows_for_components
 from dpgmm_dist.model.allocation import expected_kl, rows_per_component
-from dpgmm_dist.model.plan import (
+from dpgmm_dist.model.pass_plan import (
     POWERS,
     BinsPlan,
     Latent,

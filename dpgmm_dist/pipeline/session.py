@@ -18,7 +18,7 @@ from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.data.lattice import FeatureMap, RowMap
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.model.plan import BinsPlan, Latent, Observed, ObservedBins, PassPlan
+from dpgmm_dist.model.pass_plan import BinsPlan, Latent, Observed, ObservedBins, PassPlan
 from dpgmm_dist.passes.run import PassContext
 from dpgmm_dist.pipeline.compile import (
     compile_bins,

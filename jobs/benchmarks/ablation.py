@@ -21,8 +21,9 @@ import numpy as np
 from mixtures import RECIPES
 from threadpoolctl import threadpool_limits
 
-from dpgmm_dist.model import allocation, cells
-from dpgmm_dist.model.plan import PassPlan
+from dpgmm_dist.model import allocation
+from dpgmm_dist.model.fitting import cells
+from dpgmm_dist.model.pass_plan import PassPlan
 
 FIRST_SEED = 100
 PREFIX = "dpgmm_dist.model."
@@ -37,18 +38,18 @@ def _without_second(*arguments: Any) -> PassPlan:
 WITHOUT: dict[str, dict[str, Any]] = {
     "all of it": {},
     "joint fit (each pass alone, matched)": {
-        "refining.MOST_PARAMETERS": 0,
-        "starting.MOST_PARAMETERS": 0,
+        "fitting.refinement.MOST_PARAMETERS": 0,
+        "fitting.initialisation.MOST_PARAMETERS": 0,
     },
-    "second moments of cells": {"cells._plan": _without_second},
-    "over-seeding (8 cells)": {"cells._CELLS": 8, "cells._CELLS_TOGETHER": 8},
+    "second moments of cells": {"fitting.cells._plan": _without_second},
+    "over-seeding (8 cells)": {"fitting.cells._CELLS": 8, "fitting.cells._CELLS_TOGETHER": 8},
     "many starts": {
-        "starting._RESTARTS": 1,
-        "starting._CLUSTERINGS": 1,
-        "starting._EXPLAINED": 1,
+        "fitting.initialisation._RESTARTS": 1,
+        "fitting.initialisation._CLUSTERINGS": 1,
+        "fitting.initialisation._EXPLAINED": 1,
     },
-    "moves out of wrong optima": {"moves._MOST": 0},
-    "clipping (sqrt(p) + 2)": {"components.component_radius": allocation.whitened_radius},
+    "moves out of wrong optima": {"fitting.split_merge._MOST": 0},
+    "clipping (sqrt(p) + 2)": {"fitting.components.component_radius": allocation.whitened_radius},
     "mild clipping (a fifth of the rows)": {"allocation.CLIPPED": 0.2},
     "KL split (even)": {},
 }

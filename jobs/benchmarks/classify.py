@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.evaluate.classify import classifier_accuracy, majority_accuracy
-from dpgmm_dist.model.plan import Latent, Observed, PassPlan
+from dpgmm_dist.model.pass_plan import Latent, Observed, PassPlan
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.passes.kernel import Kernel

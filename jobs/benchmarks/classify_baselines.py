@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dpgmm_dist.model.allocation import kl_curvatures, split
-from dpgmm_dist.model.moments import find_centre
-from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.fitting.first_moments import find_centre
+from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Problem
 from dpgmm_dist.model.shrinkage import floor_eigenvalues
 

@@ -11,7 +11,7 @@ from workload import SOFT, mixture_of, plans
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.parquet_schema import Columns, Footer, ReadTypes
 from dpgmm_dist.data.source import ParquetSource
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.passes.kernel import statistic_sizes
 from dpgmm_dist.pipeline.compile import compile_pass
 from dpgmm_dist.privacy.exact import ExactStatistic

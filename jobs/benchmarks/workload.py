@@ -19,7 +19,7 @@ from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.engine.local import LocalEngine
 from dpgmm_dist.model.allocation import whitened_radius
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.shrinkage import whitener
 from dpgmm_dist.passes.run import PassContext
 from dpgmm_dist.pipeline.compile import compile_pass

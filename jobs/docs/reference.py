@@ -210,9 +210,9 @@ def _tables() -> dict[str, list[tuple[str, str]]]:
     """The columns of the Parquet files, with their types, in a release that has all of them."""
     from dpgmm_dist.artifact import schema
     from dpgmm_dist.model.affine import Transform
-    from dpgmm_dist.model.column_map import ColumnMap
     from dpgmm_dist.model.covariances import SharedCovariances
     from dpgmm_dist.model.mixture import Mixture, StandardErrors
+    from dpgmm_dist.model.tables.column_map import ColumnMap
 
     one, half, eye = np.ones(1), np.full(1, 0.5), np.eye(1)
     values = {"labels": np.zeros(1, int), "label_values": ("a",)}

@@ -15,8 +15,8 @@ from dpgmm_dist.artifact.receipt import QueryBlock
 from dpgmm_dist.artifact.verify import block_cost as recomputed
 from dpgmm_dist.data.codes import ColumnCodes
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.model.bounds import log_edges
-from dpgmm_dist.model.plan import BinsBlock, BinsPlan
+from dpgmm_dist.model.pass_plan import BinsBlock, BinsPlan
+from dpgmm_dist.model.tables.bounds import log_edges
 from dpgmm_dist.pipeline.compile import compile_bins, observe_bins
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.query import Block, PassQuery, UnitShare

@@ -170,7 +170,7 @@ def test_weighted_sums_are_those_of_the_reference(rule, soft, data):
 
 
 def test_the_noise_of_a_plan_grows_with_the_rows_of_a_unit():
-    from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+    from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
     from dpgmm_dist.pipeline.compile import compile_pass
 
     zero = np.zeros(1, dtype=np.int64)

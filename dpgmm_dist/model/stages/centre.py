@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.problem import Ask, Problem
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class Location:
     centre: Floats
     """(d,) feature units, shrunk toward the origin; within the norm bound."""
     noise: float
-    """Standard deviation of the noise on each coordinate of the centre."""
+    """Standard error of each coordinate of the centre, once shrunk."""
     spread: float
     """Mean squared distance of the rows from the centre; at least its noise."""
     least_spread: float
@@ -58,12 +58,15 @@ def measure(problem: Problem, ask: Ask, rho: float) -> Location:
     rows = max(float(answer.block("count").values[0]), _LEAST_ROWS)
     mean, noise = total.values[0] / rows, total.sigma / rows
     length = float(mean @ mean)
-    # James-Stein: of a mean that is mostly noise, little is kept.
-    mean = mean * max(1 - problem.width * noise**2 / max(length, 1e-300), 0.0)
+    # James-Stein: of a mean that is mostly noise, little is kept, and as much of the noise.
+    kept = max(1 - problem.width * noise**2 / max(length, 1e-300), 0.0)
+    mean = mean * kept
+    # What is kept is itself known no better than the noise's length.
+    error = noise * float(np.sqrt(max(kept, min(np.sqrt(2 / problem.width), 1.0))))
     # No mean is outside the bound, and queries take no centres far outside it.
     mean = mean * min(1.0, problem.norm / max(float(np.linalg.norm(mean)), 1e-300))
     spread = float(squares.values[0]) / rows - float(mean @ mean)
     bound = problem.norm**2
     least = min(max(_LEAST_SPREAD * bound, squares.sigma / rows), bound)
     spread = float(np.clip(spread, least, bound))
-    return Location(rows, answer.block("count").sigma, mean, noise, spread, least)
+    return Location(rows, answer.block("count").sigma, mean, error, spread, least)

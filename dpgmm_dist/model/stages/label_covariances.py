@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.covariances import SharedCovariances, from_columns
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.model.spectrum import clean
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance
 from dpgmm_dist.model.stages.second_look import SecondLook
@@ -19,9 +19,9 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
-_DIFFERENT = 0.7
+_DIFFERENT = 0.4
 """Share that is released of what differs between the covariances of labels. Rows are no Gaussians:
-nine tenths of the likelihood to gain come with it, and posteriors name labels more often than with
+two thirds of the likelihood to gain come with it, and posteriors name labels more often than with
 all of it."""
 _MOST_GROWTH = 1.5
 """Factor up to which noise may have grown in standard deviations of the rows."""

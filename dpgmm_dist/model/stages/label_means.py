@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.problem import Ask, Problem
 from dpgmm_dist.model.stages.centre import Location
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import BlockPlan, Latent, Observed, PassPlan
+from dpgmm_dist.model.pass_plan import BlockPlan, Latent, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Problem
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.label_means import LabelMeans

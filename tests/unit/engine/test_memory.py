@@ -10,7 +10,7 @@ from dpgmm_dist.data.blocks import PlanUnit, RowRange
 from dpgmm_dist.engine.memory import memory_plan, require_memory, tasks_per_thread
 from dpgmm_dist.errors import ClusterError
 from dpgmm_dist.model.affordable import sizes
-from dpgmm_dist.model.merging import MOST_TIMES
+from dpgmm_dist.model.fitting.merging import MOST_TIMES
 from dpgmm_dist.model.problem import Problem
 
 

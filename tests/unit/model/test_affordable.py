@@ -17,7 +17,7 @@ from dpgmm_dist.model import schedule
 from dpgmm_dist.model.affordable import affordable, padded, sizes
 from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
-from dpgmm_dist.model.plan import Latent
+from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.checks import require_release_fits

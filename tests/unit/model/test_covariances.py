@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.covariances import SharedCovariances, from_columns
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
-from dpgmm_dist.model.repeatable import Grid, repeatable_matmul
+from dpgmm_dist.model.numerics.repeatable import Grid, repeatable_matmul
 
 
 def shared(components: int = 3, p: int = 5, q: int = 2, seed: int = 0) -> SharedCovariances:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.model import components
 from dpgmm_dist.model.allocation import component_radius
+from dpgmm_dist.model.fitting import components
 from dpgmm_dist.model.mixture import Mixture
-from dpgmm_dist.model.plan import Latent, Observed
+from dpgmm_dist.model.pass_plan import Latent, Observed
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.pipeline.compile import compile_pass, observe

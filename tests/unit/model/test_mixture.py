@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import multivariate_normal
 
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
-from dpgmm_dist.model.repeatable import repeatable_matmul
+from dpgmm_dist.model.numerics.repeatable import repeatable_matmul
 
 
 def random_mixture(seed: int = 0, components: int = 3, p: int = 4, **more: object) -> Mixture:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.model.plan import BlockPlan, Latent, PassPlan
+from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.pipeline.compile import MAP_RADIUS, UNIT_BITS, compile_pass, observe
 from dpgmm_dist.privacy.measure import measure
 from dpgmm_dist.privacy.query import FEATURE_RADIUS, PassQuery, UnitShare

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.plan import (
+from dpgmm_dist.model.pass_plan import (
     POWERS,
     BlockPlan,
     Latent,

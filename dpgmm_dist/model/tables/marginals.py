@@ -1,0 +1,445 @@
+"""The marginal distribution of each column of a table, from noisy counts: public numbers only.
+
+A first count says where the rows are: of 64 bins of equal width. The second is made for what it
+found, with more bins where more rows are, so that a range ten times too wide costs little. It
+counts twice: coarse counts tell how much of the mass lies where, fine ones what lies within. A fine
+bin whose count stands far out of the noise is an atom and keeps its own mass. All others in a
+coarse bin share what is left of it: evenly, as far as their counts do not tell otherwise. Rows then
+become normal scores: a row's coordinate is the mean of a standard normal variable over the share of
+the distribution that its fine bin has.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from dpgmm_dist.model.pass_plan import BinsBlock, BinsPlan, ObservedBins
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+FIRST_STEP, STEP = "marginals.first", "marginals"
+FIRST_SHARE, COARSE_SHARE, FINE_SHARE = 0.03, 0.07, 0.12
+"""Of the budget."""
+_COARSE = 64
+"""Coarse bins of a column in the first count, and about as many more in the second."""
+_MOST_FINE, _LEAST_FINE, _ALL_FINE = 1 << 13, 1 << 8, 1 << 17
+"""Fine bins of a column at the most, at the least, and of all columns together."""
+_LEAST_WITHIN = 8
+"""Fine bins in the place of a bin of the first count at the least."""
+_ATOM = 3.5
+"""Standard deviations of its noise that the count of an atom exceeds."""
+_NOTHING, _NOTHING_BEYOND, _SURELY = 1.0, 3.0, 4.0
+"""Standard deviations of its noise up to which half of a stretch of coarse bins is empty: between
+bins that surely hold rows, and beyond them all. Bounds may be far too wide, and few rows far away
+would change every correlation. The last says which bins surely hold rows."""
+_DIFFERENT = 2.5
+"""Standard deviations of its noise by which one half of a stretch of bins exceeds its share."""
+_FLOOR, _FLOOR_ELSEWHERE = 1e-4, 1e-9
+"""Mass that is spread over fine bins: none is empty, so that every map can be inverted. The first
+is for coarse bins that hold rows. Elsewhere it would give columns with wide bounds outliers."""
+_LARGEST = 4.3
+"""Bound on scores: rows in bins that were found empty would be far out, and scaled down."""
+_SMALLEST = 5e-324
+_MOST_MISSING = 0.999
+"""Some rows have a value in each column, so that its map can be inverted."""
+
+
+@dataclass(frozen=True, eq=False)
+class FineBins:
+    """The fine bins of one column: bin i is from edge i - 1 to edge i, in input units."""
+
+    low: float
+    high: float
+    """The range of the column: values beyond it count as in the outermost bins."""
+    edges: Floats
+    """(B - 1,) inner edges, increasing."""
+    places: Floats
+    """(B,) the value that stands for a bin where all of its rows are taken to have one value."""
+    single: Bools
+    """(B,) whether a bin has room for one value alone: a whole number, or zero."""
+    whole: bool = False
+    """Whether the column holds whole numbers."""
+    coarse: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """(B,) the coarse bin of each fine one, not decreasing."""
+    within: Ints | None = None
+    """The bin of the first count that each coarse bin is a part of; None before that count."""
+
+    def __post_init__(self) -> None:
+        if not len(self.coarse):
+            object.__setattr__(self, "coarse", _equal_groups(self.edges))
+
+    @property
+    def count(self) -> int:
+        """Number of bins B."""
+        return len(self.edges) + 1
+
+    @property
+    def rank(self) -> Ints:
+        """(B,) the bin of each code: its own number, but for categories that were put in order."""
+        return np.argsort(self.places, kind="stable")
+
+    @classmethod
+    def of(cls, low: float, high: float, whole: bool, columns: int) -> FineBins:
+        """The bins of a column from ``low`` to ``high``, one of ``columns`` in the table.
+
+        A whole number each, where the column holds whole numbers and the range has few enough.
+        Otherwise bins about the multiples of a round number, with zero in a bin of its own.
+        """
+        return cls(low, high, *_bins_between(low, high, whole, _most_fine(columns)), whole)
+
+    def refined(self, mass: Floats, columns: int) -> FineBins:
+        """Bins for the same range, finer where there are more rows.
+
+        Each coarse bin becomes as many coarse bins as its share of the rows calls for, and has that
+        share of all fine bins.
+
+        Parameters
+        ----------
+        mass : (G,) of the coarse bins, sums to 1
+        columns : number of columns in the table
+        """
+        parts = np.maximum(np.rint(_COARSE * mass), 1.0).astype(np.int64)
+        if self.single.all():
+            return self._regrouped(parts)
+        most = _most_fine(columns) * parts / parts.sum()
+        cuts = self.edges[np.flatnonzero(np.diff(self.coarse))]
+        cuts = np.ceil(cuts) - 0.5 if self.whole else cuts
+        ends = [self.low, *cuts.tolist(), self.high]
+        found = [
+            _bins_between(low, high, self.whole, max(int(some), _LEAST_WITHIN))
+            for low, high, some in zip(ends, ends[1:], most, strict=False)
+        ]
+        edges = [part for one, end in zip(found, ends[1:], strict=True) for part in (one[0], [end])]
+        places, single = (np.concatenate([one[k] for one in found]) for k in (1, 2))
+        first = np.repeat(np.arange(len(found)), [len(one[1]) for one in found])
+        inner = np.concatenate(edges)[:-1]
+        whole = FineBins(self.low, self.high, inner, places, single, self.whole, first)
+        return whole._regrouped(parts)
+
+    def _regrouped(self, parts: Ints) -> FineBins:
+        """The same fine bins, with this number of coarse ones (G,) in the place of each."""
+        sizes = np.bincount(self.coarse)
+        parts = np.minimum(parts, sizes)
+        position = np.arange(self.count) - np.searchsorted(self.coarse, self.coarse)
+        before = np.concatenate([[0], np.cumsum(parts)[:-1]])
+        some = position * parts[self.coarse] // sizes[self.coarse]
+        within = np.repeat(np.arange(len(parts)), parts)
+        return replace(self, coarse=before[self.coarse] + some, within=within)
+
+
+def _most_fine(columns: int) -> int:
+    return min(max(_ALL_FINE // columns, _LEAST_FINE), _MOST_FINE)
+
+
+def _equal_groups(edges: Floats) -> Ints:
+    """Consecutive bins, about equally many in each; that of zero is with both of its neighbours."""
+    count = len(edges) + 1
+    groups = np.arange(count) * min(_COARSE, count) // count
+    zero = np.flatnonzero(np.diff(edges) == _SMALLEST)
+    if zero.size:
+        at = int(zero[0]) + 1
+        groups[at : at + 2] = groups[at - 1]
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def _bins_between(low: float, high: float, whole: bool, most: int) -> tuple[Floats, Floats, Bools]:
+    """Inner edges, places and whether bins have one value, of at most ``most`` bins (or a few)."""
+    if whole and math.ceil(low) <= math.floor(high) < math.ceil(low) + most:
+        values = np.arange(math.ceil(low), math.floor(high) + 1, dtype=np.float64)
+        return values[1:] - 0.5, values, np.ones(len(values), dtype=np.bool_)
+    step = _round_step((high - low) / max(most - 4, 1), whole)
+    first, last = math.floor(low / step + 0.5), math.floor(high / step + 0.5)
+    places: Floats = np.arange(first, last + 1, dtype=np.float64) * step
+    edges: Floats = (np.arange(first, last, dtype=np.float64) + 0.5) * step
+    inside = (edges > low) & (edges < high) & (np.diff(edges, prepend=-math.inf) > 0)
+    edges, places = edges[inside], np.append(places[:1], places[1:][inside])
+    if low < 0 < high and not whole:
+        edges, places = _with_zero(edges, places)
+    single = np.concatenate([[False], np.diff(edges) == _SMALLEST, [False]])[: len(places)]
+    return edges, np.clip(places, low, high), single
+
+
+def _round_step(width: float, whole: bool) -> float:
+    """The least of 1, 2 and 5 times a power of ten that is at least ``width``."""
+    power = math.floor(math.log10(width))
+    step = next(m for m in (1.0, 2.0, 5.0, 10.0) if m * 10.0**power >= width * (1 - 1e-9))
+    return max(step * 10.0**power, 1.0) if whole else step * 10.0**power
+
+
+def _with_zero(edges: Floats, places: Floats) -> tuple[Floats, Floats]:
+    """The same bins, and one that holds zero alone: many columns are mostly zero."""
+    cut = int(np.searchsorted(edges, 0.0))
+    if cut < len(edges) and edges[cut] in (0.0, _SMALLEST):
+        return edges, places
+    edges = np.concatenate([edges[:cut], [0.0, _SMALLEST], edges[cut:]])
+    left = np.append(edges[:cut][-1:], places[0])[0] / 2
+    right = np.append(edges[cut + 2 :][:1], places[-1])[0] / 2
+    middle = [min(left, -_SMALLEST), 0.0, max(right, _SMALLEST)]
+    return edges, np.concatenate([places[:cut], middle, places[cut + 1 :]])
+
+
+def first_plan(
+    columns: tuple[FineBins, ...],
+    rho: float,
+    features: Ints | None = None,
+    missing: bool = False,
+) -> BinsPlan:
+    """The first count to ask for: where the rows are. For the parameters see `marginals_plan`."""
+    coarse = _coarse_codes(columns, missing)
+    edges = tuple(column.edges for column in columns)
+    blocks = (BinsBlock(rho * FIRST_SHARE, coarse),)
+    return BinsPlan(FIRST_STEP, edges, blocks, features, missing=missing)
+
+
+def marginals_plan(
+    columns: tuple[FineBins, ...],
+    rho: float,
+    features: Ints | None = None,
+    missing: bool = False,
+) -> BinsPlan:
+    """The counts to ask for.
+
+    Parameters
+    ----------
+    columns : the bins of each column
+    rho : the budget of the whole release
+    features : which features the columns are; None for all of them
+    missing : whether values that are missing are counted, in a last bin of each column
+    """
+    return BinsPlan(
+        STEP,
+        tuple(column.edges for column in columns),
+        (
+            BinsBlock(rho * COARSE_SHARE, _coarse_codes(columns, missing)),
+            BinsBlock(rho * FINE_SHARE),
+        ),
+        features,
+        missing=missing,
+    )
+
+
+def _coarse_codes(columns: tuple[FineBins, ...], missing: bool) -> tuple[Ints, ...]:
+    """For each column the coarse bin of each code."""
+    coarse = [column.coarse for column in columns]
+    if missing:
+        coarse = [np.append(group, group[-1] + 1) for group in coarse]
+    return tuple(coarse)
+
+
+def refine(columns: tuple[FineBins, ...], first: ObservedBins) -> tuple[FineBins, ...]:
+    """The bins to count in, for what the first count found."""
+    refined = []
+    for bins, counts in zip(columns, first.counts, strict=True):
+        counts = counts[: int(bins.coarse[-1]) + 1]
+        mass = _without_noise(counts, np.full(len(counts), first.sigma))
+        refined.append(bins.refined(mass / mass.sum(), len(columns)))
+    return tuple(refined)
+
+
+@dataclass(frozen=True, eq=False)
+class Marginal:
+    """The distribution of one column over its fine bins."""
+
+    bins: FineBins
+    mass: Floats
+    """(B,) positive, sums to 1."""
+    atoms: Bools
+    """(B,) whether the rows of a bin are taken to have one value."""
+    missing: float = 0.0
+    """Share of the rows that have no value in the column; 0 where noise may explain all of it."""
+
+    @property
+    def upto(self) -> Floats:
+        """(B + 1,) the distribution function at the edges of the bins, from 0 to 1."""
+        upto = np.concatenate([[0.0], np.cumsum(self.mass)])
+        return np.asarray(upto / upto[-1])
+
+    @property
+    def scores(self) -> Floats:
+        """(B,) the mean of a standard normal variable over the share of each bin."""
+        ends = ndtri(self.upto)
+        density = np.exp(-0.5 * ends**2) / math.sqrt(2 * math.pi)
+        mean = np.clip(-np.diff(density) / self.mass, ends[:-1], ends[1:])
+        return np.asarray(np.clip(mean, -_LARGEST, _LARGEST))
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """The noisy counts of one column, with the variances of their noise."""
+
+    first: tuple[Floats, float]
+    coarse: tuple[Floats, float]
+    fine: tuple[Floats, float]
+
+    @classmethod
+    def of(cls, column: int, *observed: ObservedBins) -> _Counts:
+        return cls(*((one.counts[column], one.sigma**2) for one in observed))
+
+    def without_last(self) -> _Counts:
+        """The counts of values alone."""
+        return _Counts(*((counts[:-1], variance) for counts, variance in self._all))
+
+    def last(self) -> tuple[float, float]:
+        """The number of rows without a value, from all three, and the variance of its noise."""
+        precision = sum(1 / variance for _, variance in self._all)
+        total = sum(counts[-1] / variance for counts, variance in self._all)
+        return float(total / precision), 1 / precision
+
+    @property
+    def _all(self) -> tuple[tuple[Floats, float], ...]:
+        return self.first, self.coarse, self.fine
+
+
+def estimate(
+    columns: tuple[FineBins, ...], first: ObservedBins, coarse: ObservedBins, fine: ObservedBins
+) -> tuple[Marginal, ...]:
+    """The distribution of each column from its noisy counts.
+
+    Counts that have one bin more than a column tell how many rows have no value in it.
+    """
+    return tuple(
+        _with_missing(bins, _Counts.of(j, first, coarse, fine)) for j, bins in enumerate(columns)
+    )
+
+
+def _with_missing(bins: FineBins, counts: _Counts) -> Marginal:
+    if len(counts.fine[0]) == bins.count:
+        return _marginal(bins, counts)
+    empty, variance = counts.last()
+    present = counts.without_last()
+    # Fine and coarse counts would add up their noise over many more bins.
+    total = float(present.first[0].sum())
+    missing = share_missing(empty, total, math.sqrt(variance))
+    return replace(_marginal(bins, present), missing=missing)
+
+
+def share_missing(empty: float, present: float, sigma: float) -> float:
+    """The share of rows without a value; 0 where the noise of their count may explain all of it.
+
+    Parameters
+    ----------
+    empty, present : noisy numbers of rows without and with a value
+    sigma : standard deviation of the noise on ``empty``
+    """
+    if empty <= _ATOM * sigma:
+        return 0.0
+    return min(empty / (empty + max(present, sigma)), _MOST_MISSING)
+
+
+def _coarse_masses(bins: FineBins, counts: _Counts) -> tuple[Floats, Floats]:
+    """The noisy mass of each coarse bin from all three counts, and the variance of its noise."""
+    (rough, rough_noise), (exact, exact_noise) = counts.coarse, counts.fine
+    # Both tell the mass of a coarse bin, each with its own precision.
+    first, second = 1 / rough_noise, 1 / (np.bincount(bins.coarse) * exact_noise)
+    mass = (first * rough + second * np.bincount(bins.coarse, exact)) / (first + second)
+    variance = 1 / (first + second)
+    if bins.within is None:
+        return mass, variance
+    # The first count tells their sum within each of its bins.
+    before, noise = counts.first
+    total = np.bincount(bins.within, variance)
+    gain = variance / (total + noise)[bins.within]
+    mass = mass + gain * (before - np.bincount(bins.within, mass))[bins.within]
+    return mass, variance - gain * variance
+
+
+def _marginal(bins: FineBins, counts: _Counts) -> Marginal:
+    group = bins.coarse
+    exact, exact_sigma = counts.fine[0], math.sqrt(counts.fine[1])
+    mass, variance = _coarse_masses(bins, counts)
+    mass = _without_noise(mass, np.sqrt(variance))
+    heavy = exact > _ATOM * exact_sigma
+    held = np.where(heavy, exact, 0.0)
+    total = np.bincount(group, held)
+    # No atom is heavier than the coarse bin that it is in.
+    held *= np.minimum(1.0, mass / np.maximum(total, 1e-300))[group]
+    rest = np.maximum(mass - np.bincount(group, held), 0.0)
+    light = np.bincount(group, ~heavy)
+    spread = _within(exact, ~heavy, group, rest, exact_sigma)
+    # Where every bin is an atom, they share what is left by their own masses.
+    alone = (light == 0) & (total > 0)
+    factor = np.where(alone, mass / np.maximum(np.bincount(group, held), 1e-300), 1.0)
+    share = held * factor[group] + spread
+    held_rows = (mass > 0)[group]
+    floor = np.where(held_rows, _FLOOR / held_rows.sum(), _FLOOR_ELSEWHERE / bins.count)
+    share = share / share.sum() * (1 - _FLOOR) + floor
+    return Marginal(bins, share / share.sum(), heavy | bins.single)
+
+
+def _without_noise(mass: Floats, sigma: Floats) -> Floats:
+    """Masses of coarse bins without what their noise explains; not negative, the same sum.
+
+    From the whole to single bins: each half of a stretch of bins gets its share of the stretch's
+    mass, and none where its own is within one standard deviation of the noise. Empty bins that are
+    cut off one by one would keep the positive half of their noise, and that adds up in long tails.
+    """
+    padding = (1 << (len(mass) - 1).bit_length()) - len(mass)
+    sums, variances = [np.pad(mass, (0, padding))], [np.pad(sigma**2, (0, padding))]
+    least = [np.pad(_least_deviations(mass, sigma), (0, padding), constant_values=_NOTHING_BEYOND)]
+    while len(sums[-1]) > 1:
+        sums.append(sums[-1].reshape(-1, 2).sum(axis=1))
+        variances.append(variances[-1].reshape(-1, 2).sum(axis=1))
+        least.append(least[-1].reshape(-1, 2).min(axis=1))
+    share = np.maximum(sums.pop(), sigma.min())
+    variances.pop(), least.pop()
+    while sums:
+        half, variance = sums.pop().reshape(-1, 2), variances.pop().reshape(-1, 2)
+        noise = variance / np.maximum(variance.sum(axis=1, keepdims=True), 1e-300)
+        half = half + noise * (share - half.sum(axis=1))[:, None]
+        limit = least.pop().reshape(-1, 2)
+        half = np.where(half > limit * np.sqrt(variance), half, 0.0)
+        nothing = half.sum(axis=1, keepdims=True) <= 0
+        # What is in neither half is taken to be in both, or in the one that is near to the rows.
+        near = np.where(limit == limit.min(axis=1, keepdims=True), np.maximum(noise, 1e-300), 0.0)
+        half = np.where(nothing, near, half)
+        share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
+    return np.asarray(share[: len(mass)])
+
+
+def _least_deviations(mass: Floats, sigma: Floats) -> Floats:
+    """By how many standard deviations of its noise the mass (G,) of each bin has to stand out."""
+    surely = np.flatnonzero(mass > _SURELY * sigma)
+    least = np.full(len(mass), _NOTHING_BEYOND)
+    if surely.size:
+        least[max(int(surely[0]) - 1, 0) : int(surely[-1]) + 2] = _NOTHING
+    return least
+
+
+def _within(counts: Floats, light: Bools, group: Ints, rest: Floats, sigma: float) -> Floats:
+    """Mass (B,) of the light fine bins: the rest of each coarse bin, spread over those in it.
+
+    From the coarse bin to single fine ones: the halves of a stretch get equal shares a bin, unless
+    their counts differ by more than their noise explains.
+    """
+    position = np.arange(len(group)) - np.searchsorted(group, group)
+    width = 1 << int(position.max()).bit_length()
+    seen, number = np.zeros((2, len(rest), width))
+    seen[group, position] = np.where(light, counts, 0.0)
+    number[group, position] = light
+    levels = []
+    while seen.shape[1] > 1:
+        pairs = (len(rest), -1, 2)
+        levels.append((seen.reshape(pairs), number.reshape(pairs)))
+        seen, number = (part.reshape(pairs).sum(axis=2) for part in (seen, number))
+    share = np.where(number > 0, rest[:, None], 0.0)
+    for halves, bins in reversed(levels):
+        total = np.maximum(bins.sum(axis=2, keepdims=True), 1e-300)
+        even = share[:, :, None] * bins / total
+        there = halves + (share - halves.sum(axis=2))[:, :, None] * bins / total
+        noise = sigma * np.sqrt(bins.prod(axis=2, keepdims=True) / total)
+        there = np.clip(there, 0.0, share[:, :, None])
+        differ = np.abs(there - even) > _DIFFERENT * noise
+        share = np.where(differ & (bins > 0), there, even).reshape(len(rest), -1)
+    return np.asarray(share[group, position])
+
+
+def norm_of_scores(columns: int) -> float:
+    """The norm bound of rows of normal scores: few rows are longer."""
+    return math.sqrt(columns) + 2.2
