@@ -64,7 +64,7 @@ test-docs: $(STAMP)
 
 # mkdocs.yml is strict: a warning ends the build.
 docs: $(DOCS_STAMP)
-	$(ONE_THREAD) $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(ONE_THREAD) $(BIN)/python -m mkdocs build --quiet
 	$(PYTEST) -n 0 tests/system/test_site.py
 
 # What cannot be installed here (no root, no npm) skips with its reason.

@@ -355,18 +355,70 @@ def record(
 @app.command()
 @guarded
 def report(
-    release: ReleaseUrl, json_: Json = False, storage_options: StorageOptions = None
+    release: ReleaseUrl,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder",
+            metavar="D",
+            help="Write a report that shows sampled rows as pictures or texts too: a decoder of "
+            "dpgmm decode. Needs --output.",
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", metavar="HxW[xC]", help="Size of the pictures; none for texts."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="FILE", help="The file for that report; it is new."),
+    ] = None,
+    json_: Json = False,
+    storage_options: StorageOptions = None,
 ) -> None:
-    """Say where the report of a release is."""
+    """Say where the report of a release is, or write one with decoded rows."""
+    options = read_options(storage_options)
+    if decoder is None and shape is None and output is None:
+        where = _report_of(release, options)
+    else:
+        where = _report_with_examples(release, decoder, shape, output, options)
+    emit({"report": where}, as_json=json_)
+
+
+def _report_of(release: str, options: dict[str, Any] | None) -> str:
     from dpgmm_dist.artifact.write import release_exists
     from dpgmm_dist.errors import DataError
 
-    manifest = release_exists(release, read_options(storage_options))
+    manifest = release_exists(release, options)
     if manifest is None:
         raise DataError(f"{release}: holds no release (no release.json); check the path")
     if "report.html" not in manifest.files:
         raise DataError(f"{release}: this release has no report.html; see dpgmm show {release}")
-    emit({"report": f"{release.rstrip('/')}/report.html"}, as_json=json_)
+    return f"{release.rstrip('/')}/report.html"
+
+
+def _report_with_examples(
+    release: str,
+    decoder: str | None,
+    shape: str | None,
+    output: str | None,
+    options: dict[str, Any] | None,
+) -> str:
+    from dpgmm_dist.artifact.load import load_release
+    from dpgmm_dist.artifact.report import render_report
+    from dpgmm_dist.encode.report_examples import report_examples
+    from dpgmm_dist.errors import DataError, SpecError
+
+    if decoder is None or output is None:
+        raise SpecError("a report with decoded rows needs --decoder and --output")
+    found = load_release(release, options)
+    page = render_report(found, report_examples(found, decoder, shape))
+    try:
+        with Path(output).open("xb") as file:
+            file.write(page)
+    except OSError as error:
+        raise DataError(f"--output {output}: {error.strerror}; name a new file") from None
+    return output
 
 
 def main(arguments: list[str] | None = None) -> Any:

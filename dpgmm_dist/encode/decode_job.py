@@ -23,8 +23,13 @@ from dpgmm_dist.artifact.part_files import (
 )
 from dpgmm_dist.data.embeddings import embedding_rows
 from dpgmm_dist.encode.contact_sheets import SIDE, file_name, picture_pages, png, text_page
-from dpgmm_dist.encode.decoder_recipe import DecodeOptions, Recipe, prepared
-from dpgmm_dist.encode.decoders import pictures
+from dpgmm_dist.encode.decoder_recipe import (
+    Decoded,
+    DecodeOptions,
+    Recipe,
+    decode_rows,
+    prepared,
+)
 from dpgmm_dist.encode.embedding_map import Panel, draw, map_axes
 from dpgmm_dist.encode.nearest import NearestItems
 from dpgmm_dist.encode.protocol import parse_shape
@@ -42,7 +47,6 @@ MAP = "map.png"
 _BATCH_ROWS = 4096
 _SHEET_BATCHES = 4
 """Batches that are searched for the pictures of the contact sheets."""
-Decoded = NDArray[np.uint8] | list[str]
 
 
 class DecodeResult(TypedDict):
@@ -217,22 +221,15 @@ class _FileDecoder:
 
     def batches(self, item: _Item) -> Iterator[_Batch]:
         """The rows of a file with their pictures (n, h, w, c) or texts."""
-        decoder = self.recipe.load()
         position = 0
         for record, rows in self._records(item.file):
             labels = self._labels(record)
-            if isinstance(decoder, NearestItems):
-                if item.chosen is None:
-                    chosen = decoder.choose(rows, labels)
-                else:
-                    chosen = item.chosen[position : position + len(rows)]
-                position += len(rows)
-                items = decoder.items
-                found: Decoded = items.pictures(chosen) if items.shape else items.texts(chosen)
-                yield _Batch(record, rows, labels, found, chosen)
-            else:
-                found = pictures(decoder, rows, self.recipe.shape)
-                yield _Batch(record, rows, labels, found, None)
+            planned = item.chosen
+            if planned is not None:
+                planned = planned[position : position + len(rows)]
+            position += len(rows)
+            found, chosen = decode_rows(self.recipe, rows, labels, planned)
+            yield _Batch(record, rows, labels, found, chosen)
 
     def _records(self, file: FoundFile) -> Iterator[tuple[pa.RecordBatch, NDArray[Any]]]:
         fs, _ = self.place.resolve()

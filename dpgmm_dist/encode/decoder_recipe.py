@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dpgmm_dist.artifact.part_files import storage_errors
-from dpgmm_dist.encode.decoders import Decoder, find_decoder
+from dpgmm_dist.encode.decoders import Decoder, find_decoder, pictures
 from dpgmm_dist.encode.learned import LearnedDecoder, learn
 from dpgmm_dist.encode.nearest import NearestItems
 from dpgmm_dist.encode.protocol import Shape, base_name
 from dpgmm_dist.encode.public_items import PublicColumns, read_public_items
 from dpgmm_dist.errors import SpecError
+
+Decoded = NDArray[np.uint8] | list[str]
+"""Pictures (n, h, w, c), or n texts."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +114,26 @@ def prepared(decoder: str, shape: Shape, options: DecodeOptions) -> tuple[Recipe
     if shape and shape != known:
         raise SpecError(f"{loaded.name} gives pictures of the shape {known}, not {shape}")
     return replace(recipe, shape=known), loaded.name
+
+
+def decode_rows(
+    recipe: Recipe,
+    rows: NDArray[Any],
+    labels: list[str],
+    chosen: NDArray[np.int64] | None = None,
+) -> tuple[Decoded, NDArray[np.int64] | None]:
+    """Pictures or texts of rows (n, d), and the public item (n,) that each became, if any.
+
+    Parameters
+    ----------
+    recipe : the decoder.
+    rows : embeddings (n, d).
+    labels : their labels (n,) as text.
+    chosen : the public items (n,) where they are chosen already.
+    """
+    decoder = recipe.load()
+    if not isinstance(decoder, NearestItems):
+        return pictures(decoder, rows, recipe.shape), None
+    index = decoder.choose(rows, labels) if chosen is None else chosen
+    items = decoder.items
+    return (items.pictures(index) if items.shape else items.texts(index)), index

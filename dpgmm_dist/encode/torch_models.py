@@ -61,7 +61,8 @@ class TransformersEncoder:
         with _loading(f"transformers:{path}", "transformers"):
             from transformers import AutoModel
 
-            self.model = AutoModel.from_pretrained(path, local_files_only=True).eval()
+            with _no_bars():
+                self.model = AutoModel.from_pretrained(path, local_files_only=True).eval()
             folder = _local_folder(path)
         self.picture: PictureInput | None = None
         self.input: TextInput | None = None
@@ -115,7 +116,8 @@ class SentenceTransformerEncoder:
         with _loading(f"sentence-transformers:{path}", "sentence_transformers"):
             from sentence_transformers import SentenceTransformer
 
-            self.model = SentenceTransformer(path, device="cpu", local_files_only=True).eval()
+            with _no_bars():
+                self.model = SentenceTransformer(path, device="cpu", local_files_only=True).eval()
         if options.max_tokens is not None:
             self.model.max_seq_length = options.max_tokens
         tokenizer = getattr(self.model.tokenizer, "backend_tokenizer", None)
@@ -184,6 +186,20 @@ def _loading(what: str, library: str) -> Iterator[None]:
         else:
             os.environ["HF_HUB_OFFLINE"] = before
     raise SpecError(problem)
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """No bars of transformers on stderr, where the progress of the job is."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -168,6 +168,7 @@ def _plot_distances(axes: Any, evaluation: Evaluation) -> None:
     axes.set(title="synthetic rows: distance to the nearest")
     if evaluation.distances is None:
         axes.text(0.5, 0.5, "no training rows given", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
         return
     for values, name, color in zip(
         evaluation.distances, ("training", "held-out"), ("#b00020", "#1b6ca8"), strict=True

@@ -43,6 +43,18 @@ def diffprivlib(x: np.ndarray) -> tuple[str, np.ndarray]:
     return "private: centres", found.cluster_centers_
 
 
+def google_clustering(x: np.ndarray) -> tuple[str, np.ndarray]:
+    """Google's clustering; the folder ``learning`` of its repository is on the path."""
+    from clustering import clustering_algorithm
+    from clustering.clustering_params import Data, DifferentialPrivacyParam
+
+    privacy = DifferentialPrivacyParam(epsilon=1.0, delta=1e-6)
+    found = clustering_algorithm.private_lsh_clustering(
+        3, Data(x, radius=BOUND), privacy_param=privacy
+    )
+    return "private: centres", found.centers
+
+
 def opendp(x: np.ndarray) -> tuple[str, None]:
     """OpenDP: counts and sums are there; the nearest model is a principal component analysis."""
     import opendp.prelude as dp
@@ -104,6 +116,7 @@ def tumult(x: np.ndarray) -> tuple[str, None]:
 LIBRARIES: tuple[Callable[[np.ndarray], tuple[str, np.ndarray | None]], ...] = (
     dpgmm_dist,
     diffprivlib,
+    google_clustering,
     opendp,
     smartnoise_synth,
     spark,

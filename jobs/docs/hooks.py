@@ -9,12 +9,14 @@ from __future__ import annotations
 import posixpath
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
+import diagrams
 import notebooks
 import reference
 
@@ -43,11 +45,13 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     for page, text in REFERENCE.items():
         files.append(File.generated(config, page, content=text()))
-    for notebook in sorted((ROOT / "docs").rglob("*.ipynb")):
+    found = sorted((ROOT / "docs").rglob("*.ipynb"))
+    with ThreadPoolExecutor() as pool:  # each runs in a process of its own
+        done = list(pool.map(notebooks.run, found))
+    for notebook, (text, pictures) in zip(found, done, strict=True):
         page = site_path(notebook.relative_to(ROOT).as_posix())
         assert page is not None
         files.remove(files.src_uris[notebook.relative_to(ROOT / "docs").as_posix()])
-        text, pictures = notebooks.run(notebook)
         files.append(File.generated(config, page, content=text))
         for name, picture in pictures.items():
             uri = posixpath.join(posixpath.dirname(page), name)
@@ -59,7 +63,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Make the links of a page those of the site."""
     uri = page.file.src_uri
     source = next((path for path, here in OUTSIDE.items() if here == uri), f"docs/{uri}")
-    return with_site_links(markdown, source, uri)
+    return diagrams.with_drawings(with_site_links(markdown, source, uri), uri)
 
 
 def with_site_links(markdown: str, source: str, uri: str) -> str:

@@ -30,6 +30,7 @@ def run(notebook: Path) -> tuple[str, dict[str, bytes]]:
         document,
         timeout=_SECONDS,
         kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],
         resources={"metadata": {"path": str(notebook.parent)}},
     )
     client.execute()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "artifact"))
@@ -57,6 +58,21 @@ def test_the_report_requests_nothing_and_does_not_overflow(kind, width, tmp_path
     assert seen["text"] > 1000
     assert seen["requests"] == 0
     assert seen["wide"] <= width
+
+
+def test_decoded_rows_are_shown_without_a_request(tmp_path):
+    from dpgmm_dist import load_release
+    from dpgmm_dist.artifact.report import render_report
+    from dpgmm_dist.artifact.report.examples import Examples
+    from dpgmm_dist.encode.contact_sheets import contact_sheet, png
+
+    releases.write(tmp_path / "r")
+    strip = png(contact_sheet([[np.zeros((28, 28, 1), np.uint8)] * 10]))
+    examples = Examples("pixels", {"label 7": strip, "label 3": ["word " * 60]})
+    page = render_report(load_release(str(tmp_path / "r")), examples).decode()
+    seen = look(page, tmp_path, 360, opened=False)
+    assert seen["requests"] == 0
+    assert seen["wide"] <= 360
 
 
 def test_the_look_notices_a_request_and_an_overflow(tmp_path):

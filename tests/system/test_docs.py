@@ -390,3 +390,9 @@ def test_a_wrong_word_or_exit_code_is_noticed(tmp_path: Path, shims: Path) -> No
 def test_pages_name_no_place_on_a_machine() -> None:
     private = re.compile(r"(?<![\w.])/(work|home|tmp|root|Users)/")
     assert not [page.name for page in PAGES if private.search(page.read_text())]
+
+
+def test_pages_hold_no_marks_of_a_merge() -> None:
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert marks.search("a\n=======\nb")
+    assert not [page.name for page in PAGES if marks.search(page.read_text())]

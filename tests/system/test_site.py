@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "build" / "site"
 sys.path.insert(0, str(ROOT / "jobs" / "docs"))
 pytest.importorskip("mkdocs", reason="needs requirements-docs.lock: make docs")
+diagrams = pytest.importorskip("diagrams")
 docstrings = pytest.importorskip("docstrings")
 hooks = pytest.importorskip("hooks")
 notebooks = pytest.importorskip("notebooks")
@@ -88,6 +89,16 @@ class _Loaded(HTMLParser):
             self.addresses += [given.get("src") or ""]
         if tag == "link" and given.get("rel") in ("stylesheet", "icon"):
             self.addresses += [given.get("href") or ""]
+
+
+def test_every_diagram_is_drawn_and_every_drawing_is_used() -> None:
+    pages = [page.read_text() for page in (ROOT / "docs").rglob("*.md")]
+    names = {diagrams.drawing(text) for page in pages for text in diagrams.diagrams(page)}
+    assert names and {path.name for path in diagrams.DRAWINGS.iterdir()} == names
+    with pytest.raises(FileNotFoundError, match="draw_diagrams"):
+        diagrams.with_drawings("```mermaid\nflowchart\n```", "page.md")
+    shown = diagrams.with_drawings((ROOT / "docs" / "architecture.md").read_text(), "a/b.md")
+    assert "```mermaid" not in shown and shown.count("](../images/diagrams/") == len(names)
 
 
 @built

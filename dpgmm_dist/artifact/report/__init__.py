@@ -16,6 +16,7 @@ from dpgmm_dist.artifact.report import words
 from dpgmm_dist.artifact.report.charts import Bar, column_chart, share_bar
 from dpgmm_dist.artifact.report.columns import marginal_figures, pair_figures, sampled_columns
 from dpgmm_dist.artifact.report.ellipses import overview, single
+from dpgmm_dist.artifact.report.examples import Examples, examples_section
 from dpgmm_dist.artifact.report.page import (
     COLOURS,
     bullets,
@@ -61,8 +62,11 @@ _ELLIPSES = (
 )
 
 
-def render_report(release: Release) -> bytes:
-    """The report of a release as one HTML document; the same release gives the same bytes."""
+def render_report(release: Release, examples: Examples | None = None) -> bytes:
+    """The report of a release as one HTML document; the same release gives the same bytes.
+
+    With ``examples`` it also shows what sampled rows look like.
+    """
     shown = describe(release)
     guarantee = shown["guarantee"]
     heading = words.title(shown)
@@ -85,6 +89,7 @@ def render_report(release: Release) -> bytes:
         *_places(release),
         *_spread(release),
         *_columns(release),
+        *examples_section(examples),
         "<h2>How to use it</h2>",
         "<p>RELEASE is the directory or URL that this page is in.</p>",
         code(words.commands()),
@@ -175,7 +180,7 @@ def _places(release: Release) -> list[str]:
     return [
         "<h2>Where the components are</h2>",
         paragraphs([_ELLIPSES]),
-        panels(large, large=True),
+        panels(large, "large"),
         *_one_by_one(views[0], groups, names),
     ]
 
@@ -188,7 +193,7 @@ def _one_by_one(view: View, groups: Sequence[int], names: Sequence[str]) -> list
     note = f"{view.title}, one by one; the others are outlines."
     if len(names) > _MOST_PANELS:
         note += f" The first {_MOST_PANELS} of {len(names)} are shown."
-    drawn = [paragraphs([note], "note"), panels(drawings)]
+    drawn = [paragraphs([note], "note"), panels(drawings, "small")]
     few = len(names) <= _FEW_PANELS
     return ["<h3>One by one</h3>", *drawn] if few else [folded("One by one", *drawn)]
 

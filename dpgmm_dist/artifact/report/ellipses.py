@@ -17,8 +17,10 @@ Floats = NDArray[np.float64]
 
 _POINTS = 48
 _MOST_NAMES = 30
-_LINE = 12.0
+_LINE = 14.0
 """Pixels from one line of text to the next."""
+_LETTER = 7.5
+"""Pixels of a letter, about."""
 _SMALL = 248
 _LARGE = 460
 
@@ -38,16 +40,18 @@ def overview(view: View, groups: Sequence[int], names: Sequence[str]) -> str:
 def _names(frame: Frame, places: dict[str, tuple[float, float]]) -> list[str]:
     """Names beside places, moved down where they would cover one another."""
     parts: list[str] = []
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     for name, (x, y) in sorted(places.items(), key=lambda item: (item[1][1], item[0])):
+        width = _LETTER * len(name)
+        left = x + 5 if x < 0.75 * frame.size else x - 5 - width
         y -= 5
-        while any(abs(x - a) < 7 * len(name) and abs(y - b) < _LINE for a, b in taken):
+        while any(left < b and a < left + width and abs(y - c) < _LINE for a, b, c in taken):
             y += 1
-        taken.append((x, y))
-        left = x > 0.75 * frame.size
+        taken.append((left, left + width, y))
+        anchor, at = ("start", left) if x < 0.75 * frame.size else ("end", left + width)
         parts.append(
-            f'<text class="ink" x="{x - 5 if left else x + 5:.1f}" y="{y:.1f}" '
-            f'text-anchor="{"end" if left else "start"}">{escape(name)}</text>'
+            f'<text class="ink" x="{at:.1f}" y="{y:.1f}" '
+            f'text-anchor="{anchor}">{escape(name)}</text>'
         )
     return parts
 

@@ -16,7 +16,8 @@ _STYLE = """
   --paper: #ffffff; --card: #f5f7fa; --bar: #2f6fb0; --alt: #8fb8de; --good: #17693f;
   --bad: #b3261e; --c0: #2f6fb0; --c1: #c2571a; --c2: #2a8a63; --c3: #a8447f; --c4: #8a6d00;
   --c5: #5b57b8; --c6: #0f7f93; --c7: #7a6a5c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #a3aeba; --line: #39424d;
+@media screen and (prefers-color-scheme: dark) {
+  :root { --ink: #e6eaf0; --soft: #a3aeba; --line: #39424d;
   --paper: #14181d; --card: #1c2229; --bar: #6ea8dc; --alt: #37597b; --good: #5cc28f;
   --bad: #ff8a80; --c0: #6ea8dc; --c1: #f0985a; --c2: #5cc28f; --c3: #e38abf; --c4: #d8b640;
   --c5: #a5a1f0; --c6: #58c4d6; --c7: #b8a797; } }
@@ -36,6 +37,9 @@ figure { margin: .8rem 0; } figcaption { margin-top: .2rem; max-width: 46rem; }
 .panels { display: grid; gap: .8rem;
   grid-template-columns: repeat(auto-fill, minmax(15.5rem, 1fr)); }
 .panels figure { margin: 0; background: var(--card); border-radius: .5rem; padding: .6rem; }
+.panels.small { gap: .5rem; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); }
+.panels.small figure { padding: .4rem; max-width: 15rem; }
+.strip { display: block; width: 32rem; max-width: 100%; image-rendering: pixelated; }
 .panels.large { grid-template-columns: repeat(auto-fit, minmax(18.5rem, 1fr)); }
 .panels.large figure { max-width: 32rem; } .panels h3 { margin: 0 0 .2rem; font-size: .95rem; }
 svg { display: block; max-width: 100%; height: auto; }
@@ -60,7 +64,8 @@ pre { overflow-x: auto; background: var(--card); border-radius: .5rem; padding: 
   font-size: .82rem; line-height: 1.45; overflow-wrap: normal; }
 svg .bar { fill: var(--bar); } svg .alt { fill: var(--alt); } svg .frame { fill: none; }
 svg .whisker { stroke: var(--ink); stroke-width: 1.5; } svg .grid { stroke: var(--line); }
-svg .text { fill: var(--soft); font-size: 12px; } svg .ink { fill: var(--ink); font-size: 12px; }
+svg .text { fill: var(--soft); font-size: 12px; } svg .ink { fill: var(--ink); font-size: 14px;
+  paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
 svg .others { fill: none; stroke: var(--soft); opacity: .35; }
 svg .noise { fill: var(--soft); opacity: .25; } svg .line { fill: none; stroke-width: 2; }
 svg .heat { fill: var(--c0); }
@@ -108,9 +113,9 @@ def figure(drawing: str, caption: str = "", title: str = "") -> str:
     return f"<figure>{head}{drawing}{foot}</figure>"
 
 
-def panels(figures: Sequence[str], large: bool = False) -> str:
-    """Figures side by side, as many as fit."""
-    kind = "panels large" if large else "panels"
+def panels(figures: Sequence[str], size: str = "") -> str:
+    """Figures side by side, as many as fit. Their size may be ``small`` or ``large``."""
+    kind = f"panels {size}".rstrip()
     return f'<div class="{kind}">{"".join(figures)}</div>'
 
 

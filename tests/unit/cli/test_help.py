@@ -35,7 +35,7 @@ FLAGS = {
     "sign": ["--key", "--json"],
     "record": ["--json"],
     "audit": ["--draws", "--reruns", "--confidence", "--workers", "--json"],
-    "report": ["--json"],
+    "report": ["--decoder", "--shape", "--output", "--json"],
     "init": ["--spec", "--features", "--label", "--labels", "--unit", "--ask"],
     "doctor": ["--store", "--workers", "--scheduler", "--scheduler-file", "--json"],
     "ledger init": ["--epsilon", "--delta", "--period", "--json"],

