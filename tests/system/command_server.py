@@ -30,7 +30,7 @@ _IMPORTS = (
     *("dpgmm_dist.cli.metrics", "dpgmm_dist.pipeline.release"),
     *("dpgmm_dist.pipeline.work_estimate", "dpgmm_dist.artifact.verify"),
 )
-_PATIENCE = 500
+_PATIENCE = 1000
 _started: WeakSet[Command] = WeakSet()
 
 

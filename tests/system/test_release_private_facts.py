@@ -17,7 +17,9 @@ from dpgmm_dist.artifact.verify import verify_release
 from .releases import LABELS, WIDTH, Rows, done, labelled, write_spec
 
 NAN, INF = float("nan"), float("inf")
-PLENTY = Rows.make(2000)
+MANY = 600
+"""Rows of a release by stages; tests/privacy/test_always_releases.py has joint fits."""
+PLENTY = Rows.make(MANY)
 SPECIFICATIONS = {
     "soft": {"model": {"components": 2}},
     "labelled": {"dataset": labelled(), "model": {"components": 1}},
@@ -45,12 +47,12 @@ FACTS: dict[str, Rows] = {
         [[NAN, 0.0, 0.0], [0.0, INF, 0.0], None, [0.0, None, 0.0]] * 50, [3] * 200
     ),
     "no row of the right length": Rows([[0.1] * 2, [0.1] * 4, []] * 60, [3, 5, 3] * 60),
-    "a label that never occurs": Rows(PLENTY.x, [LABELS[0]] * 2000),
-    "no label of the set": Rows(PLENTY.x, [99] * 2000),
-    "no label at all": Rows(PLENTY.x, [None] * 2000),
-    "all rows alike": Rows([[0.5, 0.5, 0.5]] * 2000, PLENTY.y),
-    "all rows zero": Rows([[0.0] * WIDTH] * 2000, PLENTY.y),
-    "all rows out of bounds": Rows([[1e30, -1e30, 1e30]] * 2000, PLENTY.y),
+    "a label that never occurs": Rows(PLENTY.x, [LABELS[0]] * MANY),
+    "no label of the set": Rows(PLENTY.x, [99] * MANY),
+    "no label at all": Rows(PLENTY.x, [None] * MANY),
+    "all rows alike": Rows([[0.5, 0.5, 0.5]] * MANY, PLENTY.y),
+    "all rows zero": Rows([[0.0] * WIDTH] * MANY, PLENTY.y),
+    "all rows out of bounds": Rows([[1e30, -1e30, 1e30]] * MANY, PLENTY.y),
 }
 
 
@@ -152,7 +154,7 @@ def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     options = ("--insecure-test-noise", 7, "--release-id", "same")
     done("release", spec, "--output", tmp_path / "one", *options)
     write(tmp_path / "data", Rows([], []))  # part-000 again
-    first = Rows(PLENTY.x[: 2000 // 3], PLENTY.y[: 2000 // 3])
+    first = Rows(PLENTY.x[: MANY // 3], PLENTY.y[: MANY // 3])
     columns = {"x": pa.array(first.x, pa.list_(pa.float32())), "y": pa.array(first.y)}
     pq.write_table(pa.table(columns), data / "part-zzz.parquet")
     pq.write_table(pa.table(columns).slice(0, 0), data / "part-yyy.parquet")
@@ -166,7 +168,7 @@ def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
 @pytest.mark.parametrize("where", [(), ("--workers", 1)])
 def test_rows_of_nans_of_any_kind_are_never_mentioned(tmp_path, where):
     """Signalling NaN and overflow raise floating-point flags; no warning may follow from them."""
-    n = 2000
+    n = MANY
     bits = np.full((n, WIDTH), 0x7FA00001, dtype=np.uint32)  # signalling NaN
     bits[::2] = np.float32(3e38).view(np.uint32)
     flat = pa.array(bits.view(np.float32).reshape(-1))

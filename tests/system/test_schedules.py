@@ -48,7 +48,7 @@ def flow(home: Path, *options: str, python: str = sys.executable) -> subprocess.
         env=environment({"PYTHONPATH": ROOT}),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1000,
         check=False,
     )
 
@@ -102,7 +102,7 @@ def test_the_command_lines_of_schedules(command: str, home: Path) -> None:
     """They release the week of yesterday; while another run holds the lock they do nothing."""
     run = ["sh", "-c", command]
     given = {"DPGMM_HOME": home, "PYTHONPATH": ROOT}
-    options = {"cwd": home, "env": environment(given), "timeout": 200, "capture_output": True}
+    options = {"cwd": home, "env": environment(given), "timeout": 1000, "capture_output": True}
     held = subprocess.run(["flock", "weekly.lock", *run], check=False, **options)
     assert held.returncode == 1
     assert not (home / "releases").exists()

@@ -187,5 +187,9 @@ def valid_covariance(covariance: Floats, doubt: Floats) -> Floats:
         row *= math.sqrt(min(1.0, (1 - _LEAST_CORRELATED) / max(float(row @ row), 1e-300)))
         factor[k, :k], factor[k, k] = row, math.sqrt(1 - float(row @ row))
     back = np.argsort(order)
-    mended = (factor @ factor.T)[np.ix_(back, back)] * np.outer(spread, spread)
+    # Several steps that explain nearly all leave eigenvalues that are too small to be factored.
+    values, axes = np.linalg.eigh((factor @ factor.T)[np.ix_(back, back)])
+    mended = (axes * np.maximum(values, _LEAST_CORRELATED)) @ axes.T
+    scale = spread / np.sqrt(np.diag(mended))
+    mended = mended * np.outer(scale, scale)
     return np.asarray((mended + mended.T) / 2)
