@@ -206,34 +206,22 @@ def build_receipt(
 
     Parameters
     ----------
-    release_id
-        Id under which the release is charged.
-    specification, specification_digest
-        The specification without storage options, and its digest.
-    epsilon, delta
-        The budget of the release.
-    mechanism, accounting
-        A name in `MECHANISMS` (any name if the release is not private), and "zcdp" or "gdp".
-    queries
-        Dicts in the form of `Query`, in the order in which they were answered.
-    private, privacy_reason
-        For a release with insecure test noise: False, and the reason why it is not private.
-    unit
-        What one privacy unit is.
-    ledger
-        Reference to the charge, without paths; None if no ledger was used.
-    error_bars
-        What the standard errors include and what they leave out.
-    more
-        Further public keys, such as the realised plan.
+    release_id : id under which the release is charged
+    specification, specification_digest : without storage options
+    epsilon, delta : the budget of the release
+    mechanism, accounting : a name in `MECHANISMS` (any name if the release is not private), and
+        "zcdp" or "gdp"
+    queries : dicts in the form of `Query`, in the order in which they were answered
+    private, privacy_reason : for a release with insecure test noise False, and why
+    unit : what one privacy unit is
+    ledger : reference to the charge, without paths; None if no ledger was used
+    error_bars : what the standard errors include and what they leave out
+    more : further public keys, such as the realised plan
 
     Returns
     -------
-    dict
-        JSON values only.
+    dict : JSON values only
     """
-    from dpgmm_dist.privacy import accounting as accountant
-
     total = round_up(sum((Fraction(query["rho"]) for query in queries), Fraction(0)))
     document: dict[str, Any] = {
         "schema_version": 1,
@@ -245,24 +233,10 @@ def build_receipt(
         "mechanism": mechanism,
         "accounting": accounting,
         "randomness": RANDOMNESS.get(mechanism),
-        "budget": {
-            "epsilon": epsilon,
-            "delta": delta,
-            "rho": budget_rho(epsilon, delta, accounting),
-            "mu": accountant.mu_from_epsilon_delta(epsilon, delta) if accounting == "gdp" else None,
-        },
+        "budget": _budget(epsilon, delta, accounting),
         "queries": [dict(query) for query in queries],
-        "totals": {
-            "rho": total,
-            "mu": mu_of(total) if accounting == "gdp" else None,
-            "epsilon": epsilon_of(total, delta, accounting),
-            "delta": delta,
-        },
-        "neighbours": {
-            "relation": NEIGHBOURS,
-            "unit": unit,
-            "replacing_one_unit": _replacing(total, delta, accounting),
-        },
+        "totals": _totals(total, delta, accounting),
+        "neighbours": _neighbours(unit, total, delta, accounting),
         "capacity": {"rows": CAPACITY_ROWS},
         "error_bars": error_bars or _ERROR_BARS,
         "ledger": None if ledger is None else dict(ledger),
@@ -326,12 +300,41 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def _replacing(rho: float, delta: float, accounting: Accounting) -> dict[str, float | str]:
-    """The guarantee for replacing a unit: twice the distance, so four times rho (twice mu)."""
+def _budget(epsilon: float, delta: float, accounting: Accounting) -> dict[str, float | None]:
+    """The budget, as :class:`Budget` has it."""
+    from dpgmm_dist.privacy.accounting import mu_from_epsilon_delta
+
     return {
-        "rho": 4 * rho,
-        "epsilon": epsilon_of(4 * rho, delta, accounting),
+        "epsilon": epsilon,
         "delta": delta,
-        "because": "replacing one unit is removing it and adding another: the distance doubles, "
-        "so rho is four times (mu twice) as large",
+        "rho": budget_rho(epsilon, delta, accounting),
+        "mu": mu_from_epsilon_delta(epsilon, delta) if accounting == "gdp" else None,
+    }
+
+
+def _totals(rho: float, delta: float, accounting: Accounting) -> dict[str, float | None]:
+    """The guarantee of queries of total cost rho, as :class:`Totals` has it."""
+    return {
+        "rho": rho,
+        "mu": mu_of(rho) if accounting == "gdp" else None,
+        "epsilon": epsilon_of(rho, delta, accounting),
+        "delta": delta,
+    }
+
+
+def _neighbours(unit: str, rho: float, delta: float, accounting: Accounting) -> dict[str, Any]:
+    """The neighbouring relation, as :class:`Neighbours` has it.
+
+    Replacing a unit is twice the distance, so it costs four times rho (twice mu).
+    """
+    return {
+        "relation": NEIGHBOURS,
+        "unit": unit,
+        "replacing_one_unit": {
+            "rho": 4 * rho,
+            "epsilon": epsilon_of(4 * rho, delta, accounting),
+            "delta": delta,
+            "because": "replacing one unit is removing it and adding another: the distance "
+            "doubles, so rho is four times (mu twice) as large",
+        },
     }

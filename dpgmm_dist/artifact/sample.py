@@ -257,33 +257,22 @@ def write_samples(
 
     Parameters
     ----------
-    release_url
-        Directory or URL of a release.
-    rows
-        Number of rows altogether, spread evenly over the partitions; None if
-        ``options.label_rows`` gives it.
-    output
-        Directory or URL; it is empty or does not exist yet.
-    label
-        Write rows of this label only; None for the released proportions. The text of an integer
-        label is accepted.
-    partitions
-        Number of files.
-    seed
-        At least 0. None draws a random seed, which is returned.
-    options
-        Rows per label, temperature, bounds, residual. None of them has a privacy cost.
-    storage_options, output_options
-        Storage options of the release and of the output.
-    progress
-        Called with the fraction of partitions written.
-    for_each
-        Runs the partitions. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an engine.
+    release_url : directory or URL of a release
+    rows : number of rows altogether, spread evenly over the partitions; None if
+        ``options.label_rows`` gives it
+    output : directory or URL; it is empty or does not exist yet
+    label : write rows of this label only; None for the released proportions. The text of an
+        integer label is accepted
+    partitions : number of files
+    seed : at least 0; None draws a random seed, which is returned
+    options : rows per label, temperature, bounds, residual; none of them has a privacy cost
+    storage_options, output_options : of the release and of the output
+    progress : called with the fraction of partitions written
+    for_each : runs the partitions; `dpgmm_dist.engine.tasks.for_each_on` gives that of an engine
 
     Returns
     -------
-    SampleResult
-        What was written, and the seed.
+    SampleResult : what was written, and the seed
 
     Raises
     ------

@@ -181,7 +181,7 @@ def encode_transform(transform: Transform) -> bytes:
     if transform.lacking:
         of_presence = dict(zip(transform.lacking, offset[width:].tolist(), strict=True))
         columns |= {
-            "absent_below": pa.array([one.absent_below for one in transform.columns], pa.float64()),
+            "absent_below": pa.array([c.absent_below for c in transform.columns], pa.float64()),
             "absent_offset": pa.array([of_presence.get(j) for j in range(width)], pa.float64()),
         }
     return _parquet(pa.table(columns))
@@ -224,7 +224,7 @@ def _offset(table: pa.Table) -> Floats:
     offset = _vector(table["offset"])
     if "absent_offset" not in table.column_names:
         return offset
-    of_presence = [one for one in table["absent_offset"].to_pylist() if one is not None]
+    of_presence = [value for value in table["absent_offset"].to_pylist() if value is not None]
     return np.concatenate([offset, of_presence])
 
 

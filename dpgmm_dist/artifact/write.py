@@ -46,6 +46,8 @@ from dpgmm_dist.version import __version__
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dpgmm_dist.artifact.receipt import Receipt
+
 # On another processor, parameters computed from the same noisy answers may differ in their last
 # bits. A larger difference means another release.
 _SAME = 1e-6
@@ -118,39 +120,28 @@ def write_release(
 
     Parameters
     ----------
-    output_url
-        Directory or fsspec URL.
-    mixture, standard_errors, transform
-        Noisy or public values only.
-    receipt
-        As `receipt.build_receipt` returns it; ``input_schema`` is added under "input".
-    input_schema
-        The columns and types of the input (see `receipt.InputSchema`).
-    storage_options
-        Given to the file system; never stored.
-    report
-        Whether to write report.html too.
-    stored_queries
-        What the journal of the release holds, for the manifest.
+    output_url : directory or fsspec URL
+    mixture, standard_errors, transform : noisy or public values only
+    receipt : as `receipt.build_receipt` returns it; ``input_schema`` is added under "input"
+    input_schema : the columns and types of the input (see `receipt.InputSchema`)
+    storage_options : given to the file system; never stored
+    report : whether to write report.html too
+    stored_queries : what the journal of the release holds, for the manifest
 
     Returns
     -------
-    Manifest
-        The stored manifest. If an earlier run of the same release finished, it is that of the
-        earlier run.
+    Manifest : as it is stored; that of an earlier run if one finished this release
 
     Raises
     ------
     SpecError
         When the output belongs to another release.
     DataError
-        When the store cannot be written, or holds files of these names that are not of this
-        release.
+        When the store cannot be written, or has other files of these names.
     ValueError
         When the dimensions of mixture and transform do not agree.
     """
     from dpgmm_dist.artifact.receipt import check_receipt
-    from dpgmm_dist.artifact.report import render_report
 
     document = {**receipt, "input": dict(input_schema)}
     checked = check_receipt(document)
@@ -168,27 +159,49 @@ def write_release(
     if finished is not None:
         return finished
     store = open_store(output_url, storage_options)
+    files = _encoded(mixture, standard_errors, transform, document)
+    manifest = _write_files(store, files, checked, stored_queries, report)
+    return Manifest.from_bytes(create_or_read(store, MANIFEST, manifest.to_bytes()))
+
+
+def _encoded(
+    mixture: Mixture, errors: StandardErrors, transform: Transform, receipt: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The files that the release consists of, without report and manifest."""
     files = {
-        MIXTURE: encode_mixture(mixture, standard_errors, document.get("plan")),
+        MIXTURE: encode_mixture(mixture, errors, receipt.get("plan")),
         TRANSFORM: encode_transform(transform),
-        RECEIPT: canonical_json(document),
+        RECEIPT: canonical_json(receipt),
     }
     if isinstance(mixture.form, SharedCovariances):
         files[AXES] = encode_axes(mixture.form)
+    return files
+
+
+def _write_files(
+    store: Store,
+    files: Mapping[str, bytes],
+    receipt: Receipt,
+    stored_queries: StoredQueries | None,
+    report: bool,
+) -> Manifest:
+    """Write the files and the report; the manifest that lists them."""
+    from dpgmm_dist.artifact.report import render_report
+
     stored = {name: _create(store, name, data) for name, data in files.items()}
     manifest = Manifest(
-        release_id=checked.release_id,
-        specification_digest=checked.specification_digest,
-        privacy=checked.privacy,
+        release_id=receipt.release_id,
+        specification_digest=receipt.specification_digest,
+        privacy=receipt.privacy,
         library_version=__version__,
         files={name: FileDigest.of(data) for name, data in stored.items()},
         stored=stored_queries,
     )
-    if report:
-        # The report describes the files as they are stored.
-        page = _create(store, REPORT, render_report(decode_release(manifest, stored)))
-        manifest = replace(manifest, files={**manifest.files, REPORT: FileDigest.of(page)})
-    return Manifest.from_bytes(create_or_read(store, MANIFEST, manifest.to_bytes()))
+    if not report:
+        return manifest
+    # The report describes the files as they are stored.
+    page = _create(store, REPORT, render_report(decode_release(manifest, stored)))
+    return replace(manifest, files={**manifest.files, REPORT: FileDigest.of(page)})
 
 
 def _stored_manifest(store: Store) -> Manifest | None:

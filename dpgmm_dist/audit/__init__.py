@@ -1,1 +1,1 @@
-"""An empirical lower bound on epsilon: the real code, on rows made to be told apart."""
+"""An empirical lower bound on epsilon: the real code, on rows made for the audit."""

@@ -3,8 +3,8 @@
 The guess is the data set of the larger likelihood, for Gaussian noise of the declared scale: no
 other guess is right more often. If guesses are right too often, the claim is refuted.
 
-A mechanism that is mu-Gaussian-DP lets nobody be right with a chance of more than Phi(mu / 2), if
-both data sets are asked about equally often (Dong, Roth and Su, arXiv 1905.02383, section 2). So a
+With a mu-Gaussian-DP mechanism no guess is right with a chance of more than Phi(mu / 2), if both
+data sets are asked about equally often (Dong, Roth and Su, arXiv 1905.02383, section 2). So a
 lower bound on that chance is one on mu, and one on epsilon by the curve of that mu.
 """
 
@@ -78,8 +78,10 @@ class Difference:
     def log_ratio(self, entries: list[Floats]) -> Floats:
         """Log likelihood of each answer with the unit, less that without it, (answers,)."""
         total = np.full(len(entries[0]), -self.square / 2)
-        for part, base, shift, seen in zip(self.parts, self.base, self.shift, entries, strict=True):
-            total += (seen - base) @ (shift[0] / part.sd**2)
+        for part, base, shift, noisy in zip(
+            self.parts, self.base, self.shift, entries, strict=True
+        ):
+            total += (noisy - base) @ (shift[0] / part.sd**2)
         return total
 
 
@@ -117,7 +119,7 @@ def guesses_needed(mu: float, power: float, confidence: float) -> int:
 
 
 @dataclass
-class NoiseSeen:
+class NoiseStatistics:
     """The noise in many answers beside what was declared, of one part of one query."""
 
     entries: int = 0
@@ -138,9 +140,9 @@ class NoiseSeen:
         if self._before is not None:
             rows = min(len(noise), len(self._before))
             compared.append((noise[:rows], self._before[:rows]))
-        for one, other in compared:
-            self.neighbours += float((one * other).sum())
-            self.pairs += one.size
+        for later, earlier in compared:
+            self.neighbours += float((later * earlier).sum())
+            self.pairs += later.size
         self._before = noise
 
     @property

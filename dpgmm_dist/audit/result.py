@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpgmm_dist.artifact.receipt import Accounting, epsilon_of
-from dpgmm_dist.audit.game import Bound, NoiseSeen, Part
+from dpgmm_dist.audit.game import Bound, NoiseStatistics, Part
 
 LEVEL = 1e-6
 """Chance of a false alarm, for each line: an audit has many, and refutes if one does."""
@@ -84,10 +84,10 @@ class NoiseFound:
     entries: int
 
     @classmethod
-    def of(cls, query: str, part: Part, seen: NoiseSeen) -> NoiseFound:
+    def of(cls, query: str, part: Part, noise: NoiseStatistics) -> NoiseFound:
         """From the noise of all answers."""
-        highest = seen.highest(LEVEL)
-        return cls(query, part.name, seen.scale, highest, seen.repeats(LEVEL), seen.entries)
+        highest = noise.highest(LEVEL)
+        return cls(query, part.name, noise.scale, highest, noise.repeats(LEVEL), noise.entries)
 
     @property
     def refutes(self) -> bool:

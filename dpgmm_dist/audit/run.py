@@ -13,7 +13,7 @@ import numpy as np
 from dpgmm_dist.audit.game import (
     Bound,
     Floats,
-    NoiseSeen,
+    NoiseStatistics,
     difference_of,
     entries_of,
     guesses_needed,
@@ -41,6 +41,7 @@ _POWER = 0.78
 _LEAST_CALLS = 20
 """Calls of the gate, so that noise that repeats between calls shows."""
 _MOST_ENTRIES = 1 << 20
+_WHOLE_RUNS = "whole release, run again"
 Progress = Callable[[str, float], None]
 
 
@@ -64,16 +65,14 @@ def audit(
     Parameters
     ----------
     draws : answers about each data set, for every query; by default as many as an audit at this
-        epsilon needs to show three quarters of it.
-    reruns : whole runs about each data set, in addition.
-    confidence : of each lower bound by itself.
-    rows : rows that are made up, beside the unit that is added.
-    engine : where passes run; threads of this process by default.
-    scratch : as in a release.
-    noise : the source; by default the one of a release.
-    processes : that the whole runs are shared out to; with an engine or a noise source of the
-        caller's they are made in this one.
-    progress : called with what is done and the fraction of it.
+        epsilon needs to show three quarters of it
+    reruns : whole runs about each data set, in addition
+    confidence : of each lower bound by itself
+    rows : rows that are made up, beside the unit that is added
+    engine : where passes run; threads of this process by default
+    scratch, noise : as in a release by default
+    processes : for whole runs; with ``engine`` or ``noise`` these are made in this process
+    progress : called with what is done and the fraction of it
 
     Raises
     ------
@@ -82,23 +81,17 @@ def audit(
     DataError
         The schema is needed, and the data cannot be opened.
     """
-    if not 0.5 < confidence < 1:
-        raise SpecError(f"--confidence is {confidence:g}: use a number between 0.5 and 1")
-    report = progress or _quiet
-    job = Job.of(spec, rows, engine, scratch, noise)
+    _require_confidence(confidence)
+    job, report = Job.of(spec, rows, engine, scratch, noise), progress or _quiet
     asked = job.run(tuple(job.neighbours.added)).asked
     spent = float(sum(query_cost(query) for query, _ in asked))
     draws = draws or _default_draws(np.sqrt(2 * spent), confidence)
-    games = [
-        _Game(query, sums, job.noise, draws, _reporter(report, index, len(asked)))
-        for index, (query, sums) in enumerate(asked)
-    ]
+    games = _play(job, asked, draws, report)
     shown = _all_shown(job, games, spent, confidence)
     if reruns:
-        alone = engine is not None or noise is not None
-        ratios = rerun(job, reruns, 1 if alone else processes, report)
-        name = "whole release, run again"
-        shown.append(_shown(WORST, name, spent, None, ratios, job, confidence))
+        in_this_process = engine is not None or noise is not None
+        ratios = rerun(job, reruns, 1 if in_this_process else processes, report)
+        shown.append(_shown(WORST, _WHOLE_RUNS, spent, None, ratios, job, confidence))
     return Audit(
         epsilon=spec.privacy.epsilon,
         delta=spec.privacy.delta,
@@ -110,12 +103,30 @@ def audit(
         engine=job.engine.name,
         shown=tuple(shown),
         noise=tuple(found for game in games for found in game.noise_found()),
-        null_changes_nothing=(
-            all(game.differences[NOTHING].square == 0 for game in games)
-            if NOTHING in job.neighbours.added
-            else None
-        ),
+        null_changes_nothing=_null_changes_nothing(job, games),
     )
+
+
+def _play(
+    job: Job, asked: Sequence[tuple[PassQuery, Sums]], draws: int, report: Progress
+) -> list[_Game]:
+    """The game of each query."""
+    return [
+        _Game(query, sums, job.noise, draws, _reporter(report, index, len(asked)))
+        for index, (query, sums) in enumerate(asked)
+    ]
+
+
+def _require_confidence(confidence: float) -> None:
+    if not 0.5 < confidence < 1:
+        raise SpecError(f"--confidence is {confidence:g}: use a number between 0.5 and 1")
+
+
+def _null_changes_nothing(job: Job, games: Sequence[_Game]) -> bool | None:
+    """Whether an invalid unit changes no sum; None where none was added."""
+    if NOTHING not in job.neighbours.added:
+        return None
+    return all(game.differences[NOTHING].square == 0 for game in games)
 
 
 def _all_shown(job: Job, games: Sequence[_Game], spent: float, confidence: float) -> list[Shown]:
@@ -150,7 +161,7 @@ class _Game:
             for name, exact in self._exact.items()
             if name != BASE
         }
-        self._seen = [NoiseSeen() for _ in parts_of(query)]
+        self._noise = [NoiseStatistics() for _ in parts_of(query)]
         self.log_ratios = {name: np.empty((2, draws)) for name in self.differences}
         copies = max(1, min(draws // _LEAST_CALLS, _MOST_ENTRIES // sum(statistic_sizes(query))))
         for start in range(0, draws, copies):
@@ -164,10 +175,10 @@ class _Game:
 
     def _look(self, name: str, draws: slice, entries: list[Floats]) -> None:
         parts = parts_of(self.query)
-        for part, seen, found, true in zip(
-            parts, self._seen, entries, self._exact[name], strict=True
+        for part, noise, found, exact in zip(
+            parts, self._noise, entries, self._exact[name], strict=True
         ):
-            seen.add((found - true) / part.sd)
+            noise.add((found - exact) / part.sd)
         if name != BASE:
             self.log_ratios[name][1, draws] = self.differences[name].log_ratio(entries)
             return
@@ -175,8 +186,8 @@ class _Game:
             self.log_ratios[other][0, draws] = difference.log_ratio(entries)
 
     def noise_found(self) -> Iterator[NoiseFound]:
-        for part, seen in zip(parts_of(self.query), self._seen, strict=True):
-            yield NoiseFound.of(self.query.step, part, seen)
+        for part, noise in zip(parts_of(self.query), self._noise, strict=True):
+            yield NoiseFound.of(self.query.step, part, noise)
 
 
 def _shown(

@@ -10,6 +10,38 @@ import typer
 from dpgmm_dist.cli.options import Date, Json, Scheduler, SchedulerFile, Workers
 from dpgmm_dist.cli.output import emit, guarded
 
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        "--draws",
+        min=100,
+        metavar="N",
+        help="Answers about each data set; by default what this epsilon needs.",
+    ),
+]
+Reruns = Annotated[
+    int,
+    typer.Option("--reruns", min=0, metavar="N", help="Whole runs about each data set, too."),
+]
+Rows = Annotated[
+    int,
+    typer.Option(
+        "--rows", min=1, metavar="N", help="Made-up rows. With 100, whole runs are quicker."
+    ),
+]
+Confidence = Annotated[
+    float, typer.Option("--confidence", metavar="P", help="Of each bound, such as 0.95.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated."),
+]
+Scratch = Annotated[
+    str | None,
+    typer.Option("--scratch", metavar="URL", help="As in release, for privacy units."),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -18,42 +50,18 @@ def add_to(app: typer.Typer) -> None:
 
 @guarded
 def audit(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Specification, a YAML file.")],
-    draws: Annotated[
-        int | None,
-        typer.Option(
-            "--draws",
-            min=100,
-            metavar="N",
-            help="Answers about each data set; by default what this epsilon needs.",
-        ),
-    ] = None,
-    reruns: Annotated[
-        int,
-        typer.Option("--reruns", min=0, metavar="N", help="Whole runs about each data set, too."),
-    ] = 0,
-    rows: Annotated[
-        int,
-        typer.Option(
-            "--rows", min=1, metavar="N", help="Made-up rows. With 100, whole runs are quicker."
-        ),
-    ] = 400,
-    confidence: Annotated[
-        float, typer.Option("--confidence", metavar="P", help="Of each bound, such as 0.95.")
-    ] = 0.95,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key. May be repeated."),
-    ] = None,
+    spec: Spec,
+    draws: Draws = None,
+    reruns: Reruns = 0,
+    rows: Rows = 400,
+    confidence: Confidence = 0.95,
+    set_: Set = None,
     date: Date = None,
     json_: Json = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
-    scratch: Annotated[
-        str | None,
-        typer.Option("--scratch", metavar="URL", help="As in release, for privacy units."),
-    ] = None,
+    scratch: Scratch = None,
 ) -> None:
     """Bound epsilon from below, on made-up rows: nothing is charged and no row of yours is read.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpgmm_dist.cli import audit, first_steps, runs, synthetic
+from dpgmm_dist.cli import audit, decode, encode, evaluate, first_steps, runs, sample
 from dpgmm_dist.cli.ledger import app as ledger_app
 from dpgmm_dist.cli.log import LogFormat, open_log
 from dpgmm_dist.cli.options import (
@@ -28,7 +28,8 @@ from dpgmm_dist.cli.output import emit, fail, guarded, warn
 from dpgmm_dist.cli.storage import LedgerOptions, StorageOptions, read_options
 
 if TYPE_CHECKING:
-    from dpgmm_dist.progress import PassProgress
+    from dpgmm_dist.pipeline.result import ReleaseResult
+    from dpgmm_dist.progress import PassProgress, Progress
     from dpgmm_dist.spec.dates import RunDate
     from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -72,7 +73,7 @@ def _common(
 def _read(
     spec: Path, overrides: list[str] | None, date: str | RunDate | None = None
 ) -> ReleaseSpec:
-    """Return the specification, before anything slow is imported: a mistake is told at once."""
+    """Return the specification, before anything slow is imported: a mistake is reported at once."""
     from dpgmm_dist.spec.release_spec import ReleaseSpec
 
     return ReleaseSpec.from_yaml(spec, overrides=overrides or (), date=date)
@@ -154,44 +155,50 @@ def plan(
         typer.echo(f"{render_plan(planned)}\n\n{render_work(parsed, work)}")
 
 
+Output = Annotated[
+    str | None, typer.Option("--output", metavar="URL", help="Where it goes; over output.path.")
+]
+ReleaseId = Annotated[
+    str | None,
+    typer.Option(
+        "--release-id",
+        metavar="ID",
+        help="Run again under one id to resume; output.release_id or random without.",
+    ),
+]
+InsecureTestNoise = Annotated[
+    int | None,
+    typer.Option(
+        "--insecure-test-noise",
+        min=0,
+        metavar="SEED",
+        help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
+    ),
+]
+Scratch = Annotated[
+    str | None,
+    typer.Option(
+        "--scratch",
+        metavar="URL",
+        help="Private storage for dataset.privacy_unit that all workers reach.",
+    ),
+]
+
+
 @app.command()
 @guarded
 def release(
     spec: Spec,
-    output: Annotated[
-        str | None, typer.Option("--output", metavar="URL", help="Where it goes; over output.path.")
-    ] = None,
-    release_id: Annotated[
-        str | None,
-        typer.Option(
-            "--release-id",
-            metavar="ID",
-            help="Run again under one id to resume; output.release_id or random without.",
-        ),
-    ] = None,
+    output: Output = None,
+    release_id: ReleaseId = None,
     set_: Set = None,
     date: Date = None,
     json_: Json = False,
-    insecure_test_noise: Annotated[
-        int | None,
-        typer.Option(
-            "--insecure-test-noise",
-            min=0,
-            metavar="SEED",
-            help="For tests: noise anyone can subtract. The release says NOT PRIVATE.",
-        ),
-    ] = None,
+    insecure_test_noise: InsecureTestNoise = None,
     workers: ElasticWorkers = None,
     scheduler: Scheduler = None,
     scheduler_file: SchedulerFile = None,
-    scratch: Annotated[
-        str | None,
-        typer.Option(
-            "--scratch",
-            metavar="URL",
-            help="Private storage for dataset.privacy_unit that all workers reach.",
-        ),
-    ] = None,
+    scratch: Scratch = None,
     log_format: Log = LogFormat.text,
     metrics_file: MetricsFile = None,
 ) -> None:
@@ -218,34 +225,44 @@ def release(
     ):
         if dashboard := getattr(engine, "dashboard", None):
             log.say(f"Dask dashboard, for the trusted side: {dashboard}", event="dashboard")
-
-        def progress(event: PassProgress) -> None:
-            shown(event)
-            if metrics is not None:
-                metrics.progress(event)
-
         result = run(
             parsed,
             output=output,
             release_id=release_id,
             engine=engine,
             insecure_test_noise=insecure_test_noise,
-            progress=progress,
+            progress=_to_both(shown, None if metrics is None else metrics.progress),
             scratch=scratch,
             run=log.run,
         )
     if log.structured:
         log.say("done", event="done", already_done=result.already_done, exit_code=0)
-    done = "already released, nothing was spent" if result.already_done else "released"
+    emit(_answer(result, json_), as_json=json_)
+
+
+def _to_both(shown: Progress, counted: Progress | None) -> Progress:
+    """Progress for the screen and, where it is wanted, for the metrics."""
+
+    def progress(event: PassProgress) -> None:
+        shown(event)
+        if counted is not None:
+            counted(event)
+
+    return progress
+
+
+def _answer(result: ReleaseResult, as_json: bool) -> dict[str, Any]:
+    """What the command prints of a release."""
+    status = "already released, nothing was spent" if result.already_done else "released"
     answer: dict[str, Any] = {
-        "status": done,
+        "status": status,
         "release": result.path,
         "release_id": result.release_id,
     }
-    if json_:
+    if as_json:
         answer["status"] = "already_done" if result.already_done else "released"
         answer["run"] = result.run
-    emit(answer | result.summary() | answer, as_json=json_)
+    return answer | result.summary() | answer
 
 
 def _new_release_id() -> str:
@@ -254,10 +271,8 @@ def _new_release_id() -> str:
     return token_hex(8)
 
 
-synthetic.add_to(app)
-audit.add_to(app)
-first_steps.add_to(app)
-runs.add_to(app)
+for command in (encode, sample, decode, evaluate, audit, first_steps, runs):
+    command.add_to(app)
 
 
 @app.command()

@@ -54,9 +54,9 @@ def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
     replayed = record.get("passes_replayed", 0)
 
     def total(key: str) -> Any:
-        return sum(one.get(key, 0) for one in passes)
+        return sum(pass_.get(key, 0) for pass_ in passes)
 
-    worker = max((one.get("worker_peak_bytes", 0) for one in passes), default=0)
+    worker = max((pass_.get("worker_peak_bytes", 0) for pass_ in passes), default=0)
     return (
         str(record.get("started", ""))[:16].replace("T", " "),
         str(record.get("release_id", "")),

@@ -99,13 +99,13 @@ class FeatureMap:
         which = range(self.width) if columns is None else columns.tolist()
         mapped = []
         for given, j in zip(edges, which, strict=True):
-            there = (given - self.offset[j]) / self.half_widths[j] / self.step
+            scaled = (given - self.offset[j]) / self.half_widths[j] / self.step
             # Between two edges that come together lies one value: it has its lattice point alone.
-            for pair in np.flatnonzero(np.diff(there) == 0).tolist():
-                point = np.rint(there[pair])
-                there[: pair + 1] = np.minimum(there[: pair + 1], point - 0.5)
-                there[pair + 1 :] = np.maximum(there[pair + 1 :], point + 0.5)
-            mapped.append(there)
+            for pair in np.flatnonzero(np.diff(scaled) == 0).tolist():
+                point = np.rint(scaled[pair])
+                scaled[: pair + 1] = np.minimum(scaled[: pair + 1], point - 0.5)
+                scaled[pair + 1 :] = np.maximum(scaled[pair + 1 :], point + 0.5)
+            mapped.append(scaled)
         return tuple(mapped)
 
     def to_lattice(

@@ -190,7 +190,7 @@ class _FooterReader(Opaque):
                 renamed: tuple[tuple[str, str], ...] = ()
                 if self.table is not None:
                     file, schema, renamed = _as_in_table(file, schema, self.table, columns, name)
-                called = {there: here for here, there in renamed}
+                called = {in_table: in_file for in_file, in_table in renamed}
                 names = [called.get(column, column) for column in columns.names]
                 first = called.get(columns.features[0], columns.features[0])
                 groups = _row_groups(parquet.metadata, columns, first)
@@ -222,18 +222,18 @@ def _as_in_table(
     file: FoundFile, schema: Any, table: TableColumns, columns: Columns, name: str
 ) -> tuple[FoundFile, Any, tuple[tuple[str, str], ...]]:
     """The file and its schema with the columns of a table: renamed, dropped, or added as null."""
-    there = table.in_file(schema, name)
-    known = {*there, *dict(file.constants)}
+    in_file = table.in_file(schema, name)
+    known = {*in_file, *dict(file.constants)}
     wanted = {column for column in columns.names if column in table.names}
     added = tuple((column, None) for column in sorted(wanted - known))
-    constants = tuple((n, text) for n, text in file.constants if n in set(table.names) - {*there})
+    constants = tuple((n, text) for n, text in file.constants if n in set(table.names) - {*in_file})
     # A column that the table has dropped must not be taken for one that has its name now.
-    dropped = set(schema.names) & set(table.names) - set(there.values())
+    dropped = set(schema.names) & set(table.names) - set(in_file.values())
     renamed = (
-        *((place, column) for column, place in there.items() if place != column),
+        *((place, column) for column, place in in_file.items() if place != column),
         *((place, f"\0{place}") for place in sorted(dropped)),
     )
-    fields = [schema.field(place).with_name(column) for column, place in there.items()]
+    fields = [schema.field(place).with_name(column) for column, place in in_file.items()]
     return replace(file, constants=(*constants, *added)), pa.schema(fields), renamed
 
 

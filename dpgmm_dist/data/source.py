@@ -220,7 +220,7 @@ class ParquetSource(Opaque):
         self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int
     ) -> Iterator[RawBlock]:
         names, given = self.columns.names, dict(piece.constants)
-        called = {name: there for there, name in piece.renamed}
+        called = {name: in_file for in_file, name in piece.renamed}
         texts = [called.get(name, name) for name in self.columns.texts if name not in given]
         with opened(fs, piece.path, len(names), unit_bytes, texts) as file:
             schema = _renamed(file.schema_arrow, dict(piece.renamed))

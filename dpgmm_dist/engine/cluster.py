@@ -170,7 +170,7 @@ class DaskEngine:
         """All at once: what several chunks are computed from is then computed once."""
         source = require_array_source(context)
         if self._placed[0] is not source:
-            self._placed = (source, [scattered(self.client, one) for one in arrays_of(source)])
+            self._placed = (source, [scattered(self.client, array) for array in arrays_of(source)])
         parts = self.client.compute(
             leaves(context, units, self._placed[1]), retries=_RETRIES, optimize_graph=False
         )

@@ -67,7 +67,7 @@ _PATTERNS = [(re.compile(pattern), event) for pattern, event in _SAFE.items()]
 
 
 def original(record: logging.LogRecord) -> dict[str, str]:
-    """What may be told of a record: its logger, and a text without values."""
+    """What may be shown of a record: its logger, and a text without values."""
     message, _ = _known(record)
     if message is None:
         place = f"{record.filename}, line {record.lineno}"
@@ -103,7 +103,7 @@ class _DriverHandler(logging.Handler):
         if event is not None and not self._ending:
             name, words = event
             _log.warning(words, extra={"event": name})
-        _tell_original(original(record))
+        _log_original(original(record))
 
 
 class _WorkerHandler(logging.Handler):
@@ -140,17 +140,17 @@ def take_over_in_worker(dask_worker: Any, with_originals: bool) -> None:
 
 
 def originals_wanted() -> bool:
-    """Whether anybody hears the originals."""
+    """Whether the originals are logged."""
     return _log.isEnabledFor(logging.DEBUG)
 
 
 def hear_workers(client: Any) -> None:
-    """Tell in this process what :func:`take_over_in_worker` sends from the workers."""
-    client.subscribe_topic(_TOPIC, lambda event: _tell_original(event[1]))
+    """Log in this process what :func:`take_over_in_worker` sends from the workers."""
+    client.subscribe_topic(_TOPIC, lambda event: _log_original(event[1]))
 
 
-def _tell_original(told: Mapping[str, str]) -> None:
-    _log.debug("%s", told["message"], extra={"event": "library", "logger": told["logger"]})
+def _log_original(event: Mapping[str, str]) -> None:
+    _log.debug("%s", event["message"], extra={"event": "library", "logger": event["logger"]})
 
 
 def _take_over(handler: logging.Handler) -> list[tuple[logging.Logger, Any, bool]]:

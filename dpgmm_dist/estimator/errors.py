@@ -83,6 +83,6 @@ def not_fitted(name: str) -> SpecError:
     exceptions = sys.modules.get("sklearn.exceptions")
     if exceptions is None:
         return ParameterError(message)
-    both = (ParameterError, exceptions.NotFittedError)
-    kind: type[ParameterError] = type("NotFittedError", both, {})
+    bases = (ParameterError, exceptions.NotFittedError)
+    kind: type[ParameterError] = type("NotFittedError", bases, {})
     return kind(message)

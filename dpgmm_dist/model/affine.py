@@ -109,7 +109,7 @@ class Transform:
     @property
     def lacking(self) -> tuple[int, ...]:
         """The columns that lack values in some rows, in the order of their presence's scores."""
-        return tuple(j for j, one in enumerate(self.columns) if one.absent_below is not None)
+        return tuple(j for j, c in enumerate(self.columns) if c.absent_below is not None)
 
     @property
     def residual_dimension(self) -> int:

@@ -1,8 +1,8 @@
 """How many components the noise affords: fewer are fitted than asked for where more would cost.
 
-A component needs a covariance of its own. Beyond the number whose covariances stand out of the
-noise, one more component takes rows from the others and adds noise to the release. So no more are
-fitted; those asked for beyond that share the place of one that was, and change no density.
+A component needs its own covariance. Beyond the number whose covariances are above the noise, one
+more component takes rows from the others and adds noise to the release. So no more are fitted.
+Those asked for beyond that divide the weight of a fitted one, and change no density.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dpgmm_dist.model import schedule as stages
 from dpgmm_dist.model.allocation import whitened_radius
 from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.model.fitting import cells
-from dpgmm_dist.model.fitting.initialisation import overseeds
+from dpgmm_dist.model.fitting.initialisation import is_overseeded
 from dpgmm_dist.model.fitting.merging import MOST_TIMES
-from dpgmm_dist.model.label_budget import MOST_SECONDS, is_drowned, label_edge
+from dpgmm_dist.model.label_budget import MOST_SECONDS, label_edge, needs_krylov
 from dpgmm_dist.model.labels import tied_covariances as tied
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.problem import Fitted, Problem
@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 
 _NOISE_OF_COVARIANCE = 0.6
 """Noise on the eigenvalues of a component's covariance, in mean eigenvalues, up to which it is
-fitted. Beyond it components asked for cost more than they explain (docs/method.md)."""
+fitted. Beyond it components cost more than they gain (docs/method.md)."""
 _NOISE_IN_MANY_DIMENSIONS = 0.35
 """The same in many dimensions, for three components. Cells are sought in a subspace there, and the
 more components, the less surely they are found."""
@@ -67,7 +67,7 @@ def sizes(problem: Problem) -> Sizes:
     # The second look asks for the pooled second moment and for those of labels at once.
     staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
-    if overseeds(problem):
+    if is_overseeded(problem):
         groups *= MOST_TIMES
     sums = max(groups, labels * cells.most_cells(problem)) * (1 + p)
     joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0
@@ -175,7 +175,7 @@ def _tied_pays(problem: Problem, rows: float) -> bool:
     if not joint_groups(problem):
         return False
     each = np.full(problem.labels, rows / problem.labels)
-    if problem.labels == 2 and is_drowned(problem, each):
+    if problem.labels == 2 and needs_krylov(problem, each):
         return True
     return label_edge(problem, each) <= _LABEL_EDGE
 

@@ -42,11 +42,11 @@ def split(
     curvatures : a_i of each statistic, expected KL per squared noise scale
     allocation : "kl", or "even" for comparison
     """
-    pull = [
+    weights = [
         1.0 if allocation == "even" else d * math.sqrt(a)
         for d, a in zip(sensitivities, curvatures, strict=True)
     ]
-    return [rho * one / sum(pull) for one in pull]
+    return [rho * weight / sum(weights) for weight in weights]
 
 
 def expected_kl(p: int, rows: float, weights: Floats, variances: Sequence[float]) -> list[float]:

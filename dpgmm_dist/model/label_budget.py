@@ -27,7 +27,7 @@ SHARES = {
     "subspace.1": 0.05,
     "components.2": 0.0,
 }
-CELLWISE = {
+WITH_CELL_COVARIANCES = {
     "moments.sum": 0.04,
     "moments.second": 0.10,
     "moments.label": 0.15,
@@ -36,8 +36,9 @@ CELLWISE = {
     "subspace.1": 0.04,
     "components.2": 0.30,
 }
-"""Where rows allow a covariance of its own to each of several components."""
-DROWNED = {
+"""Where rows are many enough for a covariance of each of several components."""
+# Where noise dominates label second moments (`krylov_directions`).
+KRYLOV = {
     "moments.sum": 0.04,
     "moments.second": 0.01,
     "moments.label": 0.0,
@@ -46,17 +47,17 @@ DROWNED = {
     "subspace.1": 0.06,
     "components.2": 0.0,
 }
-DROWNED_LESS = {**DROWNED, "cells.1": 0.44, "components.1": 0.25, "components.2": 0.20}
+KRYLOV_TWO_PRODUCTS = {**KRYLOV, "cells.1": 0.44, "components.1": 0.25, "components.2": 0.20}
 """The same with a second product, where the first is not mostly noise."""
-DROWNED_TWO = {
-    **DROWNED,
+KRYLOV_TWO_LABELS = {
+    **KRYLOV,
     "cells.1": 0.37,
     "components.1": 0.32,
     "subspace.1": 0.03,
     "components.2": 0.18,
     "subspace.2": 0.05,
 }
-"""Two labels: a product, then their tails, and after each the moments in the directions so far."""
+"""Two labels: a product, then the sum of tails, each followed by moments along the directions."""
 _TWO_PRODUCTS = 20.0
 _CELL_EDGE = 6.0
 LEAST_CELLS = 6
@@ -68,36 +69,31 @@ _NOISE_PER_MEAN = 0.2
 """Norm of the noise on a cell's mean that is affordable, over the root mean squared distance."""
 _POOLED_EDGE = 20.0
 _LABEL_EDGE = 25.0
-_DROWNED = 2.0
+_NOISY_LABELS = 2.0
 """Noise on the eigenvalues of a label's second moment, in mean eigenvalues and for each label, from
 which it is not asked for. Two labels differ along one direction, which sums find at the noise of
 one vector; more labels differ along more of them."""
 _LEAST_KEPT = 1e-4
 """Below this the noise scale would leave the range that can be drawn."""
 _TO_CELLS = 0.35
-"""Share of what hopeless second moments give up that goes to the cells pass."""
+"""Share of what second moments give up that goes to the cells pass."""
 
 
 def adapted(problem: Problem, budget: dict[str, float], rows: Floats) -> dict[str, float]:
     """The budget of each pass once the noisy numbers of rows (L,) are known; the same total.
 
-    A second moment whose noise would drown it gives its share, by the fourth power of its noise, to
-    the sums of the passes after it.
+    A second moment that noise dominates gives up part of its share to the sums of later passes: by
+    the fourth power of its noise.
     """
     if "moments.label" not in budget:
         return budget
     if cells_with_covariance(problem, rows) >= LEAST_CELLS:
-        # The first pass is spent: what it had less or more than here is no more to be had.
-        scale = (sum(budget.values()) - budget["moments.sum"]) / (1 - CELLWISE["moments.sum"])
-        later = {name: share * scale for name, share in CELLWISE.items()}
-        return {**later, "moments.sum": budget["moments.sum"]}
-    if is_drowned(problem, rows):
-        shares = DROWNED if label_edge(problem, rows) > _TWO_PRODUCTS else DROWNED_LESS
+        return _shared_out(budget, WITH_CELL_COVARIANCES)
+    if needs_krylov(problem, rows):
+        shares = KRYLOV if label_edge(problem, rows) > _TWO_PRODUCTS else KRYLOV_TWO_PRODUCTS
         if problem.labels == 2:
-            shares = DROWNED_TWO
-        scale = (sum(budget.values()) - budget["moments.sum"]) / (1 - shares["moments.sum"])
-        later = {name: share * scale for name, share in shares.items()}
-        return {**later, "moments.sum": budget["moments.sum"]}
+            shares = KRYLOV_TWO_LABELS
+        return _shared_out(budget, shares)
     p, total = problem.latent_dimension, max(float(rows.sum()), 1.0)
     radius = whitened_radius(p) ** 2
     # Features are not yet whitened in this pass: clipped near the mean, energy p is spread out.
@@ -112,10 +108,17 @@ def adapted(problem: Problem, budget: dict[str, float], rows: Floats) -> dict[st
     return out
 
 
+def _shared_out(budget: dict[str, float], shares: dict[str, float]) -> dict[str, float]:
+    """The budget by other shares; the first pass is spent, and the others share what is left."""
+    scale = (sum(budget.values()) - budget["moments.sum"]) / (1 - shares["moments.sum"])
+    later = {name: share * scale for name, share in shares.items()}
+    return {**later, "moments.sum": budget["moments.sum"]}
+
+
 def cells_with_covariance(problem: Problem, rows: Floats) -> float:
     """How many components of a label may each have a covariance of their own, by the noise."""
     p = problem.latent_dimension
-    rho = CELLWISE["components.2"] * problem.rho
+    rho = WITH_CELL_COVARIANCES["components.2"] * problem.rho
     edge = _edge(p, whitened_radius(p) ** 2, rho, float(rows.sum()) / problem.labels)
     numbers = problem.labels * _MOST * p * (p + 1) // 2
     if problem.covariance == "tied" or numbers > MOST_SECONDS:
@@ -143,12 +146,12 @@ def components_per_label(problem: Problem, rows: Floats, p: int, rho: float) -> 
     return wanted[np.maximum(np.searchsorted(wanted, affordable, side="right") - 1, 0)]
 
 
-def is_drowned(problem: Problem, rows: Floats) -> bool:
-    """Whether label second moments say too little, so that sums over half-spaces must do."""
+def needs_krylov(problem: Problem, rows: Floats) -> bool:
+    """Whether noise dominates label second moments, so that sums over half-spaces replace them."""
     wanted = problem.components
     if wanted not in ("auto", 1) and not (isinstance(wanted, tuple) and 1 in wanted):
         return False
-    return label_edge(problem, rows) > _DROWNED * problem.labels
+    return label_edge(problem, rows) > _NOISY_LABELS * problem.labels
 
 
 def label_edge(problem: Problem, rows: Floats) -> float:

@@ -344,10 +344,10 @@ def _label_indices(labels: Integers | None, count: int, values: tuple[LabelValue
 
 def _component_numbers(component: Integers | None, labels: Integers) -> Integers:
     if component is None:
-        seen: dict[int, int] = {}
+        last: dict[int, int] = {}
         numbers = np.empty(labels.shape, np.int64)
         for position, label in enumerate(labels.tolist()):
-            numbers[position] = seen[label] = seen.get(label, -1) + 1
+            numbers[position] = last[label] = last.get(label, -1) + 1
         return numbers
     numbers = np.array(component, dtype=np.int64)
     if numbers.shape != labels.shape or (numbers < 0).any():

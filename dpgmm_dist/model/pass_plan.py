@@ -169,14 +169,14 @@ class Observed:
 
     def block(self, statistic: Statistic, groups: int | None = None) -> ObservedBlock:
         """The block of this statistic (with this number of groups, where there are several)."""
-        for one in self.blocks:
-            if one.statistic == statistic and groups in (None, len(one.values)):
-                return one
+        for block in self.blocks:
+            if block.statistic == statistic and groups in (None, len(block.values)):
+                return block
         raise KeyError(f"pass {self.step} has no {statistic} over {groups} groups")
 
     def has(self, statistic: Statistic) -> bool:
         """Whether the pass measured this statistic at all."""
-        return any(one.statistic == statistic for one in self.blocks)
+        return any(block.statistic == statistic for block in self.blocks)
 
 
 def inverses_of(maps: Sequence[Floats], cell_map: Ints) -> Floats:

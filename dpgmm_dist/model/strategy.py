@@ -11,17 +11,17 @@ from dpgmm_dist.model.affordable import affordable, is_tied, padded
 from dpgmm_dist.model.fitting import cells, components
 from dpgmm_dist.model.fitting.first_moments import find_centre
 from dpgmm_dist.model.fitting.fixed_point import CellMeasure
-from dpgmm_dist.model.fitting.informative_subspace import narrowed
+from dpgmm_dist.model.fitting.informative_subspace import informative_subspace
 from dpgmm_dist.model.fitting.initialisation import (
-    First,
+    InitialMixture,
     candidates,
-    overseeded,
-    overseeds,
-    start_mixture,
+    initial_mixture,
+    is_overseeded,
+    overseeded_mixture,
 )
-from dpgmm_dist.model.fitting.merging import fewer, in_pass
-from dpgmm_dist.model.fitting.refinement import History
-from dpgmm_dist.model.label_budget import SHARES, adapted, is_drowned
+from dpgmm_dist.model.fitting.joint_fit import History
+from dpgmm_dist.model.fitting.merging import components_in_pass, merge_down_to
+from dpgmm_dist.model.label_budget import SHARES, adapted, needs_krylov
 from dpgmm_dist.model.labels import krylov_directions as krylov
 from dpgmm_dist.model.labels import tied_covariances as tied
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
@@ -44,7 +44,7 @@ _OVERSEEDED = {
     "components.4": 0.10,
     "components.5": 0.24,
 }
-"""Shares where the components passes ask about ever fewer components."""
+"""Shares where components are merged between the components passes."""
 
 
 def schedule(problem: Problem) -> dict[str, float]:
@@ -65,7 +65,7 @@ def joint_schedule(problem: Problem) -> dict[str, float]:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
     elif p <= cells.SECOND_DIMENSION:
         shares = {"cells.1": 0.07, "cells.2": 0.20, "components.1": 0.15, "components.2": 0.48}
-    elif overseeds(problem):
+    elif is_overseeded(problem):
         shares = _OVERSEEDED
     elif problem.assignment == "hard":
         shares = {**_NARROW_CELLS, "components.1": 0.20, "components.2": 0.48}
@@ -76,7 +76,7 @@ def joint_schedule(problem: Problem) -> dict[str, float]:
             "components.2": 0.16,
             "components.3": 0.40,
         }
-    # Without labels the centre has told the number of rows and their mean.
+    # Without labels the first pass has measured the number of rows and their mean.
     moments = {"moments.second": 0.07}
     if problem.labels > 1:
         moments = {"moments.sum": 0.03, **moments}
@@ -105,21 +105,21 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
     # Labels have counts and means of their own.
     centre = find_centre(problem, ask, location if problem.labels == 1 else None, budget)
     if is_tied(problem):
-        if is_drowned(problem, centre.rows):
+        if needs_krylov(problem, centre.rows):
             return krylov.fit(problem, ask, centre, adapted(problem, budget, centre.rows))
         return tied.fit(problem, ask, centre, budget)
     cell_steps = [(step, rho) for step, rho in budget.items() if step.startswith("cells")]
     component_steps = [step for step in budget if step.startswith("components")]
     final_rho = budget[component_steps[-1]]
     history = History(centre)
-    first = _first(problem, ask, centre, cell_steps, history, final_rho)
-    mixture, wanted, p = first.mixture, first.wanted, centre.pooled.shape[0]
+    initial = _initial_mixture(problem, ask, centre, cell_steps, history, final_rho)
+    mixture, wanted, p = initial.mixture, initial.wanted, centre.pooled.shape[0]
     level = components.second_level(problem, centre.rows, max(wanted), p, final_rho)
-    sought = overseeds(problem)
+    sought = is_overseeded(problem)
     for step in component_steps:
         last = step == component_steps[-1]
         if sought:
-            mixture = fewer(mixture, in_pass(step, wanted))
+            mixture = merge_down_to(mixture, components_in_pass(step, wanted))
         estimate = components.step(
             problem, ask, centre, mixture, step, budget[step], level, last, sought, history
         )
@@ -134,7 +134,7 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
             "structure": _structure(wanted, level),
             "second_moments": level,
             "components_per_label": wanted,
-            "components_choice": first.choice or "as specified",
+            "components_choice": initial.choice or "as specified",
             "agrees_with_cells": None if sought else history.trusted,
             "expected_kl": estimate.expected_kl,
             "error_bars": _error_notes(estimate),
@@ -142,42 +142,47 @@ def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
     )
 
 
-def _first(
+def _initial_mixture(
     problem: Problem,
     ask: Ask,
     centre: Centre,
     steps: list[tuple[str, float]],
     history: History,
     final_rho: float,
-) -> First:
+) -> InitialMixture:
     """The cells passes if there are any, and the mixture that the components passes begin with."""
     density = cells.initial_density(problem, centre)
     if not steps:
-        return First(density, [1] * problem.labels, [])
+        return InitialMixture(density, [1] * problem.labels, [])
     measures: list[list[CellMeasure]] = []
-    narrow, along, where = None, history, centre
+    # From the last cells pass on, in many dimensions: a subspace, and what was measured in it.
+    subspace, inner_history, inner_centre = None, history, centre
     for step, rho in steps:
         last = step == steps[-1][0]
         if last and centre.pooled.shape[0] > cells.SECOND_DIMENSION:
-            seen = [passes[-1] for passes in history.labels]
-            narrow = narrowed(centre, seen, max(candidates(problem)))
-            density, where = narrow.density(density), narrow.centre
-            measures, along = [], History(where)
-        density, measured, answer = cells.refine(problem, ask, where, density, step, rho, last)
-        measures.append(measured)
-        along.note(answer, [None] * problem.labels)
+            measured = [passes[-1] for passes in history.labels]
+            subspace = informative_subspace(centre, measured, max(candidates(problem)))
+            density, inner_centre = subspace.project(density), subspace.centre
+            measures, inner_history = [], History(inner_centre)
+        density, of_labels, answer = cells.measure_cells(
+            problem, ask, inner_centre, density, step, rho, last
+        )
+        measures.append(of_labels)
+        inner_history.add(answer, [None] * problem.labels)
     numbers = candidates(problem)
-    if overseeds(problem) and len(numbers) == 1:
-        first = First(density, list(numbers) * problem.labels, [])
+    if is_overseeded(problem) and len(numbers) == 1:
+        initial = InitialMixture(density, list(numbers) * problem.labels, [])
     else:
-        first = start_mixture(problem, where, density, measures, along, final_rho)
-    if narrow is None:
-        return first
-    history.trusted = along.trusted
-    mixture = first.mixture
-    if overseeds(problem):
-        mixture = overseeded(problem, where, density, first.wanted)
-    return replace(first, mixture=narrow.lifted(mixture))
+        initial = initial_mixture(
+            problem, inner_centre, density, measures, inner_history, final_rho
+        )
+    if subspace is None:
+        return initial
+    history.trusted = inner_history.trusted
+    mixture = initial.mixture
+    if is_overseeded(problem):
+        mixture = overseeded_mixture(problem, inner_centre, density, initial.wanted)
+    return replace(initial, mixture=subspace.lift(mixture))
 
 
 def _structure(numbers: list[int], level: str) -> str:
@@ -191,12 +196,12 @@ def _structure(numbers: list[int], level: str) -> str:
 
 
 def _error_notes(estimate: components.Estimate) -> dict[str, Any]:
-    """What standard errors leave out: shrinkage makes them approximate, its bias stands apart."""
+    """What standard errors leave out: shrinkage makes them approximate, its bias is listed."""
     kept = estimate.keep
     return {
         "covariances": "nominal" if float(kept.min()) > NEARLY_ALL else "approximate",
-        "weight_of_own_covariance": [round(float(one), 6) for one in kept],
+        "weight_of_own_covariance": [round(float(weight), 6) for weight in kept],
         "relative_shrinkage_bias": None
         if estimate.bias is None
-        else [round(float(one), 6) for one in estimate.bias],
+        else [round(float(bias), 6) for bias in estimate.bias],
     }

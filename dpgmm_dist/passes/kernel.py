@@ -397,17 +397,17 @@ class Accumulator:
         for block, pending in zip(self._query.blocks, self._pending, strict=True):
             shared = [(parts[0][0], 0, len(v))] if block.group_count == 1 else parts
             view = (block.statistic, block.radius, block.axes)
-            seen = self._seen(block, v)
+            viewed = self._view(block, v)
             for cell, start, stop in shared:
                 # Blocks that differ in their groups alone share one product.
                 key = (*view, start, stop)
                 if key not in done:
                     weights = None if weight is None else weight[start:stop]
-                    done[key] = _moment(block, seen[start:stop], weights)
+                    done[key] = _moment(block, viewed[start:stop], weights)
                 pending[int(block.groups[cell])] += done[key]
 
-    def _seen(self, block: Block, v: Floats) -> Floats:
-        """Rows (n, q) as a block sees them; their squared lengths (n,) for a square."""
+    def _view(self, block: Block, v: Floats) -> Floats:
+        """Rows (n, q) along a block's axes, clipped; their squared lengths (n,) for a square."""
         radius = self._query.radius_of(block)
         if block.axes is not None:
             v = v[:, block.axes[0] : block.axes[1]]
@@ -436,15 +436,15 @@ class Accumulator:
         return self._total
 
 
-def _moment(block: Block, seen: Floats, weight: Floats | None) -> Floats | float:
-    """What rows add to a block that sees them so: a number, (q,) or (q, q)."""
+def _moment(block: Block, viewed: Floats, weight: Floats | None) -> Floats | float:
+    """What rows add to a block: a number, (q,) or (q, q)."""
     if block.statistic == "count":
-        return len(seen) if weight is None else float(weight.sum())
+        return len(viewed) if weight is None else float(weight.sum())
     if block.statistic == "square":
-        return float(seen.sum() if weight is None else weight @ seen)
+        return float(viewed.sum() if weight is None else weight @ viewed)
     if block.statistic == "sum":
-        return np.asarray((np.ones(len(seen)) if weight is None else weight) @ seen)
-    return np.asarray((seen if weight is None else seen * weight[:, None]).T @ seen)
+        return np.asarray((np.ones(len(viewed)) if weight is None else weight) @ viewed)
+    return np.asarray((viewed if weight is None else viewed * weight[:, None]).T @ viewed)
 
 
 def _shape(query: PassQuery, block: Block) -> tuple[int, ...]:

@@ -56,9 +56,9 @@ def ledger_problems(
         }
         return [
             *(
-                f"the {name} of the release is {here!r}, that of the charge {there!r}"
-                for name, (here, there) in same.items()
-                if here != there
+                f"the {name} of the release is {released!r}, that of the charge {charged!r}"
+                for name, (released, charged) in same.items()
+                if released != charged
             ),
             *_journal_problems(release.manifest, release.receipt["queries"], journal),
         ]
@@ -74,11 +74,11 @@ def _journal_problems(
     asked = [receipt_query(PassQuery.from_bytes(data)) for data in stored if data is not None]
     if len(asked) != len(listed):
         yield f"the receipt lists {len(listed)} queries, the journal holds {len(asked)}"
-    for position, (there, here) in enumerate(zip(asked, listed, strict=False)):
-        if there != here:
+    for position, (stored_query, query) in enumerate(zip(asked, listed, strict=False)):
+        if stored_query != query:
             yield (
-                f"query {position} of the receipt ({here.get('step')!r}) is not the one that the "
-                f"journal holds ({there['step']!r})"
+                f"query {position} of the receipt ({query.get('step')!r}) is not the one that the "
+                f"journal holds ({stored_query['step']!r})"
             )
     digest = journal.stored()
     for what, known in (

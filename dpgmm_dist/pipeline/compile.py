@@ -297,8 +297,8 @@ def _distances(metric: Floats | None, latent: Latent, centres: Ints) -> tuple[In
     c = centres.astype(np.float64)
     basis = np.eye(latent.width) if latent.basis is None else latent.basis
     map_ = basis.T if metric is None else metric @ basis.T
-    seen = c @ map_.T
-    slopes, offsets = 2 * seen @ map_, (seen**2).sum(axis=1)
+    mapped = c @ map_.T
+    slopes, offsets = 2 * mapped @ map_, (mapped**2).sum(axis=1)
     reach = float(np.sqrt((slopes**2).sum(axis=1)).max()) * FEATURE_RADIUS + float(offsets.max())
     shift = math.floor(_MAP_BITS - math.log2(reach + 2.0**-40)) - 1
     return _snap(np.ldexp(slopes, shift)), _snap(np.ldexp(offsets, shift))

@@ -63,8 +63,8 @@ class Setting:
 
     def at(self, epsilon: float) -> Problem:
         """The problem with another epsilon."""
-        theirs = budget_rho(epsilon, self.delta, self.accounting)
-        return replace(self.problem, rho=self.problem.rho * theirs / self.rho)
+        budget = budget_rho(epsilon, self.delta, self.accounting)
+        return replace(self.problem, rho=self.problem.rho * budget / self.rho)
 
     def loss(self, problem: Problem, rows: int) -> float:
         """Nats a row that another problem is expected to lose; infinite where it affords less."""

@@ -136,10 +136,52 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = Non
     width = spec.dim_hint or _schema_width(spec)
     noise = noise_source(spec.privacy.noise)
     rho = rho_of(spec.privacy, noise)
-    problem = problem_of(spec, width, rho)
-    imagined = _Imagined(problem, rows or ASSUMED_ROWS, unit_share(spec.dataset))
-    bounds = find_bounds(spec, width, problem.rho, imagined.ask_bins)
-    scores = find_scores(spec, bounds.features, {}, problem.rho, imagined.ask_bins)
+    guess = rows or ASSUMED_ROWS
+    imagined = _Imagined(problem_of(spec, width, rho), guess, unit_share(spec.dataset))
+    problem, features = _first_answers(spec, imagined, width, rho)
+    privacy = spec.privacy
+    setting = Setting(problem, rho, privacy.epsilon, privacy.delta, noise.accounting, guess)
+    wanted = None
+    if want is not None:
+        wanted = Wanted(want, epsilon_for(setting, want), rows_for(setting, want))
+    start = time.perf_counter()
+    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
+        fitted = fit(problem, imagined.ask)
+    driver_seconds = time.perf_counter() - start
+    last, weights = imagined.blocks[-1].step, fitted.mixture.weights
+    notes = fitted.notes
+    if "gain_over_sphere" in notes:
+        notes = _staged_notes(problem, guess, notes)
+    if rows is not None:
+        notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
+    return Plan(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        rho=rho,
+        rows=rows,
+        blocks=tuple(_with_kl(block, last, problem, rows, weights) for block in imagined.blocks),
+        accounting=noise.accounting,
+        notes=notes,
+        outlooks=outlooks(setting),
+        want=wanted,
+        setting=setting,
+        width=width,
+        features=features,
+        queries=tuple(imagined.queries),
+        driver_seconds=driver_seconds,
+    )
+
+
+def _first_answers(
+    spec: ReleaseSpec, imagined: _Imagined, width: int, rho: float
+) -> tuple[Problem, FeatureMap]:
+    """What the mixture's problem is once bounds and marginals are known, and the map of rows.
+
+    ``rho`` is the whole budget. From here on ``imagined`` answers about that problem.
+    """
+    rho_in_rows = problem_of(spec, width, rho).rho
+    bounds = find_bounds(spec, width, rho_in_rows, imagined.ask_bins)
+    scores = find_scores(spec, bounds.features, {}, rho_in_rows, imagined.ask_bins)
     first = {**bounds_steps(spec), **marginals_steps(spec)}
     norm = bounds.features.norm if scores is None else scores.norm
     coordinates = width if scores is None else scores.width
@@ -150,47 +192,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = Non
         None if scores is None else scores.codes,
         _unit_of(spec, scores is not None),
     )
-    setting = Setting(
-        problem,
-        rho,
-        spec.privacy.epsilon,
-        spec.privacy.delta,
-        noise.accounting,
-        rows or ASSUMED_ROWS,
-    )
-    wanted = None
-    if want is not None:
-        wanted = Wanted(want, epsilon_for(setting, want), rows_for(setting, want))
-    start = time.perf_counter()
-    with threadpool_limits(1, "blas"), np.errstate(all="ignore"):
-        fitted = fit(problem, imagined.ask)
-    driver_seconds = time.perf_counter() - start
-    last = imagined.blocks[-1].step
-    blocks = tuple(
-        _with_kl(block, last, problem, rows, fitted.mixture.weights) for block in imagined.blocks
-    )
-    privacy = spec.privacy
-    notes = fitted.notes
-    if "gain_over_sphere" in notes:
-        notes = _staged_notes(problem, rows or ASSUMED_ROWS, notes)
-    if rows is not None:
-        notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
-    return Plan(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        rho=rho,
-        rows=rows,
-        blocks=blocks,
-        accounting=noise.accounting,
-        notes=notes,
-        outlooks=outlooks(setting),
-        want=wanted,
-        setting=setting,
-        width=width,
-        features=bounds.features,
-        queries=tuple(imagined.queries),
-        driver_seconds=driver_seconds,
-    )
+    return problem, bounds.features
 
 
 def _unit_of(spec: ReleaseSpec, scores: bool) -> str:
@@ -201,7 +203,7 @@ def _unit_of(spec: ReleaseSpec, scores: bool) -> str:
 
 
 def _staged_notes(problem: Problem, rows: int, notes: dict[str, Any]) -> dict[str, Any]:
-    """What the stages afford and lose for a guess of the rows; imagined answers do not tell it."""
+    """What the stages afford and lose for a guess of the rows: imagined answers do not say it."""
     kept = {key: value for key, value in notes.items() if key not in _OF_NOISY_ANSWERS}
     return {
         **kept,
@@ -214,7 +216,7 @@ def _staged_notes(problem: Problem, rows: int, notes: dict[str, Any]) -> dict[st
 def _rows_rule(
     problem: Problem, blocks: list[PlannedBlock], rows: int, fitted: Fitted
 ) -> dict[str, float]:
-    """Rows that a component has by this guess, and that a covariance of its own needs."""
+    """Rows that a component has by this guess, and rows that its own covariance needs."""
     last = blocks[-1].step
     if last.startswith("components"):
         last_rho = sum(block.rho for block in blocks if block.step == last)

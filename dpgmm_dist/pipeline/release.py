@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -10,19 +12,20 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.artifact.manifest import StoredQueries
-from dpgmm_dist.artifact.write import claim_output, release_exists, write_release
-from dpgmm_dist.budget.budget import Budget, stored_input
+from dpgmm_dist.artifact.write import write_release
+from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.records import Charge, random_release_id, rho_of_mu_exact
+from dpgmm_dist.column_kinds import Kind
 from dpgmm_dist.data.describe import describe_input
-from dpgmm_dist.data.source import SNAPSHOT, column_kinds
+from dpgmm_dist.data.source import AnySource, column_kinds
 from dpgmm_dist.engine import open_engine
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.memory import memory_plan, require_memory
-from dpgmm_dist.errors import SpecError
 from dpgmm_dist.model.affine import Transform
-from dpgmm_dist.model.problem import Fitted
+from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.strategy import schedule
+from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.pipeline.bounds import Bounds
 from dpgmm_dist.pipeline.checks import (
     require_drawable,
@@ -32,7 +35,8 @@ from dpgmm_dist.pipeline.checks import (
 )
 from dpgmm_dist.pipeline.engines import default_engine, rows_forgotten
 from dpgmm_dist.pipeline.marginals import Scores, most_coordinates
-from dpgmm_dist.pipeline.measuring import first_steps, measure_model
+from dpgmm_dist.pipeline.measuring import Measured, first_steps, measure_model
+from dpgmm_dist.pipeline.output import Output
 from dpgmm_dist.pipeline.privacy_units import check_units, input_of_passes
 from dpgmm_dist.pipeline.resolve import (
     account_of,
@@ -92,178 +96,181 @@ def release(
         With what is wrong and what to do. The first three are raised before anything is spent,
         unless storage fails later.
     """
-    if engine is None and spec.cluster.kind != "threads":
-        with open_engine(cluster=cluster_config(spec.cluster)) as cluster:
-            return release(
-                spec,
-                output=output,
-                release_id=release_id,
-                engine=cluster,
-                insecure_test_noise=insecure_test_noise,
-                progress=progress,
-                source=source,
-                scratch=scratch,
-                run=run,
-            )
+    options = _Options(output, insecure_test_noise, progress, source, scratch)
     release_id = release_id or spec.output.release_id or random_release_id()
     record = RunRecord(run)
+    if engine is None and spec.cluster.kind != "threads":
+        with (
+            open_engine(cluster=cluster_config(spec.cluster)) as cluster,
+            record.noted(release_id),
+        ):
+            return _Run(spec, release_id, options, record).release(cluster)
     with record.noted(release_id):
-        return _release(
+        return _Run(spec, release_id, options, record).release(engine)
+
+
+@dataclass(frozen=True, repr=False)
+class _Options(Opaque):
+    """Options of :func:`release`, as its parameters are."""
+
+    output: str | None
+    insecure_test_noise: int | None
+    progress: Progress | None
+    source: Any
+    scratch: str | None
+
+
+@dataclass(frozen=True, repr=False)
+class _Input(Opaque):
+    """The rows, and what is public about their columns."""
+
+    rows: AnySource
+    schema: dict[str, Any]
+    kinds: Sequence[Kind | None]
+
+
+class _Run(Opaque):
+    """One run of a release."""
+
+    def __init__(
+        self, spec: ReleaseSpec, release_id: str, options: _Options, record: RunRecord
+    ) -> None:
+        self.spec, self.release_id, self.options, self.record = spec, release_id, options, record
+        self.target = Output(spec, options.output or spec.output.path)
+        require_drawable(spec)
+        self.noise = noise_for(spec.privacy, options.insecure_test_noise)
+
+    def release(self, engine: Engine | None) -> ReleaseResult:
+        """The story of a release."""
+        # The output may hold this release already.
+        spec, target, record = self.spec, self.target, self.record
+        if target.holds_release():
+            target.claim(self.release_id)
+            target.finish_begun(self.release_id)
+            return ReleaseResult(target.url, self.release_id, True, run=record.public())
+
+        # The rows, what is measured of them, and whether memory suffices: nothing is spent yet.
+        read = self._open_input(engine)
+        rho = rho_of(spec.privacy, self.noise) * ROUNDING
+        problem = problem_of(spec, most_coordinates(spec, read.rows.width), rho)
+        require_release_fits(problem)
+        engine = engine or default_engine(read.rows, spec.cluster.threads)
+        record.uses(engine)
+        require_memory(engine, memory_plan(problem, read.rows.plan()))
+
+        # The budget is reserved for this release, in ledger and journal, before the first pass.
+        charge = charge_of(spec, self.release_id, self.noise)
+        budget = self._reserve(charge, read.rows)
+
+        # The passes: the model asks, the session charges, measures and stores.
+        session, measured = self._measure(engine, read, problem, rho, charge, budget)
+
+        # The release, published by its manifest, which is written last.
+        receipt = receipt_of(
             spec,
-            output=output,
-            release_id=release_id,
-            engine=engine,
-            insecure_test_noise=insecure_test_noise,
-            progress=progress,
-            source=source,
-            scratch=scratch,
-            record=record,
-        )
-
-
-def _release(
-    spec: ReleaseSpec,
-    *,
-    output: str | None,
-    release_id: str,
-    engine: Engine | None,
-    insecure_test_noise: int | None,
-    progress: Progress | None,
-    source: Any,
-    scratch: str | None,
-    record: RunRecord,
-) -> ReleaseResult:
-    """The story; parameters are those of :func:`release`."""
-    # The output: it may hold this release already.
-    target = _Output(spec, output or spec.output.path)
-    require_drawable(spec)
-    noise = noise_for(spec.privacy, insecure_test_noise)
-    if target.holds_release():
-        target.claim(release_id)
-        target.finish_begun(release_id)
-        return ReleaseResult(target.url, release_id, True, run=record.public())
-
-    # The rows: all that is public about them is checked before anything is spent.
-    require_window_of_columns(spec, source)
-    begun_at = target.snapshot_of(release_id)
-    rows = rows_of(spec.dataset, source, engine.gather if engine else None, begun_at)
-    table = spec.feature_names if spec.is_table else ()
-    schema = describe_input(rows, table)  # now, because the input may be gone at the end
-    require_same_labels(spec, rows)
-    check_units(spec.dataset, rows, engine, scratch)
-
-    # What is measured, and whether memory suffices for it.
-    kinds = column_kinds(rows)
-    given_ranges(spec, kinds)  # refuses bounds of another kind than the column
-    rho = rho_of(spec.privacy, noise) * ROUNDING
-    problem = problem_of(spec, most_coordinates(spec, rows.width), rho)
-    require_release_fits(problem)
-    passes = len(first_steps(spec)) + len(schedule(problem))
-    engine = engine or default_engine(rows, spec.cluster.threads)
-    record.uses(engine)
-    require_memory(engine, memory_plan(problem, rows.plan()))
-
-    # The budget is reserved for this release: ledger and journal, before the first pass.
-    charge = charge_of(spec, release_id, noise)
-    budget = Budget.locate(charge, target.url, spec.privacy.ledger, **target.options)
-    budget.check(spec.public_dict(), _mechanism(noise))
-    target.claim(release_id)
-    budget.begin(spec.public_dict(), _mechanism(noise))
-    record.keep_in(None if budget.ledger is None else budget.ledger.store)
-    budget.require_same_input(json.dumps(rows.fingerprint(), sort_keys=True).encode())
-
-    # The passes: the model asks, the session charges, measures and stores. What follows the gate
-    # runs on one BLAS thread, so that the same answers give the same file. Floats may overflow
-    # where there are few rows. A warning would then say something about the data.
-    with (
-        threadpool_limits(1, "blas"),
-        np.errstate(all="ignore"),
-        rows_forgotten(engine),
-        input_of_passes(
-            spec.dataset, rows, engine=engine, release_id=release_id, scratch=scratch
-        ) as prepared,
-    ):
-        session = Session(
+            self.release_id,
+            noise=self.noise,
+            session=session,
             budget=budget,
-            rho=exact_rho(charge),
-            noise=noise,
-            engine=engine,
-            rows=prepared,
-            unit=unit_share(spec.dataset),
-            labels=problem.labels,
-            passes=passes,
-            progress=progress or (lambda _: None),
-            record=record,
+            measured=measured,
         )
-        types = {column["name"]: column["type"] for column in schema["columns"]}
-        measured = measure_model(spec, session, width=rows.width, kinds=kinds, types=types, rho=rho)
-    bounds, scores, fitted = measured.bounds, measured.scores, measured.fitted
-
-    # The release, published by its manifest, which is written last.
-    receipt = receipt_of(
-        spec,
-        release_id,
-        noise=noise,
-        session=session,
-        fitted=fitted,
-        budget=budget,
-        bounds=bounds,
-        scores=scores,
-    )
-    with threadpool_limits(1, "blas"):
-        write_release(
-            target.url,
-            mixture=fitted.mixture,
-            standard_errors=fitted.errors,
-            transform=transform_of(bounds, fitted, scores),
-            receipt=receipt,
-            input_schema=schema,
-            storage_options=spec.output.storage_options,
-            stored_queries=StoredQueries(**budget.journal.stored()),
-        )
-    budget.journal.finish({"output": target.url})
-    return ReleaseResult(
-        target.url, release_id, False, fitted=fitted, receipt=receipt, run=record.public()
-    )
-
-
-class _Output:
-    """Where a release goes, and where the ledger and the journal beside it are."""
-
-    def __init__(self, spec: ReleaseSpec, url: str | None) -> None:
-        if url is None:
-            raise SpecError("output.path is missing: set it or give --output URL")
-        self.url = url
-        self.options = {
-            "output_options": spec.output.storage_options,
-            "ledger_options": spec.privacy.storage_options,
-        }
-        self._spec = spec
-
-    def holds_release(self) -> bool:
-        return release_exists(self.url, self._spec.output.storage_options) is not None
-
-    def claim(self, release_id: str) -> None:
-        """Claim the output for this release; refuse one that holds another release or id."""
-        claim_output(
-            self.url,
-            release_id=release_id,
-            specification_digest=self._spec.digest(),
-            storage_options=self._spec.output.storage_options,
+        self._publish(receipt, read.schema, measured, budget.journal)
+        return ReleaseResult(
+            target.url, self.release_id, False, measured.fitted, receipt, record.public()
         )
 
-    def finish_begun(self, release_id: str) -> None:
-        """Finish the journal of a driver that was killed after it wrote the manifest."""
-        self._journal(release_id).finish_begun({"output": self.url})
+    def _open_input(self, engine: Engine | None) -> _Input:
+        """Open the rows, and check all that is public about them."""
+        spec = self.spec
+        require_window_of_columns(spec, self.options.source)
+        begun_at = self.target.snapshot_of(self.release_id)
+        gather = engine.gather if engine else None
+        rows = rows_of(spec.dataset, self.options.source, gather, begun_at)
+        table = spec.feature_names if spec.is_table else ()
+        schema = describe_input(rows, table)  # now, because the input may be gone at the end
+        require_same_labels(spec, rows)
+        check_units(spec.dataset, rows, engine, self.options.scratch)
+        kinds = column_kinds(rows)
+        given_ranges(spec, kinds)  # refuses bounds of another kind than the column
+        return _Input(rows, schema, kinds)
 
-    def snapshot_of(self, release_id: str) -> int | None:
-        """The snapshot that a release is about whose first answers are stored, if it is known."""
-        identifiers = stored_input(self._journal(release_id))
-        known = None if identifiers is None else json.loads(identifiers).get(SNAPSHOT)
-        return None if known is None else int(known)
+    def _reserve(self, charge: Charge, rows: AnySource) -> Budget:
+        """Open ledger and journal, and claim the output for this release id."""
+        spec, target = self.spec, self.target
+        mechanism = _mechanism(self.noise)
+        budget = Budget.locate(charge, target.url, spec.privacy.ledger, **target.options)
+        budget.check(spec.public_dict(), mechanism)
+        target.claim(self.release_id)
+        budget.begin(spec.public_dict(), mechanism)
+        self.record.keep_in(None if budget.ledger is None else budget.ledger.store)
+        budget.require_same_input(json.dumps(rows.fingerprint(), sort_keys=True).encode())
+        return budget
 
-    def _journal(self, release_id: str) -> Journal:
-        return Journal.locate(release_id, self.url, self._spec.privacy.ledger, **self.options)
+    def _measure(
+        self,
+        engine: Engine,
+        read: _Input,
+        problem: Problem,
+        rho: float,
+        charge: Charge,
+        budget: Budget,
+    ) -> tuple[Session, Measured]:
+        """Run the passes and fit the mixture to their answers.
+
+        What follows the gate runs on one BLAS thread, so that the same answers give the same file.
+        Floats may overflow where there are few rows. A warning would then say something about the
+        data.
+        """
+        spec, options = self.spec, self.options
+        with (
+            threadpool_limits(1, "blas"),
+            np.errstate(all="ignore"),
+            rows_forgotten(engine),
+            input_of_passes(
+                spec.dataset,
+                read.rows,
+                engine=engine,
+                release_id=self.release_id,
+                scratch=options.scratch,
+            ) as prepared,
+        ):
+            session = Session(
+                budget=budget,
+                rho=exact_rho(charge),
+                noise=self.noise,
+                engine=engine,
+                rows=prepared,
+                unit=unit_share(spec.dataset),
+                labels=problem.labels,
+                passes=len(first_steps(spec)) + len(schedule(problem)),
+                progress=options.progress or (lambda _: None),
+                record=self.record,
+            )
+            types = {column["name"]: column["type"] for column in read.schema["columns"]}
+            return session, measure_model(
+                spec, session, width=read.rows.width, kinds=read.kinds, types=types, rho=rho
+            )
+
+    def _publish(
+        self,
+        receipt: dict[str, Any],
+        schema: dict[str, Any],
+        measured: Measured,
+        journal: Journal,
+    ) -> None:
+        """Write the files of the release, and finish its journal."""
+        with threadpool_limits(1, "blas"):
+            write_release(
+                self.target.url,
+                mixture=measured.fitted.mixture,
+                standard_errors=measured.fitted.errors,
+                transform=transform_of(measured.bounds, measured.fitted, measured.scores),
+                receipt=receipt,
+                input_schema=schema,
+                storage_options=self.spec.output.storage_options,
+                stored_queries=StoredQueries(**journal.stored()),
+            )
+        journal.finish({"output": self.target.url})
 
 
 def transform_of(bounds: Bounds, fitted: Fitted, scores: Scores | None) -> Transform:

@@ -8,8 +8,7 @@ from typing import Any
 from dpgmm_dist.artifact.receipt import build_receipt
 from dpgmm_dist.budget.budget import Budget
 from dpgmm_dist.model.problem import Fitted
-from dpgmm_dist.pipeline.bounds import Bounds
-from dpgmm_dist.pipeline.marginals import Scores
+from dpgmm_dist.pipeline.measuring import Measured
 from dpgmm_dist.pipeline.privacy_units import describe_estimand, describe_unit
 from dpgmm_dist.pipeline.session import Session
 from dpgmm_dist.privacy.noise import NoiseSource
@@ -48,12 +47,11 @@ def receipt_of(
     *,
     noise: NoiseSource,
     session: Session,
-    fitted: Fitted,
     budget: Budget,
-    bounds: Bounds,
-    scores: Scores | None,
+    measured: Measured,
 ) -> dict[str, Any]:
     """The receipt: the specification, every query with its noise, and what they cost together."""
+    found, scores, fitted = measured.bounds.found, measured.scores, measured.fitted
     return build_receipt(
         release_id=release_id,
         specification=spec.public_dict(),
@@ -68,7 +66,7 @@ def receipt_of(
         unit=describe_unit(spec.dataset.privacy_unit),
         ledger=budget.facts(),
         more={
-            **({"bounds_found": bounds.found} if bounds.found else {}),
+            **({"bounds_found": found} if found else {}),
             **({"marginals": scores.describe(spec)} if scores else {}),
             "plan": fitted.notes,
             "noisy_rows": fitted.rows,

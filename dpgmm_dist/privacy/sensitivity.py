@@ -41,13 +41,13 @@ _POWERS = {"count": 0, "sum": 1, "second": 2, "square": 2, "bins": 0}
 
 def squared_sensitivity(query: PassQuery, block: Block) -> int:
     """Squared L2 sensitivity of one block to adding or removing one unit, in integer units."""
-    one = (
+    of_column = (
         query.unit_rows
         * query.weight_unit
         * int(query.radius_of(block) ** _POWERS[block.statistic])
     )
     columns = len(query.edges) if block.statistic == "bins" else 1
-    return columns * one**2
+    return columns * of_column**2
 
 
 def sensitivity(query: PassQuery, block: Block) -> float:

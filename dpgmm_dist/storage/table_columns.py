@@ -47,8 +47,8 @@ class TableColumns(Opaque):
         for path, number in wanted.items():
             column, dot, rest = path.partition(".")
             if dot and column in columns:
-                there = f"{columns[column]}.{rest}"
-                if by_id.get(number, there) != there or found.get(there, number) != number:
+                in_file = f"{columns[column]}.{rest}"
+                if by_id.get(number, in_file) != in_file or found.get(in_file, number) != number:
                     raise DataError(
                         f"{name}: the field {path!r} of the table has another name in this file; "
                         "rewrite the table's files (rewrite_data_files), or read another column"

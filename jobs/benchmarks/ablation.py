@@ -38,7 +38,7 @@ def _without_second(*arguments: Any) -> PassPlan:
 WITHOUT: dict[str, dict[str, Any]] = {
     "all of it": {},
     "joint fit (each pass alone, matched)": {
-        "fitting.refinement.MOST_PARAMETERS": 0,
+        "fitting.joint_fit.MOST_PARAMETERS": 0,
         "fitting.initialisation.MOST_PARAMETERS": 0,
     },
     "second moments of cells": {"fitting.cells._plan": _without_second},
@@ -46,9 +46,9 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "many starts": {
         "fitting.initialisation._RESTARTS": 1,
         "fitting.initialisation._CLUSTERINGS": 1,
-        "fitting.initialisation._EXPLAINED": 1,
+        "fitting.initialisation._MOMENT_FITS": 1,
     },
-    "moves out of wrong optima": {"fitting.split_merge._MOST": 0},
+    "moves out of wrong optima": {"fitting.split_merge._MOST_MOVES": 0},
     "clipping (sqrt(p) + 2)": {"fitting.components.component_radius": allocation.whitened_radius},
     "mild clipping (a fifth of the rows)": {"allocation.CLIPPED": 0.2},
     "KL split (even)": {},

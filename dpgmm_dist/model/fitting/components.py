@@ -1,4 +1,4 @@
-"""The components passes: noisy EM steps on the mixture, each clipped in its own coordinates."""
+"""The components passes: noisy EM steps on the mixture, clipped in each component's coordinates."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ from dpgmm_dist.model.allocation import (
 )
 from dpgmm_dist.model.fitting.cells import SECOND_DIMENSION
 from dpgmm_dist.model.fitting.em import Fit
-from dpgmm_dist.model.fitting.fixed_point import match_components, own_moments
-from dpgmm_dist.model.fitting.refinement import History, explainable, refine, wrong_model
+from dpgmm_dist.model.fitting.fixed_point import correct_by_components, moments_of
+from dpgmm_dist.model.fitting.joint_fit import (
+    History,
+    fit_jointly,
+    has_few_parameters,
+    wrong_model,
+)
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.numerics.parallel import in_order
 from dpgmm_dist.model.pass_plan import BlockPlan, Observed, PassPlan
@@ -42,13 +47,13 @@ _LEAST_EIGENVALUE = 0.02
 _DRAWS = 20_000
 _ROUNDS = 40
 _NOISE_LEFT, _WRONG_MODEL = 0.2, 2.0
-"""Matching stops where the disagreement is this share of what the noise makes: directions that
-converge slowly have little noise in them. From the second on it does not begin where cells see
-means alone: known mixtures stayed below, rows that are none do not, and correcting for them lost up
-to 20 nats a row. In few dimensions it gains on them: flights .005 in place of .02."""
+"""Of the squared distance that noise alone causes. The fixed-point correction stops at the first:
+directions that converge slowly have little noise. Where cells measure means alone, it does not
+begin from the second on: known mixtures stayed below, other rows do not, and correcting for them
+lost up to 20 nats a row. In few dimensions it helps those too: flights .005 in place of .02."""
 _MOST_DIMENSIONS = 64
-"""Nor in more dimensions: in 128 corrections amplified noise, and lost 5 to 10 nats a row on a
-known mixture and on two sets of embeddings alike; in 64 they gained up to 4 on some seeds."""
+"""For the correction. In 128 it amplified noise, and lost 5 to 10 nats a row on a known mixture and
+on two sets of embeddings alike; in 64 it gained up to 4 on some seeds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,63 +94,58 @@ def step(
 ) -> Estimate:
     """One pass: ask for the moments of the mixture's components, and re-estimate it.
 
-    ``sought`` says that passes are to find components in dimensions that no pass has seen yet:
-    covariances tell them apart there, and are asked for with the least noise.
+    ``sought`` says that passes are to find components in dimensions that no pass has measured yet.
+    Covariances distinguish them there, and are asked for with the least noise.
     """
     if problem.covariance == "tied":
         level = "all"
-    joint = not sought and level == "component" and history.trusted and explainable(mixture)
+    joint = not sought and level == "component" and history.trusted and has_few_parameters(mixture)
     radius = (component_radius if joint else whitened_radius)(mixture.dimension)
     if sought and not last:
         radius = math.sqrt(mixture.dimension)
     plan = _plan(problem, mixture, name, rho, level, last or sought, radius)
     answer = ask(plan, centre.latent)
     if joint:
-        refined = refine(problem, centre, mixture, plan, answer, history, last)
-        if not last or refined.misfit < wrong_model(mixture.dimension):
-            means = _inside(problem, centre, refined.mixture.means)
-            held = replace(refined.mixture, means=means)
-            return Estimate(held, refined.errors, refined.keep, refined.expected_kl, refined.bias)
-        # No such mixture agrees with all answers: the last alone are believed.
+        fitted = fit_jointly(problem, centre, mixture, plan, answer, history, last)
+        if not last or fitted.chi_squared < wrong_model(mixture.dimension):
+            means = _inside(problem, centre, fitted.mixture.means)
+            bounded = replace(fitted.mixture, means=means)
+            return Estimate(bounded, fitted.errors, fitted.keep, fitted.expected_kl, fitted.bias)
+        # No such mixture agrees with all answers: only the last are used.
         history.trusted = False
     estimate = _estimate(problem, centre, mixture, answer, sought)
     if not plan.soft or (sought and not last) or mixture.dimension > _MOST_DIMENSIONS:
         return estimate
-    matched = _matched(mixture, estimate.mixture, answer)
-    held = replace(matched, means=_inside(problem, centre, matched.means))
-    return replace(estimate, mixture=held)
+    corrected = _corrected(mixture, estimate.mixture, answer)
+    bounded = replace(corrected, means=_inside(problem, centre, corrected.means))
+    return replace(estimate, mixture=bounded)
 
 
-def _matched(asked: Mixture, measured: Mixture, answer: Observed) -> Mixture:
+def _corrected(asked: Mixture, measured: Mixture, answer: Observed) -> Mixture:
     """Undo EM's slow convergence label by label (:mod:`dpgmm_dist.model.fitting.fixed_point`)."""
     p = asked.dimension
     sigmas = [answer.block(statistic).sigma for statistic in ("count", "sum", "second")]
     energy = sigmas[0] ** 2 + p * sigmas[1] ** 2 + noise_energy(p, sigmas[2]) / 4
     counts = answer.block("count").values
-    effort = 1 / max(1, len(asked.label_values))
+    search_share = 1 / max(1, len(asked.label_values))
     most = _WRONG_MODEL if p > SECOND_DIMENSION else math.inf
 
     def of_label(label: int) -> Fit | None:
-        own = np.flatnonzero(asked.label_index == label)
-        if len(own) == 1:
+        members = np.flatnonzero(asked.label_index == label)
+        if len(members) == 1:
             return None
-        before, after = (
-            Fit(m.weights[own] / m.weights[own].sum(), m.means[own], m.covariances[own], 0.0)
-            for m in (asked, measured)
-        )
-        rows = max(float(counts[own].sum()), 1.0)
+        before, after = _members_of(asked, members), _members_of(measured, members)
+        rows = max(float(counts[members].sum()), 1.0)
         noise = energy / rows**2 * float((1 / before.weights).sum())
-        moments = own_moments(after)
-        seed = 17 + label
-        return match_components(
+        return correct_by_components(
             before,
-            moments,
+            moments_of(after),
             answer.radius,
             (_NOISE_LEFT * noise, most * noise),
             _ROUNDS,
             _DRAWS,
-            seed,
-            effort,
+            17 + label,
+            search_share,
         )
 
     weights, means = measured.weights.copy(), measured.means.copy()
@@ -154,12 +154,19 @@ def _matched(asked: Mixture, measured: Mixture, answer: Observed) -> Mixture:
     for label, fit in zip(labels, in_order(of_label, labels), strict=True):
         if fit is None:
             continue
-        own = np.flatnonzero(asked.label_index == label)
-        weights[own], means[own] = weights[own].sum() * fit.weights, fit.means
-        covariances[own] = fit.covariances
+        members = np.flatnonzero(asked.label_index == label)
+        weights[members], means[members] = weights[members].sum() * fit.weights, fit.means
+        covariances[members] = fit.covariances
     return Mixture(
         weights, means, covariances, asked.label_index, asked.label_values, asked.component_number
     )
+
+
+def _members_of(mixture: Mixture, members: Ints) -> Fit:
+    """Components of a mixture, with weights that sum to one."""
+    weights = mixture.weights[members]
+    means, covariances = mixture.means[members], mixture.covariances[members]
+    return Fit(weights / weights.sum(), means, covariances, 0.0)
 
 
 def _plan(
@@ -173,8 +180,8 @@ def _plan(
 ) -> PassPlan:
     p = mixture.dimension
     cells = np.arange(mixture.n_components)
-    # Before the last pass counts and means decide where components go: the KL of noise alone
-    # would starve them.
+    # Before the last pass counts and means decide where components go: by the KL of noise alone
+    # they would get next to nothing.
     allocation = problem.allocation if last else "even"
     shares = split(rho, [1.0, radius, radius**2], kl_curvatures(p), allocation)
     groups = {
@@ -189,7 +196,7 @@ def _plan(
     )
     pooled = pooled_covariance(mixture)
     if level == "component":
-        whiten = tuple(whitener(one) for one in mixture.covariances)
+        whiten = tuple(whitener(covariance) for covariance in mixture.covariances)
         cell_map = cells
     else:
         whiten, cell_map = (whitener(pooled),), np.zeros(len(cells), dtype=np.int64)
@@ -249,11 +256,11 @@ def _estimate(
 
 
 def _inside(problem: Problem, centre: Centre, means: Floats) -> Floats:
-    """Means pulled back into the public bound."""
+    """Means moved into the public bound."""
     z = centre.latent.to_features(means)
-    long = np.linalg.norm(z, axis=1)
+    length = np.linalg.norm(z, axis=1)
     return centre.latent.to_latent(
-        z * np.minimum(1.0, problem.norm / np.maximum(long, 1e-300))[:, None]
+        z * np.minimum(1.0, problem.norm / np.maximum(length, 1e-300))[:, None]
     )
 
 
@@ -286,9 +293,9 @@ def _shrink(
     weights: Floats,
     sought: bool,
 ) -> tuple[Floats, Floats]:
-    """Known-noise shrinkage toward the pooled covariance, and that toward a sphere.
+    """Known-noise shrinkage toward the pooled covariance, which is shrunk toward a sphere.
 
-    Where components are sought it is toward what they were measured in: what earlier passes found.
+    Where components are sought, shrinkage is toward the covariances that earlier passes found.
     """
     p = white.shape[1]
     raw = unwhiten @ white @ unwhiten.transpose(0, 2, 1)

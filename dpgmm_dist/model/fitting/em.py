@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.fitting.search_budget import affordable
+from dpgmm_dist.model.fitting.search_budget import affordable_draws
 from dpgmm_dist.model.fitting.seeding import Reals, kmeans_centres, nearest
 from dpgmm_dist.model.numerics.parallel import in_order
 
@@ -30,8 +30,8 @@ _POLISH_DRAWS = 20_000
 _TOLERANCE = 1e-5
 _WEIGHT_FLOOR = 1e-4
 _KMEANS_DRAWS = 10_000
-_TOGETHER = 300_000
-"""Responsibilities held at once: restarts up to so many make a step together."""
+_MOST_RESPONSIBILITIES = 300_000
+"""Responsibilities in memory at once: restarts up to so many make a step together."""
 _CHUNK = 4096
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -47,22 +47,20 @@ class Fit:
 
 
 def fits_of_draws(
-    draws: Floats, components: int, restarts: int, keep: int, seed: int, effort: float = 1.0
+    draws: Floats, components: int, restarts: int, keep: int, seed: int, search_share: float = 1.0
 ) -> list[Fit]:
     """Different EM fits of ``components`` Gaussians to draws (n, p), the best first.
 
-    Every restart is screened on part of the draws; the best ``keep`` are polished on all, and
-    those that end in the same optimum are given once. ``effort`` scales the work.
+    Every restart is screened on part of the draws. The best ``keep`` are polished on all of them,
+    and those that end in the same optimum are given once. ``search_share`` scales the work.
     """
     p = draws.shape[1]
-    steps = restarts * _SCREEN_STEPS
-    few = affordable(
-        effort * _OPERATIONS, components, p, steps, _SCREEN_DRAWS, 4 * components * (p + 2)
-    )
+    steps, least = restarts * _SCREEN_STEPS, 4 * components * (p + 2)
+    operations = search_share * _OPERATIONS
+    few = affordable_draws(operations, components, p, steps, _SCREEN_DRAWS, least)
     restarts = max(3, min(restarts, restarts * few // _SCREEN_DRAWS + 1))
-    many = affordable(
-        4 * effort * _OPERATIONS, components, p, keep * _POLISH_STEPS, _POLISH_DRAWS, few
-    )
+    steps = keep * _POLISH_STEPS
+    many = affordable_draws(4 * operations, components, p, steps, _POLISH_DRAWS, few)
     keep = max(1, min(keep, keep * many // _POLISH_DRAWS + 1))
     points = Points.of(draws[:many])
     part = points.first(few)
@@ -77,22 +75,25 @@ def fits_of_draws(
 
 
 def clustered_fits(
-    draws: Reals, components: int, restarts: int, seed: int, steps: int = 40, effort: float = 1.0
+    draws: Reals,
+    components: int,
+    restarts: int,
+    seed: int,
+    steps: int = 40,
+    search_share: float = 1.0,
 ) -> list[Fit]:
     """EM fits of ``components`` Gaussians to draws (n, p) from k-means starts, the best first.
 
-    Rows are handled in the precision of the draws.
-
-    From k-means EM ends in the same few optima again and again, where far-apart draws as a start
-    end in many (docs/method.md); those that end alike are given once.
+    It works in the precision of the draws. From k-means EM ends in few different optima, where
+    far-apart draws as a start end in many (docs/method.md); each is given once. ``search_share``
+    scales the work.
     """
     p = draws.shape[1]
-    most = affordable(
-        effort * _OPERATIONS, components, p, restarts * steps, len(draws), 4 * components * (p + 2)
-    )
+    operations, least = search_share * _OPERATIONS, 4 * components * (p + 2)
+    most = affordable_draws(operations, components, p, restarts * steps, len(draws), least)
     points = Points.of(draws[: min(most, _POLISH_DRAWS)])
 
-    def one(start: int) -> Fit:
+    def clustered(start: int) -> Fit:
         rows = points.rows
         centres, _ = kmeans_centres(rows[:_KMEANS_DRAWS], components, seed + start)
         share = np.zeros((components, len(rows)), dtype=rows.dtype)
@@ -100,7 +101,7 @@ def clustered_fits(
         weights, means, covariances = _maximise(points, share)
         return Fit(weights, means, covariances, -np.inf)
 
-    starts = in_order(one, range(restarts if components > 1 else 1))
+    starts = in_order(clustered, range(restarts if components > 1 else 1))
     return _distinct(expectation_maximisation(points, starts, steps), points)
 
 
@@ -158,14 +159,13 @@ def expectation_maximisation(points: Points, starts: Sequence[Fit], steps: int) 
     """At most ``steps`` EM steps from each start, about ``points.middle``."""
     if not starts:
         return []
-    each = max(1, _TOGETHER // (len(points.features) * len(starts[0].weights)))
-    groups = [starts[i : i + each] for i in range(0, len(starts), each)]
-    return [
-        fit for group in in_order(lambda g: _together(points, g, steps), groups) for fit in group
-    ]
+    size = max(1, _MOST_RESPONSIBILITIES // (len(points.features) * len(starts[0].weights)))
+    groups = [starts[i : i + size] for i in range(0, len(starts), size)]
+    fits = in_order(lambda group: _em_of_group(points, group, steps), groups)
+    return [fit for group in fits for fit in group]
 
 
-def _together(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]:
+def _em_of_group(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]:
     """EM of several starts at once; those that have converged are left out of further steps."""
     weights = np.stack([fit.weights for fit in starts])
     means = np.stack([fit.means for fit in starts])

@@ -25,7 +25,7 @@ _COUNT_SHARE = 0.1
 _LEAST_VARIANCE = 1e-7
 """Floor on variances as a share of the squared norm bound: below the lattice's own reach."""
 _LEAST_KEPT = 0.2
-"""What is left of a label's noisy departure from the overall mean: its direction still helps."""
+"""Share of a label's noisy difference from the overall mean that is kept: its direction helps."""
 _LEAST_OF_NOISE = 0.02
 """Floor on pooled variances as a share of the noise on the second moment's eigenvalues."""
 _LEAST_SPREAD = 0.05
@@ -45,7 +45,7 @@ def find_centre(
 ) -> Centre:
     """Run the moments passes: counts and means, then second moments about the noisy means.
 
-    ``location`` stands for the counts and means where there is one label; None asks for them.
+    ``location`` has the count and mean where there is one label; None asks for them.
     """
     start = Latent(problem.width)
     if location is not None:
@@ -92,7 +92,7 @@ def _means(problem: Problem, answer: Observed) -> tuple[Floats, float, Floats]:
     # A label with few rows has a mean of pure noise: James-Stein toward the overall mean.
     apart = sums.values / rows[:, None] - overall
     noise = problem.width * (sums.sigma / rows) ** 2
-    # At most 1, so that no departure at all divides nothing by nothing.
+    # At most 1; and no division of zero by zero where a mean is the overall one.
     share = noise / np.maximum((apart**2).sum(axis=1), noise)
     keep = np.clip(1 - share, _LEAST_KEPT if problem.labels > 1 else 0.0, 1.0)
     means = overall + keep[:, None] * apart
@@ -148,19 +148,19 @@ def _pooled(
     p = len(noisy)
     bound = problem.norm**2
     if problem.labels > 1:
-        # A trace of noise is worth less than what the bound says: embeddings often have norm 1.
+        # A noisy trace says less than the bound does: embeddings often have norm 1.
         spread = _spread(problem, rows, means)
         trust = 1 / (1 + p * (scale / (_TRACE_PRIOR * spread)) ** 2)
         noisy += np.eye(p) * (1 - trust) * (spread - float(np.trace(noisy))) / p
     least = max(_LEAST_VARIANCE * bound, _LEAST_OF_NOISE * scale * math.sqrt(p))
     pooled = floor_eigenvalues(rotation_invariant(noisy, scale), min(least, bound / p), bound)
     trace = float(np.trace(pooled))
-    # Flooring adds variance that is not there; the trace itself is hardly noisy.
-    honest = float(np.clip(np.trace(noisy), 0.25 * trace, trace))
-    pooled *= honest / trace
+    # Flooring adds variance; the trace itself has little noise.
+    measured_trace = float(np.clip(np.trace(noisy), 0.25 * trace, trace))
+    pooled *= measured_trace / trace
     if problem.labels > 1:
-        traces = np.trace(each.values, axis1=1, axis2=2) / rows / honest
-        sizes = _label_sizes(traces, each.sigma * math.sqrt(p) / rows / honest)
+        traces = np.trace(each.values, axis1=1, axis2=2) / rows / measured_trace
+        sizes = _label_sizes(traces, each.sigma * math.sqrt(p) / rows / measured_trace)
     return pooled, sizes
 
 
@@ -205,7 +205,7 @@ def _label_seconds(
 
 
 def _label_covariances(answer: Observed, rows: Floats, sizes: Floats) -> tuple[Floats, Floats]:
-    """Pooled covariance (p, p) and each label's (L, p, p), freed of what the noise explains."""
+    """Pooled covariance (p, p) and each label's (L, p, p), shrunk by the known noise."""
     block = answer.block("second")
     p = block.values.shape[1]
     kept = clipped_share(p, answer.radius)

@@ -1,13 +1,12 @@
-"""Many dimensions: the first mixture is sought only where the rows are not one Gaussian.
+"""Many dimensions: the first mixture is found in the subspace where the rows are not one Gaussian.
 
-However many dimensions there are, the means of K components differ along K - 1 directions at the
-most. Along all others (as long as covariances do not differ there) a label's rows are the one
-Gaussian that its moments describe, and a cells pass says nothing about them that is not known. So
-what the first cells pass measured is compared with what that Gaussian would have given, and the
-directions in which the difference exceeds the noise are kept. The second cells pass and the first
-mixture live in those few coordinates, where second moments of cells are cheap; the rest of each
-component follows as the regression of the one Gaussian says, until the components passes measure
-it. All but the second pass is post-processing.
+The means of K components differ along at most K - 1 directions, however many dimensions there are.
+Along all others (as long as covariances do not differ there) a label's rows are the one Gaussian
+that its moments describe, and a cells pass adds nothing. So what the first cells pass measured is
+compared with what that Gaussian would have given. The directions in which the difference exceeds
+the noise are kept. The second cells pass and the initial mixture use these few coordinates, where
+second moments of cells are cheap. The rest of each component follows from the one Gaussian by
+regression, until the components passes measure it. All but the second pass is post-processing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from dpgmm_dist.model.fitting.measured_moments import Seen, statistics
+from dpgmm_dist.model.fitting.measured_moments import MeasuredMoments, statistics
 from dpgmm_dist.model.mixture import Mixture
 from dpgmm_dist.model.pass_plan import Latent
 from dpgmm_dist.model.problem import Centre
@@ -29,18 +28,18 @@ Floats = npt.NDArray[np.float64]
 
 FEWEST, MOST = 4, 12
 """Directions kept: a mixture of 16 components along twelve can still be fitted to all answers
-(``moment_fit.MOST_PARAMETERS``), and more were found to mislead the search."""
+(``moment_fit.MOST_PARAMETERS``), and with more the search found worse mixtures."""
 _SPARE = 2
-"""Directions beyond those of the means, as noise turns all of them: with 5 components in 32
-dimensions one release in four lost one of theirs without, one in six with one, one in eight with
-two (docs/method.md)."""
+"""Directions beyond those of the means, as noise turns all of them. With 5 components in 32
+dimensions one release in four lost a component without them, one in six with one, one in eight
+with two (docs/method.md)."""
 _DRAWS = 30_000
 _SEED = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Narrow:
-    """A few directions of latent space, and everything known so far along them."""
+class InformativeSubspace:
+    """A few directions of latent space, and everything known along them."""
 
     whole: Centre
     basis: Floats
@@ -48,7 +47,7 @@ class Narrow:
     centre: Centre
     """In the q coordinates."""
 
-    def density(self, mixture: Mixture) -> Mixture:
+    def project(self, mixture: Mixture) -> Mixture:
         """A mixture's marginal along the directions."""
         return replace(
             mixture,
@@ -56,8 +55,8 @@ class Narrow:
             covariances=self.basis.T @ mixture.covariances @ self.basis,
         )
 
-    def lifted(self, mixture: Mixture) -> Mixture:
-        """The mixture of all coordinates with this marginal and each label's own regression."""
+    def lift(self, mixture: Mixture) -> Mixture:
+        """The mixture of all coordinates with this marginal, by each label's regression."""
         label = mixture.label_index
         gains = self.whole.covariances @ self.basis @ np.linalg.inv(self.centre.covariances)
         shift = mixture.means - self.centre.means[label]
@@ -69,27 +68,31 @@ class Narrow:
         return replace(mixture, means=means, covariances=covariances)
 
 
-def narrowed(centre: Centre, seen: Sequence[Seen], components: int) -> Narrow:
-    """The directions in which what a cells pass measured is not that of each label's Gaussian.
+def informative_subspace(
+    centre: Centre, measured: Sequence[MeasuredMoments], components: int
+) -> InformativeSubspace:
+    """The directions in which a cells pass measured other moments than each label's Gaussian has.
 
     Parameters
     ----------
-    seen : of each label, in pooled-whitened coordinates
+    measured : of each label, in pooled-whitened coordinates
     components : of a label, at the most: their means differ along one direction less
     """
     white = whitener(centre.pooled)
-    apart = np.concatenate([_apart(one, centre, label, white) for label, one in enumerate(seen)])
+    apart = np.concatenate(
+        [_differences(moments, centre, label, white) for label, moments in enumerate(measured)]
+    )
     _, lengths, axes = np.linalg.svd(apart)  # all directions, even of one cell
     # The largest singular value of noise alone (Marchenko and Pastur).
     edge = math.sqrt(len(apart)) + math.sqrt(apart.shape[1])
-    most = min(max(len(seen) * (components - 1) + _SPARE, FEWEST), MOST)
+    most = min(max(len(measured) * (components - 1) + _SPARE, FEWEST), MOST)
     kept = int(np.clip((lengths > edge).sum(), FEWEST, most))
     # Coordinates x @ axes of whitened x = y @ white are y @ (white axes).
     basis, _ = np.linalg.qr(white @ axes[:kept].T)
     basis *= np.sign(basis[np.abs(basis).argmax(axis=0), np.arange(kept)])
     latent = centre.latent
     inner = basis if latent.basis is None else latent.basis @ basis
-    return Narrow(
+    return InformativeSubspace(
         centre,
         basis,
         replace(
@@ -102,7 +105,7 @@ def narrowed(centre: Centre, seen: Sequence[Seen], components: int) -> Narrow:
     )
 
 
-def _apart(one: Seen, centre: Centre, label: int, white: Floats) -> Floats:
+def _differences(measured: MeasuredMoments, centre: Centre, label: int, white: Floats) -> Floats:
     """(C, p) first moments of cells less those of the label's Gaussian, in units of their noise."""
     p = len(white)
     mean = centre.means[label] @ white
@@ -115,14 +118,15 @@ def _apart(one: Seen, centre: Centre, label: int, white: Floats) -> Floats:
     np.subtract(middle, x[: len(half)], out=x[len(half) :])
     x[: len(half)] += middle
     # In float32, which takes two thirds of the time: six digits are more than the draws have.
+    metric = measured.metric
     single = replace(
-        one,
-        centres=one.centres.astype(np.float32),
-        maps=one.maps.astype(np.float32),
-        metric=None if one.metric is None else one.metric.astype(np.float32),
+        measured,
+        centres=measured.centres.astype(np.float32),
+        maps=measured.maps.astype(np.float32),
+        metric=None if metric is None else metric.astype(np.float32),
     )
     expected = statistics(single, x, np.full(len(x), 1 / len(x), dtype=np.float32))
-    difference = one.values - expected
-    first = difference[:, 1 : 1 + p] + difference[:, :1] * (one.centres - mean)
-    sampling = np.maximum(expected[:, 0], 0.0) * (1 / max(one.rows, 1.0) + 1 / len(x))
-    return np.asarray(first / np.sqrt(one.sigma[:, 1] ** 2 + sampling)[:, None])
+    difference = measured.values - expected
+    first = difference[:, 1 : 1 + p] + difference[:, :1] * (measured.centres - mean)
+    sampling = np.maximum(expected[:, 0], 0.0) * (1 / max(measured.rows, 1.0) + 1 / len(x))
+    return np.asarray(first / np.sqrt(measured.sigma[:, 1] ** 2 + sampling)[:, None])

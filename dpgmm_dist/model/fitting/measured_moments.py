@@ -1,4 +1,4 @@
-"""What passes measured of one label, and what they would have measured of any other mixture."""
+"""What passes measured of one label, and what they would have measured of another mixture."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _LEAST_SHARE = 1e-4
-"""Of a row in a cell, below which it is left out: the kernel's own table ends there too."""
+"""Of a row in a cell, below which it is left out: the kernel's table ends there too."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class MeasuredMoments:
     """What one pass measured of one label, in shares of its rows."""
 
     centres: Floats
@@ -80,14 +80,14 @@ class Seen:
         return np.concatenate(parts)
 
 
-def seen_of(
+def moments_of_label(
     answer: Observed,
     label: int,
     white: Floats,
     rows: float,
     asked: Fit | None = None,
     metric: Floats | None = None,
-) -> Seen:
+) -> MeasuredMoments:
     """What a pass measured of a label, in coordinates ``x = y @ white`` of latent ``y``.
 
     Parameters
@@ -96,24 +96,24 @@ def seen_of(
     asked : the label's mixture (in the same coordinates) if the pass took its responsibilities
     metric : (p, p) latent map of the distances that assign rows; None for ``white`` itself
     """
-    own = np.flatnonzero(answer.cell_label == label)
+    cells = np.flatnonzero(answer.cell_label == label)
     p = answer.centres.shape[1]
     names: tuple[tuple[str, int], ...] = (("count", 1), ("sum", p), ("second", p * (p + 1) // 2))
     rows_of, columns_of = triangle(p)
     values, sigmas = [], []
     for block in answer.blocks:
         width = dict(names)[block.statistic]
-        measured = block.values[own]
+        measured = block.values[cells]
         sigma = np.full(width, block.sigma)
         if block.statistic == "second":
             measured = measured[:, rows_of, columns_of]
             sigma[rows_of != columns_of] /= np.sqrt(2)
-        values.append(measured.reshape(len(own), width))
-        sigmas.append(np.broadcast_to(sigma, (len(own), width)))
+        values.append(measured.reshape(len(cells), width))
+        sigmas.append(np.broadcast_to(sigma, (len(cells), width)))
     back = np.linalg.inv(white)
-    return Seen(
-        centres=answer.centres[own] @ white,
-        maps=np.linalg.inv(answer.unwhiten[own]) @ back,
+    return MeasuredMoments(
+        centres=answer.centres[cells] @ white,
+        maps=np.linalg.inv(answer.unwhiten[cells]) @ back,
         radius=answer.radius,
         values=np.hstack(values) / rows,
         sigma=np.hstack(sigmas) / rows,
@@ -130,47 +130,48 @@ def responsibilities(fit: Fit, x: Reals) -> Floats:
     return np.asarray(share / share.sum(axis=1, keepdims=True))
 
 
-def own_answers(one: Seen) -> Floats:
-    """(C, M) exact answers of the mixture a soft pass was asked with: what clipping leaves."""
-    if one.asked is None:
-        raise ValueError("only a pass with responsibilities has exact answers of its own")
-    p = one.centres.shape[1]
-    out = np.zeros(one.values.shape)
-    out[:, 0] = one.asked.weights
-    if one.second:
+def exact_statistics(measured: MeasuredMoments) -> Floats:
+    """(C, M) exact answers of the mixture that a soft pass was asked with: what clipping leaves."""
+    if measured.asked is None:
+        raise ValueError("only a pass with responsibilities has exact statistics")
+    p = measured.centres.shape[1]
+    out = np.zeros(measured.values.shape)
+    out[:, 0] = measured.asked.weights
+    if measured.second:
         rows, columns = triangle(p)
         diagonal = 1 + p + np.flatnonzero(rows == columns)
-        out[:, diagonal] = one.asked.weights[:, None] * clipped_share(p, one.radius)
+        out[:, diagonal] = measured.asked.weights[:, None] * clipped_share(p, measured.radius)
     return out
 
 
-def statistics(one: Seen, x: Reals, mass: Reals) -> Floats:
+def statistics(measured: MeasuredMoments, x: Reals, mass: Reals) -> Floats:
     """(C, M) what a pass would measure of weighted draws."""
-    out = np.empty(one.values.shape)
-    for some, weight, cell in cells_of(one, x):
-        out[cell] = one.total(x.take(some, axis=0), mass[some] * weight, cell)
+    out = np.empty(measured.values.shape)
+    for members, weight, cell in members_by_cell(measured, x):
+        out[cell] = measured.total(x.take(members, axis=0), mass[members] * weight, cell)
     return out
 
 
-def squares(one: Seen, x: Floats, mass: Floats) -> Floats:
+def squares(measured: MeasuredMoments, x: Floats, mass: Floats) -> Floats:
     """(C, M) mean square of what weighted draws add to each statistic."""
-    out = np.empty(one.values.shape)
-    for some, weight, cell in cells_of(one, x):
-        features = one.features(x.take(some, axis=0), cell)
-        out[cell] = (mass[some] * weight**2) @ features**2
+    out = np.empty(measured.values.shape)
+    for members, weight, cell in members_by_cell(measured, x):
+        features = measured.features(x.take(members, axis=0), cell)
+        out[cell] = (mass[members] * weight**2) @ features**2
     return out
 
 
-def cells_of(one: Seen, x: Reals) -> Iterator[tuple[Ints, Reals, int]]:
-    """Every cell with the rows that have a share in it, and how much."""
-    share = one.shares(x)
+def members_by_cell(measured: MeasuredMoments, x: Reals) -> Iterator[tuple[Ints, Reals, int]]:
+    """Of every cell: the rows that have a share in it, their shares, and its index."""
+    share = measured.shares(x)
+    cells = len(measured.centres)
     if share.ndim == 1:
         order = np.argsort(share, kind="stable")
-        edges = np.searchsorted(share[order], np.arange(len(one.centres) + 1))
-        for cell in range(len(one.centres)):
-            some = order[edges[cell] : edges[cell + 1]]
-            yield some, np.ones(len(some), dtype=x.dtype), cell
+        edges = np.searchsorted(share[order], np.arange(cells + 1))
+        for cell in range(cells):
+            members = order[edges[cell] : edges[cell + 1]]
+            yield members, np.ones(len(members), dtype=x.dtype), cell
         return
-    for cell in range(len(one.centres)):
-        some = np.flatnonzero(share[:, cell] > _LEAST_SHARE)
-        yield some, np.asarray(share[some, cell], dtype=np.float64), cell
+    for cell in range(cells):
+        members = np.flatnonzero(share[:, cell] > _LEAST_SHARE)
+        yield members, np.asarray(share[members, cell], dtype=np.float64), cell

@@ -1,9 +1,9 @@
-"""Ever fewer components: pairs whose merger costs the least likelihood become one Gaussian.
+"""Merging between passes: pairs whose merger costs the least likelihood become one Gaussian.
 
-Above 16 dimensions components are sought where only their means are known to differ, and a fit of
-K Gaussians there mostly has one over two true ones. Of three times as many, each covers part of one
-true component or little else. Passes measure them in all dimensions, where parts of a component
-become alike, and between passes parts are merged until K are left.
+Above 16 dimensions the cells show only in which means components differ, and a fit of K Gaussians
+there mostly has one over two true ones. Of three times as many, each covers part of one true
+component and little else. Passes measure them in all dimensions, where parts of a component become
+alike. Between passes such parts are merged, until K components are left.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ Floats = npt.NDArray[np.float64]
 
 MOST_TIMES = 3
 TIMES = {"components.1": MOST_TIMES, "components.2": 2.0, "components.3": 1.4}
-"""How many times the wanted number of components a pass above 16 dimensions asks about; once in
-all later ones. In a prototype with simulated noise, 10 components in 32 dimensions (300,000 rows,
+"""Components that a pass above 16 dimensions asks about, as a multiple of those released; 1 in all
+later passes. In a prototype with simulated noise, 10 components in 32 dimensions (300,000 rows,
 epsilon 1, three seeds) ended .18 to .36 nats from the truth after passes over 24, 24, 10 and 10,
 and .14 to .18 after passes over 30, 20, 14, 10 and 10."""
 _NEAREST = 3
-"""Pairs whose merger is weighed, for each component."""
+"""Pairs whose merger is tried, for each component."""
 _DRAWS = 6_000
 _LEAST = 1e-4
-"""Share of its density that a draw keeps at the least: what was drawn from a component that is all
-noise would otherwise decide (ten separate components, seed 102: two of them lost)."""
+"""Share of its density that a draw keeps at the least: otherwise draws of a component that is all
+noise decide (ten separate components, seed 102: two of them lost)."""
 _SEED = 19
 
 
-def in_pass(step: str, wanted: Sequence[int]) -> list[int]:
+def components_in_pass(step: str, wanted: Sequence[int]) -> list[int]:
     """How many components of each label a pass asks about, where ``wanted`` are released."""
     return [math.ceil(TIMES.get(step, 1.0) * number) for number in wanted]
 
 
-def fewer(mixture: Mixture, numbers: Sequence[int]) -> Mixture:
+def merge_down_to(mixture: Mixture, numbers: Sequence[int]) -> Mixture:
     """A mixture with at most so many components of each label (L,), pairs of them merged."""
     index = mixture.label_index
     if (np.bincount(index) <= numbers).all():
@@ -51,7 +51,7 @@ def fewer(mixture: Mixture, numbers: Sequence[int]) -> Mixture:
         members = index == label
         weights, means = mixture.weights[members], mixture.means[members]
         fit = Fit(weights, means, mixture.covariances[members], 0.0)
-        parts.append(_fewer(fit, number, draw(mixture, label, _DRAWS, _SEED)))
+        parts.append(_merge_pairs(fit, number, draw(mixture, label, _DRAWS, _SEED)))
     weights = np.concatenate([part.weights for part in parts])
     return Mixture(
         weights=weights / weights.sum(),
@@ -80,7 +80,7 @@ def subset(fit: Fit, which: Sequence[int]) -> Fit:
 
 
 def divergence(fit: Fit, first: int, second: int) -> float:
-    """Twice the divergence of two components from what they are merged into, weighted (Runnalls).
+    """Twice the weighted divergence of two components from what they are merged into (Runnalls).
 
     A merger takes at most half of it from the likelihood of a row, in nats.
     """
@@ -89,13 +89,13 @@ def divergence(fit: Fit, first: int, second: int) -> float:
     return float(fit.weights[pair] @ (whole - np.linalg.slogdet(fit.covariances[pair])[1]))
 
 
-def _fewer(fit: Fit, number: int, draws: Floats) -> Fit:
+def _merge_pairs(fit: Fit, number: int, draws: Floats) -> Fit:
     """A fit of at most ``number`` components, by what costs the least likelihood.
 
-    Two components are merged, or one is dropped: one that noise has left with hardly any rows may
-    lie so far out that a merger would widen the other. The divergence of a pair is far above what
-    its merger costs where it lies along one component, as parts of a component do; so of the
-    nearest pairs the cost is taken from draws (n, p).
+    Two components are merged, or one is dropped: a component that noise has left with hardly any
+    rows may lie so far out that a merger would widen the other. Parts of one component cost far
+    less to merge than their divergence says. So for the nearest pairs the cost is computed from
+    draws (n, p).
     """
     left = list(range(len(fit.weights)))
     joint = log_components(draws, fit.means, fit.covariances) + np.log(fit.weights)
@@ -117,7 +117,11 @@ def _fewer(fit: Fit, number: int, draws: Floats) -> Fit:
         # Without a component the others have more of the rows.
         total = fit.weights[left].sum()
         after |= {(k,): (whole - shares[k]) / (1 - fit.weights[k] / total) for k in left}
-        best = max(after, key=lambda some: float(np.log(np.maximum(after[some], _LEAST)).sum()))
+        likelihood = {
+            group: float(np.log(np.maximum(density, _LEAST)).sum())
+            for group, density in after.items()
+        }
+        best = max(likelihood, key=lambda group: likelihood[group])
         whole, new = after[best], len(shares)
         left = [k for k in left if k not in best]
         apart = {pair: far for pair, far in apart.items() if not set(pair) & set(best)}

@@ -1,14 +1,15 @@
-"""The mixture that explains every noisy answer so far: one least-squares fit, post-processing.
+"""The moment fit: one mixture for all noisy answers so far, by weighted least squares.
 
-What a pass measures of *any* mixture can be computed from draws: rows are assigned, mapped, clipped
-and summed as the pass did. So after each pass the mixture is sought whose own answers agree best
-with all measured ones, each weighted by its known noise and by the sampling error of the rows.
-Gauss-Newton steps need the derivative of an expected statistic ``T`` by the parameters, which is
-``E[T(x) s(x)]`` with the mixture's score ``s``: one product of matrices over the same draws.
+What a pass would measure of *any* mixture can be computed from draws: they are assigned, mapped,
+clipped and summed as the pass does with rows. After each pass the fit finds the mixture whose own
+answers agree best with all measured ones. Each answer is weighted by its known noise and by the
+sampling error of the rows. Gauss-Newton steps need the derivative of an expected statistic ``T`` by
+the parameters. It is ``E[T(x) s(x)]`` with the mixture's score ``s``: one product of matrices over
+the same draws. All of it is post-processing.
 
-Expectation maximisation would take the last pass's moments as the new parameters. It creeps towards
-its fixed point a pass a step, and forgets what earlier passes paid for; clipped tails bias it. Here
-all three cost draws instead of budget.
+Expectation maximisation would take the last pass's moments as the new parameters. It converges
+slowly, one step a pass, and forgets what earlier passes measured; clipping biases it. The moment
+fit removes all three at the price of draws, not of budget.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.fitting.em import Fit, pairs, triangle
 from dpgmm_dist.model.fitting.measured_moments import (
-    Seen,
-    cells_of,
-    own_answers,
+    MeasuredMoments,
+    exact_statistics,
+    members_by_cell,
     responsibilities,
     squares,
     statistics,
 )
+from dpgmm_dist.model.fitting.search_budget import SearchBudget
 from dpgmm_dist.model.shrinkage import floor_eigenvalues, whitener
 
 Floats = npt.NDArray[np.float64]
@@ -36,30 +38,31 @@ Singles = npt.NDArray[np.float32]
 
 MOST_PARAMETERS = 1500
 """Of a label's mixture, up to which the normal equations are solved: K (1 + p + p (p + 1) / 2)."""
-_WORTH = 0.01
-"""Relative gain of beginning again, below which that ends."""
-_CHORDS = 3
+_LEAST_GAIN = 0.01
+"""Relative gain of a round, below which no other follows."""
+_STEPS_PER_SLOPE = 3
 """Steps taken with one derivative, at the most."""
 _PRIOR = (1.0, 1.0, 0.5)
-"""Standard deviations that log weights, means and covariances may move from where a fit starts, in
-units of the component's own: a weak prior, for directions that are noise only."""
-_LONGEST = 1.0
+"""Standard deviations of a weak prior about the start of a fit, for directions that are noise only:
+of log weights, means and covariances, in each component's own units."""
+_LONGEST_STEP = 1.0
+"""Length of a step in any component's own units, at the most."""
 _LEAST_EIGENVALUE, _LARGEST_EIGENVALUE = 1e-6, 1e4
-"""Of a covariance, in the whitened coordinates of the fit: beyond these, rows that are all alike
-would shrink it step by step until it cannot be factorised. Releases are held to tighter ones."""
+"""Of a covariance, in the whitened coordinates of the fit. Without them rows that are all alike
+would shrink it step by step until it cannot be factorised. Releases have tighter bounds."""
 _LEAST_SHARE = 1e-3
-"""Of a row, below which a component's or a cell's part in it is left out of derivatives."""
+"""Of a row: derivatives leave out components and cells that have less of it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
-    """A mixture fitted to answers."""
+class MomentFit:
+    """A mixture fitted to measured moments."""
 
     fit: Fit
-    misfit: float
+    chi_squared: float
     """Sum of squared residuals, each in units of its standard deviation."""
     answers: int
-    """How many numbers were to be explained."""
+    """Number of residuals."""
     total: float
     """The label's rows, as a multiple of the number that shares are of."""
     covariance: Floats | None = None
@@ -67,136 +70,131 @@ class Explained:
     expected_kl: float | None = None
     """Of the noise alone, in nats a row of the label: half the trace of information and error."""
 
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work a fit may be."""
-
-    steps: int = 6
-    """Derivatives taken, at the most."""
-    tolerance: float = 2e-3
-    """Relative gain of a step below which the fit ends."""
-    draws: int = 60_000
-    slope_draws: int = 15_000
-    anchors: int = 1
-    """How often a fit may begin again where it ended."""
-
-    def shared(self, labels: int, parameters: int) -> Effort:
-        """The effort for one of several labels, still enough for its number of parameters."""
-        draws = max(self.draws // labels, 30 * parameters, 10_000)
-        slope = max(self.slope_draws // labels, 24 * parameters, 5_000)
-        return replace(self, draws=min(draws, self.draws), slope_draws=min(slope, self.draws // 2))
+    @property
+    def reduced_chi_squared(self) -> float:
+        """Chi-squared for each answer: about 1 where the model is right."""
+        return self.chi_squared / self.answers
 
 
-def explain(
-    start: Fit, answers: Sequence[Seen], seed: int, effort: Effort, errors: bool = True
-) -> Explained:
-    """Fit a mixture to all answers, beginning at ``start``.
+def fit_moments(
+    start: Fit,
+    answers: Sequence[MeasuredMoments],
+    seed: int,
+    search: SearchBudget,
+    errors: bool = True,
+) -> MomentFit:
+    """Fit a mixture to all answers by weighted least squares, beginning at ``start``.
 
-    Deterministic given the public seed; the mixture of the lowest misfit met is returned.
+    Deterministic given the public seed. Returns the mixture of the least chi-squared that was met.
     ``errors`` asks for the covariance and expected KL too.
     """
     prior = _prior(*start.means.shape)
-    problem = _Problem(start, answers, seed, effort)
-    fit, least = _descended(problem, start, prior, effort)
-    for _ in range(effort.anchors - 1):
+    problem = _Problem(start, answers, seed, search)
+    fit, chi_squared = _descend(problem, start, prior, search)
+    for _ in range(search.rounds - 1):
         # The prior and the sampling errors were those about the start: now about what was found.
-        nearer = _Problem(fit, answers, seed, effort)
-        found, misfit = _descended(nearer, fit, prior, effort)
-        if not misfit < least:
+        nearer = _Problem(fit, answers, seed, search)
+        found, new = _descend(nearer, fit, prior, search)
+        if not new < chi_squared:
             break
-        enough = misfit > (1 - _WORTH) * least
-        problem, fit, least = nearer, found, misfit
-        if enough:
+        converged = new > (1 - _LEAST_GAIN) * chi_squared
+        problem, fit, chi_squared = nearer, found, new
+        if converged:
             break
     total = float(fit.weights.sum())
     released = replace(fit, weights=fit.weights / total)
     if not errors:
-        return Explained(released, least, len(problem.target), total)
+        return MomentFit(released, chi_squared, len(problem.target), total)
     covariance = problem.error(fit, prior)
     expected = 0.5 * float((problem.fisher(fit) * covariance).sum())
-    return Explained(released, least, len(problem.target), total, covariance, expected)
+    return MomentFit(released, chi_squared, len(problem.target), total, covariance, expected)
 
 
-def _descended(problem: _Problem, start: Fit, prior: Floats, effort: Effort) -> tuple[Fit, float]:
-    """The mixture at the end of damped Gauss-Newton steps from ``start``, and its misfit."""
+def _descend(
+    problem: _Problem, start: Fit, prior: Floats, search: SearchBudget
+) -> tuple[Fit, float]:
+    """The mixture at the end of damped Gauss-Newton steps from ``start``, and its chi-squared."""
     fit, moved = start, np.zeros(len(prior))
     residual = problem.residual(fit)
-    least = float(residual @ residual)
+    chi_squared = float(residual @ residual)
     damping = 1e-3
-    for _ in range(effort.steps):
-        slope, before = problem.slope(fit), least
+    for _ in range(search.steps):
+        slope, before = problem.slope(fit), chi_squared
         normal = _normal(slope, prior)
-        for _ in range(_CHORDS):
-            pull = slope.T @ residual.astype(np.float32) - prior * moved
-            held = normal + damping * np.diag(np.diagonal(normal))
-            step = _bounded(np.asarray(np.linalg.solve(held, pull)), *start.means.shape)
+        for _ in range(_STEPS_PER_SLOPE):
+            gradient = slope.T @ residual.astype(np.float32) - prior * moved
+            damped = normal + damping * np.diag(np.diagonal(normal))
+            step = _bounded(np.asarray(np.linalg.solve(damped, gradient)), *start.means.shape)
             tried = moved_by(fit, step)
             after = problem.residual(tried)
-            gained = least - float(after @ after)
-            if gained > 0:  # not so where noise has left no number, either
+            gained = chi_squared - float(after @ after)
+            if gained > 0:  # false too where noise has left no finite number
                 fit, residual, moved = tried, after, moved + step
-                least -= gained
+                chi_squared -= gained
                 damping = max(damping / 5, 1e-4)
             else:
                 damping *= 10
-            if least < before and not gained > effort.tolerance * least:
-                break  # what is left wants another derivative, if anything does
-        if not before - least > effort.tolerance * before:
+            if chi_squared < before and not gained > search.tolerance * chi_squared:
+                break  # what is left needs another derivative
+        if not before - chi_squared > search.tolerance * before:
             break
-    return fit, least
+    return fit, chi_squared
 
 
 class _Problem:
     """Residuals and their derivatives, in units of each answer's standard deviation."""
 
-    def __init__(self, start: Fit, answers: Sequence[Seen], seed: int, effort: Effort) -> None:
+    def __init__(
+        self, start: Fit, answers: Sequence[MeasuredMoments], seed: int, search: SearchBudget
+    ) -> None:
         rng = np.random.Generator(np.random.Philox(seed))
         self.answers = answers
-        self.pick, self.normal = _stream(start, effort.draws, rng)
-        self.slope_pick, self.slope_normal = _stream(start, effort.slope_draws, rng)
-        self.offsets = [self._offset(one) for one in answers]
-        sampling = [self._sampling(start, one) for one in answers]
-        noise = [one.sigma.ravel() for one in answers]
+        self.pick, self.normal = _stream(start, search.draws, rng)
+        self.slope_pick, self.slope_normal = _stream(start, search.slope_draws, rng)
+        self.offsets = [self._offset(measured) for measured in answers]
+        sampling = [self._sampling(start, measured) for measured in answers]
+        noise = [measured.sigma.ravel() for measured in answers]
         variance = np.concatenate([s**2 + e for s, e in zip(noise, sampling, strict=True)])
-        # What no draw reaches they cannot explain to less than one draw, however many the rows.
+        # Draws cannot say more precisely than one draw what none of them reaches, however many
+        # the rows are.
         self.scale = np.maximum(np.sqrt(variance), 1 / len(self.normal))
         self.noise_share = np.concatenate(noise) / self.scale
         """(A,) how much of each answer's standard deviation is noise."""
-        self.target = np.concatenate([one.values.ravel() for one in answers])
+        self.target = np.concatenate([measured.values.ravel() for measured in answers])
 
     def residual(self, fit: Fit) -> Floats:
         """(A,) what was measured less what the mixture's draws give."""
         x, mass = _points(fit, self.pick, self.normal)
-        seen = [
-            (statistics(one, x, mass) + offset).ravel()
-            for one, offset in zip(self.answers, self.offsets, strict=True)
+        predicted = [
+            (statistics(measured, x, mass) + offset).ravel()
+            for measured, offset in zip(self.answers, self.offsets, strict=True)
         ]
-        return np.asarray((self.target - np.concatenate(seen)) / self.scale)
+        return np.asarray((self.target - np.concatenate(predicted)) / self.scale)
 
     def slope(self, fit: Fit) -> Singles:
         """(A, P) derivatives of the expected answers by the parameters."""
         x, mass = _points(fit, self.slope_pick, self.slope_normal)
         share = (responsibilities(fit, x) * mass[:, None]).astype(np.float32)
         members = [np.flatnonzero(s > _LEAST_SHARE * mass) for s in share.T]
-        scores = [_score(fit, x.take(own, axis=0), k) for k, own in enumerate(members)]
+        scores = [_score(fit, x.take(rows, axis=0), k) for k, rows in enumerate(members)]
         size = scores[0].shape[1]
         out = np.zeros((len(self.target), size * len(scores)), dtype=np.float32)
         start = 0
-        for one in self.answers:
-            for some, weight, cell in cells_of(one, x):
-                features = one.features(x.take(some, axis=0), cell, np.float32)
-                own = slice(start, start + features.shape[1])
-                start = own.stop
-                place = np.full(len(x), -1)
-                place[some] = np.arange(len(some))
+        for measured in self.answers:
+            for in_cell, weight, cell in members_by_cell(measured, x):
+                features = measured.features(x.take(in_cell, axis=0), cell, np.float32)
+                answers = slice(start, start + features.shape[1])
+                start = answers.stop
+                position = np.full(len(x), -1)
+                position[in_cell] = np.arange(len(in_cell))
                 for k, rows in enumerate(members):
-                    both = np.flatnonzero(place[rows] >= 0)
-                    here = place[rows[both]]
-                    part = share[rows[both], k] * weight[here].astype(np.float32)
-                    left = features.take(here, axis=0)
+                    common = np.flatnonzero(position[rows] >= 0)
+                    index = position[rows[common]]
+                    part = share[rows[common], k] * weight[index].astype(np.float32)
+                    left = features.take(index, axis=0)
                     left *= part[:, None]
-                    out[own, k * size : (k + 1) * size] = left.T @ scores[k].take(both, axis=0)
+                    right = scores[k].take(common, axis=0)
+                    out[answers, k * size : (k + 1) * size] = left.T @ right
         out /= self.scale[:, None].astype(np.float32)
         return out
 
@@ -208,18 +206,18 @@ class _Problem:
         out = np.zeros((share.shape[1] * size, share.shape[1] * size))
         for k in range(share.shape[1]):
             for other in range(k + 1):
-                both = np.flatnonzero(share[:, k] * share[:, other] > _LEAST_SHARE)
-                weight = (share[both, k] * share[both, other] * mass[both]).astype(np.float32)
-                left = _score(fit, x[both], k) * weight[:, None]
-                block = left.T @ _score(fit, x[both], other)
-                here, there = (slice(i * size, (i + 1) * size) for i in (k, other))
-                out[here, there], out[there, here] = block, block.T
+                common = np.flatnonzero(share[:, k] * share[:, other] > _LEAST_SHARE)
+                weight = (share[common, k] * share[common, other] * mass[common]).astype(np.float32)
+                left = _score(fit, x[common], k) * weight[:, None]
+                block = left.T @ _score(fit, x[common], other)
+                first, second = (slice(i * size, (i + 1) * size) for i in (k, other))
+                out[first, second], out[second, first] = block, block.T
         return out
 
     def error(self, fit: Fit, prior: Floats) -> Floats:
-        """(P, P) covariance of the parameters from the noise, with the weight of the total fixed.
+        """(P, P) covariance of the parameters from the noise, with the total weight fixed.
 
-        Weights are released as shares, so what all log weights do together is taken out.
+        Weights are released as shares, so a common change of all log weights is taken out.
         """
         slope = self.slope(fit)
         inverse = np.linalg.inv(_normal(slope, prior))
@@ -232,18 +230,20 @@ class _Problem:
         relative[np.ix_(levels, levels)] -= share
         return np.asarray(relative @ covariance @ relative.T)
 
-    def _offset(self, one: Seen) -> Floats | float:
+    def _offset(self, measured: MeasuredMoments) -> Floats | float:
         """Exact expectation of the asked mixture less that of its draws: a control variate."""
-        if one.asked is None or len(one.asked.weights) != int(self.pick.max()) + 1:
+        asked = measured.asked
+        if asked is None or len(asked.weights) != int(self.pick.max()) + 1:
             return 0.0
-        x, mass = _points(one.asked, self.pick, self.normal)
-        return own_answers(one) - statistics(one, x, mass)
+        x, mass = _points(asked, self.pick, self.normal)
+        return exact_statistics(measured) - statistics(measured, x, mass)
 
-    def _sampling(self, start: Fit, one: Seen) -> Floats:
+    def _sampling(self, start: Fit, measured: MeasuredMoments) -> Floats:
         """(C M,) variance that the rows' own sampling and the draws' leave."""
         x, mass = _points(start, self.slope_pick, self.slope_normal)
-        draws = 0.0 if one.asked is not None else 1 / len(self.normal)
-        return np.asarray(squares(one, x, mass).ravel() * (1 / max(one.rows, 1.0) + draws))
+        draws = 0.0 if measured.asked is not None else 1 / len(self.normal)
+        variance = squares(measured, x, mass).ravel()
+        return np.asarray(variance * (1 / max(measured.rows, 1.0) + draws))
 
 
 def _score(fit: Fit, x: Floats, k: int) -> Singles:
@@ -269,26 +269,26 @@ def _normal(slope: Singles, prior: Floats) -> Floats:
 def moved_by(fit: Fit, step: Floats) -> Fit:
     """The mixture moved by (P,) log weights, means and covariances in each component's own units.
 
-    ``C -> B (I + E / 2)^2 B`` has no negative eigenvalues, and is ``B (I + E) B`` to first order.
-    It is kept away from singular ones.
+    A covariance ``C = B B`` becomes ``B (I + E / 2)^2 B``. This has no negative eigenvalues, and is
+    ``B (I + E) B`` to first order. It is kept away from singular matrices.
     """
     components, p = fit.means.shape
     rows, columns = triangle(p)
-    each = step.reshape(components, -1)
-    weights = fit.weights * np.exp(each[:, 0])
+    change = step.reshape(components, -1)
+    weights = fit.weights * np.exp(change[:, 0])
     means, covariances = fit.means.copy(), np.empty_like(fit.covariances)
     for k in range(components):
-        back = np.linalg.inv(whitener(fit.covariances[k]))
-        means[k] = fit.means[k] + back @ each[k, 1 : 1 + p]
-        change = np.zeros((p, p))
-        change[rows, columns] = change[columns, rows] = each[k, 1 + p :]
-        half = back @ (np.eye(p) + change / 2)
-        covariances[k] = _held(half @ half.T)
+        root = np.linalg.inv(whitener(fit.covariances[k]))
+        means[k] = fit.means[k] + root @ change[k, 1 : 1 + p]
+        symmetric = np.zeros((p, p))
+        symmetric[rows, columns] = symmetric[columns, rows] = change[k, 1 + p :]
+        half = root @ (np.eye(p) + symmetric / 2)
+        covariances[k] = _well_conditioned(half @ half.T)
     return Fit(weights, means, covariances, fit.score)
 
 
-def _held(covariance: Floats) -> Floats:
-    """A covariance (p, p) that stays well enough conditioned to be factorised."""
+def _well_conditioned(covariance: Floats) -> Floats:
+    """A covariance (p, p) that can be factorised."""
     values = np.linalg.eigvalsh(covariance)
     if values[0] >= _LEAST_EIGENVALUE and values[-1] <= _LARGEST_EIGENVALUE:
         return covariance
@@ -296,44 +296,44 @@ def _held(covariance: Floats) -> Floats:
 
 
 def _bounded(step: Floats, components: int, p: int) -> Floats:
-    """A step, shortened where a component would move further than draws can follow."""
+    """A step, shortened for components that would move further than their draws are valid for."""
     each = step.reshape(components, -1).copy()
     longest = np.maximum(np.abs(each[:, 0]), np.linalg.norm(each[:, 1 : 1 + p], axis=1) / 2)
     longest = np.maximum(longest, np.linalg.norm(each[:, 1 + p :], axis=1) / 1.2)
-    each *= np.minimum(1.0, _LONGEST / np.maximum(longest, 1e-300))[:, None]
+    each *= np.minimum(1.0, _LONGEST_STEP / np.maximum(longest, 1e-300))[:, None]
     return each.ravel()
 
 
 def _prior(components: int, p: int) -> Floats:
     """(P,) precision of the prior of each parameter."""
-    one = [_PRIOR[0], *[_PRIOR[1]] * p, *[_PRIOR[2]] * (p * (p + 1) // 2)]
-    return np.asarray(np.tile(1 / np.square(one), components))
+    deviations = [_PRIOR[0], *[_PRIOR[1]] * p, *[_PRIOR[2]] * (p * (p + 1) // 2)]
+    return np.asarray(np.tile(1 / np.square(deviations), components))
 
 
 def _stream(fit: Fit, draws: int, rng: np.random.Generator) -> tuple[Ints, Floats]:
     """Component of each draw and standard normals (n, p), in pairs of opposite sign."""
     p = fit.means.shape[1]
     share = fit.weights / fit.weights.sum()
-    # Half by weight, half alike: small components need draws too.
+    # Half by weight, half in equal parts: small components need draws too.
     counts = np.floor(draws * (share + 1 / len(share)) / 4).astype(np.int64) + p + 2
     pick = np.repeat(np.arange(len(counts)), counts)
     half = rng.standard_normal((len(pick), p))
     parts = []
     for k in range(len(counts)):
-        own = half[pick == k]
-        own = np.concatenate([own, -own])
-        factor = np.linalg.cholesky(own.T @ own / len(own))
-        parts.append(own @ np.linalg.inv(factor).T)
+        draws_of_k = half[pick == k]
+        draws_of_k = np.concatenate([draws_of_k, -draws_of_k])
+        factor = np.linalg.cholesky(draws_of_k.T @ draws_of_k / len(draws_of_k))
+        parts.append(draws_of_k @ np.linalg.inv(factor).T)
     return np.repeat(np.arange(len(counts)), 2 * counts), np.concatenate(parts)
 
 
 def _points(fit: Fit, pick: Ints, normal: Floats) -> tuple[Floats, Floats]:
     """Draws (n, p) of a mixture from common random numbers, and their mass (n,)."""
     x = np.empty_like(normal)
-    each = np.bincount(pick)
-    edges = np.concatenate([[0], np.cumsum(each)])
+    counts = np.bincount(pick)
+    edges = np.concatenate([[0], np.cumsum(counts)])
     for k, (mean, covariance) in enumerate(zip(fit.means, fit.covariances, strict=True)):
-        own = slice(edges[k], edges[k + 1])
-        back = np.linalg.inv(whitener(covariance))
-        x[own] = mean + normal[own] @ back
-    return x, (fit.weights / each)[pick]
+        members = slice(edges[k], edges[k + 1])
+        root = np.linalg.inv(whitener(covariance))
+        x[members] = mean + normal[members] @ root
+    return x, (fit.weights / counts)[pick]

@@ -1,16 +1,39 @@
 """How much post-processing to afford: the driver's work stays small beside the passes.
 
-What is fitted to draws can use any number of them. These bounds are in floating-point operations,
-so that the driver's time hardly grows with dimension and components; they never depend on data.
+What is fitted to draws can use any number of them. These bounds keep the driver's time nearly
+independent of dimension and components; they never depend on data.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 _OPERATIONS_PER_ROW = 4
 """Of one EM step on one draw, per component and squared dimension: a map and a moment."""
 
 
-def affordable(
+@dataclass(frozen=True)
+class SearchBudget:
+    """How much work a moment fit may be."""
+
+    steps: int = 6
+    """Derivatives computed, at the most."""
+    tolerance: float = 2e-3
+    """Relative gain of a step below which the fit ends."""
+    draws: int = 60_000
+    slope_draws: int = 15_000
+    """Draws that derivatives are computed from."""
+    rounds: int = 1
+    """Rounds of steps at the most, each about the mixture that the round before found."""
+
+    def shared(self, labels: int, parameters: int) -> SearchBudget:
+        """The budget of one of several labels, still enough for its number of parameters."""
+        draws = max(self.draws // labels, 30 * parameters, 10_000)
+        slope = max(self.slope_draws // labels, 24 * parameters, 5_000)
+        return replace(self, draws=min(draws, self.draws), slope_draws=min(slope, self.draws // 2))
+
+
+def affordable_draws(
     operations: float, components: int, dimension: int, steps: int, most: int, least: int
 ) -> int:
     """Draws so that ``steps`` EM steps on them cost about ``operations`` flops.

@@ -32,10 +32,10 @@ def kmeans_centres(
     for _ in range(steps):
         order = np.argsort(index.astype(np.int16), kind="stable")  # 16 bits: in linear time
         counts = np.bincount(index, minlength=cells)
-        some, first = counts.nonzero()[0], np.cumsum(counts) - counts
+        occupied, first = counts.nonzero()[0], np.cumsum(counts) - counts
         # np.take gathers rows in less time than an index does.
-        total = np.add.reduceat(np.take(draws, order, axis=0), first[some], axis=0)
-        centres[some] = total / counts[some, None].astype(draws.dtype)
+        total = np.add.reduceat(np.take(draws, order, axis=0), first[occupied], axis=0)
+        centres[occupied] = total / counts[occupied, None].astype(draws.dtype)
         before, index = index, nearest(draws, centres)
         if np.array_equal(before, index):
             break

@@ -1,10 +1,11 @@
-"""Out of a wrong optimum: split the component to blame, and give up the one that is missed least.
+"""Split-and-merge moves, for a moment fit that ended in a wrong local optimum.
 
-A fit that ends wrong mostly has one component over two true ones, and somewhere another to spare:
-two over a single true one, or one over nothing. No small step leads from there to the right place.
-Answers are linear in the components, so both are told by the answers alone: the component whose
-cells are explained worst, and what the fit would lose by each merger or omission. Only such a move
-is tried whole, and kept if all answers are explained better. Post-processing; public seeds.
+Such a fit mostly has one component over two true ones, and one too many elsewhere: two over a
+single true one, or one over nothing. No small step leads from there to the right optimum. Answers
+are linear in the components, so the answers alone tell both: the component whose cells have the
+largest residuals is split, and the component or pair is removed or merged that adds least to
+chi-squared. Only the best of these moves are fitted in full, and a move is kept if it lowers
+chi-squared. All of it is post-processing, with public seeds.
 """
 
 from __future__ import annotations
@@ -17,119 +18,125 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.fitting.em import Fit, clustered_fits, log_components
-from dpgmm_dist.model.fitting.measured_moments import Seen, squares, statistics
+from dpgmm_dist.model.fitting.measured_moments import MeasuredMoments, squares, statistics
 from dpgmm_dist.model.fitting.merging import divergence, merged, subset
 from dpgmm_dist.model.shrinkage import whitener
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Explain = Callable[[Fit], tuple[Fit, float]]
-"""A fit to all answers that begins at a mixture, and its squared residuals a number."""
+FitMoments = Callable[[Fit], tuple[Fit, float]]
+"""A fit to all answers that begins at a mixture, and its reduced chi-squared."""
 
-RIGHT = 1.0
-"""Squared residuals a number up to which a fit stays as it is. After as many steps as the first
-fits take, right optima of known mixtures were at .88 to 1, wrong ones above 1.02."""
-HOPELESS = 3.0
-"""From here on the rows mostly are no such mixture, and moves in vain (flights have 7 and more):
-only the most promising is tried. Where there is little noise wrong optima are as bad."""
-_MOST = 5
+GOOD_FIT = 1.0
+"""Reduced chi-squared up to which a fit stays as it is. After as many steps as the first fits take,
+right optima of known mixtures were at .88 to 1, wrong ones above 1.02."""
+POOR_FIT = 3.0
+"""Reduced chi-squared from which the rows mostly are no such mixture and no move helps (flights
+have 7 and more): only the best move is tried. With little noise wrong optima are as bad."""
+_MOST_MOVES = 5
 """Moves tried, at the most."""
-_TRIED = 3
+_MOVES_PER_FIT = 3
 """Moves tried from one fit before it is given up."""
-_BLAMED = 3
-"""Components that may be split, those most to blame."""
+_SPLITS = 3
+"""Components that may be split, those of the largest excess of chi-squared."""
 _NEAREST = 3
 """Pairs that may be merged for each component, the nearest."""
 _DRAWS = 6_000
-"""Of each Gaussian whose answers are wanted."""
+"""Of each Gaussian whose answers are computed."""
 _FEWEST = 8
-"""Draws a number of each coordinate that a split begins with, at least."""
-_LOSS = 0.25
-"""What a loss counts: the fit then makes up for most of it."""
+"""Draws a coordinate that a split begins with, at least."""
+_REMOVAL_WEIGHT = 0.25
+"""Share of a removal's chi-squared that counts: the fit that follows makes up for most of it."""
 
 
 @dataclass(frozen=True)
-class Move:
-    """A component to split, and one to leave out or two to merge."""
+class SplitMergeMove:
+    """A component to split, and one to drop or two to merge."""
 
     split: int
-    spared: tuple[int, ...]
+    removed: tuple[int, ...]
 
 
-def escaped(
-    fit: Fit, misfit: float, seen: Sequence[Seen], draws: Floats, seed: int, explain: Explain
+def split_and_merge(
+    fit: Fit,
+    chi_squared: float,
+    answers: Sequence[MeasuredMoments],
+    draws: Floats,
+    seed: int,
+    fit_moments: FitMoments,
 ) -> tuple[Fit, float]:
-    """The best fit that moves from this one lead to, itself where none helps.
+    """The best fit that moves from this one lead to, and its reduced chi-squared.
+
+    Both are those given where no move helps.
 
     Parameters
     ----------
-    misfit : squared residuals a number of ``fit``
-    seen : the answers it was fitted to
-    draws : (n, p) of the density that the cells describe: where splits begin
-    explain : fits a moved mixture to the answers
+    chi_squared : reduced chi-squared of ``fit``
+    answers : what ``fit`` was fitted to
+    draws : (n, p) of the density that the cells describe, where splits begin
+    fit_moments : fits a moved mixture to the answers
     """
-    left = _MOST
-    while left and RIGHT < misfit < np.inf and len(fit.weights) > 1:
-        best = fit, misfit
-        for move in promising(fit, seen, seed)[: left if misfit < HOPELESS else 1]:
-            left -= 1
-            moved = apply(fit, move, draws, seed)
-            found = best if moved is None else explain(moved)
-            best = min(best, found, key=lambda one: one[1])
-            if best[1] <= RIGHT:
+    moves_left = _MOST_MOVES
+    while moves_left and GOOD_FIT < chi_squared < np.inf and len(fit.weights) > 1:
+        best = fit, chi_squared
+        for move in ranked_moves(fit, answers, seed)[: moves_left if chi_squared < POOR_FIT else 1]:
+            moves_left -= 1
+            moved = apply_move(fit, move, draws, seed)
+            found = best if moved is None else fit_moments(moved)
+            best = min(best, found, key=lambda candidate: candidate[1])
+            if best[1] <= GOOD_FIT:
                 break
-        if not best[1] < misfit:
+        if not best[1] < chi_squared:
             break
-        fit, misfit = best
-    return fit, misfit
+        fit, chi_squared = best
+    return fit, chi_squared
 
 
-def promising(fit: Fit, seen: Sequence[Seen], seed: int) -> list[Move]:
+def ranked_moves(fit: Fit, answers: Sequence[MeasuredMoments], seed: int) -> list[SplitMergeMove]:
     """The moves to try, the most promising first."""
-    parts = Parts.of(fit, seen, seed)
-    blame, losses = parts.blame(), parts.losses()
-    order = sorted(losses, key=lambda spared: losses[spared])
+    contributions = Contributions.of(fit, answers, seed)
+    excess, costs = contributions.excess_chi_squared(), contributions.removal_costs()
+    cheapest_first = sorted(costs, key=lambda removed: costs[removed])
     moves = [
-        (blame[k] - _LOSS * losses[spared], Move(int(k), spared))
-        for k in np.argsort(-blame, kind="stable")[:_BLAMED]
-        for spared in [one for one in order if k not in one][:_TRIED]
+        (excess[k] - _REMOVAL_WEIGHT * costs[removed], SplitMergeMove(int(k), removed))
+        for k in np.argsort(-excess, kind="stable")[:_SPLITS]
+        for removed in [group for group in cheapest_first if k not in group][:_MOVES_PER_FIT]
     ]
-    moves.sort(key=lambda one: -one[0])
-    return [move for _, move in moves[:_TRIED]]
+    moves.sort(key=lambda scored: -scored[0])
+    return [move for _, move in moves[:_MOVES_PER_FIT]]
 
 
-def apply(fit: Fit, move: Move, draws: Floats, seed: int) -> Fit | None:
-    """The mixture after a move; None where no draws tell how to split."""
+def apply_move(fit: Fit, move: SplitMergeMove, draws: Floats, seed: int) -> Fit | None:
+    """The mixture after a move; None where too few draws show how to split."""
     joint = log_components(draws, fit.means, fit.covariances) + np.log(fit.weights)
-    own = draws[joint.argmax(axis=1) == move.split]
-    if len(own) < _FEWEST * draws.shape[1]:
+    members = draws[joint.argmax(axis=1) == move.split]
+    if len(members) < _FEWEST * draws.shape[1]:
         return None
-    halves = clustered_fits(own, 2, 3, seed, steps=20)[0]
+    halves = clustered_fits(members, 2, 3, seed, steps=20)[0]
     weights = halves.weights / halves.weights.sum() * fit.weights[move.split]
     parts = [
-        subset(fit, [k for k in range(len(fit.weights)) if k not in (move.split, *move.spared)]),
+        subset(fit, [k for k in range(len(fit.weights)) if k not in (move.split, *move.removed)]),
         replace(halves, weights=weights),
     ]
-    if len(move.spared) == 2:
-        parts.append(merged(fit, *move.spared))
-    weights = np.concatenate([one.weights for one in parts])
+    if len(move.removed) == 2:
+        parts.append(merged(fit, *move.removed))
+    weights = np.concatenate([part.weights for part in parts])
     return Fit(
         weights / weights.sum(),
-        np.concatenate([one.means for one in parts]),
-        np.concatenate([one.covariances for one in parts]),
+        np.concatenate([part.means for part in parts]),
+        np.concatenate([part.covariances for part in parts]),
         fit.score,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Contributions:
     """What each component of a fit contributes to all A answers, over all passes."""
 
     fit: Fit
-    seen: Sequence[Seen]
+    answers: Sequence[MeasuredMoments]
     normal: Floats
     """(n, p) standard draws, common to all Gaussians."""
-    own: Floats
+    of_components: Floats
     """(K, A)"""
     target: Floats
     """(A,) what was measured."""
@@ -137,57 +144,61 @@ class Parts:
     """(A,) standard deviation of noise and sampling."""
 
     @classmethod
-    def of(cls, fit: Fit, seen: Sequence[Seen], seed: int) -> Parts:
+    def of(cls, fit: Fit, answers: Sequence[MeasuredMoments], seed: int) -> Contributions:
         """Of a fit."""
         rng = np.random.Generator(np.random.Philox(seed))
         half = rng.standard_normal((_DRAWS // 2, fit.means.shape[1]))
         half = np.concatenate([half, -half])
         normal = half @ np.linalg.inv(np.linalg.cholesky(half.T @ half / len(half))).T
         total = len(normal) * len(fit.weights)
-        own, variance = [], 0.0
+        contributions, variance = [], 0.0
         for k in range(len(fit.weights)):
             x = _points(fit, k, normal)
-            own.append(fit.weights[k] * _answers(x, seen))
-            variance = variance + fit.weights[k] * _squares(x, seen)
-        rows = np.concatenate([np.full(one.values.size, max(one.rows, 1.0)) for one in seen])
-        noise = np.concatenate([one.sigma.ravel() for one in seen])
+            contributions.append(fit.weights[k] * _answers(x, answers))
+            variance = variance + fit.weights[k] * _squares(x, answers)
+        rows = np.concatenate([np.full(part.values.size, max(part.rows, 1.0)) for part in answers])
+        noise = np.concatenate([part.sigma.ravel() for part in answers])
         scale = np.sqrt(noise**2 + variance * (1 / rows + 1 / total))
-        target = np.concatenate([one.values.ravel() for one in seen])
-        return cls(fit, seen, normal, np.stack(own), target, scale)
+        target = np.concatenate([part.values.ravel() for part in answers])
+        return cls(fit, answers, normal, np.stack(contributions), target, scale)
 
-    def blame(self) -> Floats:
-        """(K,) squared residuals above one a number, of each cell by the components' shares."""
-        excess = ((self.target - self.own.sum(axis=0)) / self.scale) ** 2 - 1
-        width = np.concatenate([np.full(len(one.values), one.values.shape[1]) for one in self.seen])
+    def excess_chi_squared(self) -> Floats:
+        """(K,) chi-squared above one for each answer, shared out by the components' cells."""
+        predicted = self.of_components.sum(axis=0)
+        excess = ((self.target - predicted) / self.scale) ** 2 - 1
+        width = np.concatenate(
+            [np.full(len(part.values), part.values.shape[1]) for part in self.answers]
+        )
         first = np.cumsum(width) - width
-        share = np.maximum(self.own[:, first], 0.0)
+        share = np.maximum(self.of_components[:, first], 0.0)
         share /= np.maximum(share.sum(axis=0), 1e-300)
         return np.asarray(share @ np.add.reduceat(excess, first))
 
-    def losses(self) -> dict[tuple[int, ...], float]:
-        """What squared residuals grow by without a component, or with a pair as one Gaussian."""
-        whole, weights = self.own.sum(axis=0), self.fit.weights
-        before = self._misfit(whole)
+    def removal_costs(self) -> dict[tuple[int, ...], float]:
+        """What chi-squared grows by without a component, or with a pair as one Gaussian."""
+        whole, weights = self.of_components.sum(axis=0), self.fit.weights
+        before = self._chi_squared(whole)
         out: dict[tuple[int, ...], float] = {}
         for k in range(len(weights)):
             rest = weights.sum() / max(weights.sum() - weights[k], 1e-12)
-            out[(k,)] = self._misfit(rest * (whole - self.own[k])) - before
-        for i, j in self._near():
+            out[(k,)] = self._chi_squared(rest * (whole - self.of_components[k])) - before
+        for i, j in self._nearest_pairs():
             pair = merged(self.fit, i, j)
-            seen_as_one = pair.weights[0] * _answers(_points(pair, 0, self.normal), self.seen)
-            out[(i, j)] = self._misfit(whole - self.own[[i, j]].sum(axis=0) + seen_as_one) - before
+            as_one = pair.weights[0] * _answers(_points(pair, 0, self.normal), self.answers)
+            without = whole - self.of_components[[i, j]].sum(axis=0)
+            out[(i, j)] = self._chi_squared(without + as_one) - before
         return out
 
-    def _misfit(self, answers: Floats) -> float:
-        residual = (self.target - answers) / self.scale
+    def _chi_squared(self, predicted: Floats) -> float:
+        residual = (self.target - predicted) / self.scale
         return float(residual @ residual)
 
-    def _near(self) -> list[tuple[int, int]]:
+    def _nearest_pairs(self) -> list[tuple[int, int]]:
         """The nearest pairs by the divergence of either from what they would be merged into."""
         pairs = combinations(range(len(self.fit.weights)), 2)
         apart = {pair: divergence(self.fit, *pair) for pair in pairs}
-        near = sorted(apart, key=lambda pair: apart[pair])
-        return near[: _NEAREST * len(self.fit.weights)]
+        nearest_first = sorted(apart, key=lambda pair: apart[pair])
+        return nearest_first[: _NEAREST * len(self.fit.weights)]
 
 
 def _points(fit: Fit, k: int, normal: Floats) -> Floats:
@@ -195,13 +206,13 @@ def _points(fit: Fit, k: int, normal: Floats) -> Floats:
     return np.asarray(fit.means[k] + normal @ np.linalg.inv(whitener(fit.covariances[k])))
 
 
-def _answers(x: Floats, seen: Sequence[Seen]) -> Floats:
+def _answers(x: Floats, answers: Sequence[MeasuredMoments]) -> Floats:
     """(A,) what passes would measure of draws, as a share of them."""
     mass = np.full(len(x), 1 / len(x))
-    return np.concatenate([statistics(one, x, mass).ravel() for one in seen])
+    return np.concatenate([statistics(part, x, mass).ravel() for part in answers])
 
 
-def _squares(x: Floats, seen: Sequence[Seen]) -> Floats:
+def _squares(x: Floats, answers: Sequence[MeasuredMoments]) -> Floats:
     """(A,) mean square of what a draw adds to each answer."""
     mass = np.full(len(x), 1 / len(x))
-    return np.concatenate([squares(one, x, mass).ravel() for one in seen])
+    return np.concatenate([squares(part, x, mass).ravel() for part in answers])

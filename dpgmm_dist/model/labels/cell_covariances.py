@@ -38,11 +38,11 @@ class Cells(Protocol):
 def measured(
     ask: Ask, centre: Centre, cells: Cells, within: Floats, metric: Floats, rho: float
 ) -> Floats:
-    """Covariance of each cell (C, p, p), from second moments where its label's is white.
+    """Covariance of each cell (C, p, p), from second moments in units of its label's covariance.
 
     Parameters
     ----------
-    within : (L, p, p) covariance inside the cells of each label, which noise pulls toward
+    within : (L, p, p) covariance inside the cells of each label, which estimates shrink toward
     metric : (p, p) the map in which rows find their nearest cell
     """
     p = len(metric)
@@ -54,7 +54,7 @@ def measured(
         centres=cells.centres,
         radius=radius,
         blocks=(BlockPlan("second", groups, rho),),
-        whiten=tuple(whitener(one) for one in within),
+        whiten=tuple(whitener(covariance) for covariance in within),
         cell_map=cells.label,
         rule="nearest",
         metric=metric,

@@ -1,9 +1,9 @@
-"""Two labels of few rows: one more direction from the rows that are hardest to tell apart.
+"""Two labels of few rows: one more direction, from the rows that are hardest to classify.
 
-Along the discriminant v found so far, the tails are those rows of each label that lie farthest
-toward the other one. The sum of one label's tail less the other's points where v should turn:
-for Gaussian rows it is a combination of ``m_1 - m_0`` and ``S v``, as a step of conjugate gradients
-would have it, and for other rows it is what they are, near the border that matters.
+Along the discriminant v found so far, the tail of a label is those of its rows that lie farthest
+toward the other label. The sum of one label's tail less the other's says how v should change. For
+Gaussian rows it is a combination of ``m_1 - m_0`` and ``S v``: a step of conjugate gradients. For
+other rows it describes them near the border between the labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TAIL = -0.52
 rows. Chosen by cross-validation on training rows of spamassassin_minilm384 (docs/method.md)."""
 
 
-def tails(
+def tail_difference(
     ask: Ask,
     latent: Latent,
     step: str,
@@ -35,10 +35,10 @@ def tails(
 
     Parameters
     ----------
-    ask, latent : who answers, and in which coordinates
+    ask, latent : answers the query, and its coordinates
     step : name of the pass
     means : (2, p) label means
-    normal : (p,) unit vector from label 0 toward label 1 along which tails are told
+    normal : (p,) unit vector from label 0 toward label 1, along which tails are defined
     deviations : (2,) standard deviations of the labels along it
     radius : clipping radius about the middle of the means
     rho : budget
@@ -56,7 +56,7 @@ def tails(
         cell_label=label,
         centres=across + along[:, None] * normal,
         radius=radius,
-        # The others have a sum of their own, so that they stay out of this one: it costs nothing.
+        # The other rows have a sum of their own, which costs nothing, so that this has tails only.
         blocks=(BlockPlan("sum", np.array([0, 1, 0, 1]), rho),),
         whiten=(-np.eye(p), np.eye(p)),
         cell_map=label,

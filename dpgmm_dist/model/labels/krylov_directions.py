@@ -1,16 +1,16 @@
-"""Few rows for the dimension: covariances known only where they tell labels apart.
+"""Few rows for the dimension: covariances only along directions that discriminate labels.
 
-Noise on a second moment in p dimensions drowns all but its strongest directions. But what tells
-two labels with means m and a covariance S apart is ``S^-1 (m_1 - m_0)``, and conjugate gradients
-find it in the span of ``q = m_1 - m_0, S q, S S q, ...``, nearly so in the first two. A product
-with S needs no matrix: for Gaussian rows z about their mean
+Noise on a second moment in p dimensions is larger than all but its strongest directions. But the
+discriminant of two labels with means m and a covariance S is ``S^-1 (m_1 - m_0)``. Conjugate
+gradients find it in the span of ``q = m_1 - m_0, S q, S S q, ...``, nearly so in the first two. A
+product with S needs no matrix: for Gaussian rows z about their mean
 
     E sign(q . z) z = sqrt(2 / pi) S q / sqrt(q . S q),
 
 a sum of one vector a row. Cells are the two sides of each label's mean; those on the far side
 are mapped by -1, so that two labels add up to one sum with the noise of one.
 
-Two labels have their tails along the discriminant so far compared next (`model.tails`).
+With two labels, `model.labels.discriminant_moments` adds one more direction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.allocation import component_radius, whitened_radius
-from dpgmm_dist.model.labels.discriminant_moments import tails
+from dpgmm_dist.model.labels.discriminant_moments import tail_difference
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.pass_plan import BlockPlan, Latent, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
@@ -38,12 +38,12 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _PRODUCTS = ("components.1", "components.2")
-_TAILS = "components.2"
-_AFTER_TAILS = "subspace.2"
+_TAIL_STEP = "components.2"
+_AFTER_TAIL_STEP = "subspace.2"
 _COUNT_SHARE = 0.1
 _MEANS_SHARE = 0.2
-"""Share of a pass about directions found that tells the labels' means along them: honestly, since
-the noise on the means has itself a part in the choice of the directions."""
+"""Share of a pass about found directions that measures the labels' means along them afresh: the
+noise on the earlier means had a part in the choice of the directions."""
 _RADIUS = 1.06
 """Clipping radius about a mean over the root mean squared distance: in high dimension distances
 hardly differ, and what clipping takes keeps its direction."""
@@ -59,7 +59,7 @@ _LEAST_EIGENVALUE = 0.05
 
 @dataclass(frozen=True, eq=False)
 class _Means:
-    """Labels, as far as sums tell."""
+    """What counts and sums say of each label."""
 
     mass: Floats
     """(L,) noisy rows, positive."""
@@ -71,18 +71,18 @@ class _Means:
 
 
 def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) -> Fitted:
-    """One component a label: its mean, then its covariance in a few directions, round elsewhere."""
+    """One component a label: its mean, its covariance in a few directions, spherical elsewhere."""
     labels = _means(problem, ask, centre, budget["cells.1"])
     # One size for all labels: in p dimensions a false difference in size outweighs all else.
     variance = float(np.trace(centre.pooled)) / len(centre.pooled)
-    turned = problem.labels == 2 and budget.get(_AFTER_TAILS, 0.0) > 0
+    turned = problem.labels == 2 and budget.get(_AFTER_TAIL_STEP, 0.0) > 0
     steps = _PRODUCTS[:1] if turned else _PRODUCTS
     shares = [budget[step] for step in steps if budget[step] > 0]
     axes, guess = _directions(ask, centre, labels, variance, shares)
     labels, inside = _inside_axes(ask, centre, labels, axes, np.diag(guess), "subspace.1", budget)
     if turned:
-        axes, shape = _with_tails(ask, centre, labels, variance, axes, inside, budget)
-        labels, inside = _inside_axes(ask, centre, labels, axes, shape, _AFTER_TAILS, budget)
+        axes, shape = _with_tail_direction(ask, centre, labels, variance, axes, inside, budget)
+        labels, inside = _inside_axes(ask, centre, labels, axes, shape, _AFTER_TAIL_STEP, budget)
     labels = replace(labels, means=_bounded(problem, centre.latent, labels.means))
     mixture = _mixture(problem, centre, labels, variance, axes, inside)
     noise = np.broadcast_to(labels.noise[:, None], mixture.means.shape)
@@ -208,7 +208,7 @@ def _product(
         centres=labels.means[label] + (half * side)[:, None] * unit[label],
         radius=_radius(centre),
         blocks=(BlockPlan("sum", group, rho),),
-        whiten=tuple(sign * one * np.eye(p) for one in np.unique(weight) for sign in (-1, 1)),
+        whiten=tuple(sign * scale * np.eye(p) for scale in np.unique(weight) for sign in (-1, 1)),
         cell_map=2 * np.searchsorted(np.unique(weight), weight)[label] + (side > 0),
         rule="nearest",
     )
@@ -216,9 +216,9 @@ def _product(
     block = answer.block("sum")
     whole = answer.unwhiten[2 * int(weight.argmax()) + 1]
     sums, noise = block.values @ whole.T, block.sigma * whole[0, 0]
-    own, rows = unit[: len(sums)], np.bincount(group, (weight * labels.mass)[label]) / 2
-    along = np.einsum("gp,gp->g", sums, own)
-    sums = sums - along[:, None] * own
+    along_units, rows = unit[: len(sums)], np.bincount(group, (weight * labels.mass)[label]) / 2
+    along = np.einsum("gp,gp->g", sums, along_units)
+    sums = sums - along[:, None] * along_units
     spread = (np.maximum(along / rows + half, half) / _TWO_SIDED) ** 2
     signal = 1 - p * noise**2 / np.maximum((sums**2).sum(axis=1), 1e-300)
     return sums, spread, np.clip(signal, 0.0, 1.0)
@@ -237,7 +237,7 @@ def _apart(labels: _Means) -> Floats:
     return np.asarray(apart / np.linalg.norm(apart, axis=1, keepdims=True))
 
 
-def _with_tails(
+def _with_tail_direction(
     ask: Ask,
     centre: Centre,
     labels: _Means,
@@ -255,15 +255,15 @@ def _with_tails(
     inner = inner / length if length > 0 else np.eye(q)[0]
     deviations = np.sqrt(np.einsum("i,lij,j->l", inner, inside, inner))
     normal = axes @ inner
-    found, noise = tails(
+    found, noise = tail_difference(
         ask,
         centre.latent,
-        _TAILS,
+        _TAIL_STEP,
         labels.means,
         normal,
         deviations,
         _radius(centre),
-        budget[_TAILS],
+        budget[_TAIL_STEP],
     )
     signal = 1 - len(found) * noise**2 / max(float(found @ found), 1e-300)
     found = found - axes @ (axes.T @ found)
@@ -290,27 +290,27 @@ def _inside_axes(
     where this pass sees them.
     """
     count, q = len(labels.mass), axes.shape[1]
-    each = np.arange(count)
+    label_index = np.arange(count)
     basis = axes if centre.latent.basis is None else centre.latent.basis @ axes
     plan = PassPlan(
         step=step,
-        cell_label=each,
+        cell_label=label_index,
         centres=labels.means @ axes,
-        # Units that were measured need no room for error.
-        radius=component_radius(q) if step == _AFTER_TAILS else whitened_radius(q),
+        # A tighter radius where the units were measured.
+        radius=component_radius(q) if step == _AFTER_TAIL_STEP else whitened_radius(q),
         blocks=(
-            BlockPlan("sum", each, budget[step] * _MEANS_SHARE),
-            BlockPlan("second", each, budget[step] * (1 - _MEANS_SHARE)),
+            BlockPlan("sum", label_index, budget[step] * _MEANS_SHARE),
+            BlockPlan("second", label_index, budget[step] * (1 - _MEANS_SHARE)),
         ),
         whiten=(whitener(guess),),
-        cell_map=each * 0,
+        cell_map=label_index * 0,
     )
     answer = ask(plan, Latent(centre.latent.width, basis, centre.latent.offset))
     block = answer.block("second")
     moved = answer.block("sum").values / labels.mass[:, None]
     length = np.linalg.norm(moved, axis=1, keepdims=True)
     moved = moved * np.minimum(1.0, answer.radius / np.maximum(length, 1e-300))
-    # Second moments were asked for about where the means were thought to be.
+    # Second moments are about the earlier means.
     second = block.values / labels.mass[:, None, None] - moved[:, :, None] * moved[:, None, :]
     means = labels.means + np.einsum("lij,lj->li", answer.unwhiten, moved) @ axes.T
     together, _ = toward(
@@ -319,11 +319,11 @@ def _inside_axes(
         noise_energy(q, block.sigma * math.sqrt(count) / labels.mass.sum()),
     )
     out = np.empty((count, q, q))
-    for one in each:
-        noise = block.sigma / labels.mass[one]
-        own, _ = toward(second[one], together, noise_energy(q, noise))
-        held = floor_eigenvalues(own, _LEAST_EIGENVALUE, answer.radius**2)
-        out[one] = answer.unwhiten[one] @ held @ answer.unwhiten[one].T
+    for label, unwhiten in enumerate(answer.unwhiten):
+        noise = block.sigma / labels.mass[label]
+        shrunk, _ = toward(second[label], together, noise_energy(q, noise))
+        floored = floor_eigenvalues(shrunk, _LEAST_EIGENVALUE, answer.radius**2)
+        out[label] = unwhiten @ floored @ unwhiten.T
     return replace(labels, means=means), out
 
 
@@ -335,21 +335,21 @@ def _mixture(
     axes: Floats,
     inside: Floats,
 ) -> Mixture:
-    """Round outside the directions, with what their variances leave of each label's trace."""
+    """Spherical outside the directions: the rest of the trace is shared out evenly."""
     p, q = axes.shape
     share = labels.mass / labels.mass.sum()
     covariances = np.empty((len(inside), p, p))
     within = float(share @ np.trace(inside, axis1=1, axis2=2))
     rest = max(p * variance - within, 0.25 * p * variance) / max(p - q, 1)
-    for one, core in enumerate(inside):
-        whole = rest * (np.eye(p) - axes @ axes.T) + axes @ core @ axes.T
-        covariances[one] = (whole + whole.T) / 2
+    for label, along_axes in enumerate(inside):
+        whole = rest * (np.eye(p) - axes @ axes.T) + axes @ along_axes @ axes.T
+        covariances[label] = (whole + whole.T) / 2
     if problem.covariance == "tied":
         covariances[:] = np.einsum("l,lij->ij", share, covariances)
     return Mixture(
         weights=share,
         means=labels.means,
-        covariances=np.stack([structured(problem.covariance, one) for one in covariances]),
+        covariances=np.stack([structured(problem.covariance, c) for c in covariances]),
         labels=np.arange(len(share)),
         label_values=problem.label_values,
     )

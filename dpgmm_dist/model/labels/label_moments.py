@@ -1,8 +1,8 @@
 """Second moments of each label in the few directions along which cells differ.
 
-In q dimensions a row's second moment has sensitivity about q in place of p, and these few
-directions hold most of what tells labels and cells apart, so a small share of the budget makes
-them precise. The rest of each covariance follows as the Gaussian regression on them says.
+In q dimensions a row's second moment has sensitivity about q in place of p, and labels and cells
+differ mostly along these few directions. So a small share of the budget makes them precise. The
+rest of each covariance follows by Gaussian regression.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def directions(points: Floats, weights: Floats, noise: Floats, most: int = MOST)
     return chosen
 
 
-def refine(ask: Ask, centre: Centre, covariances: Floats, axes: Floats, rho: float) -> Floats:
-    """Label covariances (L, p, p), their part in the subspace of ``axes`` (p, q) measured anew."""
+def remeasured(ask: Ask, centre: Centre, covariances: Floats, axes: Floats, rho: float) -> Floats:
+    """Label covariances (L, p, p) with their part in the subspace of ``axes`` (p, q) measured."""
     before = axes.T @ covariances @ axes
     answer = ask(*_plan(centre, before, axes, rho))
     block = answer.block("second")
@@ -57,10 +57,10 @@ def refine(ask: Ask, centre: Centre, covariances: Floats, axes: Floats, rho: flo
         count = float(centre.rows[label])
         noise = block.sigma / count / kept
         measured, _ = toward(block.values[label] / count / kept, np.eye(q), noise_energy(q, noise))
-        held = floor_eigenvalues(measured, _LEAST_EIGENVALUE, answer.radius**2)
+        floored = floor_eigenvalues(measured, _LEAST_EIGENVALUE, answer.radius**2)
         unwhiten = answer.unwhiten[label]
-        change = unwhiten @ held @ unwhiten.T - old
-        # The law of the rest given these directions stays: only their own law is replaced.
+        change = unwhiten @ floored @ unwhiten.T - old
+        # The regression of the other coordinates on these directions stays.
         gain = covariances[label] @ axes @ np.linalg.inv(old)
         new = covariances[label] + gain @ change @ gain.T
         out[label] = (new + new.T) / 2
@@ -77,7 +77,7 @@ def _plan(centre: Centre, before: Floats, axes: Floats, rho: float) -> tuple[Pas
         centres=centre.means @ axes,
         radius=1.5 * (math.sqrt(axes.shape[1]) + 2.0),
         blocks=(BlockPlan("second", labels, rho),),
-        whiten=tuple(whitener(one) for one in before),
+        whiten=tuple(whitener(covariance) for covariance in before),
         cell_map=labels,
     )
     return plan, Latent(latent.width, basis, latent.offset)

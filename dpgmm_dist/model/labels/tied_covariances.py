@@ -1,10 +1,10 @@
 """High dimension: components of a label share a covariance, and differ in weight and mean.
 
-Where a component's own second moment would be mostly noise, the budget is better spent on one
-covariance a label and on the counts and sums of many cells. Rows go to the nearest cell in the
-half-whitened metric (``pooled**-1/4``), which also is where they are clipped: wide directions
-show structure, narrow ones are not drowned. A label's covariance, measured about its mean, less
-what the spread of its cells explains is the covariance within each of its cells.
+Where a component's second moment would be mostly noise, the budget is better spent on one
+covariance a label and on the counts and sums of many cells. Rows are assigned to the nearest cell
+and clipped in the half-whitened metric (``pooled**-1/4``): wide directions show structure, and
+narrow ones are not lost in noise. A label's covariance about its mean, less the covariance of its
+cells' means, is the covariance within each of its cells.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from dpgmm_dist.model.fitting.seeding import kmeans_centres
 from dpgmm_dist.model.label_budget import adapted, components_per_label, label_edge
-from dpgmm_dist.model.labels import cell_covariances as cellwise
-from dpgmm_dist.model.labels import label_moments as subspace
+from dpgmm_dist.model.labels import cell_covariances, label_moments
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.pass_plan import BlockPlan, Observed, PassPlan
 from dpgmm_dist.model.problem import Ask, Centre, Fitted, Problem
@@ -32,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 LEAST_DIMENSION = 25
-"""From here on labelled releases take this path."""
+"""Dimension from which labelled releases go this way."""
 _METRIC_POWER = 0.5
 _DRAWS = 3000
 _COUNT_SHARE = 0.1
@@ -103,13 +102,15 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
     for step in ("cells.1", "components.1"):
         answer = ask(_plan(cells, metric, radius, step, budget[step]), centre.latent)
         cells = _moved(problem, centre, axes, cells, answer)
-    centre = _refined(problem, ask, centre, cells, axes, budget["subspace.1"])
+    centre = _remeasured(problem, ask, centre, cells, axes, budget["subspace.1"])
     covariances = _within(problem, centre, axes, cells)
-    each = covariances[cells.label]
+    of_cells = covariances[cells.label]
     if budget["components.2"] > 0:
-        each = cellwise.measured(ask, centre, cells, covariances, metric, budget["components.2"])
-    each = _toward_average(each, cells.mass, label_edge(problem, centre.rows))
-    mixture = _mixture(problem, centre, cells, each)
+        of_cells = cell_covariances.measured(
+            ask, centre, cells, covariances, metric, budget["components.2"]
+        )
+    of_cells = _toward_average(of_cells, cells.mass, label_edge(problem, centre.rows))
+    mixture = _mixture(problem, centre, cells, of_cells)
     return Fitted(
         mixture=mixture,
         errors=_errors(axes, cells, mixture),
@@ -137,7 +138,7 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
     )
 
 
-def _refined(
+def _remeasured(
     problem: Problem,
     ask: Ask,
     centre: Centre,
@@ -148,11 +149,11 @@ def _refined(
     """Better label means from the cells, and label covariances where cells differ most."""
     weights = cells.mass / cells.mass.sum()
     noise = cells.mean_noise * math.sqrt(float(np.diagonal(axes.unmetric_squared).mean()))
-    found = subspace.directions(cells.centres, weights, noise)
+    found = label_moments.directions(cells.centres, weights, noise)
     better = _with_means(problem, centre, cells)
     # What the cells' spread already shows of each label's covariance.
     guess = centre.covariances.copy()
-    covariances = subspace.refine(ask, better, guess, found, rho)
+    covariances = label_moments.remeasured(ask, better, guess, found, rho)
     return replace(better, covariances=covariances)
 
 
@@ -219,19 +220,19 @@ def _plan(cells: _Cells, metric: Floats, radius: float, step: str, rho: float) -
 def _moved(
     problem: Problem, centre: Centre, axes: _Axes, cells: _Cells, answer: Observed
 ) -> _Cells:
-    """Cells at their rows' noisy means; each band of axes moves as far as the noise allows.
+    """Cells at their rows' noisy means, shrunk toward the centres in each band of axes.
 
-    The prior of a shift is zero-mean with a variance that all cells' shifts in the band show
-    (empirical Bayes), which also weighs this pass against the one that placed the centres.
+    The prior of a shift has mean zero and a variance estimated from all cells' shifts in the band
+    (empirical Bayes). This also weighs the pass against the one that placed the centres.
     """
     counts, sums = answer.block("count"), answer.block("sum")
     mass = np.maximum(counts.values, max(counts.sigma, 1.0))
     shift = sums.values / mass[:, None] @ axes.vectors
     noise = sums.sigma / mass
     for band in range(int(axes.bands.max()) + 1):
-        here = axes.bands == band
-        signal = kept_signal(shift[:, here], noise)
-        shift[:, here] *= (signal / (signal + noise**2 + 1e-300))[:, None]
+        in_band = axes.bands == band
+        signal = kept_signal(shift[:, in_band], noise)
+        shift[:, in_band] *= (signal / (signal + noise**2 + 1e-300))[:, None]
     length = np.linalg.norm(shift, axis=1)
     shift *= np.minimum(1.0, answer.radius / np.maximum(length, 1e-300))[:, None]
     means = answer.centres + shift @ axes.vectors.T @ answer.unwhiten[0].T
@@ -245,7 +246,7 @@ def _moved(
 
 
 def _inside(problem: Problem, centre: Centre, means: Floats) -> Floats:
-    """Means (C, p) pulled back into the public bound."""
+    """Means (C, p) moved into the public bound."""
     z = centre.latent.to_features(means)
     long = np.linalg.norm(z, axis=1)
     z *= np.minimum(1.0, problem.norm / np.maximum(long, 1e-300))[:, None]
@@ -257,9 +258,9 @@ def _within(problem: Problem, centre: Centre, axes: _Axes, cells: _Cells) -> Flo
     white, back = axes.power(-0.5), axes.power(0.5)
     out = np.empty_like(centre.covariances)
     for label, covariance in enumerate(centre.covariances):
-        own = cells.label == label
-        share = cells.mass[own] / cells.mass[own].sum()
-        apart = cells.centres[own] - share @ cells.centres[own]
+        members = cells.label == label
+        share = cells.mass[members] / cells.mass[members].sum()
+        apart = cells.centres[members] - share @ cells.centres[members]
         left = white @ (covariance - apart.T @ (apart * share[:, None])) @ white
         size = float(np.trace(white @ covariance @ white)) / len(white)
         left = back @ floor_eigenvalues(left, _LEAST_WITHIN * size) @ back
@@ -272,8 +273,8 @@ def _within(problem: Problem, centre: Centre, axes: _Axes, cells: _Cells) -> Flo
 def _toward_average(covariances: Floats, mass: Floats, noise: float) -> Floats:
     """Covariances (C, p, p) of cells, each with a share of their average.
 
-    What is left of a label's covariance once its cells are taken from it is too narrow in some
-    directions: noise has made it so. A density pays most for those.
+    A label's covariance less that of its cells' means is too narrow in some directions, because of
+    the noise. These cost a density most.
     """
     share = _MOST_POOLED * noise / (noise + _HALF_POOLED)
     average = np.einsum("c,cij->ij", mass / mass.sum(), covariances)
@@ -287,7 +288,7 @@ def _mixture(problem: Problem, centre: Centre, cells: _Cells, covariances: Float
     return Mixture(
         weights=cells.mass / inside[cells.label] * share[cells.label],
         means=cells.centres,
-        covariances=np.stack([structured(problem.covariance, one) for one in covariances]),
+        covariances=np.stack([structured(problem.covariance, c) for c in covariances]),
         labels=cells.label,
         label_values=problem.label_values,
     )

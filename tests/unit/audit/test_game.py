@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from dpgmm_dist.audit.game import Bound, Difference, NoiseSeen, Part, guesses_needed
+from dpgmm_dist.audit.game import Bound, Difference, NoiseStatistics, Part, guesses_needed
 from dpgmm_dist.privacy.accounting import epsilon_from_mu
 
 DELTA = 1e-6
@@ -62,8 +62,8 @@ def test_log_ratios_are_those_of_two_gaussians():
     assert found == pytest.approx(want)
 
 
-def seen_of(noise: np.ndarray) -> NoiseSeen:
-    seen = NoiseSeen()
+def statistics_of(noise: np.ndarray) -> NoiseStatistics:
+    seen = NoiseStatistics()
     for part in np.array_split(noise, 7):
         seen.add(part)
     return seen
@@ -72,7 +72,7 @@ def seen_of(noise: np.ndarray) -> NoiseSeen:
 @pytest.mark.parametrize("scale", [0.7, 0.97, 1.0, 1.3])
 def test_noise_below_its_scale_is_told_from_enough_of_it(scale):
     noise = np.random.default_rng(1).normal(size=(20_000, 3)) * scale
-    seen = seen_of(noise)
+    seen = statistics_of(noise)
     assert seen.entries == 60_000
     assert seen.scale == pytest.approx(scale, rel=0.02)
     assert (seen.highest(1e-6) < 1) == (scale < 1)
@@ -81,18 +81,18 @@ def test_noise_below_its_scale_is_told_from_enough_of_it(scale):
 
 def test_the_highest_scale_is_exceeded_as_rarely_as_it_says():
     rng = np.random.default_rng(2)
-    highest = [seen_of(rng.normal(size=(100, 1))).highest(0.1) for _ in range(2000)]
+    highest = [statistics_of(rng.normal(size=(100, 1))).highest(0.1) for _ in range(2000)]
     assert 0.07 < np.mean(np.array(highest) < 1) < 0.13
 
 
 def test_answers_that_share_noise_are_noticed():
     rng = np.random.default_rng(3)
     noise = rng.normal(size=(4000, 2))
-    assert not seen_of(noise).repeats(1e-6)
-    assert seen_of(np.repeat(noise, 2, axis=0)).repeats(1e-6)
-    assert seen_of((noise + 1) / math.sqrt(2)).repeats(1e-6)
+    assert not statistics_of(noise).repeats(1e-6)
+    assert statistics_of(np.repeat(noise, 2, axis=0)).repeats(1e-6)
+    assert statistics_of((noise + 1) / math.sqrt(2)).repeats(1e-6)
     once = rng.normal(size=(1000, 2))
-    again = NoiseSeen()
+    again = NoiseStatistics()
     for _ in range(3):
         again.add(once)
     assert again.repeats(1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpgmm_dist.model.fitting.em import Fit, log_components
-from dpgmm_dist.model.fitting.fixed_point import Moments, match_components, own_moments
+from dpgmm_dist.model.fitting.fixed_point import Moments, correct_by_components, moments_of
 
 P = 3
 RADIUS = P**0.5 + 2
@@ -40,7 +40,7 @@ def measured() -> Moments:
 
 
 def matched(measured: Moments, stop: float, most: float) -> Fit:
-    return match_components(ASKED, measured, RADIUS, (stop, most), 40, 20_000, 1)
+    return correct_by_components(ASKED, measured, RADIUS, (stop, most), 40, 20_000, 1)
 
 
 def from_truth(fit: Fit) -> float:
@@ -49,7 +49,7 @@ def from_truth(fit: Fit) -> float:
 
 def test_corrections_go_on_where_an_em_step_ends(measured: Moments) -> None:
     plain = matched(measured, np.inf, np.inf)
-    np.testing.assert_allclose(own_moments(plain)[0], measured[0], rtol=1e-9)
+    np.testing.assert_allclose(moments_of(plain)[0], measured[0], rtol=1e-9)
     assert from_truth(matched(measured, 1e-7, np.inf)) < 0.5 * from_truth(plain)
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from dpgmm_dist.model.fitting.em import Fit
-from dpgmm_dist.model.fitting.merging import divergence, fewer, in_pass
+from dpgmm_dist.model.fitting.merging import components_in_pass, divergence, merge_down_to
 from dpgmm_dist.model.mixture import Mixture
 
 P = 20
@@ -45,7 +45,7 @@ def moments(mixture: Mixture, label: int) -> tuple[npt.NDArray, npt.NDArray, npt
 
 def test_parts_of_a_component_are_merged_before_small_ones_that_differ() -> None:
     parts, whole = parts_and_whole()
-    found = fewer(parts, [3])
+    found = merge_down_to(parts, [3])
     # The bound that needs no draws would have merged the small ones.
     fit = Fit(parts.weights, parts.means, parts.covariances, 0.0)
     assert divergence(fit, 0, 1) < divergence(fit, 2, 3)
@@ -60,7 +60,7 @@ def test_what_noise_has_left_of_a_component_is_dropped() -> None:
     far = np.full((1, P), 40.0)
     weights = np.append(0.999 * whole.weights, 0.001)
     covariances = np.concatenate([whole.covariances, 0.05 * np.eye(P)[None]])
-    found = fewer(Mixture(weights, np.concatenate([whole.means, far]), covariances), [3])
+    found = merge_down_to(Mixture(weights, np.concatenate([whole.means, far]), covariances), [3])
     np.testing.assert_allclose(found.weights, whole.weights)
     np.testing.assert_array_equal(found.means, whole.means)
     np.testing.assert_array_equal(found.covariances, whole.covariances)
@@ -79,7 +79,7 @@ def test_each_label_keeps_its_moments_and_no_more_components_than_wanted(
         np.repeat([0, 1], [4, 5]),
         ("a", "b"),
     )
-    found = fewer(mixture, numbers)
+    found = merge_down_to(mixture, numbers)
     assert tuple(np.bincount(found.label_index)) == numbers
     assert found.label_values == mixture.label_values
     for label in (0, 1):
@@ -89,8 +89,8 @@ def test_each_label_keeps_its_moments_and_no_more_components_than_wanted(
 
 def test_few_enough_components_stay_as_they_are() -> None:
     parts, _ = parts_and_whole()
-    assert fewer(parts, [4]) is parts
-    assert fewer(parts, [9]) is parts
+    assert merge_down_to(parts, [4]) is parts
+    assert merge_down_to(parts, [9]) is parts
 
 
 def test_a_merger_of_equals_costs_nothing() -> None:
@@ -102,6 +102,6 @@ def test_a_merger_of_equals_costs_nothing() -> None:
 
 def test_ever_fewer_are_asked_about_and_at_last_those_wanted() -> None:
     steps = [f"components.{index}" for index in range(1, 6)]
-    numbers = [in_pass(step, [10, 1])[0] for step in steps]
+    numbers = [components_in_pass(step, [10, 1])[0] for step in steps]
     assert numbers == [30, 20, 14, 10, 10]
-    assert in_pass("components.5", [10, 1]) == [10, 1]
+    assert components_in_pass("components.5", [10, 1]) == [10, 1]

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pytest
 
 from dpgmm_dist.model.fitting.em import Fit
-from dpgmm_dist.model.fitting.measured_moments import Seen, statistics
-from dpgmm_dist.model.fitting.moment_fit import Effort, Explained, explain, moved_by
+from dpgmm_dist.model.fitting.measured_moments import MeasuredMoments, statistics
+from dpgmm_dist.model.fitting.moment_fit import MomentFit, fit_moments, moved_by
+from dpgmm_dist.model.fitting.search_budget import SearchBudget
 from dpgmm_dist.model.shrinkage import whitener
 
 P = 2
-EFFORT = Effort(steps=6, draws=20_000, slope_draws=10_000)
+SEARCH_BUDGET = SearchBudget(steps=6, draws=20_000, slope_draws=10_000)
 
 
 def truth() -> Fit:
@@ -32,15 +33,19 @@ def draws(fit: Fit, n: int, seed: int) -> npt.NDArray[np.float64]:
     return fit.means[pick.astype(int)] + (roots @ z[:, :, None])[:, :, 0]
 
 
-def soft_pass(asked: Fit, rows: npt.NDArray[np.float64], sigma: float, seed: int) -> Seen:
+def soft_pass(
+    asked: Fit, rows: npt.NDArray[np.float64], sigma: float, seed: int
+) -> MeasuredMoments:
     """What a components pass about ``asked`` measures of rows, with noise on every number."""
     maps = np.stack([whitener(c) for c in asked.covariances])
     width = 1 + P + P * (P + 1) // 2
     empty = np.zeros((2, width))
-    seen = Seen(asked.means, maps, np.sqrt(P) + 2, empty, empty + sigma, len(rows), asked)
-    exact = statistics(seen, rows, np.full(len(rows), 1 / len(rows)))
+    measured = MeasuredMoments(
+        asked.means, maps, np.sqrt(P) + 2, empty, empty + sigma, len(rows), asked
+    )
+    exact = statistics(measured, rows, np.full(len(rows), 1 / len(rows)))
     noise = np.random.default_rng(seed).standard_normal(exact.shape)
-    return replace(seen, values=exact + sigma * noise)
+    return replace(measured, values=exact + sigma * noise)
 
 
 def start() -> Fit:
@@ -53,10 +58,10 @@ def start() -> Fit:
 
 
 @cache
-def fitted(sigma: float, seed: int, steps: int = 6) -> Explained:
+def fitted(sigma: float, seed: int, steps: int = 6) -> MomentFit:
     rows = draws(truth(), 40_000, 1)
-    return explain(
-        start(), [soft_pass(start(), rows, sigma, seed)], 3, replace(EFFORT, steps=steps)
+    return fit_moments(
+        start(), [soft_pass(start(), rows, sigma, seed)], 3, replace(SEARCH_BUDGET, steps=steps)
     )
 
 
@@ -129,10 +134,10 @@ def test_answers_that_no_draw_reaches_and_hardly_any_noise_do_no_harm() -> None:
     of the sampling error of draws either."""
     rows, reach = draws(truth(), 40_000, 1), np.array([[-2.0, 0.0], [2.0, 0.5], [5.5, 0.5]])
     empty = np.zeros((3, 1 + P + P * (P + 1) // 2))
-    seen = Seen(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
-    exact = statistics(seen, rows, np.full(len(rows), 1 / len(rows)))
+    measured = MeasuredMoments(reach, np.stack([np.eye(P)] * 3), 4.0, empty, empty + 1e-22, 1e12)
+    exact = statistics(measured, rows, np.full(len(rows), 1 / len(rows)))
     near = replace(start(), covariances=np.stack([np.eye(P) * 0.05] * 2))
-    found = explain(near, [replace(seen, values=exact)], 3, EFFORT)
+    found = fit_moments(near, [replace(measured, values=exact)], 3, SEARCH_BUDGET)
     assert exact[2, 0] > 0.01
-    assert np.isfinite(found.misfit)
+    assert np.isfinite(found.chi_squared)
     assert np.abs(found.fit.means - truth().means).max() < 0.2

@@ -1,4 +1,4 @@
-"""A fit with one component over two true ones and one to spare is led out of that optimum."""
+"""Split-and-merge moves lead out of an optimum with one component over two true ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dpgmm_dist.model.fitting import initialisation as starting
-from dpgmm_dist.model.fitting import split_merge as moves
+from dpgmm_dist.model.fitting import initialisation, split_merge
 from dpgmm_dist.model.fitting.em import Fit
 from dpgmm_dist.model.fitting.fixed_point import CellMeasure
-from dpgmm_dist.model.fitting.measured_moments import Seen, statistics
+from dpgmm_dist.model.fitting.measured_moments import MeasuredMoments, statistics
 from dpgmm_dist.model.fitting.merging import merged
-from dpgmm_dist.model.fitting.moment_fit import Effort, explain
+from dpgmm_dist.model.fitting.moment_fit import fit_moments
+from dpgmm_dist.model.fitting.search_budget import SearchBudget
 from dpgmm_dist.model.fitting.seeding import kmeans_centres
-from dpgmm_dist.model.fitting.split_merge import Move, Parts, apply, escaped, promising
+from dpgmm_dist.model.fitting.split_merge import (
+    Contributions,
+    SplitMergeMove,
+    apply_move,
+    ranked_moves,
+    split_and_merge,
+)
 
 Floats = npt.NDArray[np.float64]
 
 P, ROWS = 3, 60_000
-EFFORT = Effort(steps=4, draws=40_000, slope_draws=20_000)
+SEARCH_BUDGET = SearchBudget(steps=4, draws=40_000, slope_draws=20_000)
 
 
 @cache
@@ -57,20 +63,20 @@ def rows() -> Floats:
 
 
 @cache
-def cells_pass(sigma: float = 3e-3) -> Seen:
+def cells_pass(sigma: float = 3e-3) -> MeasuredMoments:
     """What 24 cells measure of the rows, second moments too, with noise on every number."""
     centres, _ = kmeans_centres(rows()[:5_000], 24, 3)
     empty = np.zeros((24, 1 + P + P * (P + 1) // 2))
     maps = np.broadcast_to(np.eye(P), (24, P, P))
-    seen = Seen(centres, maps, 4.0, empty, empty + sigma, ROWS)
-    exact = statistics(seen, rows(), np.full(ROWS, 1 / ROWS))
+    measured = MeasuredMoments(centres, maps, 4.0, empty, empty + sigma, ROWS)
+    exact = statistics(measured, rows(), np.full(ROWS, 1 / ROWS))
     noise = np.random.default_rng(2).standard_normal(exact.shape)
-    return replace(seen, values=exact + sigma * noise)
+    return replace(measured, values=exact + sigma * noise)
 
 
-def explained(fit: Fit, sigma: float = 3e-3) -> tuple[Fit, float]:
-    found = explain(fit, [cells_pass(sigma)], 5, EFFORT, errors=False)
-    return found.fit, found.misfit / found.answers
+def fitted_to_cells(fit: Fit, sigma: float = 3e-3) -> tuple[Fit, float]:
+    found = fit_moments(fit, [cells_pass(sigma)], 5, SEARCH_BUDGET, errors=False)
+    return found.fit, found.reduced_chi_squared
 
 
 def apart(fit: Fit) -> float:
@@ -79,87 +85,91 @@ def apart(fit: Fit) -> float:
 
 
 @pytest.mark.parametrize("sigma", [1e-3, 3e-3])
-def test_it_escapes_where_the_fit_alone_does_not(sigma: float) -> None:
-    def out_of_it() -> tuple[Fit, float]:
-        seen, draws = [cells_pass(sigma)], rows()[:10_000]
-        return escaped(stuck, misfit, seen, draws, 5, lambda fit: explained(fit, sigma))
+def test_moves_leave_a_wrong_optimum_where_the_fit_alone_does_not(sigma: float) -> None:
+    def moved() -> tuple[Fit, float]:
+        def fit_again(fit: Fit) -> tuple[Fit, float]:
+            return fitted_to_cells(fit, sigma)
 
-    stuck, misfit = explained(wrong(), sigma)
-    assert apart(stuck) > 1.0 and misfit > moves.RIGHT
-    fit, least = out_of_it()
-    assert apart(fit) < 0.1 and least < moves.RIGHT
-    assert np.array_equal(out_of_it()[0].means, fit.means)  # seeds are public and fixed
+        answers, draws = [cells_pass(sigma)], rows()[:10_000]
+        return split_and_merge(stuck, chi_squared, answers, draws, 5, fit_again)
+
+    stuck, chi_squared = fitted_to_cells(wrong(), sigma)
+    assert apart(stuck) > 1.0 and chi_squared > split_merge.GOOD_FIT
+    fit, least = moved()
+    assert apart(fit) < 0.1 and least < split_merge.GOOD_FIT
+    assert np.array_equal(moved()[0].means, fit.means)  # seeds are public and fixed
 
 
-def test_the_first_mixture_is_sought_by_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starting, "fits_of_draws", lambda *_: [wrong()])
-    monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: [])
+def test_the_initial_mixture_is_found_by_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initialisation, "fits_of_draws", lambda *_: [wrong()])
+    monkeypatch.setattr(initialisation, "clustered_fits", lambda *_, **__: [])
 
     assert apart(first_fit(True)[0]) < 0.1
-    stuck, _, misfit = first_fit(False)
+    stuck, _, chi_squared = first_fit(False)
     assert apart(stuck) > 1.0
-    assert np.isinf(misfit)  # it seemed no mixture of four
+    assert np.isinf(chi_squared)  # it seemed no mixture of four
 
 
-def test_another_fit_is_tried_even_where_the_likeliest_leaves_nothing(
+def test_another_fit_is_tried_even_where_the_likeliest_agrees(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tried = []
 
     def counted(fit: Fit, *rest: Any, **named: Any) -> Any:
         tried.append(fit)
-        return explain(fit, *rest, **named)
+        return fit_moments(fit, *rest, **named)
 
-    monkeypatch.setattr(starting, "explain", counted)
+    monkeypatch.setattr(initialisation, "fit_moments", counted)
     candidates = [replace(truth(), score=2.0), replace(truth(), score=1.0)]
-    monkeypatch.setattr(starting, "fits_of_draws", lambda *_: [])
-    monkeypatch.setattr(starting, "clustered_fits", lambda *_, **__: candidates)
-    fit, _, misfit = first_fit(False)
-    assert apart(fit) < 0.1 and misfit < moves.RIGHT
+    monkeypatch.setattr(initialisation, "fits_of_draws", lambda *_: [])
+    monkeypatch.setattr(initialisation, "clustered_fits", lambda *_, **__: candidates)
+    fit, _, chi_squared = first_fit(False)
+    assert apart(fit) < 0.1 and chi_squared < split_merge.GOOD_FIT
     assert len(tried) == 2
 
 
 def first_fit(with_moves: bool) -> tuple[Fit, float, float]:
-    seen = cells_pass()
-    rest = np.full(len(seen.centres), 0.01), seen.values[:, 0] * ROWS
-    measure = CellMeasure(seen.centres, seen.values[:, 0], seen.centres, *rest)
-    return starting._fits(rows()[:10_000], 4, [measure], [seen], 0, 1.0, with_moves)[0]
+    measured = cells_pass()
+    rest = np.full(len(measured.centres), 0.01), measured.values[:, 0] * ROWS
+    measure = CellMeasure(measured.centres, measured.values[:, 0], measured.centres, *rest)
+    return initialisation._fits(rows()[:10_000], 4, [measure], [measured], 0, 1.0, with_moves)[0]
 
 
-def test_the_merged_one_is_blamed_and_the_halves_are_missed_least() -> None:
-    parts = Parts.of(wrong(), [cells_pass()], 5)
-    losses = parts.losses()
-    assert parts.blame().argmax() == 3
-    assert min(losses, key=lambda spared: losses[spared]) == (0, 1)
-    assert promising(wrong(), [cells_pass()], 5)[0] == Move(3, (0, 1))
+def test_the_merged_component_is_split_and_the_halves_are_merged() -> None:
+    parts = Contributions.of(wrong(), [cells_pass()], 5)
+    costs = parts.removal_costs()
+    assert parts.excess_chi_squared().argmax() == 3
+    assert min(costs, key=lambda removed: costs[removed]) == (0, 1)
+    assert ranked_moves(wrong(), [cells_pass()], 5)[0] == SplitMergeMove(3, (0, 1))
 
 
 def test_what_parts_contribute_adds_up_to_the_answers() -> None:
-    parts = Parts.of(truth(), [cells_pass()], 5)
-    off = (parts.own.sum(axis=0) - parts.target) / parts.scale
+    parts = Contributions.of(truth(), [cells_pass()], 5)
+    off = (parts.of_components.sum(axis=0) - parts.target) / parts.scale
     assert 0.8 < float((off**2).mean()) < 1.2
 
 
 def test_a_second_pass_and_one_without_second_moments_count_too() -> None:
-    seen = cells_pass()
-    plain = replace(seen, values=seen.values[:, : 1 + P], sigma=seen.sigma[:, : 1 + P])
-    together = Parts.of(wrong(), [plain, seen], 5)
-    alone = Parts.of(wrong(), [seen], 5).blame()
-    assert together.own.shape == (4, plain.values.size + seen.values.size)
-    assert together.blame().argmax() == 3 and together.blame()[3] > alone[3]
+    measured = cells_pass()
+    plain = replace(measured, values=measured.values[:, : 1 + P], sigma=measured.sigma[:, : 1 + P])
+    together = Contributions.of(wrong(), [plain, measured], 5)
+    alone = Contributions.of(wrong(), [measured], 5).excess_chi_squared()
+    excess = together.excess_chi_squared()
+    assert together.of_components.shape == (4, plain.values.size + measured.values.size)
+    assert excess.argmax() == 3 and excess[3] > alone[3]
 
 
-@pytest.mark.parametrize("misfit", [0.9, np.inf, np.nan])
-def test_right_fits_and_those_without_a_number_stay_as_they_are(misfit: float) -> None:
+@pytest.mark.parametrize("chi_squared", [0.9, np.inf, np.nan])
+def test_right_fits_and_those_without_a_number_stay_as_they_are(chi_squared: float) -> None:
     def never(fit: Fit) -> tuple[Fit, float]:
         raise AssertionError("nothing was to be tried")
 
-    fit, same = escaped(wrong(), misfit, [cells_pass()], rows()[:10_000], 5, never)
+    fit, same = split_and_merge(wrong(), chi_squared, [cells_pass()], rows()[:10_000], 5, never)
     assert np.array_equal(fit.means, wrong().means)
-    assert same is misfit
+    assert same is chi_squared
 
 
-def test_a_move_that_explains_no_better_is_not_kept() -> None:
+def test_a_move_that_fits_no_better_is_not_kept() -> None:
     tried = []
 
     def worse(fit: Fit) -> tuple[Fit, float]:
@@ -167,8 +177,8 @@ def test_a_move_that_explains_no_better_is_not_kept() -> None:
         return fit, 1.5
 
     start = wrong()
-    fit, misfit = escaped(start, 1.2, [cells_pass()], rows()[:10_000], 5, worse)
-    assert fit is start and misfit == 1.2
+    fit, chi_squared = split_and_merge(start, 1.2, [cells_pass()], rows()[:10_000], 5, worse)
+    assert fit is start and chi_squared == 1.2
     assert 1 <= len(tried) <= 5
 
 
@@ -179,18 +189,18 @@ def test_where_the_rows_seem_no_mixture_only_one_move_is_tried() -> None:
         tried.append(fit)
         return fit, 9.0
 
-    escaped(wrong(), moves.HOPELESS, [cells_pass()], rows()[:10_000], 5, worse)
+    split_and_merge(wrong(), split_merge.POOR_FIT, [cells_pass()], rows()[:10_000], 5, worse)
     assert len(tried) == 1
 
 
 def test_moves_keep_the_number_of_components_and_the_total_weight() -> None:
-    for move in (Move(3, (0, 1)), Move(3, (0,)), Move(0, (1, 2))):
-        fit = apply(wrong(), move, rows()[:10_000], 5)
+    for move in (SplitMergeMove(3, (0, 1)), SplitMergeMove(3, (0,)), SplitMergeMove(0, (1, 2))):
+        fit = apply_move(wrong(), move, rows()[:10_000], 5)
         assert fit is not None
         assert fit.means.shape == (4, P)
         assert fit.weights.sum() == pytest.approx(1.0)
         assert np.linalg.eigvalsh(fit.covariances).min() > 0
-    assert apply(wrong(), Move(3, (0,)), rows()[:20], 5) is None
+    assert apply_move(wrong(), SplitMergeMove(3, (0,)), rows()[:20], 5) is None
 
 
 def test_a_merged_component_has_the_moments_of_both() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpgmm_dist.data.lattice import FeatureMap
-from dpgmm_dist.model.labels.discriminant_moments import tails
+from dpgmm_dist.model.labels.discriminant_moments import tail_difference
 from dpgmm_dist.model.pass_plan import Latent, Observed, PassPlan
 from dpgmm_dist.pipeline.compile import compile_pass
 from dpgmm_dist.privacy.query import PassQuery
@@ -35,7 +35,7 @@ def test_it_is_the_sum_of_the_rows_nearest_the_other_label() -> None:
     X, y, means, normal = rows(4000)
     spread = np.array([(X[y == k] @ normal).std() for k in (0, 1)])
     costs: list[float] = []
-    found, noise = tails(
+    found, noise = tail_difference(
         ask_of(X, y, costs), Latent(P), "components.2", means, normal, spread, RADIUS, 1e6
     )
     assert sum(costs) == pytest.approx(1e6)
@@ -58,7 +58,7 @@ def test_one_row_changes_no_more_than_is_paid_for() -> None:
         asked.append(compile_pass(plan, latent, features.step))
         return ask_of(X, y, [])(plan, latent)
 
-    tails(ask, Latent(P), "components.2", means, normal, np.full(2, 0.05), RADIUS, 1.0)
+    tail_difference(ask, Latent(P), "components.2", means, normal, np.full(2, 0.05), RADIUS, 1.0)
     (query,) = asked
     assert query_cost(query) <= 1
     largest = 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpgmm_dist.model.fitting.first_moments import find_centre
-from dpgmm_dist.model.label_budget import DROWNED, DROWNED_TWO, adapted, is_drowned
+from dpgmm_dist.model.label_budget import KRYLOV, KRYLOV_TWO_LABELS, adapted, needs_krylov
 from dpgmm_dist.model.labels import krylov_directions as krylov
 from dpgmm_dist.model.problem import Fitted, Problem
 from dpgmm_dist.model.schedule import CENTRE_SHARE
@@ -31,13 +31,13 @@ def rows(n: int, labels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     return X, y, means, covariance
 
 
-def released(n: int, labels: int, rho: float, tails: bool = True) -> tuple[Fitted, float]:
+def released(n: int, labels: int, rho: float, with_tail: bool = True) -> tuple[Fitted, float]:
     """What this path makes of the rows, with shares of rho fixed, and what it cost."""
     X, y, _, _ = rows(n, labels)
     costs: list[float] = []
     ask = ask_of(X, y, costs)
     problem = Problem(P, 1.0, rho, tuple(range(labels)), components="auto")
-    shares = DROWNED_TWO if labels == 2 and tails else DROWNED
+    shares = KRYLOV_TWO_LABELS if labels == 2 and with_tail else KRYLOV
     budget = {name: share * rho for name, share in shares.items()}
     moments = {name: cost for name, cost in budget.items() if name != "moments.label"}
     centre = find_centre(problem, ask, None, moments)
@@ -60,7 +60,7 @@ def test_the_direction_that_tells_labels_apart_is_found() -> None:
         pooled = np.einsum("k,kij->ij", mixture.weights, mixture.covariances)
         return error(np.linalg.solve(pooled, mixture.means[1] - mixture.means[0]))
 
-    product_alone = error_of(released(20_000, 2, 1e3, tails=False)[0])
+    product_alone = error_of(released(20_000, 2, 1e3, with_tail=False)[0])
     assert product_alone < 0.1
     # Tails find what of it a product leaves.
     assert error_of(released(20_000, 2, 1e3)[0]) < min(0.5 * product_alone, 0.05)
@@ -87,7 +87,7 @@ def test_it_is_taken_where_second_moments_drown() -> None:
     X, y, _, _ = rows(500, 2)
     problem = Problem(P, 1.0, 0.02, (0, 1), components="auto")
     counts = np.array([250.0, 250.0])
-    assert is_drowned(problem, counts)
+    assert needs_krylov(problem, counts)
     budget = {name: share * problem.rho for name, share in joint_schedule(problem).items()}
     after = adapted(problem, budget, counts)
     assert sum(after.values()) == pytest.approx((1 - CENTRE_SHARE) * problem.rho)
@@ -97,8 +97,8 @@ def test_it_is_taken_where_second_moments_drown() -> None:
     assert sum(costs) <= problem.rho * (1 + 1e-9)
     assert fitted.notes["components_per_label"] == [1, 1]
     # More rows, more budget, or components that were asked for: the other path.
-    assert not is_drowned(problem, counts * 1e2)
-    assert not is_drowned(Problem(P, 1.0, 0.02, (0, 1), components=3), counts)
+    assert not needs_krylov(problem, counts * 1e2)
+    assert not needs_krylov(Problem(P, 1.0, 0.02, (0, 1), components=3), counts)
 
 
 def test_labels_at_one_place() -> None:

@@ -1,4 +1,4 @@
-"""A components pass on the public side: the mixture that explains it and all passes before it."""
+"""After a components pass: the mixture that agrees best with it and with all passes before it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dpgmm_dist.model.fitting.em import Fit
-from dpgmm_dist.model.fitting.measured_moments import Seen, seen_of
-from dpgmm_dist.model.fitting.moment_fit import MOST_PARAMETERS, Effort, Explained, explain
+from dpgmm_dist.model.fitting.measured_moments import MeasuredMoments, moments_of_label
+from dpgmm_dist.model.fitting.moment_fit import MOST_PARAMETERS, MomentFit, fit_moments
+from dpgmm_dist.model.fitting.search_budget import SearchBudget
 from dpgmm_dist.model.mixture import Mixture, StandardErrors
 from dpgmm_dist.model.numerics.parallel import in_order
 from dpgmm_dist.model.pass_plan import Observed, PassPlan
@@ -23,12 +24,12 @@ Ints = npt.NDArray[np.int64]
 _LEAST_EIGENVALUE = 1e-4
 """Floor on variances, in units of the pooled ones: far below what noise would leave standing."""
 _LARGEST_EIGENVALUE = 1e2
-_ANCHORS = 4
+_ROUNDS = 4
 _FEW_DIMENSIONS = 5
 _WRONG_MODEL, _WRONG_IN_FEW_DIMENSIONS = 1.2, 1.5
-"""Squared residuals a number, 1 where the model is right, from which the data are no such mixture.
-Known mixtures stay below 1. On embeddings in 16 dimensions fits between 1.2 and 1.5 were as good as
-what is likeliest for the cells or 20 nats worse, and took four times as long; on flights in five
+"""Reduced chi-squared, 1 where the model is right, from which the rows are no such mixture. Known
+mixtures stay below 1. On embeddings in 16 dimensions fits between 1.2 and 1.5 were as good as what
+is likeliest for the cells or 20 nats worse, and took four times as long. On flights in five
 dimensions, where there are more cells than elsewhere, they were four times as near."""
 
 
@@ -37,29 +38,30 @@ class History:
     """What all passes so far measured of each label, in pooled-whitened coordinates."""
 
     centre: Centre
-    labels: list[list[Seen]] = field(default_factory=list)
+    labels: list[list[MeasuredMoments]] = field(default_factory=list)
     trusted: bool = True
-    """Whether a mixture agreed with the cells; if none did, only the last pass is believed."""
+    """Whether a mixture agreed with the cells; if none did, only the last pass is used."""
 
     @property
     def white(self) -> Floats:
         """(p, p) symmetric map from latent to these coordinates."""
         return whitener(self.centre.pooled)
 
-    def note(
+    def add(
         self, answer: Observed, asked: Sequence[Fit | None], metric: Floats | None = None
     ) -> None:
         """Add a pass."""
         white = self.white
         while len(self.labels) < len(self.centre.rows):
             self.labels.append([])
-        for label, one in enumerate(asked):
+        for label, mixture in enumerate(asked):
             rows = float(self.centre.rows[label])
-            self.labels[label].append(seen_of(answer, label, white, rows, one, metric))
+            measured = moments_of_label(answer, label, white, rows, mixture, metric)
+            self.labels[label].append(measured)
 
 
 @dataclass(frozen=True, eq=False)
-class Refined:
+class JointFit:
     """The mixture after a pass."""
 
     mixture: Mixture
@@ -70,12 +72,12 @@ class Refined:
     """Of the noise alone, nats a row."""
     bias: Floats
     """(C,) what shrinkage moved each covariance by, relative to its size (Frobenius norms)."""
-    misfit: float
-    """Squared residuals a number, of the label that agrees least."""
+    chi_squared: float
+    """Reduced chi-squared of the label that agrees least."""
 
 
 def wrong_model(p: int) -> float:
-    """Squared residuals a number from which rows in p dimensions are no such mixture."""
+    """Reduced chi-squared from which rows in p dimensions are no such mixture."""
     return _WRONG_IN_FEW_DIMENSIONS if p <= _FEW_DIMENSIONS else _WRONG_MODEL
 
 
@@ -84,13 +86,13 @@ def parameters(components: int, p: int) -> int:
     return components * (1 + p + p * (p + 1) // 2)
 
 
-def explainable(mixture: Mixture) -> bool:
+def has_few_parameters(mixture: Mixture) -> bool:
     """Whether every label's mixture is small enough for the normal equations."""
     most = int(np.bincount(mixture.label_index).max())
     return parameters(most, mixture.dimension) <= MOST_PARAMETERS
 
 
-def refine(
+def fit_jointly(
     problem: Problem,
     centre: Centre,
     asked: Mixture,
@@ -98,38 +100,39 @@ def refine(
     answer: Observed,
     history: History,
     last: bool,
-) -> Refined:
+) -> JointFit:
     """Fit all answers, label by label, and shrink covariances by what the noise calls for."""
     white = history.white
     back = np.linalg.inv(white)
     starts = [_fit_of(asked, label, white) for label in range(problem.labels)]
     soft = plan.soft and plan.rule == "full"
-    history.note(answer, [one if soft else None for one in starts], plan.metric)
+    history.add(answer, [start if soft else None for start in starts], plan.metric)
 
-    def of_label(label: int) -> Explained:
+    def of_label(label: int) -> MomentFit:
         start = starts[label]
-        effort = Effort(anchors=_ANCHORS).shared(problem.labels, parameters(*start.means.shape))
-        return explain(start, history.labels[label], 17 + label, effort, errors=last)
+        size = parameters(*start.means.shape)
+        search = SearchBudget(rounds=_ROUNDS).shared(problem.labels, size)
+        return fit_moments(start, history.labels[label], 17 + label, search, errors=last)
 
-    explained = in_order(of_label, range(problem.labels))
-    mass = np.array([max(e.total, 1e-12) for e in explained]) * centre.rows
+    fits = in_order(of_label, range(problem.labels))
+    mass = np.array([max(f.total, 1e-12) for f in fits]) * centre.rows
     share = mass / mass.sum()
-    weights = np.concatenate([s * e.fit.weights for s, e in zip(share, explained, strict=True)])
+    weights = np.concatenate([s * f.fit.weights for s, f in zip(share, fits, strict=True)])
     covariances = np.concatenate(
         [
             back @ floor_eigenvalues(c, _LEAST_EIGENVALUE, _LARGEST_EIGENVALUE) @ back
-            for e in explained
-            for c in e.fit.covariances
+            for f in fits
+            for c in f.fit.covariances
         ]
     ).reshape(len(weights), *white.shape)
-    means = np.concatenate([e.fit.means for e in explained]) @ back
-    label = np.concatenate([np.full(len(e.fit.weights), i) for i, e in enumerate(explained)])
+    means = np.concatenate([f.fit.means for f in fits]) @ back
+    label = np.concatenate([np.full(len(f.fit.weights), i) for i, f in enumerate(fits)])
     keep, bias = np.ones(len(weights)), np.zeros(len(weights))
     errors = StandardErrors(
         np.zeros(len(weights)), np.zeros(means.shape), np.zeros(covariances.shape)
     )
     if last:
-        blocks = [b for e in explained for b in _blocks(e)]
+        blocks = [block for f in fits for block in _error_blocks(f)]
         measured = covariances
         covariances, keep = _shrunk(problem, weights, measured, blocks)
         sizes = np.linalg.norm(covariances, axis=(1, 2))
@@ -142,36 +145,37 @@ def refine(
         label,
         problem.label_values,
     )
-    expected = sum(s * (e.expected_kl or 0.0) for s, e in zip(share, explained, strict=True))
-    misfit = max(e.misfit / e.answers for e in explained)
-    return Refined(mixture, errors, keep, float(expected), bias, misfit)
+    expected = sum(s * (f.expected_kl or 0.0) for s, f in zip(share, fits, strict=True))
+    chi_squared = max(f.reduced_chi_squared for f in fits)
+    return JointFit(mixture, errors, keep, float(expected), bias, chi_squared)
 
 
 def _fit_of(mixture: Mixture, label: int, white: Floats) -> Fit:
-    own = mixture.label_index == label
-    weights = np.maximum(mixture.weights[own], 1e-12)
+    """The components of one label (whitened)."""
+    members = mixture.label_index == label
+    weights = np.maximum(mixture.weights[members], 1e-12)
     return Fit(
         weights / weights.sum(),
-        mixture.means[own] @ white,
-        white @ mixture.covariances[own] @ white,
+        mixture.means[members] @ white,
+        white @ mixture.covariances[members] @ white,
         0.0,
     )
 
 
-def _blocks(explained: Explained) -> list[Floats]:
-    """The error covariance of each component's own parameters."""
-    if explained.covariance is None:
+def _error_blocks(fitted: MomentFit) -> list[Floats]:
+    """The error covariance of each component's parameters."""
+    if fitted.covariance is None:
         raise ValueError("the fit was made without errors")
-    components = len(explained.fit.weights)
-    size = len(explained.covariance) // components
-    each = [slice(k * size, (k + 1) * size) for k in range(components)]
-    return [explained.covariance[own, own] for own in each]
+    components = len(fitted.fit.weights)
+    size = len(fitted.covariance) // components
+    slices = [slice(k * size, (k + 1) * size) for k in range(components)]
+    return [fitted.covariance[of_component, of_component] for of_component in slices]
 
 
 def _shrunk(
     problem: Problem, weights: Floats, covariances: Floats, blocks: Sequence[Floats]
 ) -> tuple[Floats, Floats]:
-    """Covariances (C, p, p) shrunk toward the pooled one, in each one's own units, and the keep."""
+    """Covariances (C, p, p) shrunk toward the pooled one, each in its own units; and the keep."""
     pooled = np.asarray(np.einsum("c,cij->ij", weights / weights.sum(), covariances))
     p = pooled.shape[0]
     if problem.covariance == "tied":
@@ -179,7 +183,7 @@ def _shrunk(
     rows, columns = np.triu_indices(p)
     twice = np.where(rows == columns, 1.0, 2.0)
     out, keep = np.empty_like(covariances), np.ones(len(weights))
-    if len(weights) == 1:  # it is the pooled one: nothing moves it, and its error stays whole
+    if len(weights) == 1:  # it is the pooled one: nothing to shrink toward
         return _structured(problem.covariance, covariances[0])[None], keep
     for k, (covariance, block) in enumerate(zip(covariances, blocks, strict=True)):
         white = whitener(covariance)
@@ -201,14 +205,14 @@ def _structured(kind: str, covariance: Floats) -> Floats:
 def _errors(
     weights: Floats, covariances: Floats, keep: Floats, blocks: Sequence[Floats]
 ) -> StandardErrors:
-    """Standard errors in latent units, to first order, of what the noise did.
+    """Standard errors in latent units from the noise, to first order.
 
     A component's covariance is ``B (I + E) B`` with its square root ``B``, its mean moves by
     ``B e`` and its weight by a factor; blocks hold the covariance of these.
     """
     p = covariances.shape[1]
     rows, columns = np.triu_indices(p)
-    means, each = np.empty((len(weights), p)), np.empty_like(covariances)
+    means, deviations = np.empty((len(weights), p)), np.empty_like(covariances)
     for k, (covariance, block) in enumerate(zip(covariances, blocks, strict=True)):
         root = np.linalg.inv(whitener(covariance))
         means[k] = np.sqrt(np.einsum("ai,ij,aj->a", root, block[1 : 1 + p, 1 : 1 + p], root))
@@ -219,6 +223,6 @@ def _errors(
         variance = np.einsum("qi,qi->q", products @ inner, products)
         full = np.empty((p, p))
         full[rows, columns] = full[columns, rows] = np.sqrt(np.maximum(variance, 0.0)) * keep[k]
-        each[k] = full
+        deviations[k] = full
     relative = np.sqrt([max(float(block[0, 0]), 0.0) for block in blocks])
-    return StandardErrors(weights * relative, means, each)
+    return StandardErrors(weights * relative, means, deviations)
