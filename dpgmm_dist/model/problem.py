@@ -35,6 +35,8 @@ class Problem:
     assignment: str = "soft"
     dimension: int | None = None
     allocation: str = "kl"
+    normal_scores: bool = False
+    """Whether features are normal scores of a table's columns: each is Gaussian, all together."""
 
     @property
     def labels(self) -> int:

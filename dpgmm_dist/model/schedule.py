@@ -8,7 +8,7 @@ shrunk toward the one before it, so a stage that the noise drowns costs its shar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from dpgmm_dist.model.spectrum import expected_loss
 from dpgmm_dist.model.stages import label_covariances, label_means, pooled_covariance, second_look
 from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.label_means import LabelMeans
-from dpgmm_dist.model.stages.pooled_covariance import TIGHT, PooledCovariance
+from dpgmm_dist.model.stages.pooled_covariance import SQUARE, TIGHT, PooledCovariance
 from dpgmm_dist.model.stages.second_look import RADIUS, Budget
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +48,13 @@ _SPREAD_OF_MEANS = 0.25
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
 """Share of the pooled second moment's budget that is spent once its axes are known; the second
 where labels' own second moments are seen along axes of the first look."""
+_ONE_LOOK, _NOT_WHITENED = 2.2, 6.0
+"""Noise on the eigenvalues of the whitened second moment, in its variances. From the first on a
+second look would show nothing, and its budget goes to the first, but for a mean squared length.
+From the second on the first look knows no variances to whiten by, and two like it are averaged."""
+_SIZE = 0.01
+"""Share of the budget for that length, and the most of the pooled second moment's."""
+_MOST_OF_POOLED = 0.2
 _SUMS = (0.08, 0.22, 0.85)
 """Shares of the budget for the mean where there is one mean only: where the second moment is clear,
 where it is noisy, and where nothing can be seen of it."""
@@ -74,10 +81,8 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     left = 1 - CENTRE_SHARE
     if problem.labels == 1:
         sums = _share_of_one_mean(_edge(problem, rows)) * left
-        pooled = left - sums
-        again = _AGAIN * pooled
-        second = Budget(again * rho, sums * rho, 0.0, 0)
-        return Allocation(0.0, (pooled - again) * rho, second)
+        first, look = _looks(problem, rows, left - sums, _AGAIN)
+        return Allocation(0.0, first * rho, replace(look, sums=sums * rho))
     per_label = rows / problem.labels
     # Squared noise of a label's mean, were the whole budget its own, over the spread of the rows.
     drowned = d / (2 * rho * (0.7 * per_label) ** 2)
@@ -86,9 +91,21 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
     sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
     means = left - seconds - pooled - sums
-    again = (_AGAIN_WITH_LABELS if axes else _AGAIN) * pooled
-    second = Budget(again * rho, sums * rho, seconds * rho, axes)
-    return Allocation(means * rho, (pooled - again) * rho, second)
+    first, look = _looks(problem, rows, pooled, _AGAIN_WITH_LABELS if axes else _AGAIN)
+    look = replace(look, sums=sums * rho, seconds=seconds * rho, axes=axes)
+    return Allocation(means * rho, first * rho, look)
+
+
+def _looks(problem: Problem, rows: float, pooled: float, again: float) -> tuple[float, Budget]:
+    """How the share of the pooled second moment is divided: that of its first look, the second."""
+    d, rho = problem.width, problem.rho
+    noise = TIGHT**2 * d * math.sqrt(d / 2) / (math.sqrt(2 * pooled * rho) * rows)
+    if _ONE_LOOK < noise <= _NOT_WHITENED:
+        square = min(_SIZE, _MOST_OF_POOLED * pooled)
+        return pooled - square, Budget(square=square * rho)
+    look = again * pooled
+    square, second = SQUARE * look * rho, (1 - SQUARE) * look * rho
+    return pooled - look, Budget(square, second, whitened=noise <= _ONE_LOOK)
 
 
 def _share_of_one_mean(edge: float) -> float:
@@ -160,11 +177,19 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     pooled = first
     if look.pooled is not None:
         moved = np.einsum("l,li,lj->ij", labels.weights, look.moved, look.moved)
-        pooled = pooled_covariance.refined(first, look.pooled, moved, location.rows)
+        pooled = pooled_covariance.refined(
+            first, look.pooled, moved, location.rows, allocation.second.whitened
+        )
     features = _inside(problem, location.centre + look.means @ first.axes.T)
     latent, residual = _latent(problem, location, pooled, features, labels.weights)
     covariances, axes_taken = label_covariances.covariances(
-        first, pooled, labels.weights, look, latent, in_full=not shares_axes(problem)
+        first,
+        pooled,
+        labels.weights,
+        look,
+        latent,
+        in_full=not shares_axes(problem),
+        normal_scores=problem.normal_scores,
     )
     mixture = Mixture(
         weights=labels.weights,

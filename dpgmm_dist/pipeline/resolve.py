@@ -180,6 +180,7 @@ def problem_of(spec: ReleaseSpec, width: int, rho: float, norm: float | None = N
         assignment=model.assignment,
         dimension=None if model.dimension == width else model.dimension,
         allocation=model.allocation,
+        normal_scores=spec.has_marginals,
     )
 
 

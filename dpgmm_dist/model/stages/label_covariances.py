@@ -19,10 +19,10 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
-_DIFFERENT = 0.4
-"""Share that is released of what differs between the covariances of labels. Rows are no Gaussians:
-two thirds of the likelihood to gain come with it, and posteriors name labels more often than with
-all of it."""
+_DIFFERENT, _DIFFERENT_SCORES = 0.4, 0.7
+"""Share that is released of what differs between the covariances of labels; the second for normal
+scores. Embeddings are no Gaussians: two thirds of the likelihood to gain come with it, and
+posteriors name labels more often than with all of it."""
 _MOST_GROWTH = 1.5
 """Factor up to which noise may have grown in standard deviations of the rows."""
 
@@ -34,6 +34,7 @@ def covariances(
     look: SecondLook,
     latent: Latent,
     in_full: bool,
+    normal_scores: bool = False,
 ) -> tuple[Floats | SharedCovariances, int]:
     """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about.
 
@@ -44,6 +45,7 @@ def covariances(
     first : by which the second look was whitened
     pooled : the covariance that all labels share
     in_full : whether to return a matrix for each label, or the axes that all labels share
+    normal_scores : whether features are normal scores
     """
     d, q = len(first.axes), len(look.second_axes)
     order = np.concatenate([look.second_axes, np.setdiff1d(np.arange(d), look.second_axes)])
@@ -54,6 +56,7 @@ def covariances(
     changes = departures(weights, look, factor[:q, :q]) if q else None
     if changes is None:
         q, changes = 0, np.zeros((len(weights), 0, 0))
+    changes = changes * (_DIFFERENT_SCORES if normal_scores else _DIFFERENT)
     if not in_full:
         return from_columns(columns, np.eye(q) + changes), q
     shared = columns @ columns.T
@@ -77,7 +80,7 @@ def _whitened_factor(
 
 
 def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | None:
-    """(L, q, q) what to add to the identity for each label, in whitened axes; None to add nothing.
+    """(L, q, q) by how much each label differs from the identity in whitened axes; None for none.
 
     Each label's second moment is cleaned as the pooled one was; what clipping took is what it took
     of the labels' average. That average differs from the identity by what the pooled covariance is
@@ -110,7 +113,7 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | No
         gain += float(weights[label]) * (of_size + found.gain)
     if gain <= alike.gain:
         return None
-    return np.asarray(_DIFFERENT * (back @ out @ back.T))
+    return np.asarray(back @ out @ back.T)
 
 
 def _whitening(factor: Floats) -> tuple[Floats, Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,8 @@ _LEAST_SPREAD = 0.02
 """Of the squared norm bound."""
 _OWN_VARIANCE = 1.05
 """Of the least variance, from which an axis is told apart from those that share it."""
-_STEEP = 0.1
-"""Gain of the first look's variances over a sphere, in nats a dimension, from which whitening by
-them makes the second look more precise than another one like the first."""
+_SIZE_PRIOR = 0.25
+"""Standard deviation of the whitened rows' mean squared length about 1 before it is measured."""
 _LEAST_CLIPPED = 0.3
 """Share of the squared length that clipping leaves at the least."""
 _SURE_TRACE = 0.1
@@ -56,12 +55,6 @@ class PooledCovariance:
         return int((self.variances > _OWN_VARIANCE * least).sum())
 
     @property
-    def is_steep(self) -> bool:
-        """Whether its variances differ so much that whitening by them makes noise smaller."""
-        sure = self.spectrum.gain - self.spectrum.error
-        return sure > _STEEP * len(self.variances)
-
-    @property
     def axes(self) -> Floats:
         """(d, d) orthonormal columns, by increasing variance."""
         return self.spectrum.axes
@@ -71,18 +64,30 @@ class PooledCovariance:
         """(d,) along the axes."""
         return self.spectrum.variances
 
+    def scaled(self, factor: float) -> PooledCovariance:
+        """The same with all variances so many times as large."""
+        spectrum = replace(self.spectrum, variances=factor * self.variances)
+        return replace(
+            self,
+            spectrum=spectrum,
+            noisy=factor * self.noisy,
+            scale=factor * self.scale,
+            trace_noise=factor * self.trace_noise,
+            seen=factor * self.seen,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class PooledLook:
-    """The second moment of all rows once more, whitened by what was known of it."""
+    """All rows once more, whitened by what was known of their second moment."""
 
-    second: Floats
-    """(d, d) noisy, a row, as clipped."""
-    scale: float
-    """Standard deviation of the noise on a diagonal entry."""
     trace: float
-    """Noisy trace, less tightly clipped."""
+    """Noisy mean squared length."""
     trace_noise: float
+    second: Floats | None
+    """(d, d) noisy, a row, clipped more tightly; None where the noise would exceed it."""
+    scale: float
+    """Standard deviation of the noise on a diagonal entry of it."""
 
 
 def measure(
@@ -129,23 +134,30 @@ def measure(
 
 
 def refined(
-    first: PooledCovariance, look: PooledLook, moved: Floats, rows: float
+    first: PooledCovariance, look: PooledLook, moved: Floats, rows: float, whitened: bool
 ) -> PooledCovariance:
-    """The covariance by both looks; the second was whitened by the first.
+    """The covariance by both looks.
 
     Parameters
     ----------
-    moved : (d, d) mean square of what means moved by since they were asked about, whitened
+    moved : (d, d) mean square of what means moved by since they were asked about, in its units
+    whitened : whether these are the deviations by the first look; if not, their mean square
     """
     d = len(moved)
     total = max(look.trace, _LEAST_CLIPPED * d)
+    # What the means were off by is no variance; clipping has shortened it like the rest.
+    trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
+    if look.second is None:
+        # A sphere is as large as its trace says.
+        known = first.trace_noise / float(first.variances.sum())
+        prior = np.hypot(known, _SIZE_PRIOR if first.directions else 0.0)
+        trust = float(prior**2 / (prior**2 + (look.trace_noise / d) ** 2))
+        return first.scaled(1 + trust * (trace / d - 1))
     sure = look.scale * np.sqrt(d) < _SURE_TRACE * total
     seen = float(np.trace(look.second)) if sure else min(total, TIGHT**2 * d)
     clipped = float(np.clip(seen / total, _LEAST_CLIPPED, 1.0))
-    # What the means were off by is no variance; clipping has shortened it like the rest.
     second, scale = look.second / clipped - moved, look.scale / clipped
-    trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
-    if first.is_steep:
+    if whitened:
         return _whitened(first, second, scale, trace, rows)
     return _averaged(first, look, second, scale, trace, rows)
 
@@ -153,7 +165,7 @@ def refined(
 def _whitened(
     first: PooledCovariance, second: Floats, scale: float, trace: float, rows: float
 ) -> PooledCovariance:
-    """The second look shrunk toward the first: where variances differ, it is far more precise."""
+    """The second look, shrunk toward the first."""
     deviations = np.sqrt(first.variances)
     found = clean(second, scale, trace, rows)
     covariance = (found.axes * found.variances) @ found.axes.T * np.outer(deviations, deviations)

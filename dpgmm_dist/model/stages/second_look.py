@@ -18,7 +18,6 @@ from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.label_means import LabelMeans
 from dpgmm_dist.model.stages.pooled_covariance import (
     LOOSE,
-    SQUARE,
     TIGHT,
     PooledCovariance,
     PooledLook,
@@ -36,11 +35,16 @@ _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 class Budget:
     """What the second look may cost (rho)."""
 
-    pooled: float
-    sums: float
-    seconds: float
-    axes: int
+    square: float = 0.0
+    """For the mean squared length of all rows."""
+    pooled: float = 0.0
+    """For the second moment of all rows; 0 where the noise would exceed it."""
+    sums: float = 0.0
+    seconds: float = 0.0
+    axes: int = 0
     """Number of leading axes for second moments of labels."""
+    whitened: bool = True
+    """Whether rows are whitened by the first look; if not, all directions have one unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +87,11 @@ def measure(
     means, variances : (L, d) posterior means along the axes, and their posterior variances
     """
     d = problem.width
-    frame = _frame(pooled, budget)
+    frame = pooled.variances if budget.whitened else np.full(d, pooled.variances.mean())
     unsure = variances / frame
     chosen = _most_uncertain(unsure, labels, budget.sums)
     leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
-    order = _order(d, leading, chosen, everything=budget.pooled > 0)
+    order = _order(d, leading, chosen, everything=budget.square > 0)
     plan = _plan(problem, frame, means, budget, order, leading, chosen)
     answer = ask(plan, Latent(d, pooled.axes[:, order], location.centre))
     counts, sums = labels.counts, answer.block("sum")
@@ -107,18 +111,11 @@ def measure(
         left,
         moved,
         counts,
-        _pooled(answer, location, order) if budget.pooled > 0 else None,
+        _pooled(answer, location, order, budget.pooled > 0) if budget.square > 0 else None,
         order[: len(leading)],
         seconds[0] / counts[:, None, None],
         seconds[1] / counts,
     )
-
-
-def _frame(pooled: PooledCovariance, budget: Budget) -> Floats:
-    """Variances (d,) to whiten by; round where both looks at the pooled one are averaged."""
-    if pooled.is_steep or not budget.pooled:
-        return pooled.variances
-    return np.full(len(pooled.variances), float(pooled.variances.mean()))
 
 
 def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
@@ -159,16 +156,16 @@ def _plan(
     if q:
         radius = RADIUS * float(np.sqrt(q))
         blocks.append(BlockPlan("second", groups, budget.seconds, radius=radius, axes=(0, q)))
+    size = float(np.sqrt(p))
     if budget.pooled > 0:
-        size = float(np.sqrt(p))
-        for_second, for_square = budget.pooled * (1 - SQUARE), budget.pooled * SQUARE
-        blocks.append(BlockPlan("second", together, for_second, radius=TIGHT * size))
-        blocks.append(BlockPlan("square", together, for_square, radius=LOOSE * size))
+        blocks.append(BlockPlan("second", together, budget.pooled, radius=TIGHT * size))
+    if budget.square > 0:
+        blocks.append(BlockPlan("square", together, budget.square, radius=LOOSE * size))
     return PassPlan(
         step="moments.label",
         cell_label=groups,
         centres=means[:, order],
-        radius=RADIUS * float(np.sqrt(p)),
+        radius=RADIUS * size,
         blocks=tuple(blocks),
         whiten=(1 / np.sqrt(frame[order]),),
         cell_map=together,
@@ -184,18 +181,16 @@ def _labels(answer: Observed, q: int) -> tuple[Floats, Floats]:
     return block.values, np.full(count, block.sigma)
 
 
-def _pooled(answer: Observed, location: Location, order: Ints) -> PooledLook:
-    """The pooled second moment, with its axes in the order that variances have."""
+def _pooled(answer: Observed, location: Location, order: Ints, whole: bool) -> PooledLook:
+    """What all rows show together, with the axes in the order that variances have."""
+    square = answer.block("square")
+    trace, noise = float(square.values[0]) / location.rows, square.sigma / location.rows
+    if not whole:
+        return PooledLook(trace, noise, None, 0.0)
     block = [each for each in answer.blocks if each.statistic == "second"][-1]
     back = np.argsort(order)
     second = block.values[0][np.ix_(back, back)] / location.rows
-    square = answer.block("square")
-    return PooledLook(
-        second,
-        block.sigma / location.rows,
-        float(square.values[0]) / location.rows,
-        square.sigma / location.rows,
-    )
+    return PooledLook(trace, noise, second, block.sigma / location.rows)
 
 
 def _most_uncertain(unsure: Floats, labels: LabelMeans, rho: float) -> Ints:

@@ -30,13 +30,14 @@ PROBLEMS = st.builds(
 def test_stages_share_no_more_than_the_budget(problem: Problem, count: float) -> None:
     found = allocate(problem, count)
     second = found.second
-    parts = [found.means, found.pooled, second.pooled, second.sums, second.seconds]
+    look = second.square + second.pooled
+    parts = [found.means, found.pooled, look, second.sums, second.seconds]
     assert all(part >= 0 for part in parts)
     assert CENTRE_SHARE * problem.rho + sum(parts) <= problem.rho * (1 + 1e-12)
     assert sum(parts) >= 0.9 * problem.rho
     # Noise that cannot be drawn would refuse a release after its charge.
     assert found.pooled >= 2e-4 * problem.rho
-    assert second.pooled >= 2e-4 * problem.rho
+    assert look >= 1.5e-4 * problem.rho
     assert second.sums >= 5e-4 * problem.rho
     if problem.labels > 1:
         assert found.means >= 0.1 * problem.rho

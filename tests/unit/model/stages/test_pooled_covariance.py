@@ -72,12 +72,11 @@ def second_moment(seed: int) -> np.ndarray:
 
 def test_without_noise_a_whitened_look_is_the_steep_covariance() -> None:
     first = known(np.geomspace(1e-4, 0.3, D), gain=10.0 * D)
-    assert first.is_steep
     # What the first look was off by, in its own axes and units.
     second = second_moment(5)
     moved = 0.05 * np.outer(np.ones(D), np.ones(D))
-    look = PooledLook(second + moved, 0.0, float(np.trace(second + moved)), 1e-9)
-    found = refined(first, look, moved, 1e12)
+    look = PooledLook(float(np.trace(second + moved)), 1e-9, second + moved, 0.0)
+    found = refined(first, look, moved, 1e12, whitened=True)
     root = first.axes * np.sqrt(first.variances)
     truth = root @ second @ root.T
     model = (found.axes * found.variances) @ found.axes.T
@@ -93,11 +92,10 @@ def test_without_noise_a_whitened_look_is_the_steep_covariance() -> None:
 @pytest.mark.parametrize("scale", [0.002, 0.02, 0.5])
 def test_a_round_look_is_averaged_with_the_first_by_precision(scale: float) -> None:
     first = known(np.linspace(0.5, 1.5, D) * 0.1, gain=0.0, scale=0.002)
-    assert not first.is_steep
     second = second_moment(6)
     second *= D / np.trace(second)
-    look = PooledLook(second, scale, float(D), 0.3)
-    found = refined(first, look, np.zeros((D, D)), 1e12)
+    look = PooledLook(float(D), 0.3, second, scale)
+    found = refined(first, look, np.zeros((D, D)), 1e12, whitened=False)
     unit, left = float(first.variances.mean()), 1.0
     if scale == 0.5:  # its own trace is too noisy: what clipping leaves is by its radius
         left = 0.9**2
@@ -113,14 +111,41 @@ def test_a_round_look_is_averaged_with_the_first_by_precision(scale: float) -> N
     assert np.array_equal(found.seen, found.variances)
 
 
-@pytest.mark.parametrize("gain", [0.0, 10.0 * D])
+@pytest.mark.parametrize("noise", [1e-9, 0.25 * D, 1e9])
+def test_a_mean_squared_length_alone_changes_the_size_by_what_its_noise_leaves(
+    noise: float,
+) -> None:
+    first = known(np.geomspace(1e-4, 0.3, D), gain=10.0 * D)
+    moved = 0.05 * np.eye(D)
+    look = PooledLook(1.25 * D, noise, None, 0.0)
+    found = refined(first, look, moved, 1e12, whitened=True)
+    grown = found.variances / first.variances
+    known_before = (0.25**2 + (0.02 / first.variances.sum()) ** 2) ** 0.5
+    kept = known_before**2 / (known_before**2 + (noise / D) ** 2)
+    assert np.allclose(grown, 1 + 0.2 * kept)
+    assert np.allclose(found.noisy, grown[0] * first.noisy)
+    assert np.array_equal(found.axes, first.axes)
+    assert found.scale == pytest.approx(grown[0] * first.scale)
+
+
+def test_the_size_of_a_sphere_is_known_by_its_trace() -> None:
+    first = known(np.full(D, 0.1), gain=0.0)
+    look = PooledLook(2.0 * D, 0.25 * D, None, 0.0)
+    found = refined(first, look, np.zeros((D, D)), 1e12, whitened=True)
+    assert found.variances.sum() == pytest.approx(first.variances.sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("whitened", [False, True])
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 1e3])
 @pytest.mark.parametrize("size", [-1e6, 0.0, 1e6])
-def test_any_second_look_leaves_positive_variances(gain: float, scale: float, size: float) -> None:
-    first = known(np.geomspace(1e-4, 0.3, D), gain)
+def test_any_second_look_leaves_positive_variances(
+    whitened: bool, scale: float, size: float
+) -> None:
+    first = known(np.geomspace(1e-4, 0.3, D), gain=10.0 * D)
     noise = np.random.default_rng(1).standard_normal((D, D)) * scale
-    look = PooledLook(size * np.eye(D) + noise + noise.T, scale, size, scale)
-    found = refined(first, look, 0.1 * np.eye(D), 100.0)
-    assert np.isfinite(found.variances).all()
-    assert found.variances.min() > 0
-    assert np.allclose(found.axes.T @ found.axes, np.eye(D))
+    for second in (size * np.eye(D) + noise + noise.T, None):
+        look = PooledLook(size, scale, second, scale)
+        found = refined(first, look, 0.1 * np.eye(D), 100.0, whitened)
+        assert np.isfinite(found.variances).all()
+        assert found.variances.min() > 0
+        assert np.allclose(found.axes.T @ found.axes, np.eye(D))

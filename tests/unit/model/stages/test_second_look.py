@@ -16,16 +16,18 @@ from dpgmm_dist.model.stages.second_look import Budget, measure
 from .asking import ask_of, rows
 
 
-@pytest.mark.parametrize("gain", [0.0, 70.0])
-@pytest.mark.parametrize("pooled_budget", [0.0, 1.0])
-def test_answers_are_read_in_the_order_that_the_pass_saw(gain: float, pooled_budget: float) -> None:
+@pytest.mark.parametrize("whitened", [False, True])
+@pytest.mark.parametrize(("square", "second"), [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)])
+def test_answers_are_read_in_the_order_that_the_pass_saw(
+    whitened: bool, square: float, second: float
+) -> None:
     """Axes of second moments {4, 5, 6} and of sums {1, 2, 4, 6} overlap in part."""
     d, n, rng = 7, 600, np.random.default_rng(0)
     leading, chosen = [4, 5, 6], [1, 2, 4, 6]
     axes, _ = np.linalg.qr(rng.standard_normal((d, d)))
     variances = np.linspace(0.05, 0.2, d) ** 2
     first = PooledCovariance(
-        Spectrum(axes, variances, gain, 0.0), (axes * variances) @ axes.T, 0.01, 0.01, variances
+        Spectrum(axes, variances, 1.0, 0.0), (axes * variances) @ axes.T, 0.01, 0.01, variances
     )
     y = np.repeat([0, 1, 2], [100, 200, 300])
     turned = [np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(3)]
@@ -50,7 +52,7 @@ def test_answers_are_read_in_the_order_that_the_pass_saw(gain: float, pooled_bud
         first,
         asked,
         unsure,
-        Budget(pooled_budget, 100.0, 1.0, len(leading)),
+        Budget(square, second, 100.0, 1.0, len(leading), whitened),
     )
     assert np.allclose(look.means, truth, atol=1e-8)
     assert np.allclose(look.variances[:, chosen], 0, atol=1e-10)
@@ -58,21 +60,22 @@ def test_answers_are_read_in_the_order_that_the_pass_saw(gain: float, pooled_bud
     assert not look.moved[:, others].any()
     assert np.array_equal(look.variances[:, others], unsure[:, others])
     assert sorted(look.second_axes) == leading
-    frame = variances if gain or not pooled_budget else np.full(d, variances.mean())
+    frame = variances if whitened else np.full(d, variances.mean())
     assert np.allclose(look.frame, frame)
     white = ((X - centre) @ axes - asked[y]) / np.sqrt(frame)
     for label in range(3):
         of_label = white[y == label][:, look.second_axes]
         assert np.allclose(look.seconds[label], of_label.T @ of_label / counts[label])
-    if pooled_budget:
-        assert look.pooled is not None
-        assert np.allclose(look.pooled.second, white.T @ white / n)
+    assert (look.pooled is not None) == (square > 0)
+    if look.pooled is not None:
         assert look.pooled.trace == pytest.approx((white**2).sum() / n)
-    else:
-        assert look.pooled is None
+        assert (look.pooled.second is not None) == (second > 0)
+        if look.pooled.second is not None:
+            assert np.allclose(look.pooled.second, white.T @ white / n)
 
 
-def test_the_mean_of_one_label_is_looked_at_again() -> None:
+@pytest.mark.parametrize("whitened", [False, True])
+def test_the_mean_of_one_label_is_looked_at_again(whitened: bool) -> None:
     """Asked about a centre that is off, it finds most of the way back and no variance in it."""
     d = 8
     X, y = rows(4000, 1, d)
@@ -82,10 +85,10 @@ def test_the_mean_of_one_label_is_looked_at_again() -> None:
     ask, problem, labels = ask_of(X, y, 1), Problem(d, 1.0, 1.0), alone(place)
     first = pooled_covariance.measure(problem, ask, place, place.centre[None], spread, 1.0)
     variances = np.full((1, d), place.noise**2)
-    budget = Budget(1.0, 1.0, 0.0, 0)
+    budget = Budget(square=0.1, pooled=0.9, sums=1.0, whitened=whitened)
     look = measure(problem, ask, place, labels, first, labels.means, variances, budget)
     shift = look.means[0] @ first.axes.T
     assert np.linalg.norm(shift + off) < 0.5 * np.linalg.norm(off)
     assert look.pooled is not None
-    found = refined(first, look.pooled, look.moved.T @ look.moved, place.rows)
+    found = refined(first, look.pooled, look.moved.T @ look.moved, place.rows, whitened)
     assert found.variances.sum() == pytest.approx(spread, rel=0.1)
