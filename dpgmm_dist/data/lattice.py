@@ -105,6 +105,16 @@ class FeatureMap:
                 point = np.rint(scaled[pair])
                 scaled[: pair + 1] = np.minimum(scaled[: pair + 1], point - 0.5)
                 scaled[pair + 1 :] = np.maximum(scaled[pair + 1 :], point + 0.5)
+            if self.lower is not None and self.upper is not None:
+                # Edges within the range tell its ends apart from all values between them.
+                ends = (np.array([self.lower[j], self.upper[j]]) - self.offset[j]) / self.step
+                least, most = np.rint(ends / self.half_widths[j])
+                scaled[given > self.lower[j]] = np.maximum(
+                    scaled[given > self.lower[j]], least + 0.5
+                )
+                scaled[given < self.upper[j]] = np.minimum(
+                    scaled[given < self.upper[j]], most - 0.5
+                )
             mapped.append(scaled)
         return tuple(mapped)
 

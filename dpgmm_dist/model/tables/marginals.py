@@ -219,7 +219,9 @@ def _with_zero(
     right = np.append(above, high)[0] / 2
     values = [*places[:cut], left, 0.0, right, *places[rest + 1 :]]
     inner = [*below, 0.0, _SMALLEST, *above]
-    # Where zero is a bound, there is nothing on its other side.
+    # Where zero is a bound, there is nothing on its other side, and all edges are within the range.
+    if high == 0:
+        inner[cut] = -_SMALLEST
     start, stop = int(low == 0), len(values) - int(high == 0)
     at = np.clip(np.array(values[start:stop]), low, high)
     return np.array(inner[start : stop - 1]), at, at == 0

@@ -305,3 +305,13 @@ def test_edges_nearer_than_the_lattice_leave_the_point_of_one_value_alone():
         assert (np.diff(edges) >= 0).all()
         u, _ = features.to_lattice(np.zeros((1, 1)))
         assert np.searchsorted(edges, u[:, 0], "right").tolist() == [5]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 5e5), (-3.0, 0.0), (-1.9, 7.3)])
+def test_edges_within_a_range_tell_its_ends_apart(low: float, high: float) -> None:
+    features = FeatureMap(1, 1.0, lower=(low,), upper=(high,))
+    inner = np.array([np.nextafter(low, high), np.nextafter(high, low)])
+    (edges,) = features.edges_on_lattice((inner,), None)
+    rows = np.array([[low], [(low + high) / 2], [high]])
+    u, _ = features.to_lattice(rows)
+    assert np.searchsorted(edges, u[:, 0], "right").tolist() == [0, 1, 2]

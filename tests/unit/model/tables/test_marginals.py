@@ -49,7 +49,16 @@ def test_zero_has_a_bin_of_its_own():
     assert near.tolist() == [code - 1, code + 1]
 
 
-RANGES = [(0, 1), (-1, 1), (2.4e-7, 4.2e-7), (-5.6e9, -3.2e9), (-1e-12, 10.0), (-1e12, 1e12)]
+RANGES = [
+    (0, 1),
+    (-1, 1),
+    (-1.9, 0),
+    (0, 5e5),
+    (2.4e-7, 4.2e-7),
+    (-5.6e9, -3.2e9),
+    (-1e-12, 10.0),
+    (-1e12, 1e12),
+]
 any_range = st.sampled_from(RANGES) | st.tuples(st.floats(-1e12, 1e12), st.floats(1e-6, 1e12)).map(
     lambda p: (p[0], p[0] + p[1])
 )
