@@ -172,7 +172,7 @@ class Job:
     def require_done(self, result: subprocess.CompletedProcess[str]) -> None:
         """The release that nothing disturbs, charged once; nothing strange on stderr."""
         assert result.returncode == 0, result.stderr
-        assert strange(result.stderr) == []
+        assert not strange(result.stderr), strange(result.stderr)
         assert digests(self.out) == calm(self.unit)
         assert self.charges() == 1
 
@@ -189,7 +189,7 @@ class Job:
         threads of one process, unless ``resume`` says where.
         """
         assert result.returncode == code, result.stderr
-        assert strange(result.stderr) == []
+        assert not strange(result.stderr), strange(result.stderr)
         errors = [line for line in result.stderr.splitlines() if line.startswith("dpgmm: error")]
         assert len(errors) == 1, result.stderr
         for word in words:
