@@ -166,13 +166,14 @@ def _most_fine(columns: int) -> int:
 
 
 def _equal_groups(edges: Floats) -> Ints:
-    """Consecutive bins, about equally many in each; that of zero is with both of its neighbours."""
+    """Consecutive bins, about equally many in each; that of zero is with its neighbours.
+
+    A coarse bin of zero alone would have no width that can be divided.
+    """
     count = len(edges) + 1
     groups = np.arange(count) * min(_COARSE, count) // count
-    zero = np.flatnonzero(np.diff(edges) == _SMALLEST)
-    if zero.size:
-        at = int(zero[0]) + 1
-        groups[at : at + 2] = groups[at - 1]
+    for edge in np.flatnonzero(np.abs(edges) <= _SMALLEST).tolist():
+        groups[edge + 1] = groups[edge]
     return np.unique(groups, return_inverse=True)[1]
 
 

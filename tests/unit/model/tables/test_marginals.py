@@ -229,3 +229,16 @@ def test_the_three_counts_are_combined_by_their_precision():
     mean = {name: np.mean(found) for name, found in errors.items()}
     assert mean["all"] == pytest.approx(variance.mean(), rel=0.1)
     assert mean["all"] < 0.6 * mean["coarse"]
+
+
+@pytest.mark.parametrize("columns", [1, 512, 2000])
+@pytest.mark.parametrize("interval", [(-5.17, 0.0), (0.0, 5.17), (-5.17, 3.0), (-51.3, 0.0)])
+def test_bins_are_divided_wherever_the_rows_are_found(interval, columns):
+    """With few bins, zero at a bound had a coarse bin of its own, which has no width."""
+    bins = FineBins.of(*interval, 0.0, columns)
+    groups = int(bins.coarse[-1]) + 1
+    for mass in (np.full(groups, 1 / groups), np.eye(groups)[0], np.eye(groups)[-1]):
+        finer = bins.refined(mass, columns)
+        assert (np.diff(finer.edges) > 0).all()
+        assert len(finer.places) == len(finer.single) == finer.count
+        assert finer.single[np.searchsorted(finer.edges, 0.0, "right")]
