@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -140,14 +141,30 @@ class Release:
         return self.mixture.responsibilities(self.transform.to_latent(rows))
 
     def label_probabilities(self, rows: ArrayLike) -> Floats:
-        """Posterior probability (n, G) of each of ``label_values``, given rows (n, d).
+        """Probability (n, G) of each of ``label_values``, given rows (n, d) in input units.
+
+        By regularised discriminant analysis: the posterior of the mixture with that share of what
+        its covariances differ by which the receipt names (``plan.discriminant_share``), 1 if none.
 
         Raises
         ------
         ValueError
             When the rows do not have d columns, or are not finite.
+        DataError
+            When the receipt names no such share.
         """
-        return self.mixture.label_probabilities(self.transform.to_latent(rows))
+        return self._discriminant.label_probabilities(self.transform.to_latent(rows))
+
+    @cached_property
+    def _discriminant(self) -> Mixture:
+        plan = self.receipt.get("plan")
+        share = plan.get("discriminant_share", 1.0) if isinstance(plan, Mapping) else 1.0
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise DataError(
+                f"plan.discriminant_share of {RECEIPT} must be a number from 0 to 1, got "
+                f"{share!r:.40}: the release is not intact"
+            )
+        return self.mixture if share == 1 else self.mixture.regularised(share)
 
     def category_tables(self) -> dict[str, Floats]:
         """The probability of each value of each column of categories, in each component.

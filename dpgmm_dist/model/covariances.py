@@ -90,6 +90,11 @@ class FullCovariances:
         """All of them times a positive number."""
         return FullCovariances(factor * self.matrices)
 
+    def regularised(self, weights: Floats, share: float) -> FullCovariances:
+        """Each with this share of what it differs by from their average by weights (C,)."""
+        average = np.einsum("c,cij->ij", weights, self.matrices)
+        return FullCovariances(average + share * (self.matrices - average))
+
     def scorer(self, means: Floats) -> Scorer:
         """The log densities of components with these means (C, p), by forward substitution."""
         from scipy.linalg import solve_triangular
@@ -220,6 +225,11 @@ class SharedCovariances:
     def scaled(self, factor: float) -> SharedCovariances:
         """All of them times a positive number."""
         return SharedCovariances(np.sqrt(factor) * self.axes, self.blocks)
+
+    def regularised(self, weights: Floats, share: float) -> SharedCovariances:
+        """Each with this share of what it differs by from their average by weights (C,)."""
+        average = np.einsum("c,cij->ij", weights, self.blocks)
+        return SharedCovariances(self.axes, average + share * (self.blocks - average))
 
     def mapped(self, columns: Floats) -> SharedCovariances:
         """The covariances of ``columns @ x`` (m, p), for m up to p, in the same form."""

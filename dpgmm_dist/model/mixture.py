@@ -6,7 +6,7 @@ Everything here is public. Coordinates are latent (``Transform`` maps them to th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -246,6 +246,13 @@ class Mixture:
         groups = max(1, len(self.label_values))
         membership = self.label_index[:, None] == np.arange(groups)
         return np.asarray(posterior @ membership.astype(np.float64))
+
+    def regularised(self, share: float) -> Mixture:
+        """The mixture with covariances between their average, at 0, and their own, at 1.
+
+        Its `label_probabilities` are those of regularised discriminant analysis (Friedman 1989).
+        """
+        return replace(self, covariances=self.form.regularised(self.weights, share))
 
     def _log_weights(self) -> Floats:
         with np.errstate(divide="ignore"):

@@ -60,6 +60,9 @@ _SUMS = (0.08, 0.22, 0.85)
 where it is noisy, and where nothing can be seen of it."""
 _NOISY, _DROWNED = 16.0, 33.0
 """Noise on the second moment's eigenvalues, in mean eigenvalues, half way from each to the next."""
+_DISCRIMINANT = 0.3
+"""Share of what the covariances of labels differ by that tells labels apart best. Embeddings are no
+Gaussians, as normal scores are: far from a label's mean its own covariance says too little."""
 _LEAST_SHARE = 1e-3
 """Of the rest, that a stage has: with less its noise would leave the range that can be drawn."""
 _LEAST_VARIANCE = 1e-7
@@ -189,7 +192,6 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         look,
         latent,
         in_full=not shares_axes(problem),
-        normal_scores=problem.normal_scores,
     )
     mixture = Mixture(
         weights=labels.weights,
@@ -250,6 +252,7 @@ def _notes(
         "tells_little_beyond_means": bool(gain <= error),
         "variance_noise": {"scale": pooled.scale, "relative": pooled.noise_is_relative},
         "second_moments": "label" if axes else "all",
+        "discriminant_share": _DISCRIMINANT if axes and not problem.normal_scores else 1.0,
         "components_per_label": [1] * problem.labels,
         "components_choice": "by the noise on their covariances (docs/method.md)",
         "error_bars": {

@@ -19,10 +19,6 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
-_DIFFERENT = 0.4
-"""Share that is released of what differs between the covariances of labels, but for normal scores.
-Embeddings are no Gaussians: two thirds of the likelihood to gain come with it, and posteriors name
-labels more often than with all of it."""
 _MOST_GROWTH = 1.5
 """Factor up to which noise may have grown in standard deviations of the rows."""
 
@@ -34,7 +30,6 @@ def covariances(
     look: SecondLook,
     latent: Latent,
     in_full: bool,
-    normal_scores: bool = False,
 ) -> tuple[Floats | SharedCovariances, int]:
     """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about.
 
@@ -45,7 +40,6 @@ def covariances(
     first : by which the second look was whitened
     pooled : the covariance that all labels share
     in_full : whether to return a matrix for each label, or the axes that all labels share
-    normal_scores : whether features are normal scores
     """
     d, q = len(first.axes), len(look.second_axes)
     order = np.concatenate([look.second_axes, np.setdiff1d(np.arange(d), look.second_axes)])
@@ -56,8 +50,6 @@ def covariances(
     changes = departures(weights, look, factor[:q, :q]) if q else None
     if changes is None:
         q, changes = 0, np.zeros((len(weights), 0, 0))
-    if not normal_scores:
-        changes = changes * _DIFFERENT
     if not in_full:
         return from_columns(columns, np.eye(q) + changes), q
     shared = columns @ columns.T

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from scipy.stats import multivariate_normal
 from dpgmm_dist import load_release
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.model.affine import Transform
+from dpgmm_dist.model.mixture import Mixture
 
 
 def test_a_release_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -25,6 +28,33 @@ def test_a_release_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert np.array_equal(release.transform.basis, transform.basis)
     assert np.allclose(release.mixture.label_weights, mixture.label_weights, rtol=1e-15)
     assert "r-1" in repr(release) and "private" in repr(release)
+
+
+@pytest.mark.parametrize("make", [releases.mixture_of, releases.shared_of])
+def test_labels_are_told_apart_with_the_share_that_the_receipt_names(
+    tmp_path: Path, make: Callable[[], Mixture]
+) -> None:
+    releases.write(tmp_path, mixture=make())
+    release = load_release(str(tmp_path))
+    rows, _ = release.sample(50, seed=1)
+    posterior = release.mixture.label_probabilities(rows)
+    assert np.array_equal(release.label_probabilities(rows), posterior)
+    named = replace(release, receipt={**release.receipt, "plan": {"discriminant_share": 0.3}})
+    expected = release.mixture.regularised(0.3).label_probabilities(rows)
+    assert np.array_equal(named.label_probabilities(rows), expected)
+    assert not np.array_equal(expected, posterior)
+    # The density, and the probability of each component, are those of the mixture.
+    assert np.array_equal(named.score_samples(rows), release.score_samples(rows))
+    assert np.array_equal(named.responsibilities(rows), release.responsibilities(rows))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), "half", None])
+def test_a_share_that_is_none_is_a_clear_error(tmp_path: Path, share: object) -> None:
+    releases.write(tmp_path)
+    release = load_release(str(tmp_path))
+    named = replace(release, receipt={**release.receipt, "plan": {"discriminant_share": share}})
+    with pytest.raises(DataError, match=r"plan\.discriminant_share .* from 0 to 1, got"):
+        named.label_probabilities(np.zeros((1, 3)))
 
 
 @pytest.mark.parametrize("transform", ["projection", "table", "identity"])

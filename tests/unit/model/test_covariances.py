@@ -188,3 +188,17 @@ def test_a_factor_rounded_beforehand_gives_the_same_bits() -> None:
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(7, 30)), rng.normal(size=(30, 4))
     assert np.array_equal(repeatable_matmul(left, Grid.of(right)), repeatable_matmul(left, right))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@SHAPES
+def test_regularised_covariances_lie_between_their_average_and_their_own(
+    p: int, q: int, share: float
+) -> None:
+    for mixture in pair(shared(p=p, q=q)):
+        own = mixture.covariances
+        average = np.einsum("c,cij->ij", mixture.weights, own)
+        found = mixture.regularised(share)
+        assert np.allclose(found.covariances, average + share * (own - average), rtol=1e-10)
+        assert np.array_equal(found.means, mixture.means)
+        assert type(found.form) is type(mixture.form)
