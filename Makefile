@@ -20,7 +20,9 @@ STAMP := $(VENV)/.dpgmm-installed
 DOCS_STAMP := $(VENV)/.dpgmm-docs-installed
 # One thread per process: pytest runs several, and results must not depend on it anyway.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
+# Tests start hundreds of interpreters: none compiles again what another has compiled.
+BYTECODE := PYTHONDONTWRITEBYTECODE=
+PYTEST := $(ONE_THREAD) $(BYTECODE) $(BIN)/python -m pytest
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
 # A file stays in one process, which shares what its fixtures make. Small files come last.
