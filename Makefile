@@ -58,7 +58,7 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
 
 test: $(STAMP)
-	$(PYTEST) -n $(JOBS) $(BY_FILE) -m "not slow and not system_external"
+	$(PYTEST) -n $(JOBS) $(BY_FILE) --ignore tests/external -m "not slow and not system_external"
 
 # The rest of this file is in make test.
 test-docs: $(STAMP)

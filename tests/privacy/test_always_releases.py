@@ -25,7 +25,7 @@ from dpgmm_dist.privacy.sensitivity import query_cost
 from ..queries import accumulated
 
 PROBLEMS: dict[str, dict[str, Any]] = {
-    "diagonal": {"width": 3, "components": (1, 3), "covariance": "diag"},
+    "soft": {"width": 2, "components": 3},
     "one dimension": {"width": 1, "components": 2},
     "hard": {"width": 7, "components": 2, "assignment": "hard"},
     "labelled": {"width": 3, "components": 2, "label_values": (1, 2)},
@@ -33,7 +33,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "projected": {"width": 6, "components": 2, "dimension": 2, "label_values": ("a", "b")},
     "to one dimension": {"width": 5, "components": 1, "dimension": 1},
     "tied": {"width": 6, "components": 2, "covariance": "tied"},
-    "soft": {"width": 2, "components": 3},
+    "diagonal": {"width": 3, "components": (1, 3), "covariance": "diag"},
     "spherical, even": {
         "width": 3,
         "components": 2,
