@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401 - adds Dask's defaults, which would end with a test's settings
 import pytest
 
 from dpgmm_dist.cli.log import LogFormat, close_log, open_log
