@@ -20,7 +20,9 @@ STAMP := $(VENV)/.dpgmm-installed
 DOCS_STAMP := $(VENV)/.dpgmm-docs-installed
 # One thread per process: pytest runs several, and results must not depend on it anyway.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
-PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
+# Tests start hundreds of interpreters: none compiles again what another has compiled.
+BYTECODE := PYTHONDONTWRITEBYTECODE=
+PYTEST := $(ONE_THREAD) $(BYTECODE) $(BIN)/python -m pytest
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
 # A file stays in one process, which shares what its fixtures make. Small files come last.
@@ -56,7 +58,7 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
 
 test: $(STAMP)
-	$(PYTEST) -n $(JOBS) $(BY_FILE) -m "not slow and not system_external"
+	$(PYTEST) -n $(JOBS) $(BY_FILE) --ignore tests/external -m "not slow and not system_external"
 
 # The rest of this file is in make test.
 test-docs: $(STAMP)

@@ -112,6 +112,13 @@ CASES = {
     "384-soft": Case(384, {"components": 2}),
     "table": Case(10, {"components": 2}, {**TABLE, **WORDS}, bounds=CUBE),
     "table-unlabelled": Case(10, {"components": 3}, TABLE, bounds=CUBE),
+    "table-found-bounds": Case(10, {"components": 2}, TABLE, bounds={"columns": "auto"}),
+    "table-nulls": Case(
+        10,
+        {"components": 1, "marginals": "auto"},
+        {**TABLE, "categories": {"kind": TEXTS}, "nulls": "model"},
+        bounds=CUBE,
+    ),
     "unit-rows": Case(10, {"components": 1}, {**NUMBERS, **unit("rows", 3)}),
     "unit-weight": Case(10, {"components": 2}, unit("weight", 8)),
     "unit-mean": Case(10, {"components": 1}, {**NUMBERS, **unit("mean", 8)}),

@@ -207,11 +207,11 @@ def fuzz(kind: str, sound: Path, first: int, seconds: float) -> tuple[int, list[
         seed, ended = first + tried, False
         try:
             while receive.poll(SECONDS):
-                seed_told, found = receive.recv()
-                if seed_told is None:
+                reported_seed, found = receive.recv()
+                if reported_seed is None:
                     ended = True
                     break
-                seed = seed_told
+                seed = reported_seed
                 if found is not None:
                     tried += 1
                 if found:

@@ -167,20 +167,22 @@ def recorded(modules: list[str]) -> tuple[dict[Function, list[str]], dict[str, f
     path = RESULTS / "calls.json"
     stored = json.loads(path.read_bytes()) if path.exists() else {}
     code = b"".join((PACKAGE / module).read_bytes() for module in TESTS)
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for name in sorted({f"tests/{test}" for module in modules for test in TESTS[module]}):
         digest = hashlib.sha256(code + (ROOT / name).read_bytes()).hexdigest()
         if stored.get(name, {}).get("digest") != digest:
             print(f"recording {name}", flush=True)
             stored[name] = {"digest": digest, **_record(name)}
             path.write_text(json.dumps(stored))
-        found[name] = stored[name]
+        records[name] = stored[name]
     tests: dict[Function, list[str]] = {}
-    for calls in (one["calls"] for one in found.values()):
+    for calls in (record["calls"] for record in records.values()):
         for test, functions in calls.items():
             for module, line in functions:
                 tests.setdefault((module, line), []).append(test)
-    return tests, {test: took for one in found.values() for test, took in one["seconds"].items()}
+    return tests, {
+        test: took for record in records.values() for test, took in record["seconds"].items()
+    }
 
 
 def _record(name: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ OPERATORS: dict[type, type] = {
     ast.Or: ast.And,
 }
 _PAIRS = (("min", "max"), ("minimum", "maximum"), ("floor", "ceil"), ("any", "all"))
-NAMES = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+NAMES = {name: exchanged for pair in _PAIRS for name, exchanged in (pair, pair[::-1])}
 """Names and attributes that are exchanged: the other way of rounding, the other bound."""
 
 

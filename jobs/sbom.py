@@ -68,9 +68,10 @@ def needs(installed: Distribution, extras: tuple[str, ...] = ("",)) -> set[str]:
     """Names of what a distribution needs on this interpreter, with these of its extras."""
     wanted = [Requirement(text) for text in installed.requires or ()]
     return {
-        str(canonicalize_name(one.name))
-        for one in wanted
-        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)
+        str(canonicalize_name(requirement.name))
+        for requirement in wanted
+        if requirement.marker is None
+        or any(requirement.marker.evaluate({"extra": extra}) for extra in extras)
     }
 
 
@@ -95,36 +96,36 @@ def bill_of(locked: list[Locked], installed: dict[str, Distribution]) -> dict[st
     installed : the distributions by name: those that are locked, and the package.
     """
     package = installed[PACKAGE]
-    refs = {one.name: one.ref for one in locked}
-    own = f"pkg:pypi/{PACKAGE}@{package.version}"
-    edges = {one.name: needs(installed[one.name]) & set(refs) for one in locked}
+    refs = {entry.name: entry.ref for entry in locked}
+    own_ref = f"pkg:pypi/{PACKAGE}@{package.version}"
+    edges = {entry.name: needs(installed[entry.name]) & set(refs) for entry in locked}
     extras = tuple(package.metadata.get_all("Provides-Extra") or ())
     required = _reached(needs(package) & set(refs), edges)
     components = [
         {
             "type": "library",
-            "bom-ref": one.ref,
-            "name": one.name,
-            "version": one.version,
-            "purl": one.ref,
-            "scope": "required" if one.name in required else "optional",
-            "licenses": licences(installed[one.name]),
-            "hashes": [{"alg": "SHA-256", "content": digest} for digest in one.sha256],
+            "bom-ref": entry.ref,
+            "name": entry.name,
+            "version": entry.version,
+            "purl": entry.ref,
+            "scope": "required" if entry.name in required else "optional",
+            "licenses": licences(installed[entry.name]),
+            "hashes": [{"alg": "SHA-256", "content": digest} for digest in entry.sha256],
         }
-        for one in locked
+        for entry in locked
     ]
     direct = needs(package, ("", *extras)) & set(refs)
-    dependencies = [{"ref": own, "dependsOn": sorted(refs[name] for name in direct)}]
+    dependencies = [{"ref": own_ref, "dependsOn": sorted(refs[name] for name in direct)}]
     dependencies += [
-        {"ref": one.ref, "dependsOn": sorted(refs[name] for name in edges[one.name])}
-        for one in locked
+        {"ref": entry.ref, "dependsOn": sorted(refs[name] for name in edges[entry.name])}
+        for entry in locked
     ]
     main = {
         "type": "library",
-        "bom-ref": own,
+        "bom-ref": own_ref,
         "name": PACKAGE,
         "version": package.version,
-        "purl": own,
+        "purl": own_ref,
         "licenses": licences(package),
     }
     body = {
@@ -152,7 +153,8 @@ def _reached(start: set[str], edges: dict[str, set[str]]) -> set[str]:
 def installed_beside(locked: list[Locked]) -> dict[str, Distribution]:
     """The distributions of the lock and the package itself, of this interpreter's environment."""
     found, wrong = {}, []
-    for name, version in [(one.name, one.version) for one in locked] + [(PACKAGE, None)]:
+    versions = {entry.name: entry.version for entry in locked}
+    for name, version in (versions | {PACKAGE: None}).items():
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:

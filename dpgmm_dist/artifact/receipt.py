@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import cache
 from importlib import metadata
 from typing import Any, Literal
 
@@ -292,12 +293,17 @@ def round_up(value: Fraction) -> float:
 def library_versions() -> dict[str, str]:
     """Versions of Python, of this library and of the libraries that it computes with."""
     versions = {"python": platform.python_version(), "dpgmm-dist": __version__}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {name: _installed_version(name) for name in _LIBRARIES}
+    return versions | {name: version for name, version in found.items() if version is not None}
+
+
+@cache
+def _installed_version(name: str) -> str | None:
+    """The version of an installed distribution, whose metadata are parsed once in a process."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _budget(epsilon: float, delta: float, accounting: Accounting) -> dict[str, float | None]:

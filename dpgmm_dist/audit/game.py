@@ -87,7 +87,7 @@ class Difference:
 
 def difference_of(query: PassQuery, base: list[Floats], other: list[Floats]) -> Difference:
     """What the second exact answer has beyond the first."""
-    shift = [b - a for a, b in zip(base, other, strict=True)]
+    shift = [other_entry - base_entry for base_entry, other_entry in zip(base, other, strict=True)]
     return Difference(parts_of(query), base, shift)
 
 

@@ -46,8 +46,10 @@ Sums = Mapping[str, ExactStatistic]
 class AuditedSession(Session):
     """A session that also sums the rows of neighbours, by the same code, for every query."""
 
-    def __init__(self, *, about: str, neighbours: Mapping[str, Prepare], **rest: Any) -> None:
-        super().__init__(**rest)
+    def __init__(
+        self, *, about: str, neighbours: Mapping[str, Prepare], **session_arguments: Any
+    ) -> None:
+        super().__init__(**session_arguments)
         self._about = about
         self._neighbours = neighbours
         self.asked: list[tuple[PassQuery, Sums]] = []
@@ -57,8 +59,8 @@ class AuditedSession(Session):
     ) -> ExactStatistic:
         exact = super()._sum(prepare, query, report)
         others = {
-            name: super(AuditedSession, self)._sum(other, query, _quiet)
-            for name, other in self._neighbours.items()
+            name: super(AuditedSession, self)._sum(prepare_neighbour, query, _quiet)
+            for name, prepare_neighbour in self._neighbours.items()
         }
         self.asked.append((query, {self._about: exact, **others}))
         return exact

@@ -171,13 +171,13 @@ def _column(values: Floats, kind: Kind) -> Any:
 
 def _category_column(places: Floats, values: tuple[Any, ...]) -> Any:
     """A column of categories from places in the list; NaN is null, infinity is no public value."""
-    other = max(values) + 1 if isinstance(values[0], int) else max(values) + "?"
-    found: list[Any] = []
+    no_public_value = max(values) + 1 if isinstance(values[0], int) else max(values) + "?"
+    entries: list[Any] = []
     for place in places.tolist():
         if math.isnan(place):
-            found.append(None)
+            entries.append(None)
         elif math.isinf(place):
-            found.append(other)
+            entries.append(no_public_value)
         else:
-            found.append(values[int(np.clip(round(place), 0, len(values) - 1))])
-    return pa.array(found, pa.array([other]).type)
+            entries.append(values[int(np.clip(round(place), 0, len(values) - 1))])
+    return pa.array(entries, pa.array([no_public_value]).type)

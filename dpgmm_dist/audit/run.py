@@ -166,10 +166,10 @@ class _Game:
         copies = max(1, min(draws // _LEAST_CALLS, _MOST_ENTRIES // sum(statistic_sizes(query))))
         for start in range(0, draws, copies):
             stop = min(start + copies, draws)
-            many = query_for(query, stop - start)
+            repeated_query = query_for(query, stop - start)
             for name in sums:
                 exact = statistic_of(query, self._exact[name], stop - start)
-                values = measure(exact, many, noise).values
+                values = measure(exact, repeated_query, noise).values
                 self._look(name, slice(start, stop), entries_of(query, values, stop - start))
             report(stop / draws)
 
@@ -182,8 +182,8 @@ class _Game:
         if name != BASE:
             self.log_ratios[name][1, draws] = self.differences[name].log_ratio(entries)
             return
-        for other, difference in self.differences.items():
-            self.log_ratios[other][0, draws] = difference.log_ratio(entries)
+        for neighbour, difference in self.differences.items():
+            self.log_ratios[neighbour][0, draws] = difference.log_ratio(entries)
 
     def noise_found(self) -> Iterator[NoiseFound]:
         for part, noise in zip(parts_of(self.query), self._noise, strict=True):

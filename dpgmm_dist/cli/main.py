@@ -6,6 +6,7 @@ commands, so that ``dpgmm --help`` loads typer and little else.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -423,4 +424,10 @@ def _report_with_examples(
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command; exits with the documented code."""
-    return app(args=arguments, prog_name="dpgmm")
+    return command()(args=arguments, prog_name="dpgmm")
+
+
+@cache
+def command() -> Any:
+    """The command with its parser, which takes a tenth of a second to build: once in a process."""
+    return typer.main.get_command(app)

@@ -91,8 +91,7 @@ def write_images(
     options : of decoders that use public items.
     storage_options, output_options : storage options of the input and of the output.
     progress : called with the fraction of files done.
-    for_each : decodes the files. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an
-        engine.
+    for_each : decodes the files; `dpgmm_dist.engine.tasks.for_each_on` gives that of an engine.
 
     Raises
     ------
@@ -101,37 +100,48 @@ def write_images(
     DataError
         When the input does not have the columns, or a file cannot be read or written.
     """
-    if form not in ("parquet", "png"):
-        raise SpecError(f"--format must be parquet or png, got {form!r}")
     options = options or DecodeOptions()
-    options.check(decoder)
-    check_no_password(output)
+    _check_arguments(form, decoder, options, output)
     place = Place(input_url, dict(storage_options or {}))
     files = list_files(place)
     recipe, name = prepared(decoder, parse_shape(shape), options)
     column, label = _columns(place, files[0], column, label)
     task = _FileDecoder(recipe, place, column, label, form, output, output_options)
-    items = task.planned(files, options.repeat)
+    pages = _decode_files(task, task.planned(files, options.repeat), for_each, progress)
+    sheets = [page for page in pages if page != MAP]
+    return DecodeResult(
+        files=len(files), decoder=name, contact_sheets=sheets, map=MAP, output=safe_url(output)
+    )
+
+
+def _check_arguments(form: str, decoder: str, options: DecodeOptions, output: str) -> None:
+    if form not in ("parquet", "png"):
+        raise SpecError(f"--format must be parquet or png, got {form!r}")
+    options.check(decoder)
+    check_no_password(output)
+
+
+def _decode_files(
+    task: _FileDecoder,
+    items: list[_Item],
+    for_each: ForEach,
+    progress: Callable[[float], None] | None,
+) -> list[str]:
+    """Write the decoded files, contact sheets and the map; returns the names of the last two."""
     # Before anything is written, so that a decoder that does not fit the rows is noticed.
-    first = _First.of(task, items)
-    if form == "png" and not recipe.shape:
+    first_rows = _FirstRows.of(task, items)
+    if task.form == "png" and not task.recipe.shape:
         raise SpecError("--format png is for pictures, but the public items are texts")
-    with storage_errors("write images", output):
-        make_empty_folder(output, output_options)
+    with storage_errors("write images", task.output):
+        make_empty_folder(task.output, task.options)
         report = progress or (lambda _: None)
         report(0.0)  # so that the rate counts the first file
         for_each(task, items, report)
-        pages = first.pages()
+        pages = first_rows.pages()
         for page, data in pages.items():
-            with new_file(output, output_options, page) as file:
+            with new_file(task.output, task.options, page) as file:
                 file.write(data)
-    return DecodeResult(
-        files=len(files),
-        decoder=name,
-        contact_sheets=[page for page in pages if page != MAP],
-        map=MAP,
-        output=safe_url(output),
-    )
+    return list(pages)
 
 
 def _columns(
@@ -152,10 +162,10 @@ def _columns(
         label = others[0]
     if label is not None and label not in others:
         raise DataError(f"{place.url}: no column {label!r}; it has {', '.join(schema.names)}")
-    for taken in (IMAGE, TEXT, PUBLIC_ROW):
-        if taken in others:
+    for name in (IMAGE, TEXT, PUBLIC_ROW):
+        if name in others:
             raise SpecError(
-                f"{place.url} has a column {taken!r}, which is a name of the output: rename it"
+                f"{place.url} has a column {name!r}, which is a name of the output: rename it"
             )
     return column, label
 
@@ -228,8 +238,8 @@ class _FileDecoder:
             if planned is not None:
                 planned = planned[position : position + len(rows)]
             position += len(rows)
-            found, chosen = decode_rows(self.recipe, rows, labels, planned)
-            yield _Batch(record, rows, labels, found, chosen)
+            decoded, chosen = decode_rows(self.recipe, rows, labels, planned)
+            yield _Batch(record, rows, labels, decoded, chosen)
 
     def _records(self, file: FoundFile) -> Iterator[tuple[pa.RecordBatch, NDArray[Any]]]:
         fs, _ = self.place.resolve()
@@ -250,13 +260,13 @@ class _FileDecoder:
     def _parquet(self, item: _Item) -> None:
         fs, _ = self.place.resolve()
         with opened(fs, item.file.path, 1, 0) as parquet:
-            found = parquet.schema_arrow
-        kept = [field for field in found if field.name != self.column]
+            input_schema = parquet.schema_arrow
+        kept = [field for field in input_schema if field.name != self.column]
         kind = pa.list_(pa.uint8(), int(np.prod(self.recipe.shape)))
-        what = pa.field(IMAGE, kind) if self.recipe.shape else pa.field(TEXT, pa.string())
+        decoded = pa.field(IMAGE, kind) if self.recipe.shape else pa.field(TEXT, pa.string())
         nearest = isinstance(self.recipe.load(), NearestItems)
         number = [pa.field(PUBLIC_ROW, pa.int64())] if nearest else []
-        schema = pa.schema([*kept, what, *number])
+        schema = pa.schema([*kept, decoded, *number])
         with new_parquet(self.output, self.options, part_name(item.index), schema) as write:
             for batch in self.batches(item):
                 columns = [batch.record.column(field.name) for field in kept]
@@ -285,7 +295,7 @@ def _column(decoded: Decoded, kind: pa.DataType) -> pa.Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _First:
+class _FirstRows:
     """The first rows of a job, for its contact sheets and its map."""
 
     sheets: dict[str, list[Any]]
@@ -294,7 +304,7 @@ class _First:
     labels: list[str] | None
 
     @classmethod
-    def of(cls, task: _FileDecoder, items: list[_Item]) -> _First:
+    def of(cls, task: _FileDecoder, items: list[_Item]) -> _FirstRows:
         """From the first batches."""
         sheets: dict[str, list[Any]] = {}
         rows, labels = [], []
@@ -302,21 +312,21 @@ class _First:
         for batch in itertools.islice(batches, _SHEET_BATCHES):
             rows.append(np.asarray(batch.rows, np.float64))
             labels += batch.labels
-            for label, one in zip(batch.labels, batch.decoded, strict=True):
+            for label, example in zip(batch.labels, batch.decoded, strict=True):
                 sheet = sheets.setdefault(label, [])
                 if len(sheet) < SIDE**2:
-                    sheet.append(one)
+                    sheet.append(example)
             if all(len(sheet) == SIDE**2 for sheet in sheets.values()):
                 break
-        found = np.concatenate(rows) if rows else np.empty((0, 1))
-        return cls(sheets, found, None if task.label is None else labels)
+        all_rows = np.concatenate(rows) if rows else np.empty((0, 1))
+        return cls(sheets, all_rows, None if task.label is None else labels)
 
     def pages(self) -> dict[str, bytes]:
         """The files with contact sheets and the map, by name."""
         if not len(self.rows):
             return {}
-        first = next(page[0] for page in self.sheets.values())
-        pages = text_page(self.sheets) if isinstance(first, str) else picture_pages(self.sheets)
+        example = next(page[0] for page in self.sheets.values())
+        pages = text_page(self.sheets) if isinstance(example, str) else picture_pages(self.sheets)
         axes = map_axes(self.rows, self.labels)
         title = f"synthetic rows on two {axes.name} axes"
         return {**pages, MAP: draw([Panel(title, axes(self.rows), self.labels)])}

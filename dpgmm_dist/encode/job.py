@@ -139,8 +139,7 @@ def write_embeddings(
     encoder : name of an encoder, see `find_encoder`.
     column : the raw column: text, pictures as bytes, or lists of numbers.
     shape : ``HxW`` or ``HxWxC`` of pictures; pictures of another size are scaled to it.
-    keep : columns to copy, such as a label; None copies all but the raw column, which is copied
-        only if it is named.
+    keep : columns to copy, such as a label; None copies all but the raw column.
     batch : number of rows in every batch. With 1, rows are independent by construction.
     projection : path of a public projection (``.npz``) that is applied after the encoder.
     axes : number of principal axes over drawn shapes to project to, in place of ``projection``.
@@ -150,50 +149,66 @@ def write_embeddings(
     options : what is said about the input of a trained model; None takes what its files say.
     storage_options, output_options : storage options of the input and of the output.
     progress : called with the fraction of pieces done.
-    for_each : encodes the pieces. `dpgmm_dist.engine.tasks.for_each_on` gives the function of an
-        engine.
+    for_each : encodes the pieces; `dpgmm_dist.engine.tasks.for_each_on` gives that of an engine.
 
     Raises
     ------
     SpecError
         When an argument is not valid, or does not fit the column. Nothing is written.
     DataError
-        When the input cannot be read or does not have the columns, or the output cannot be
-        written.
+        When the input cannot be read or lacks the columns, or the output cannot be written.
     """
+    _check_arguments(batch, projection, axes, output)
+    place = Place(input_url, dict(storage_options or {}))
+    files = list_files(place)
+    kept, column_type = _columns(place, files[0], column, keep)
+    options = options or EncoderOptions()
+    raw_shape = _raw_shape(encoder, options, column, column_type, parse_shape(shape))
+    recipe = Recipe(encoder, raw_shape, batch, _read_projection(projection), unit_norm, options)
+    recipe = _with_axes(recipe, axes)
+    _save(recipe.projection, save_projection)
+    pieces = _pieces(place, files)
+    provenance = recipe.provenance()
+    task = _PieceEncoder(recipe, provenance, place, column, kept, output, output_options)
+    return _encode_pieces(task, pieces, for_each, progress)
+
+
+def _check_arguments(batch: int, projection: str | None, axes: int | None, output: str) -> None:
     if not 1 <= batch <= 65536:
         raise SpecError(f"--batch must be from 1 to 65536, got {batch}")
     if projection is not None and axes is not None:
         raise SpecError("give at most one of --projection and --project")
     check_no_password(output)
-    place = Place(input_url, dict(storage_options or {}))
-    files = list_files(place)
-    kept, column_type = _columns(place, files[0], column, keep)
-    settings = options or EncoderOptions()
-    given = parse_shape(shape)
-    picture = _picture_input(find_encoder(encoder, given, settings))
-    raw_shape = row_shape(column, column_type, given, picture)
-    recipe = Recipe(encoder, raw_shape, batch, _read_projection(projection), unit_norm, settings)
-    if axes is not None:
-        recipe = _with_axes(recipe, axes)
-    if save_projection is not None:
-        _save(recipe.projection, save_projection)
-    pieces = _pieces(place, files)
-    provenance = recipe.provenance()
-    width = recipe.pipeline().width
-    task = _PieceEncoder(recipe, provenance, place, column, kept, output, output_options)
-    with storage_errors("write embeddings", output):
-        make_empty_folder(output, output_options)
+
+
+def _raw_shape(
+    encoder: str, options: EncoderOptions, column: str, column_type: pa.DataType, given: Shape
+) -> Shape:
+    """The shape of a raw row, from the type of its column, the given shape and the encoder."""
+    picture = _picture_input(find_encoder(encoder, given, options))
+    return row_shape(column, column_type, given, picture)
+
+
+def _encode_pieces(
+    task: _PieceEncoder,
+    pieces: list[_Piece],
+    for_each: ForEach,
+    progress: Callable[[float], None] | None,
+) -> EncodeResult:
+    """Write one file of embeddings for each piece, into an empty folder."""
+    width = task.recipe.pipeline().width
+    with storage_errors("write embeddings", task.output):
+        make_empty_folder(task.output, task.options)
         report = progress or (lambda _: None)
         report(0.0)  # so that the rate counts the first piece
         for_each(task, pieces, report)
     return EncodeResult(
         files=len(pieces),
         width=width,
-        encoder=provenance.name,
-        digest=provenance.digest,
-        rows_are_independent=provenance.rows_are_independent,
-        output=safe_url(output),
+        encoder=task.provenance.name,
+        digest=task.provenance.digest,
+        rows_are_independent=task.provenance.rows_are_independent,
+        output=safe_url(task.output),
     )
 
 
@@ -293,17 +308,22 @@ def _read_projection(path: str | None) -> bytes | None:
     return data
 
 
-def _save(projection: bytes | None, path: str) -> None:
+def _save(projection: bytes | None, path: str | None) -> None:
+    """Write the projection to ``path``; nothing for no path."""
     import fsspec
 
+    if path is None:
+        return
     if projection is None:
         raise SpecError("--save-projection: there is no projection to save; give --project N")
     with storage_errors("write the projection", path), fsspec.open(path, "wb") as file:
         file.write(projection)
 
 
-def _with_axes(recipe: Recipe, axes: int) -> Recipe:
-    """The recipe with the principal axes of drawn shapes as its projection."""
+def _with_axes(recipe: Recipe, axes: int | None) -> Recipe:
+    """The recipe with this many principal axes of drawn shapes as its projection; None for none."""
+    if axes is None:
+        return recipe
     projection = principal_axes(recipe.pipeline().embed, recipe.shape, axes)
     return replace(recipe, projection=projection.to_bytes())
 

@@ -93,16 +93,16 @@ class Search:
         index = np.full((len(rows), 2 * k), -1, np.int64)
         for cell in np.unique(cells):
             members = self._order[self._ends[cell] : self._ends[cell + 1]]
-            here = np.flatnonzero((cells == cell).any(axis=1))
-            squared = squared_distances(rows[here], self.items[members])
+            probing = np.flatnonzero((cells == cell).any(axis=1))
+            squared = squared_distances(rows[probing], self.items[members])
             near = _smallest(squared, np.broadcast_to(np.arange(len(members)), squared.shape), k)
             width = near.shape[1]
-            best[here, k : k + width] = np.take_along_axis(squared, near, axis=1)
-            index[here, k : k + width] = members[near]
-            order = np.argsort(best[here], axis=1, kind="stable")[:, :k]
-            index[here, :k] = np.take_along_axis(index[here], order, axis=1)
-            best[here, :k] = np.take_along_axis(best[here], order, axis=1)
-            best[here, k:], index[here, k:] = np.inf, -1
+            best[probing, k : k + width] = np.take_along_axis(squared, near, axis=1)
+            index[probing, k : k + width] = members[near]
+            order = np.argsort(best[probing], axis=1, kind="stable")[:, :k]
+            index[probing, :k] = np.take_along_axis(index[probing], order, axis=1)
+            best[probing, :k] = np.take_along_axis(best[probing], order, axis=1)
+            best[probing, k:], index[probing, k:] = np.inf, -1
         return index[:, :k]
 
 

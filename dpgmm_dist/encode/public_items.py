@@ -138,12 +138,12 @@ def _read(
     return item, embedding, pa.concat_tables(tables)
 
 
-def _only(schema: pa.Schema, fits: Any, what: str, url: str) -> str:
+def _only(schema: pa.Schema, fits: Any, role: str, url: str) -> str:
     found = [field.name for field in schema if fits(field.type)]
     if len(found) != 1:
         raise SpecError(
-            f"{url}: {len(found)} columns can be the {what} ({', '.join(found)}): choose one with "
-            f"--public-{what}"
+            f"{url}: {len(found)} columns can be the {role} ({', '.join(found)}): choose one with "
+            f"--public-{role}"
         )
     return str(found[0])
 

@@ -39,13 +39,17 @@ def report_examples(
     recipe, name = prepared(decoder, parse_shape(shape), DecodeOptions())
     values = release.mixture.label_values[:_MOST_LABELS] or (None,)
     rows: dict[str, list[str] | bytes] = {}
-    for value, own in zip(values, np.random.SeedSequence(seed).spawn(len(values)), strict=True):
+    for value, label_seed in zip(
+        values, np.random.SeedSequence(seed).spawn(len(values)), strict=True
+    ):
         text = "all" if value is None else str(value)
-        sampled, _ = release.sample(SIDE, own, label=value)
+        sampled, _ = release.sample(SIDE, label_seed, label=value)
         decoded, _ = decode_rows(recipe, _as_input(release, sampled), [text] * SIDE)
         title = "All rows" if value is None else f"label {value}"
         if isinstance(decoded, list):
-            rows[title] = [" ".join(one.split())[:_MOST_TEXT] for one in decoded[:_TEXTS]]
+            rows[title] = [
+                " ".join(decoded_text.split())[:_MOST_TEXT] for decoded_text in decoded[:_TEXTS]
+            ]
         else:
             rows[title] = png(contact_sheet([list(decoded)]))
     return Examples(name, rows)

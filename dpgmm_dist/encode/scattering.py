@@ -83,12 +83,12 @@ class Scattering:
         # Wavelets of the second scale leave no frequencies above a quarter of the sampling rate,
         # so every second pixel is enough.
         folded = _fold(spectra[0][:, None] * self._wavelets[1], 2)
-        second = fft.fft2(_modulus(fft.ifft2(folded)))
+        second_scale = fft.fft2(_modulus(fft.ifft2(folded)))
         small = self._average_at_half
         averaged = [
             _fold(spectrum * self._average, STEP)[None],
             _fold(spectra * self._average, STEP).reshape(SCALES * ANGLES, *self._coarse),
-            _fold(second * small, STEP // 2).reshape(ANGLES * ANGLES, *self._coarse),
+            _fold(second_scale * small, STEP // 2).reshape(ANGLES * ANGLES, *self._coarse),
         ]
         maps = fft.ifft2(np.concatenate(averaged)).real[:, 1:-1, 1:-1]
         groups = maps.reshape(CHANNELS // _GROUP, -1)

@@ -58,17 +58,21 @@ class TextInput:
 
     def lengths(self, texts: list[str]) -> NDArray[np.int64]:
         """The number of tokens (n,) of each text, at least 1."""
-        return np.array([max(1, len(e.ids)) for e in self.tokenizer.encode_batch(texts)], np.int64)
+        return np.array(
+            [max(1, len(encoding.ids)) for encoding in self.tokenizer.encode_batch(texts)], np.int64
+        )
 
     def __call__(self, texts: list[str]) -> Tokens:
         """``input_ids``, ``attention_mask`` and ``token_type_ids``, each (n, t)."""
         encoded = self.tokenizer.encode_batch(texts)
-        shape = len(encoded), max(1, *(len(e.ids) for e in encoded))
+        shape = len(encoded), max(1, *(len(encoding.ids) for encoding in encoded))
         ids = np.full(shape, self.pad, np.int64)
         mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, one in enumerate(encoded):
-            count = len(one.ids)
-            ids[row, :count], mask[row, :count], types[row, :count] = one.ids, 1, one.type_ids
+        for row, encoding in enumerate(encoded):
+            count = len(encoding.ids)
+            ids[row, :count] = encoding.ids
+            mask[row, :count] = 1
+            types[row, :count] = encoding.type_ids
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 

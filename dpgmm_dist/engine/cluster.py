@@ -38,6 +38,7 @@ from dpgmm_dist.engine.dask_arrays import (
     scattered,
 )
 from dpgmm_dist.engine.dask_logs import (
+    close_stderr,
     dask_logs,
     hear_workers,
     originals_wanted,
@@ -292,6 +293,7 @@ def _leave_it_to_the_driver(dask_worker: Any, *, with_originals: bool) -> None:
     Ctrl-C reaches every process of a terminal's job, and workers end when the driver says so.
     """
     take_over_in_worker(dask_worker, with_originals)
+    close_stderr()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

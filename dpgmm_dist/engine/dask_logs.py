@@ -12,6 +12,7 @@ original follows at level DEBUG, and only where it cannot hold a value: the mess
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -122,7 +123,11 @@ class _WorkerHandler(logging.Handler):
 
 @contextmanager
 def dask_logs() -> Iterator[_DriverHandler]:
-    """Take over what Dask logs in this process; everything is put back afterwards."""
+    """Take over what Dask logs in this process.
+
+    Everything is put back afterwards, except in the command, which hears this engine's logger: what
+    Dask's threads log after the cluster has closed is not for its users.
+    """
     import distributed  # noqa: F401 - gives its loggers handlers when it is first imported
 
     handler = _DriverHandler()
@@ -130,13 +135,24 @@ def dask_logs() -> Iterator[_DriverHandler]:
     try:
         yield handler
     finally:
-        for logger, handlers, propagate in before:
-            logger.handlers, logger.propagate = handlers, propagate
+        if _log.propagate:
+            for logger, handlers, propagate in before:
+                logger.handlers, logger.propagate = handlers, propagate
 
 
 def take_over_in_worker(dask_worker: Any, with_originals: bool) -> None:
     """Take over what Dask logs in a local worker's process, for as long as it lives."""
     _take_over(_WorkerHandler(dask_worker) if with_originals else logging.NullHandler())
+
+
+def close_stderr() -> None:
+    """Let nothing of this process reach stderr, which a local worker shares with the driver.
+
+    The traceback of a worker that is ending, and warnings of Python itself, can quote values.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def originals_wanted() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,32 +72,21 @@ def evaluate(
 
     Parameters
     ----------
-    release
-        A loaded release, or its directory or URL.
-    data
-        Held-out rows: real rows that were not used for the release. The path of Parquet files
+    release : a loaded release, or its directory or URL.
+    data : held-out rows: real rows that were not used for the release. The path of Parquet files
         with the columns of the input, or (X, y).
-    training
-        The rows that the release was made from. They are needed to compare with classifiers and
-        mixtures of real rows, and for the memorisation check; None leaves these out.
-    synthetic
-        Sampled rows as written by `write_samples`; None samples from the release.
-    rows
-        Number of rows to sample. None takes the noisy number of rows in the release, at most
+    training : the rows that the release was made from. They are needed to compare with classifiers
+        and mixtures of real rows, and for the memorisation check; None leaves these out.
+    synthetic : sampled rows as written by `write_samples`; None samples from the release.
+    rows : number of rows to sample. None takes the noisy number of rows in the release, at most
         ``max_rows``.
-    max_rows
-        A larger set of real rows is reduced to a random subset of this size.
-    epochs, hidden
-        Epochs and hidden units of the two-layer network, which is not tuned.
-    seed
-        Seed of sampling, of random subsets and of the network.
-    public, public_embedding
-        Parquet with the embeddings of public items, and their column (None for the only one), to
-        tell how many of them the synthetic rows use; None leaves this out.
-    storage_options
-        Storage options of the rows.
-    progress
-        Called with the fraction of the work done.
+    max_rows : a larger set of real rows is reduced to a random subset of this size.
+    epochs, hidden : epochs and hidden units of the two-layer network, which is not tuned.
+    seed : of sampling, of random subsets and of the network.
+    public, public_embedding : Parquet with the embeddings of public items, and their column (None
+        for the only one), to tell how many of them the synthetic rows use; None leaves this out.
+    storage_options : storage options of the rows.
+    progress : called with the fraction of the work done.
 
     Raises
     ------
@@ -109,21 +99,17 @@ def evaluate(
         raise SpecError(f"rows and max_rows must be at least 1, got {rows} and {max_rows}")
     loaded = load_release(release) if isinstance(release, str) else release
     report = progress or (lambda _: None)
-    held_out = rows_of(loaded, data, max_rows, seed, storage_options)
-    training_rows = None
-    if training is not None:
-        training_rows = rows_of(loaded, training, max_rows, seed, storage_options)
-    if synthetic is not None:
-        sampled = rows_of(loaded, synthetic, max_rows, seed, storage_options)
-    else:
-        sampled = _sampled(loaded, rows, max_rows, seed)
+    read = partial(rows_of, loaded, most=max_rows, seed=seed, storage_options=storage_options)
+    held_out = read(data)
+    training_rows = None if training is None else read(training)
+    sampled = _sampled(loaded, rows, max_rows, seed) if synthetic is None else read(synthetic)
     report(0.1)
     with threadpool_limits(1):
         use = None
         if public is not None:
             use = public_use(public, public_embedding, sampled.X, held_out.X)
-        found = _measured(loaded, held_out, training_rows, sampled, epochs, hidden, seed, report)
-    return replace(found, values={**found.values, "public_items": use})
+        measured = _measured(loaded, held_out, training_rows, sampled, epochs, hidden, seed, report)
+    return replace(measured, values={**measured.values, "public_items": use})
 
 
 def _sampled(release: Release, rows: int | None, most: int, seed: int) -> LabelledRows:

@@ -92,17 +92,17 @@ def _first_pictures(
     url: str, column: str | None, label: str | None, shape: Shape
 ) -> dict[str, list[NDArray[np.uint8]]]:
     """The first pictures of each label."""
-    found: dict[str, list[NDArray[np.uint8]]] = {}
-    seen = 0
+    pictures_of: dict[str, list[NDArray[np.uint8]]] = {}
+    rows_read = 0
     for pictures, readable, labels in _batches(url, column, label, shape):
         for picture, good, value in zip(pictures, readable, labels, strict=True):
-            row = found.setdefault(value, [])
+            row = pictures_of.setdefault(value, [])
             if good and len(row) < SIDE:
                 row.append(picture)
-        seen += len(labels)
-        if seen >= _MOST_ROWS or all(len(row) == SIDE for row in found.values()):
+        rows_read += len(labels)
+        if rows_read >= _MOST_ROWS or all(len(row) == SIDE for row in pictures_of.values()):
             break
-    return found
+    return pictures_of
 
 
 def _batches(

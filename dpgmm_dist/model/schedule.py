@@ -243,7 +243,7 @@ def _notes(
 ) -> dict[str, Any]:
     """Public remarks for the receipt: what was afforded, and what the noise is expected to cost."""
     gain, error = pooled.spectrum.gain, pooled.spectrum.error
-    loss = mean_loss + expected_loss(pooled.seen, pooled.scale, location.rows)
+    loss = mean_loss + expected_loss(pooled.measured_variances, pooled.scale, location.rows)
     return {
         "structure": _structure(problem, pooled.directions, axes),
         "expected_loss": loss,

@@ -206,10 +206,10 @@ def _unit_bits(plan: PassPlan, radius: int, unit_length: float, unit: UnitShare)
     """Grid of responsibilities, and of weights: as fine as exact sums and noise scales allow."""
     if not unit.weighted:
         return UNIT_BITS if plan.soft else 0
-    radii = [_own_radius(b, unit_length) or radius for b in plan.blocks]
+    radii = [_own_radius(block, unit_length) or radius for block in plan.blocks]
     widest = max(
-        r ** POWERS[b.statistic] / math.sqrt(2 * b.rho)
-        for r, b in zip(radii, plan.blocks, strict=True)
+        block_radius ** POWERS[block.statistic] / math.sqrt(2 * block.rho)
+        for block_radius, block in zip(radii, plan.blocks, strict=True)
     )
     sums = math.floor(math.log2(EXACT / (_WEIGHTED_ROWS * max(radii) ** 2)))
     noise = math.floor(54 - math.log2(max(widest, 1.0)))

@@ -58,8 +58,8 @@ class Scores:
             return Codes(tuple(edges), self._on_lattice(scores))
         scores = [np.append(of_column, 0.0) for of_column in scores]
         edges += [np.empty(0)] * len(self.presences)
-        scores += [np.array([one.present, one.absent]) for one in self.presences]
-        features = [*range(len(self.columns)), *(one.column for one in self.presences)]
+        scores += [np.array([presence.present, presence.absent]) for presence in self.presences]
+        features = [*range(len(self.columns)), *(presence.column for presence in self.presences)]
         return Codes(tuple(edges), self._on_lattice(scores), np.array(features), missing=True)
 
     def _on_lattice(self, scores: list[Floats]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -75,7 +75,7 @@ class Scores:
             return fitted
         offset = np.zeros(self.width) if fitted.latent.offset is None else fitted.latent.offset
         mixture = given_values(fitted.mixture, offset, self.presences)
-        measured = (*self.columns, *(one.marginal for one in self.presences))
+        measured = (*self.columns, *(presence.marginal for presence in self.presences))
         intervals = tuple(Intervals.of(marginal) for marginal in measured)
         return replace(fitted, mixture=behind_scores(mixture, offset, intervals))
 
@@ -161,15 +161,15 @@ def find_scores(
     keep_codes_of(marginals.first_edges(bins))
     counted: tuple[marginals.Marginal, ...] = ()
     if spec.categories:
-        where = len(bins) + np.arange(len(sizes))
-        seen = ask(categories.categories_plan(sizes, where, rho, missing))
-        counted = categories.estimate(sizes, seen[0])
-    some = np.arange(len(bins)) if spec.categories else None
-    first, *of_units = ask(marginals.first_plan(bins, rho, some, missing))
-    bins = marginals.refine(bins, first, *of_units)
-    keep_codes_of(tuple(one.edges for one in bins))
-    coarse, fine = ask(marginals.marginals_plan(bins, rho, some, missing))
-    return Scores((*marginals.estimate(bins, first, coarse, fine), *counted), missing)
+        category_features = len(bins) + np.arange(len(sizes))
+        answers = ask(categories.categories_plan(sizes, category_features, rho, missing))
+        counted = categories.estimate(sizes, answers[0])
+    number_features = np.arange(len(bins)) if spec.categories else None
+    first_counts, *of_units = ask(marginals.first_plan(bins, rho, number_features, missing))
+    bins = marginals.refine(bins, first_counts, *of_units)
+    keep_codes_of(tuple(column.edges for column in bins))
+    coarse, fine = ask(marginals.marginals_plan(bins, rho, number_features, missing))
+    return Scores((*marginals.estimate(bins, first_counts, coarse, fine), *counted), missing)
 
 
 def _sizes(spec: ReleaseSpec) -> npt.NDArray[np.int64]:

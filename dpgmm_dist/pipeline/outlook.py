@@ -98,13 +98,13 @@ def outlooks(setting: Setting) -> tuple[Outlook, ...]:
     return tuple(
         Outlook(
             change,
-            e,
+            changed_epsilon,
             count,
-            each.latent_dimension,
-            structure_words(each, count),
-            setting.loss(each, count),
+            changed.latent_dimension,
+            structure_words(changed, count),
+            setting.loss(changed, count),
         )
-        for change, e, count, each in changes
+        for change, changed_epsilon, count, changed in changes
     )
 
 

@@ -106,11 +106,11 @@ def _buys(outlooks: Sequence[Outlook]) -> list[str]:
         f"  {'change':<28}{'epsilon':>8}{'rows':>13}{'dim':>6}{'loss':>10}  what it affords",
     ]
     lines += [
-        f"  {each.change:<28}{each.epsilon:>8.3g}{each.rows:>13,}{each.dimension:>6}"
-        f"{each.loss:>10.3g}  {each.structure}"
-        for each in outlooks
+        f"  {outlook.change:<28}{outlook.epsilon:>8.3g}{outlook.rows:>13,}{outlook.dimension:>6}"
+        f"{outlook.loss:>10.3g}  {outlook.structure}"
+        for outlook in outlooks
     ]
-    if any("dimensions" in each.change for each in outlooks):
+    if any("dimensions" in outlook.change for outlook in outlooks):
         lines.append("  What fewer dimensions leave out is not counted as a loss.")
     return lines
 
@@ -121,14 +121,14 @@ def _wanted(planned: Plan) -> list[str]:
     if want is None:
         return []
     at = f"A loss of {want.loss:g} nats a row"
-    first = (
+    by_epsilon = (
         f"{at} takes about epsilon {want.epsilon:.3g} with {rows:,} rows"
         if want.epsilon is not None
         else f"{at} is not reached by any epsilon up to 256 with {rows:,} rows"
     )
-    second = (
+    by_rows = (
         f"or about {want.rows:,} rows at epsilon {planned.epsilon:g}."
         if want.rows is not None
         else "nor by more rows: use fewer dimensions, labels or components."
     )
-    return ["", f"{first}, {second}"]
+    return ["", f"{by_epsilon}, {by_rows}"]

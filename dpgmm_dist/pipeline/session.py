@@ -197,11 +197,11 @@ def _identity_of_codes(query: PassQuery) -> tuple[Any, ...]:
     return (*query.edges, columns, about, np.array(query.missing))
 
 
-def _same_map(first: object, second: object) -> bool:
+def _same_map(map_a: object, map_b: object) -> bool:
     """Whether two maps, each the arrays of codes or a feature map, are the same."""
-    if isinstance(first, tuple) and isinstance(second, tuple):
-        return len(first) == len(second) and all(map(np.array_equal, first, second))
-    return first is second
+    if isinstance(map_a, tuple) and isinstance(map_b, tuple):
+        return len(map_a) == len(map_b) and all(map(np.array_equal, map_a, map_b))
+    return map_a is map_b
 
 
 def receipt_query(query: PassQuery) -> dict[str, Any]:

@@ -62,13 +62,18 @@ def codes(
     return found
 
 
-def compared(one: dict[str, Ints], other: dict[str, Ints], values: Words) -> tuple[float, ...]:
+def compared(
+    codes_a: dict[str, Ints], codes_b: dict[str, Ints], values: Words
+) -> tuple[float, ...]:
     """Total variation of words, of pairs of words, and of words with numbers."""
 
     def apart(*names: str) -> float:
-        sizes = [max(int(one[name].max()), int(other[name].max())) + 1 for name in names]
-        both = (np.ravel_multi_index([t[name] for name in names], sizes) for t in (one, other))
-        counts = (np.bincount(code, minlength=int(np.prod(sizes))) for code in both)
+        sizes = [max(int(codes_a[name].max()), int(codes_b[name].max())) + 1 for name in names]
+        joint = (
+            np.ravel_multi_index([table_codes[name] for name in names], sizes)
+            for table_codes in (codes_a, codes_b)
+        )
+        counts = (np.bincount(code, minlength=int(np.prod(sizes))) for code in joint)
         return tables.variation(*(count.astype(np.float64) for count in counts))
 
     single = [apart(name) for name in values]

@@ -59,8 +59,10 @@ def nearest_rows(
         return assign(public, X, repeat) if repeat else Search(public).nearest(X)[:, 0]
     index = np.empty(len(X), int)
     for label in np.unique(y):
-        own, here = np.flatnonzero(public_labels == label), y == label
-        index[here] = own[nearest_rows(public[own], None, X[here], y[here], repeat)]
+        public_rows, sampled_rows = np.flatnonzero(public_labels == label), y == label
+        index[sampled_rows] = public_rows[
+            nearest_rows(public[public_rows], None, X[sampled_rows], y[sampled_rows], repeat)
+        ]
     return index
 
 

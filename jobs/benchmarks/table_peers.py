@@ -68,8 +68,8 @@ class Peer:
                 delta=tables.DELTA,
                 rho=rho,
             )
-            told = [self.name, str(self.limit), str(source), str(target)]
-            self._run([str(self._python()), str(SYNTHESIZER), *told])
+            arguments = [self.name, str(self.limit), str(source), str(target)]
+            self._run([str(self._python()), str(SYNTHESIZER), *arguments])
             found = np.load(target)
             # Some libraries draw rows in order; figures are those of rows that are not.
             drawn = np.random.default_rng(1).permutation(found["codes"])
@@ -134,8 +134,8 @@ def adult(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
     S = pa.table(columns)
     del values["income"]
     wanted = ([*tables.ADULT], [*tables.ADULT, *values])
-    found = [tables.learnt(S, test, values, some) for some in wanted]
-    return " ".join(f"{auc:8.4f}" for auc in found), cost
+    scores = [tables.learnt(S, test, values, features) for features in wanted]
+    return " ".join(f"{auc:8.4f}" for auc in scores), cost
 
 
 MEASURES: dict[str, tuple[str, str, Callable[[Peer, Path, float], tuple[str, str]]]] = {

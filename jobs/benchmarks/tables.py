@@ -91,9 +91,11 @@ def sampled(
     return np.asarray(drawn, dtype=np.float64)
 
 
-def variation(one: Floats, other: Floats) -> float:
+def variation(histogram_a: Floats, histogram_b: Floats) -> float:
     """Total variation of two histograms."""
-    return float(0.5 * np.abs(one / one.sum() - other / other.sum()).sum())
+    return float(
+        0.5 * np.abs(histogram_a / histogram_a.sum() - histogram_b / histogram_b.sum()).sum()
+    )
 
 
 def _bins(count: int) -> Floats:
@@ -158,8 +160,8 @@ def adult(folder: Path) -> tuple[pa.Table, pa.Table, dict[str, list[str]]]:
     """Training rows, test rows, and the values of each column of texts."""
     train, test = (pq.read_table(folder / f"{name}.parquet") for name in ("train", "test"))
     texts = [name for name in train.column_names if name not in ADULT and name != "income"]
-    both = pa.concat_tables([train.select(texts), test.select(texts)])
-    return train, test, {n: sorted(both[n].unique().drop_null().to_pylist()) for n in texts}
+    all_rows = pa.concat_tables([train.select(texts), test.select(texts)])
+    return train, test, {n: sorted(all_rows[n].unique().drop_null().to_pylist()) for n in texts}
 
 
 def sampled_adult(
@@ -210,7 +212,7 @@ def compare_adult(folder: Path, epsilons: list[float], components: list[str], se
     print(f"{'':36} {'numeric':>8} {'all 14':>8} {'empty':>15} {'seconds':>8}")
 
     def say(name: str, rows: pa.Table, seconds: float) -> None:
-        auc = [learnt(rows, test, values, some) for some in ([*ADULT], [*ADULT, *values])]
+        auc = [learnt(rows, test, values, features) for features in ([*ADULT], [*ADULT, *values])]
         gone = [rows[name].is_null().to_numpy() for name in ("occupation", "workclass")]
         empty = f"{gone[0].mean():.3f} {gone[0][gone[1]].mean() if gone[1].any() else 0:.3f}"
         print(f"{name:36} {auc[0]:8.4f} {auc[1]:8.4f} {empty:>15} {seconds:8.1f}", flush=True)

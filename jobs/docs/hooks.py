@@ -62,7 +62,9 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Make the links of a page those of the site."""
     uri = page.file.src_uri
-    source = next((path for path, here in OUTSIDE.items() if here == uri), f"docs/{uri}")
+    source = next(
+        (path for path, page_of_path in OUTSIDE.items() if page_of_path == uri), f"docs/{uri}"
+    )
     return diagrams.with_drawings(with_site_links(markdown, source, uri), uri)
 
 

@@ -214,17 +214,17 @@ def _tables() -> dict[str, list[tuple[str, str]]]:
     from dpgmm_dist.model.mixture import Mixture, StandardErrors
     from dpgmm_dist.model.tables.column_map import ColumnMap
 
-    one, half, eye = np.ones(1), np.full(1, 0.5), np.eye(1)
+    ones, half, eye = np.ones(1), np.full(1, 0.5), np.eye(1)
     values = {"labels": np.zeros(1, int), "label_values": ("a",)}
-    full = Mixture(one, one[None], eye[None], **values)
+    full = Mixture(ones, ones[None], eye[None], **values)
     shared = SharedCovariances(eye, eye[None])
-    blocks = Mixture(one, one[None], shared, **values)
+    blocks = Mixture(ones, ones[None], shared, **values)
     column = ColumnMap(np.array([0.0, 1.0]), np.array([-1.0, 1.0]), half, 0.0)
     transform = Transform(half, half, None, np.zeros(2), 0.0, (column,))
-    unknown = StandardErrors.without_covariances(one, one[None])
+    unknown = StandardErrors.without_covariances(ones, ones[None])
     files = {
         schema.MIXTURE: [
-            schema.encode_mixture(full, StandardErrors(one, one[None], eye[None])),
+            schema.encode_mixture(full, StandardErrors(ones, ones[None], eye[None])),
             schema.encode_mixture(blocks, unknown),
         ],
         schema.AXES: [schema.encode_axes(shared)],

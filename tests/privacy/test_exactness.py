@@ -9,6 +9,7 @@ import operator
 import pickle
 import sys
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -264,32 +265,53 @@ def test_dask_knows_how_large_it_is():
 PACKAGE = Path(dpgmm_dist.__file__).parent
 
 
+@dataclass(frozen=True)
+class Mentions:
+    """What the code of a module mentions."""
+
+    attributes: frozenset[str]
+    names: frozenset[str]
+    """Attributes, names, definitions and strings."""
+    imports: frozenset[tuple[str | None, str]]
+    """The module after "from", or None, and the imported name."""
+
+
+@cache
+def modules() -> dict[str, Mentions]:
+    """What each module of the package mentions; they are parsed once."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): mentions(path.read_text())
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
+def mentions(code: str) -> Mentions:
+    attributes, names, imports = set(), set(), set()
+    for node in ast.walk(ast.parse(code)):
+        attributes.add(getattr(node, "attr", ""))
+        names |= {getattr(node, key, "") for key in ("attr", "id", "name")}
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            source = getattr(node, "module", None)
+            imports |= {(source, alias.name) for alias in node.names}
+    return Mentions(frozenset(attributes), frozenset(names), frozenset(imports))
+
+
 def users(*names: str) -> set[str]:
     """Modules of the package that mention one of these names as attribute, name or string."""
-    found = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            mentioned = (
-                getattr(node, "attr", None),
-                getattr(node, "id", None),
-                getattr(node, "name", None),
-                node.value if isinstance(node, ast.Constant) else None,
-            )
-            if any(name in mentioned for name in names):
-                found.add(path.relative_to(PACKAGE).as_posix())
-    return found
+    return {module for module, found in modules().items() if found.names & set(names)}
 
 
 def importers(module: str, *names: str) -> set[str]:
     """Modules of the package that import one of these names, or the module itself."""
-    found = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            taken = {alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")}
-            from_it = isinstance(node, ast.ImportFrom) and node.module == module
-            if (from_it and taken & set(names)) or module in taken:
-                found.add(path.relative_to(PACKAGE).as_posix())
-    return found
+    return {
+        importer
+        for importer, found in modules().items()
+        if any(
+            name == module or (source == module and name in names) for source, name in found.imports
+        )
+    }
 
 
 def test_only_the_gate_opens_an_exact_statistic():
@@ -308,12 +330,7 @@ def test_only_the_gate_opens_an_exact_statistic():
         "pipeline/session.py",
     }
     for module in handlers:
-        assert not {"_hi", "_lo"} & names_in(module), module
-
-
-def names_in(module: str) -> set[str]:
-    tree = ast.parse((PACKAGE / module).read_text())
-    return {getattr(node, "attr", "") for node in ast.walk(tree)}
+        assert not {"_hi", "_lo"} & modules()[module].attributes, module
 
 
 def test_only_a_session_measures_and_the_audit_made_up_rows():
@@ -324,5 +341,5 @@ def test_only_a_session_measures_and_the_audit_made_up_rows():
 def test_only_the_gate_draws():
     sources = ("DiscreteGaussian", "InsecureTestNoise", "NoiseSource", "noise_source")
     holders = importers("dpgmm_dist.privacy.noise", *sources)
-    assert {m for m in holders if "draw" in names_in(m)} == {"privacy/measure.py"}
+    assert {m for m in holders if "draw" in modules()[m].attributes} == {"privacy/measure.py"}
     assert importers("opendp.prelude", "*") == {"privacy/noise.py"}

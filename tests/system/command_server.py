@@ -29,6 +29,10 @@ _IMPORTS = (
     *("dpgmm_dist.engine.local", "dpgmm_dist.engine.cluster", "dpgmm_dist.cli.main"),
     *("dpgmm_dist.cli.metrics", "dpgmm_dist.pipeline.release"),
     *("dpgmm_dist.pipeline.work_estimate", "dpgmm_dist.artifact.verify"),
+    *("dpgmm_dist.cli.progress_bar", "dpgmm_dist.privacy.accounting", "dpgmm_dist.spec.yaml_file"),
+    *("email.policy", "fsspec.implementations.chained", "opentelemetry.trace"),
+    # Of this repository: what each process would import and build first.
+    *("tests.system.command_server", "tests.system.warm_command"),
 )
 _PATIENCE = 1000
 _started: WeakSet[Command] = WeakSet()

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401 - adds Dask's defaults, which would end with a test's settings
 import pytest
 
 from dpgmm_dist.cli.log import LogFormat, close_log, open_log
@@ -52,6 +53,7 @@ def test_a_result_whose_worker_has_just_died_is_made_again(
         first = future.result()
         os.kill(first, signal.SIGKILL)
         assert future.result() not in (first, os.getpid())
+        engine.client.run(os.write, 2, b"what Python itself says in a worker")
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     [lost] = [line for line in lines if line["event"] != "library"]
     assert (lost["event"], lost["level"]) == ("worker_lost", "warning")

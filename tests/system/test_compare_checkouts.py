@@ -44,12 +44,9 @@ def tampered(folder: Path, file: str, old: str, new: str) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "dimension", "labels"),
-    [
-        ("plane-labelled", 2, 3),
-        pytest.param("table", 3, 3, marks=pytest.mark.slow),
-        pytest.param("dask-array", 10, 3, marks=pytest.mark.slow),
-    ],
+    [("plane-labelled", 2, 3), ("table", 3, 3), ("dask-array", 10, 3)],
 )
+@pytest.mark.slow  # what it compares is tested below
 def test_a_checkout_is_equal_to_itself(name: str, dimension: int, labels: int) -> None:
     result = compared(ROOT, ROOT, "--only", name)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -77,8 +77,11 @@ def test_the_layout_of_the_rows_does_not_matter(layout, base, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *("labelled", "labelled-soft"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("hard", "projected", "soft")),
+        "labelled-soft",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("labelled", "hard", "projected", "soft")
+        ),
     ],
 )
 def test_every_kind_of_release_is_the_same_in_another_layout(name, base, tmp_path):
@@ -124,18 +127,21 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "option"),
     [
-        *("labelled", "staged"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("labelled-soft", "hard")),
+        *(("staged", option) for option in ("--scheduler", "--scheduler-file")),
+        *(
+            pytest.param(name, "--scheduler", marks=pytest.mark.slow)
+            for name in ("labelled", "labelled-soft", "hard")
+        ),
     ],
 )
-def test_a_cluster_gives_the_same(name, base, tmp_path, scheduler):
+def test_a_cluster_gives_the_same(name, option, base, tmp_path, scheduler):
     address = json.loads(scheduler.read_text())["address"]
     assert address.startswith("tcp://127.0.0.1:")
     data = ROWS.write(tmp_path / "data", files=11)
-    where = ("--scheduler-file", scheduler) if name == "staged" else ("--scheduler", address)
-    assert released(tmp_path, name, data, *where) == base(name)
+    where = address if option == "--scheduler" else scheduler
+    assert released(tmp_path, name, data, option, where) == base(name)
 
 
 def test_labels_written_as_strings_in_another_order_name_the_same_components(base, tmp_path):

@@ -39,10 +39,10 @@ class PooledCovariance:
     noisy: Floats
     """(d, d) the second moment as it was measured, a row, brought to that trace."""
     scale: float
-    """Standard deviation of the noise on a diagonal entry of it, in the units of ``seen``."""
+    """Standard deviation of the noise on a diagonal entry, in units of ``measured_variances``."""
     trace_noise: float
     """Standard deviation of the noise on the trace."""
-    seen: Floats
+    measured_variances: Floats
     """(d,) the variances where the noise is alike in all directions: in feature units, or over
     those of the first look if they whitened the second one."""
     noise_is_relative: bool = False
@@ -73,7 +73,7 @@ class PooledCovariance:
             noisy=factor * self.noisy,
             scale=factor * self.scale,
             trace_noise=factor * self.trace_noise,
-            seen=factor * self.seen,
+            measured_variances=factor * self.measured_variances,
         )
 
 
@@ -118,23 +118,23 @@ def measure(
         Latent(problem.width),
     )
     rows = location.rows
-    squares, second = answer.block("square"), answer.block("second")
+    squares, second_moment = answer.block("square"), answer.block("second")
     trace = float(np.clip(squares.values[0] / rows, _LEAST_SPREAD * bound, bound))
-    noisy, scale = second.values[0] / rows, second.sigma / rows
+    noisy, scale = second_moment.values[0] / rows, second_moment.sigma / rows
     # The spectrum is that of clipped rows; it is brought to the trace of the rows as they are.
-    seen = float(np.trace(noisy))
+    clipped_trace = float(np.trace(noisy))
     if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
-        seen = max(seen, _LEAST_CLIPPED * trace)
+        clipped_trace = max(clipped_trace, _LEAST_CLIPPED * trace)
     else:
-        seen = min(trace, tight**2)
-    found, growth = clean(noisy, scale, seen, rows), trace / seen
-    grown = Spectrum(found.axes, found.variances * growth, found.gain, found.error)
+        clipped_trace = min(trace, tight**2)
+    cleaned, growth = clean(noisy, scale, clipped_trace, rows), trace / clipped_trace
+    grown = Spectrum(cleaned.axes, cleaned.variances * growth, cleaned.gain, cleaned.error)
     noise = scale * growth
     return PooledCovariance(grown, noisy * growth, noise, squares.sigma / rows, grown.variances)
 
 
 def refined(
-    first: PooledCovariance, look: PooledLook, moved: Floats, rows: float, whitened: bool
+    first_look: PooledCovariance, look: PooledLook, moved: Floats, rows: float, whitened: bool
 ) -> PooledCovariance:
     """The covariance by both looks.
 
@@ -149,49 +149,53 @@ def refined(
     trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
     if look.second is None:
         # A sphere is as large as its trace says.
-        known = first.trace_noise / float(first.variances.sum())
-        prior = np.hypot(known, _SIZE_PRIOR if first.directions else 0.0)
+        known = first_look.trace_noise / float(first_look.variances.sum())
+        prior = np.hypot(known, _SIZE_PRIOR if first_look.directions else 0.0)
         trust = float(prior**2 / (prior**2 + (look.trace_noise / d) ** 2))
-        return first.scaled(1 + trust * (trace / d - 1))
+        return first_look.scaled(1 + trust * (trace / d - 1))
     sure = look.scale * np.sqrt(d) < _SURE_TRACE * total
-    seen = float(np.trace(look.second)) if sure else min(total, TIGHT**2 * d)
-    clipped = float(np.clip(seen / total, _LEAST_CLIPPED, 1.0))
-    second, scale = look.second / clipped - moved, look.scale / clipped
+    clipped_trace = float(np.trace(look.second)) if sure else min(total, TIGHT**2 * d)
+    clipped = float(np.clip(clipped_trace / total, _LEAST_CLIPPED, 1.0))
+    second_moment, scale = look.second / clipped - moved, look.scale / clipped
     if whitened:
-        return _whitened(first, second, scale, trace, rows)
-    return _averaged(first, look, second, scale, trace, rows)
+        return _whitened(first_look, second_moment, scale, trace, rows)
+    return _averaged(first_look, look, second_moment, scale, trace, rows)
 
 
 def _whitened(
-    first: PooledCovariance, second: Floats, scale: float, trace: float, rows: float
+    first_look: PooledCovariance, second_moment: Floats, scale: float, trace: float, rows: float
 ) -> PooledCovariance:
     """The second look, shrunk toward the first."""
-    deviations = np.sqrt(first.variances)
-    found = clean(second, scale, trace, rows)
-    covariance = (found.axes * found.variances) @ found.axes.T * np.outer(deviations, deviations)
+    deviations = np.sqrt(first_look.variances)
+    cleaned = clean(second_moment, scale, trace, rows)
+    relative = (cleaned.axes * cleaned.variances) @ cleaned.axes.T
+    covariance = relative * np.outer(deviations, deviations)
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    gain, error = first.spectrum.gain + found.gain, np.hypot(first.spectrum.error, found.error)
-    spectrum = Spectrum(first.axes @ vectors, values, gain, float(error))
-    noisy = first.axes @ (second * np.outer(deviations, deviations)) @ first.axes.T
-    return PooledCovariance(spectrum, noisy, scale, first.trace_noise, found.variances, True)
+    gain = first_look.spectrum.gain + cleaned.gain
+    error = np.hypot(first_look.spectrum.error, cleaned.error)
+    spectrum = Spectrum(first_look.axes @ vectors, values, gain, float(error))
+    noisy = first_look.axes @ (second_moment * np.outer(deviations, deviations)) @ first_look.axes.T
+    return PooledCovariance(spectrum, noisy, scale, first_look.trace_noise, cleaned.variances, True)
 
 
 def _averaged(
-    first: PooledCovariance,
+    first_look: PooledCovariance,
     look: PooledLook,
-    second: Floats,
+    second_moment: Floats,
     scale: float,
     trace: float,
     rows: float,
 ) -> PooledCovariance:
     """Both looks by their precision: the frame of the second is round, so both have equal axes."""
-    unit = float(first.variances.mean())
-    ours, theirs = first.scale**2, (scale * unit) ** 2
-    again = unit * first.axes @ second @ first.axes.T
-    noisy = (theirs * first.noisy + ours * again) / (theirs + ours)
-    left = float(np.sqrt(theirs * ours / (theirs + ours)))
-    noise = unit * look.trace_noise
-    known = 1 / first.trace_noise**2 + 1 / noise**2
-    together = float(first.variances.sum()) / first.trace_noise**2 + unit * trace / noise**2
-    spectrum = clean(noisy, left, together / known, rows)
-    return PooledCovariance(spectrum, noisy, left, known**-0.5, spectrum.variances)
+    unit = float(first_look.variances.mean())
+    first_noise, second_noise = first_look.scale**2, (scale * unit) ** 2
+    second_in_units = unit * first_look.axes @ second_moment @ first_look.axes.T
+    total_noise = second_noise + first_noise
+    noisy = (second_noise * first_look.noisy + first_noise * second_in_units) / total_noise
+    noise_of_both = float(np.sqrt(second_noise * first_noise / total_noise))
+    trace_noise = unit * look.trace_noise
+    precision = 1 / first_look.trace_noise**2 + 1 / trace_noise**2
+    first_trace = float(first_look.variances.sum())
+    weighted_trace = first_trace / first_look.trace_noise**2 + unit * trace / trace_noise**2
+    spectrum = clean(noisy, noise_of_both, weighted_trace / precision, rows)
+    return PooledCovariance(spectrum, noisy, noise_of_both, precision**-0.5, spectrum.variances)

@@ -45,17 +45,17 @@ def edges_of(values: int) -> Floats:
     return np.arange(1, values, dtype=np.float64) - 0.5
 
 
-def estimate(values: Ints, seen: ObservedBins) -> tuple[Marginal, ...]:
+def estimate(values: Ints, observed: ObservedBins) -> tuple[Marginal, ...]:
     """The distribution of each column, over its values in the order of their scores.
 
     Parameters
     ----------
     values : (c,) number of values of each column
-    seen : counts (L, B) of each column, with a last bin for what is missing where that was asked
+    observed : counts (L, B) of each column, with a last bin for missing values where asked
     """
     return tuple(
-        _marginal(np.atleast_2d(counts), count, seen.sigma)
-        for counts, count in zip(seen.counts, values.tolist(), strict=True)
+        _marginal(np.atleast_2d(counts), count, observed.sigma)
+        for counts, count in zip(observed.counts, values.tolist(), strict=True)
     )
 
 

@@ -131,13 +131,16 @@ def maps_of(
     presences : of which columns values may be missing
     """
     spreads = np.sqrt(variances)
-    maps = [_map_of(m, weights, means[:, j], spreads[:, j]) for j, m in enumerate(marginals)]
-    for one in presences:
-        mean, spread = means[:, one.coordinate], spreads[:, one.coordinate]
-        below = float(_map_of(one.marginal, weights, mean, spread).scores[1])
+    maps = [
+        _map_of(marginal, weights, means[:, j], spreads[:, j])
+        for j, marginal in enumerate(marginals)
+    ]
+    for presence in presences:
+        mean, spread = means[:, presence.coordinate], spreads[:, presence.coordinate]
+        below = float(_map_of(presence.marginal, weights, mean, spread).scores[1])
         # The values are those of the rows that have one: components weigh by how many do.
         present = weights * ndtr((mean - below) / spread)
-        j = one.column
+        j = presence.column
         given = _map_of(marginals[j], present / present.sum(), means[:, j], spreads[:, j])
         maps[j] = replace(given, absent_below=below)
     return tuple(maps)
@@ -165,7 +168,7 @@ def _increasing(scores: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _RowIntervals:
     """Rows (n, d) as intervals of scores, and as points in them."""
 
     low: Floats
@@ -182,13 +185,13 @@ def log_prob(mixture: Mixture, maps: tuple[ColumnMap, ...], rows: Floats) -> Flo
     each is taken to be at its mean when the next is looked at, which is exact for one atom a row.
     A value that is missing (NaN) is an atom that holds all scores, and so is whether there is one.
     """
-    parts = [_seen(column, rows[:, j]) for j, column in enumerate(maps)]
+    parts = [_interval(column, rows[:, j]) for j, column in enumerate(maps)]
     parts += [
-        _seen_presence(column.absent_below, ~np.isnan(rows[:, j]))
+        _presence_interval(column.absent_below, ~np.isnan(rows[:, j]))
         for j, column in enumerate(maps)
         if column.absent_below is not None
     ]
-    seen = _Seen(*(np.stack(part, axis=1) for part in zip(*parts, strict=True)))
+    intervals = _RowIntervals(*(np.stack(part, axis=1) for part in zip(*parts, strict=True)))
     slopes = sum(
         np.where(np.isnan(rows[:, j]), 0.0, column.log_slopes(rows[:, j]))
         for j, column in enumerate(maps)
@@ -197,18 +200,18 @@ def log_prob(mixture: Mixture, maps: tuple[ColumnMap, ...], rows: Floats) -> Flo
         weights = np.log(mixture.weights)
     logs = np.stack(
         [
-            weights[k] + _log_prob_of_component(mixture.means[k], mixture.cholesky[k], seen)
+            weights[k] + _log_prob_of_component(mixture.means[k], mixture.cholesky[k], intervals)
             for k in range(mixture.n_components)
         ]
     )
     return np.asarray(slopes + logsumexp(logs, axis=0))
 
 
-_Part = tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]
+_Interval = tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]
 """Of one coordinate: the intervals, the points in them, and whether they are atoms, each (n,)."""
 
 
-def _seen(column: ColumnMap, values: Floats) -> _Part:
+def _interval(column: ColumnMap, values: Floats) -> _Interval:
     missing, index = np.isnan(values), column.bins_of(values)
     low = np.where(missing, -np.inf, column.scores[index])
     high = np.where(missing, np.inf, column.scores[index + 1])
@@ -216,26 +219,27 @@ def _seen(column: ColumnMap, values: Floats) -> _Part:
     return low, high, points, missing | column.atoms[index]
 
 
-def _seen_presence(below: float, present: npt.NDArray[np.bool_]) -> _Part:
+def _presence_interval(below: float, present: npt.NDArray[np.bool_]) -> _Interval:
     low, high = np.where(present, below, -np.inf), np.where(present, np.inf, below)
     return low, high, np.full(len(present), below), np.ones(len(present), dtype=np.bool_)
 
 
-def _log_prob_of_component(mean: Floats, factor: Floats, seen: _Seen) -> Floats:
+def _log_prob_of_component(mean: Floats, factor: Floats, intervals: _RowIntervals) -> Floats:
     """Log of the density or probability (n,) of rows under one Gaussian with a Cholesky factor."""
-    white = np.zeros(seen.point.shape)
+    white = np.zeros(intervals.point.shape)
     total = np.zeros(len(white))
     for j in range(len(mean)):
         centre, spread = mean[j] + white[:, :j] @ factor[j, :j], factor[j, j]
-        z = (seen.point[:, j] - centre) / spread
-        a, b = (seen.low[:, j] - centre) / spread, (seen.high[:, j] - centre) / spread
+        z = (intervals.point[:, j] - centre) / spread
+        low = (intervals.low[:, j] - centre) / spread
+        high = (intervals.high[:, j] - centre) / spread
         # On the side of zero where the difference of two tails does not cancel.
         with np.errstate(invalid="ignore"):  # of an atom that holds all scores
-            sign = np.where(a + b > 0, -1.0, 1.0)
-        a, b = np.minimum(sign * a, sign * b), np.maximum(sign * a, sign * b)
-        mass = np.maximum(ndtr(b) - ndtr(a), 1e-300)
-        middle = (np.exp(-0.5 * a**2) - np.exp(-0.5 * b**2)) / (_ROOT_TWO_PI * mass)
-        atom = seen.atom[:, j]
+            sign = np.where(low + high > 0, -1.0, 1.0)
+        low, high = np.minimum(sign * low, sign * high), np.maximum(sign * low, sign * high)
+        mass = np.maximum(ndtr(high) - ndtr(low), 1e-300)
+        middle = (np.exp(-0.5 * low**2) - np.exp(-0.5 * high**2)) / (_ROOT_TWO_PI * mass)
+        atom = intervals.atom[:, j]
         total += np.where(atom, np.log(mass), -0.5 * z**2 - np.log(spread * _ROOT_TWO_PI))
-        white[:, j] = np.where(atom, sign * np.clip(middle, a, b), z)
+        white[:, j] = np.where(atom, sign * np.clip(middle, low, high), z)
     return total

@@ -139,15 +139,17 @@ class FineBins:
         if self.unit:
             cuts = (np.ceil(cuts / self.unit - 1e-9) - 0.5) * self.unit
         ends = [self.low, *cuts.tolist(), self.high]
-        found = [
-            _bins_between(low, high, self.unit, self.clock, max(int(some), _LEAST_WITHIN))
-            for low, high, some in zip(ends, ends[1:], most, strict=False)
+        pieces = [
+            _bins_between(low, high, self.unit, self.clock, max(int(fine), _LEAST_WITHIN))
+            for low, high, fine in zip(ends, ends[1:], most, strict=False)
         ]
-        edges = [part for one, end in zip(found, ends[1:], strict=True) for part in (one[0], [end])]
-        places, single = (np.concatenate([one[k] for one in found]) for k in (1, 2))
-        first = np.repeat(np.arange(len(found)), [len(one[1]) for one in found])
+        edges = [
+            part for piece, end in zip(pieces, ends[1:], strict=True) for part in (piece[0], [end])
+        ]
+        places, single = (np.concatenate([piece[k] for piece in pieces]) for k in (1, 2))
+        group = np.repeat(np.arange(len(pieces)), [len(piece[1]) for piece in pieces])
         inner = np.concatenate(edges)[:-1]
-        bins = FineBins(self.low, self.high, inner, places, single, self.unit, self.clock, first)
+        bins = FineBins(self.low, self.high, inner, places, single, self.unit, self.clock, group)
         return bins._regrouped(parts)
 
     def _regrouped(self, parts: Ints) -> FineBins:
@@ -156,9 +158,9 @@ class FineBins:
         parts = np.minimum(parts, sizes)
         position = np.arange(self.count) - np.searchsorted(self.coarse, self.coarse)
         before = np.concatenate([[0], np.cumsum(parts)[:-1]])
-        some = position * parts[self.coarse] // sizes[self.coarse]
+        part_of_bin = position * parts[self.coarse] // sizes[self.coarse]
         within = np.repeat(np.arange(len(parts)), parts)
-        return replace(self, coarse=before[self.coarse] + some, within=within)
+        return replace(self, coarse=before[self.coarse] + part_of_bin, within=within)
 
 
 def _most_fine(columns: int) -> int:
@@ -214,11 +216,11 @@ def _with_zero(
 ) -> tuple[Floats, Floats, Bools]:
     """The same bins, and one that holds zero alone: many columns are mostly zero."""
     cut = int(np.searchsorted(edges, 0.0))
-    rest = int(np.searchsorted(edges, _SMALLEST, "right"))
-    below, above = edges[:cut], edges[rest:]
+    after_zero = int(np.searchsorted(edges, _SMALLEST, "right"))
+    below, above = edges[:cut], edges[after_zero:]
     left = np.append(low, below)[-1] / 2
     right = np.append(above, high)[0] / 2
-    values = [*places[:cut], left, 0.0, right, *places[rest + 1 :]]
+    values = [*places[:cut], left, 0.0, right, *places[after_zero + 1 :]]
     inner = [*below, 0.0, _SMALLEST, *above]
     # Where zero is a bound, there is nothing on its other side, and all edges are within the range.
     if high == 0:
@@ -242,14 +244,14 @@ def first_plan(
         for column, inner in zip(columns, edges, strict=True)
     ]
     coarse = [column.coarse[index] for column, index in zip(columns, inside, strict=True)]
-    tried = [column.units(len(columns)) for column in columns]
+    tried_units = [column.units(len(columns)) for column in columns]
     of_units = [
-        units.codes_of_units(column.low, column.high, inner, some)
-        for column, inner, some in zip(columns, edges, tried, strict=True)
+        units.codes_of_units(column.low, column.high, inner, candidates)
+        for column, inner, candidates in zip(columns, edges, tried_units, strict=True)
     ]
-    share = FIRST_SHARE * _UNITS if any(tried) else 0.0
+    share = FIRST_SHARE * _UNITS if any(tried_units) else 0.0
     blocks = [BinsBlock(rho * (FIRST_SHARE - share), _with_missing_code(coarse, missing))]
-    if any(tried):
+    if any(tried_units):
         blocks.append(BinsBlock(rho * share, _with_missing_code(of_units, missing)))
     return BinsPlan(FIRST_STEP, edges, tuple(blocks), features, missing=missing)
 
@@ -284,7 +286,8 @@ def marginals_plan(
         tuple(column.edges for column in columns),
         (
             BinsBlock(
-                rho * COARSE_SHARE, _with_missing_code([one.coarse for one in columns], missing)
+                rho * COARSE_SHARE,
+                _with_missing_code([column.coarse for column in columns], missing),
             ),
             BinsBlock(rho * FINE_SHARE),
         ),
@@ -295,7 +298,10 @@ def marginals_plan(
 
 def _with_missing_code(codes: list[Ints], missing: bool) -> tuple[Ints, ...]:
     """For each column the bin of each code, with one more for missing values if those are asked."""
-    return tuple(np.append(some, some.max() + 1) if missing else some for some in codes)
+    return tuple(
+        np.append(column_codes, column_codes.max() + 1) if missing else column_codes
+        for column_codes in codes
+    )
 
 
 def refine(
@@ -351,7 +357,7 @@ class _Counts:
 
     @classmethod
     def of(cls, column: int, *observed: ObservedBins) -> _Counts:
-        return cls(*((one.counts[column], one.sigma**2) for one in observed))
+        return cls(*((answer.counts[column], answer.sigma**2) for answer in observed))
 
     def without_last(self) -> _Counts:
         """The counts of values alone."""
@@ -408,16 +414,18 @@ def _coarse_masses(bins: FineBins, counts: _Counts) -> tuple[Floats, Floats]:
     """The noisy mass of each coarse bin from all three counts, and the variance of its noise."""
     (rough, rough_noise), (exact, exact_noise) = counts.coarse, counts.fine
     # Both tell the mass of a coarse bin, each with its own precision.
-    first, second = 1 / rough_noise, 1 / (np.bincount(bins.coarse) * exact_noise)
-    mass = (first * rough + second * np.bincount(bins.coarse, exact)) / (first + second)
-    variance = 1 / (first + second)
+    rough_precision, exact_precision = 1 / rough_noise, 1 / (np.bincount(bins.coarse) * exact_noise)
+    precision = rough_precision + exact_precision
+    weighted = rough_precision * rough + exact_precision * np.bincount(bins.coarse, exact)
+    mass, variance = weighted / precision, 1 / precision
     if bins.within is None:
         return mass, variance
     # The first count tells their sum within each of its bins.
-    before, noise = counts.first
-    total = np.bincount(bins.within, variance, len(before))
+    first_counts, noise = counts.first
+    total = np.bincount(bins.within, variance, len(first_counts))
     gain = variance / (total + noise)[bins.within]
-    mass = mass + gain * (before - np.bincount(bins.within, mass, len(before)))[bins.within]
+    missing = first_counts - np.bincount(bins.within, mass, len(first_counts))
+    mass = mass + gain * missing[bins.within]
     return mass, variance - gain * variance
 
 
@@ -431,9 +439,9 @@ def _marginal(bins: FineBins, counts: _Counts) -> Marginal:
     total = np.bincount(group, held)
     # No atom is heavier than the coarse bin that it is in.
     held *= np.minimum(1.0, mass / np.maximum(total, 1e-300))[group]
-    rest = np.maximum(mass - np.bincount(group, held), 0.0)
+    remaining = np.maximum(mass - np.bincount(group, held), 0.0)
     light = np.bincount(group, ~heavy)
-    spread = _within(exact, ~heavy, group, rest, exact_sigma)
+    spread = _within(exact, ~heavy, group, remaining, exact_sigma)
     # Where every bin is an atom, they share what is left by their own masses.
     alone = (light == 0) & (total > 0)
     factor = np.where(alone, mass / np.maximum(np.bincount(group, held), 1e-300), 1.0)
@@ -483,7 +491,7 @@ def _least_deviations(mass: Floats, sigma: Floats) -> Floats:
     return least
 
 
-def _within(counts: Floats, light: Bools, group: Ints, rest: Floats, sigma: float) -> Floats:
+def _within(counts: Floats, light: Bools, group: Ints, remaining: Floats, sigma: float) -> Floats:
     """Mass (B,) of the light fine bins: the rest of each coarse bin, spread over those in it.
 
     From the coarse bin to single fine ones: the halves of a stretch get equal shares a bin, unless
@@ -491,23 +499,23 @@ def _within(counts: Floats, light: Bools, group: Ints, rest: Floats, sigma: floa
     """
     position = np.arange(len(group)) - np.searchsorted(group, group)
     width = 1 << int(position.max()).bit_length()
-    seen, number = np.zeros((2, len(rest), width))
-    seen[group, position] = np.where(light, counts, 0.0)
-    number[group, position] = light
+    sums, light_bins = np.zeros((2, len(remaining), width))
+    sums[group, position] = np.where(light, counts, 0.0)
+    light_bins[group, position] = light
     levels = []
-    while seen.shape[1] > 1:
-        pairs = (len(rest), -1, 2)
-        levels.append((seen.reshape(pairs), number.reshape(pairs)))
-        seen, number = (part.reshape(pairs).sum(axis=2) for part in (seen, number))
-    share = np.where(number > 0, rest[:, None], 0.0)
+    while sums.shape[1] > 1:
+        pairs = (len(remaining), -1, 2)
+        levels.append((sums.reshape(pairs), light_bins.reshape(pairs)))
+        sums, light_bins = (part.reshape(pairs).sum(axis=2) for part in (sums, light_bins))
+    share = np.where(light_bins > 0, remaining[:, None], 0.0)
     for halves, bins in reversed(levels):
         total = np.maximum(bins.sum(axis=2, keepdims=True), 1e-300)
         even = share[:, :, None] * bins / total
-        there = halves + (share - halves.sum(axis=2))[:, :, None] * bins / total
+        split = halves + (share - halves.sum(axis=2))[:, :, None] * bins / total
         noise = sigma * np.sqrt(bins.prod(axis=2, keepdims=True) / total)
-        there = np.clip(there, 0.0, share[:, :, None])
-        differ = np.abs(there - even) > _DIFFERENT * noise
-        share = np.where(differ & (bins > 0), there, even).reshape(len(rest), -1)
+        split = np.clip(split, 0.0, share[:, :, None])
+        differ = np.abs(split - even) > _DIFFERENT * noise
+        share = np.where(differ & (bins > 0), split, even).reshape(len(remaining), -1)
     return np.asarray(share[group, position])
 
 

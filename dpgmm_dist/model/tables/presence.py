@@ -57,9 +57,9 @@ def presences_of(marginals: tuple[Marginal, ...]) -> tuple[Presence, ...]:
 
 
 def _presence(missing: float) -> Marginal:
-    both = np.ones(2, dtype=np.bool_)
-    bins = FineBins(0.0, 1.0, np.array([0.5]), np.array([0.0, 1.0]), both)
-    return Marginal(bins, np.array([missing, 1 - missing]), both)
+    one_value_each = np.ones(2, dtype=np.bool_)
+    bins = FineBins(0.0, 1.0, np.array([0.5]), np.array([0.0, 1.0]), one_value_each)
+    return Marginal(bins, np.array([missing, 1 - missing]), one_value_each)
 
 
 def given_values(mixture: Mixture, offset: Floats, presences: tuple[Presence, ...]) -> Mixture:
@@ -88,38 +88,40 @@ def _given_values(
     mean: Floats, covariance: Floats, presences: tuple[Presence, ...]
 ) -> tuple[Floats, Floats]:
     """Mean (p,) and covariance (p, p) of one component, of rows that have each value."""
-    second = covariance + np.outer(mean, mean)
+    second_moment = covariance + np.outer(mean, mean)
     share, shift = np.ones(len(mean)), np.zeros((len(mean), len(mean)))
-    known = [one for one in presences if _share(one, mean) >= _LEAST_PRESENT]
-    for one in known:
-        share[one.column] = _share(one, mean)
+    known = [presence for presence in presences if _share_present(presence, mean) >= _LEAST_PRESENT]
+    for presence in known:
+        share[presence.column] = _share_present(presence, mean)
         # How much larger each coordinate is, on average, in rows that have the value.
-        width = one.present - one.absent
-        shift[one.column] = covariance[one.coordinate] / (share[one.column] * width)
+        width = presence.present - presence.absent
+        shift[presence.column] = covariance[presence.coordinate] / (share[presence.column] * width)
     given = mean / share
     out = covariance.copy()
-    for one in known:
-        j = one.column
-        row = second[j] / share[j] - given[j] * (mean + shift[j])
+    for presence in known:
+        j = presence.column
+        row = second_moment[j] / share[j] - given[j] * (mean + shift[j])
         for other in known:
             i = other.column
-            both = _both(one, other, covariance, share)
-            row[i] = second[j, i] / both - given[j] * given[i]
-        row[j] = max(second[j, j] / share[j] - given[j] ** 2, _LEAST_VARIANCE * covariance[j, j])
-        row[one.coordinate] = 0.0
+            share_of_both = _share_of_both(presence, other, covariance, share)
+            row[i] = second_moment[j, i] / share_of_both - given[j] * given[i]
+        row[j] = max(
+            second_moment[j, j] / share[j] - given[j] ** 2, _LEAST_VARIANCE * covariance[j, j]
+        )
+        row[presence.coordinate] = 0.0
         out[j], out[:, j] = row, row
     return given, valid_covariance(out, 1 - share)
 
 
-def _share(one: Presence, mean: Floats) -> float:
+def _share_present(presence: Presence, mean: Floats) -> float:
     """The share of a component's rows that have the value, by its mean (p,)."""
-    share = (mean[one.coordinate] - one.absent) / (one.present - one.absent)
+    share = (mean[presence.coordinate] - presence.absent) / (presence.present - presence.absent)
     return float(np.clip(share, 0.0, 1.0))
 
 
-def _both(one: Presence, other: Presence, covariance: Floats, share: Floats) -> float:
+def _share_of_both(presence: Presence, other: Presence, covariance: Floats, share: Floats) -> float:
     """The share of a component's rows that have both values."""
-    widths = (one.present - one.absent) * (other.present - other.absent)
-    p, q = float(share[one.column]), float(share[other.column])
-    together = p * q + float(covariance[one.coordinate, other.coordinate]) / widths
+    widths = (presence.present - presence.absent) * (other.present - other.absent)
+    p, q = float(share[presence.column]), float(share[other.column])
+    together = p * q + float(covariance[presence.coordinate, other.coordinate]) / widths
     return min(max(together, _LEAST_PRESENT * min(p, q)), p, q)

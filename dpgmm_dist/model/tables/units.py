@@ -49,7 +49,9 @@ def candidates(low: float, high: float, unit: float, clock: bool, most: int) -> 
     # A float has no digits left for multiples that are small beside the values.
     exact = 1e-9 * max(abs(low), abs(high))
     return tuple(
-        one for one in units if one > max(unit, exact) and _LEAST_MULTIPLES <= span / one <= most
+        candidate
+        for candidate in units
+        if candidate > max(unit, exact) and _LEAST_MULTIPLES <= span / candidate <= most
     )
 
 

@@ -24,6 +24,7 @@ from dpgmm_dist.passes.run import PassContext, PassFailed
 from dpgmm_dist.privacy.exact import ExactStatistic
 
 from ...queries import integers, real_queries
+from ...system.troubled import until
 
 SECRET = 123.456789
 
@@ -113,10 +114,10 @@ def test_progress_is_of_planned_units_and_ends_at_one(client):
 def test_nothing_stays_on_the_cluster(client):
     source = source_of()
     DaskEngine(client).run(context_of(source), source.plan(), lambda _: None)
-    for _ in range(200):
-        if not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-            break
-    assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
+    until(
+        lambda: not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)),
+        "the scheduler to forget all tasks",
+    )
 
 
 def test_arguments_of_tasks_are_small():

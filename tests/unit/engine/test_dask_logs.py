@@ -19,10 +19,12 @@ DASK, NANNY = "distributed", "distributed.nanny"
 
 @pytest.fixture(params=list(LogFormat))
 def shape(request: pytest.FixtureRequest) -> Iterator[LogFormat]:
+    """A run of the command; its loggers are put back afterwards."""
     handlers, last = logging.getLogger().handlers, logging.lastResort
-    open_log(request.param)
-    yield request.param
-    close_log()
+    with dask_logs():
+        open_log(request.param)
+        yield request.param
+        close_log()
     logging.getLogger().handlers, logging.lastResort = handlers, last
 
 
@@ -111,6 +113,17 @@ def test_workers_that_end_with_the_cluster_are_no_event(shape, capsys) -> None:
         logging.getLogger(NANNY).warning("Restarting worker (status=Status.running)")
     only_original = [] if shape is LogFormat.text else [("debug", "library")]
     assert said(shape, capsys) == only_original
+
+
+def test_what_dask_logs_after_the_cluster_has_closed_is_not_told(shape, capsys) -> None:
+    """Its threads and its connections end when they like."""
+    with dask_logs():
+        pass
+    logging.getLogger("distributed.comm.tcp").warning("Closing dangling stream in %s", SECRET)
+    logging.getLogger("asyncio").error("Task was destroyed but it is pending! %s", SECRET)
+    printed = capsys.readouterr().err
+    assert SECRET not in printed
+    assert (printed == "") == (shape is LogFormat.text)
 
 
 def test_all_loggers_are_put_back() -> None:

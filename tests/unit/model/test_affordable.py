@@ -149,7 +149,8 @@ slow = partial(pytest.param, marks=pytest.mark.slow)
 @pytest.mark.parametrize(
     ("problem", "rows"),
     [
-        (Problem(2, 1.0, 0.1, components="auto"), 10_000),
+        slow(Problem(2, 1.0, 0.1, components="auto"), 10_000),
+        (Problem(2, 1.0, 0.1, components=(1, 2)), 10_000),
         slow(Problem(2, 1.0, 0.1, (0, 1), components=(1, 2)), 10_000),
         (Problem(18, 1.0, 1.0, components=2), 10_000),
         slow(Problem(6, 1.0, 1.0, (0, 1), components=2, dimension=2, covariance="diag"), 10_000),

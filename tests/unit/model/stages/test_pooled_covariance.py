@@ -86,7 +86,7 @@ def test_without_noise_a_whitened_look_is_the_steep_covariance() -> None:
     assert np.allclose(found.axes.T @ found.axes, np.eye(D))
     assert (np.diff(found.variances) >= 0).all()
     # What is left to lose is the noise in the whitened frame.
-    assert np.allclose(found.seen, np.linalg.eigvalsh(second), atol=1e-6)
+    assert np.allclose(found.measured_variances, np.linalg.eigvalsh(second), atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.002, 0.02, 0.5])
@@ -108,7 +108,7 @@ def test_a_round_look_is_averaged_with_the_first_by_precision(scale: float) -> N
     total = np.array([first.variances.sum(), unit * D])
     assert found.variances.sum() == pytest.approx(float(traces @ total / traces.sum()))
     assert found.trace_noise == pytest.approx(traces.sum() ** -0.5)
-    assert np.array_equal(found.seen, found.variances)
+    assert np.array_equal(found.measured_variances, found.variances)
 
 
 @pytest.mark.parametrize("noise", [1e-9, 0.25 * D, 1e9])
