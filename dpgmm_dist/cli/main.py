@@ -272,8 +272,8 @@ def _new_release_id() -> str:
     return token_hex(8)
 
 
-for command in (encode, sample, decode, evaluate, audit, first_steps, runs):
-    command.add_to(app)
+for group in (encode, sample, decode, evaluate, audit, first_steps, runs):
+    group.add_to(app)
 
 
 @app.command()
