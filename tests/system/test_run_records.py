@@ -14,15 +14,15 @@ from dpgmm_dist.budget.runs import runs
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.cluster import DaskEngine
 from dpgmm_dist.engine.local import LocalEngine
+from dpgmm_dist.engine.memory import memory_plan
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.pipeline import run_record
-from dpgmm_dist.pipeline.plan import plan
 from dpgmm_dist.pipeline.release import release
-from dpgmm_dist.pipeline.work_estimate import plan_work
+from dpgmm_dist.pipeline.resolve import open_dataset, problem_of
 from dpgmm_dist.progress import PassProgress
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-from .releases import Rows, done, labelled, write_spec
+from .releases import WIDTH, Rows, done, labelled, write_spec
 
 ROWS = 500
 
@@ -189,19 +189,19 @@ def test_spans_have_names_of_steps_and_nothing_of_a_failure(tmp_path: Path) -> N
 def test_driver_and_workers_stay_below_the_memory_that_is_forecast(tmp_path: Path) -> None:
     ledger = str(tmp_path / "ledger")
     Ledger.init(ledger, 1.0, 1e-5)
-    data = Rows.make(60_000).write(tmp_path / "data", files=4)
+    data = Rows.make(20_000).write(tmp_path / "data", files=4)
     file = write_spec(
         tmp_path / "spec.yaml",
         data,
         privacy={"ledger": ledger},
-        model={"components": 3, "assignment": "hard"},
+        model={"components": 2, "assignment": "hard"},
         cluster={"kind": "local", "workers": 2},
     )
     spec = ReleaseSpec.from_yaml(file)
-    forecast = plan_work(spec, plan(spec, rows=60_000), footers=True)
+    forecast = memory_plan(problem_of(spec, WIDTH, 0.1), open_dataset(spec.dataset).plan())
     done("release", file, "--output", tmp_path / "out")
     (record,) = kept(tmp_path)
     assert any(one["step"].startswith("components") for one in record["passes"])
     peak = max(one["worker_peak_bytes"] for one in record["passes"])
-    assert forecast.worker_memory / 10 < peak < forecast.worker_memory
-    assert forecast.driver_memory / 10 < record["driver_peak_bytes"] < forecast.driver_memory
+    assert forecast.worker(1) / 10 < peak < forecast.worker(1)
+    assert forecast.driver / 10 < record["driver_peak_bytes"] < forecast.driver
