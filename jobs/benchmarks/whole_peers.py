@@ -22,7 +22,7 @@ PACKAGES = {
     "scikit-learn": ["scikit-learn==1.9.1", "pyarrow"],
     "dask-ml": ["dask-ml==2025.1.0", "pyarrow"],
     "spark": ["pyspark==4.3.0", "numpy"],
-    "google": ["pyarrow"],
+    "google": ["pyarrow==18.1.0"],  # newer ones need numpy 2, which that library refuses
 }
 NAMES = {
     "dpgmm-hard": "dpgmm release, hard assignment",
