@@ -6,17 +6,17 @@ the computed chunks of one plan unit. No rows go from workers to the driver.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dpgmm_dist.data.arrays import ArraySource, check_dtype, check_label_dtype
 from dpgmm_dist.data.blocks import ChunkRange, PlanUnit, RawBlock, join_small
 from dpgmm_dist.data.labels import Labels, check_labels
+from dpgmm_dist.data.lazy import LazySource, RowDigest, is_dask
 from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
 
@@ -28,7 +28,7 @@ Chunk = tuple[Sequence[Any], Any]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class DaskArraySource(Opaque):
+class DaskArraySource(LazySource):
     """Rows of a lazy array, which is computed again in each pass unless it is persisted.
 
     Parameters
@@ -45,11 +45,10 @@ class DaskArraySource(Opaque):
         As for :class:`ArraySource`, from what is known without computing anything.
     """
 
+    collection: ClassVar[str] = "dask array"
     X: Any
     y: Any = None
     labels: Labels = ()
-    _seen: list[bytes] = field(default_factory=list)
-    """PRIVATE. A digest of the rows that each pass read; see :meth:`note`."""
 
     def __post_init__(self) -> None:
         _check_shape(self.X)
@@ -98,25 +97,6 @@ class DaskArraySource(Opaque):
         """Return the source that reads computed chunks on a worker."""
         return ChunkSource(self.width, self.labels)
 
-    def note(self, digest: bytes) -> None:
-        """Remember the digest of the rows that the pass which just ended read."""
-        self._seen.append(digest)
-
-    def require_unchanged(self) -> None:
-        """Refuse an array that gave other rows than in the previous pass.
-
-        Raises
-        ------
-        DataError
-            Before anything is drawn for what was read.
-        """
-        if len(set(self._seen)) > 1:
-            raise DataError(
-                "the dask array gave other rows than in the previous pass, and nothing was drawn "
-                "for these: call X.persist(), or make its computation give the same rows each time "
-                "(fixed seeds, files that do not change)"
-            )
-
     def fingerprint(self) -> dict[str, str]:
         """Shape and type; rows are known only when computed. PRIVATE: kept in private storage."""
         return {"dask array": f"{self.X.shape} {self.X.dtype}"}
@@ -129,10 +109,14 @@ class ChunkSource(Opaque):
     width: int
     labels: Labels
     chunks: Sequence[Chunk] = ()
-    _read: tuple[Any, Any] = field(default_factory=lambda: (hashlib.sha256(), hashlib.sha256()))
+    _read: RowDigest = field(default_factory=RowDigest)
 
     def __reduce__(self) -> Any:
         return ChunkSource, (self.width, self.labels, self.chunks)
+
+    def of(self, chunks: Sequence[Any]) -> ChunkSource:
+        """Return the source of these chunks."""
+        return ChunkSource(self.width, self.labels, chunks)
 
     def plan(self, target_bytes: int = TARGET_BYTES) -> list[PlanUnit]:
         """Raise TypeError: the driver planned already."""
@@ -158,17 +142,12 @@ class ChunkSource(Opaque):
                 )
             for piece in chunk.plan():
                 for block in chunk.blocks(piece, max_rows):
-                    # Two streams, because blocks end at different rows in different passes.
-                    self._read[0].update(block.features.data)
-                    self._read[1].update(block.labels.data)
+                    self._read.update(block)
                     yield block
 
     def digest(self, unit: PlanUnit) -> int:
         """Digest of the rows that were read; the digests of units can be added in any order."""
-        whole = hashlib.sha256(f"{unit.index} ".encode())
-        for stream in self._read:
-            whole.update(stream.digest())
-        return int.from_bytes(whole.digest(), "big")
+        return self._read.number(unit)
 
     def fingerprint(self) -> dict[str, str]:
         """Return nothing: the source of the driver has the fingerprint."""
@@ -177,10 +156,7 @@ class ChunkSource(Opaque):
 
 def is_dask_array(value: object) -> bool:
     """Whether ``value`` is a dask array. Does not import Dask."""
-    import sys
-
-    module = sys.modules.get("dask.array")
-    return module is not None and isinstance(value, module.Array)
+    return is_dask(value, "array.Array")
 
 
 def _side_by_side(parts: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from dpgmm_dist.data.labels import Labels, are_booleans, are_strings
 from dpgmm_dist.data.parquet_schema import Columns
 from dpgmm_dist.data.provenance import from_metadata
-from dpgmm_dist.data.source import AnySource, FrameSource, ParquetSource
+from dpgmm_dist.data.source import AnySource, DaskFrameSource, FrameSource, ParquetSource
 from dpgmm_dist.storage.parquet_files import opened
 
 
@@ -17,6 +17,8 @@ def describe_input(source: AnySource, table: tuple[str, ...] = ()) -> dict[str, 
 
     ``table`` has the names of the columns of an array that is a table.
     """
+    if isinstance(source, DaskFrameSource):
+        source = source.example
     if isinstance(source, FrameSource):
         return _described(source, [source.types])
     if not isinstance(source, ParquetSource):

@@ -137,13 +137,13 @@ def is_frame(value: object) -> bool:
     return named and (hasattr(value, "__arrow_c_stream__") or _library(value) == "pandas")
 
 
+def is_pandas_frame(value: object) -> bool:
+    """Whether ``value`` is a pandas DataFrame or Series. Does not import pandas."""
+    return _library(value) == "pandas" and hasattr(value, "iloc")
+
+
 def refuse_lazy_frame(value: object, argument: str) -> None:
     """Raise SpecError for a frame whose rows are not in memory, with what to give in its place."""
-    if hasattr(value, "to_dask_array"):
-        raise SpecError(
-            f"{argument} is a dask DataFrame: give {argument}[columns].to_dask_array(), or write "
-            "it as Parquet and give the path"
-        )
     if _library(value) == "polars" and hasattr(value, "collect"):
         raise SpecError(f"{argument} is a lazy frame: give {argument}.collect()")
 

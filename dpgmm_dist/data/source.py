@@ -28,6 +28,7 @@ from dpgmm_dist.data.blocks import (
 )
 from dpgmm_dist.data.column_types import find_fields
 from dpgmm_dist.data.dask_arrays import DaskArraySource
+from dpgmm_dist.data.dask_frames import DaskFrameSource
 from dpgmm_dist.data.frames import FrameSource
 from dpgmm_dist.data.labels import Labels
 from dpgmm_dist.data.parquet_schema import (
@@ -54,6 +55,7 @@ __all__ = [
     "ArraySource",
     "ChunkRange",
     "DaskArraySource",
+    "DaskFrameSource",
     "FilePiece",
     "FrameSource",
     "ParquetSource",
@@ -272,13 +274,13 @@ class ParquetSource(Opaque):
         return found if self.snapshot is None else {**found, SNAPSHOT: str(self.snapshot)}
 
 
-AnySource = ParquetSource | FrameSource | ArraySource | DaskArraySource
+AnySource = ParquetSource | FrameSource | ArraySource | DaskArraySource | DaskFrameSource
 """The rows of a release."""
 
 
 def column_kinds(rows: AnySource) -> tuple[ColumnKind | None, ...]:
     """What each feature column of a table holds; arrays hold numbers."""
-    if isinstance(rows, ParquetSource | FrameSource):
+    if isinstance(rows, ParquetSource | FrameSource | DaskFrameSource):
         return rows.kinds
     number: ColumnKind = "number"
     return (number,) * rows.width

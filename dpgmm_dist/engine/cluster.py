@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from dpgmm_dist.data.blocks import PlanUnit
-from dpgmm_dist.data.dask_arrays import DaskArraySource
+from dpgmm_dist.data.lazy import LazySource
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.clusters import (
     join_mpi,
@@ -29,13 +29,13 @@ from dpgmm_dist.engine.clusters import (
 )
 from dpgmm_dist.engine.config import ClusterConfig, Elastic
 from dpgmm_dist.engine.dask_arrays import (
+    LazyChunks,
     Summed,
-    arrays_of,
     computed,
+    lazy_chunks,
     leaves,
     noted,
-    require_array_source,
-    scattered,
+    require_lazy_source,
 )
 from dpgmm_dist.engine.dask_logs import (
     close_stderr,
@@ -102,7 +102,7 @@ class DaskEngine:
         self.dashboard = dashboard
         """Link to the cluster's own dashboard, where it was not started here without one."""
         self._most_threads = most_threads
-        self._placed: tuple[Any, list[Any]] = (None, [])
+        self._placed: tuple[Any, LazyChunks] = (None, LazyChunks([]))
         self._usage = Usage()
 
     def run(
@@ -128,8 +128,9 @@ class DaskEngine:
     def _run(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> tuple[ExactStatistic, Usage]:
-        if isinstance(context.source, DaskArraySource):
-            total = noted(context, computed(lambda: self._run_array(context, units, report)))
+        if isinstance(context.source, LazySource):
+            work = partial(self._run_lazy, context, units, report)
+            total = noted(context, computed(context, work))
             return total, Usage(len(units))
         counted = self._run_units(context, units, report)
         return counted.statistic, counted.usage
@@ -165,13 +166,13 @@ class DaskEngine:
         assert total is not None  # noqa: S101 - there is at least one unit
         return total
 
-    def _run_array(
+    def _run_lazy(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> Summed:
         """All at once: what several chunks are computed from is then computed once."""
-        source = require_array_source(context)
+        source = require_lazy_source(context)
         if self._placed[0] is not source:
-            self._placed = (source, [scattered(self.client, array) for array in arrays_of(source)])
+            self._placed = (source, lazy_chunks(source, self.client))
         parts = self.client.compute(
             leaves(context, units, self._placed[1]), retries=_RETRIES, optimize_graph=False
         )

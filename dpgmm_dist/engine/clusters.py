@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from dpgmm_dist.engine.config import ClusterConfig, Elastic, TlsFiles
+from dpgmm_dist.engine.slurm_jobs import ended_jobs_replaced
 from dpgmm_dist.errors import ClusterError, SpecError
 
 _PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -20,6 +22,7 @@ _MEMORY = "4GB"
 _LOOK_SECONDS = 2
 """How often an elastic cluster compares its workers with the work."""
 _IDLE_SECONDS = 60
+_NEVER = "3650 days"
 
 
 def security_of(tls: TlsFiles | None) -> Any | None:
@@ -38,8 +41,10 @@ def security_of(tls: TlsFiles | None) -> Any | None:
 
 
 def start_slurm(stack: ExitStack, wanted: ClusterConfig) -> Any:
-    """Workers as Slurm jobs; they end with this process, or with their walltime."""
+    """Workers as Slurm jobs, which end with this process; those that end earlier are replaced."""
     jobqueue = _imported("dask_jobqueue", "cluster")
+    # Dask would cancel the job of a lost worker, which may be one that replaces it and still waits.
+    stack.enter_context(dask_settings({"distributed.deploy.lost-worker-timeout": _NEVER}))
     threads = wanted.threads or 1
     options: dict[str, Any] = {
         "cores": threads,
@@ -55,6 +60,7 @@ def start_slurm(stack: ExitStack, wanted: ClusterConfig) -> Any:
         scale(cluster, wanted.workers)
     else:
         cluster.scale(jobs=wanted.workers)
+    stack.enter_context(ended_jobs_replaced(cluster))
     return stack.enter_context(_distributed().Client(cluster))
 
 
@@ -92,6 +98,13 @@ def scale(cluster: Any, workers: Elastic) -> None:
         interval=f"{_LOOK_SECONDS}s",
         wait_count=_IDLE_SECONDS // _LOOK_SECONDS,
     )
+
+
+def dask_settings(settings: Mapping[str, Any]) -> Any:
+    """Dask's configuration with these values while the context is open."""
+    import dask  # untyped
+
+    return dask.config.set(dict(settings))
 
 
 def join_mpi(stack: ExitStack, wanted: ClusterConfig) -> Any:

@@ -1,8 +1,9 @@
-"""A pass over a dask array: one task for each plan unit is added to the array's own graph.
+"""A pass over a dask array or DataFrame: one task for each plan unit is added to its own graph.
 
 Chunks are computed and read where Dask puts them, and only sums leave the workers. The scheduler
-keeps the graph. So on a cluster, arrays that the graph holds (``dask.array.from_array`` of rows in
-memory) are first sent from the driver to the workers, and no row is in the graph.
+keeps the graph. So on a cluster, arrays and frames that the graph holds (``from_array`` and
+``from_pandas`` of rows in memory) are first sent from the driver to the workers, and no row is in
+the graph.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 from dpgmm_dist.data.blocks import ChunkRange, PlanUnit
 from dpgmm_dist.data.dask_arrays import ChunkSource, DaskArraySource
+from dpgmm_dist.data.dask_frames import DaskFrameSource, PartitionSource
+from dpgmm_dist.data.frames import is_pandas_frame
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.failures import NoWorkerError, cluster_failure
 from dpgmm_dist.errors import DataError, DpgmmError
@@ -42,9 +45,9 @@ class Summed(Opaque):
 def add_chunks(context: PassContext, unit: PlanUnit, chunks: Sequence[Any]) -> Summed:
     """Return the exact sums over the computed chunks of one plan unit."""
     source = context.source
-    if not isinstance(source, ChunkSource):
-        raise TypeError("chunks are read by a ChunkSource")
-    reading = ChunkSource(source.width, source.labels, chunks)
+    if not isinstance(source, ChunkSource | PartitionSource):
+        raise TypeError("chunks are read by a ChunkSource or a PartitionSource")
+    reading = source.of(chunks)
     total = run_unit(replace(context, source=reading), unit)
     return Summed(total, guarded(f"unit {unit.index}", lambda: reading.digest(unit)))
 
@@ -56,36 +59,63 @@ def merge(first: Summed, *others: Summed) -> Summed:
     return first
 
 
-def require_array_source(context: PassContext) -> DaskArraySource:
-    """Return the source of a pass; TypeError if it is not a dask array."""
-    if not isinstance(context.source, DaskArraySource):
-        raise TypeError("this pass is not over a dask array")
+def require_lazy_source(context: PassContext) -> DaskArraySource | DaskFrameSource:
+    """Return the source of a pass; TypeError if Dask does not compute its rows."""
+    if not isinstance(context.source, DaskArraySource | DaskFrameSource):
+        raise TypeError("this pass is not over a dask array or DataFrame")
     return context.source
 
 
-def leaves(context: PassContext, units: Sequence[PlanUnit], arrays: Sequence[Any]) -> list[Any]:
-    """A lazy :class:`Summed` for each plan unit. ``arrays`` are features and, if any, labels."""
-    lazy = _dask()
+@dataclass(frozen=True, repr=False, eq=False)
+class LazyChunks(Opaque):
+    """The chunks of a source, not computed."""
+
+    chunks: list[Any]
+    held: Any = None
+    """What keeps rows on the workers that were sent there for these chunks."""
+
+
+def lazy_chunks(source: DaskArraySource | DaskFrameSource, client: Any = None) -> LazyChunks:
+    """The chunks of a source. With a client, no row is in their graph.
+
+    Raises
+    ------
+    DataError
+        If the graph holds rows that cannot be removed from it.
+    """
+    if isinstance(source, DaskFrameSource):
+        return LazyChunks(_partitions(source.frame, client))
+    arrays = [source.X] if source.y is None else [source.X, source.y]
+    if client is not None:
+        arrays = [scattered(client, array) for array in arrays]
     # Optimised together, so that tasks on which both depend run once.
-    x, *labels = lazy.optimize(*arrays)
+    x, *labels = _dask().optimize(*arrays)
     features = x.to_delayed(optimize_graph=False)
-    y = labels[0].to_delayed(optimize_graph=False) if labels else None
-    reading = require_array_source(context).chunk_source()
+    if not labels:
+        return LazyChunks([(list(parts), None) for parts in features], arrays)
+    y = labels[0].to_delayed(optimize_graph=False)
+    pairs = zip(features, y, strict=True)
+    return LazyChunks([(list(parts), of_rows) for parts, of_rows in pairs], arrays)
+
+
+def _partitions(frame: Any, client: Any) -> list[Any]:
+    from dask.delayed import Delayed
+
+    partition: Any = Delayed  # untyped
+    frame = frame.optimize()
+    if client is None:
+        return list(frame.to_delayed(optimize_graph=False))
+    graph = without_rows(client, dict(frame.__dask_graph__()))
+    return [partition(key, graph) for key in frame.__dask_keys__()]
+
+
+def leaves(context: PassContext, units: Sequence[PlanUnit], of: LazyChunks) -> list[Any]:
+    """A lazy :class:`Summed` for each plan unit."""
+    lazy = _dask()
+    reading = require_lazy_source(context).chunk_source()
     shared = lazy.delayed(_same, pure=False)(replace(context, source=reading))
     call = lazy.delayed(add_chunks, pure=False)
-    return [
-        call(
-            shared,
-            unit,
-            [(list(features[i]), None if y is None else y[i]) for i in _chunks_of(unit)],
-        )
-        for unit in units
-    ]
-
-
-def arrays_of(source: DaskArraySource) -> list[Any]:
-    """The features of a source and, if it has any, its labels."""
-    return [source.X] if source.y is None else [source.X, source.y]
+    return [call(shared, unit, [of.chunks[i] for i in _chunks_of(unit)]) for unit in units]
 
 
 def run_on_threads(
@@ -93,7 +123,7 @@ def run_on_threads(
 ) -> ExactStatistic:
     """Return the sum over ``units``, computed on Dask's threaded scheduler."""
     lazy = _dask()
-    nodes = leaves(context, units, arrays_of(require_array_source(context)))
+    nodes = leaves(context, units, lazy_chunks(require_lazy_source(context)))
     keys = {node.key for node in nodes}
     together = lazy.delayed(merge, pure=False)
     while len(nodes) > 1:
@@ -114,63 +144,74 @@ def run_on_threads(
             )
         return total
 
-    return noted(context, computed(compute))
+    return noted(context, computed(context, compute))
 
 
 def noted(context: PassContext, total: Summed) -> ExactStatistic:
     """Return the sums of a pass, and keep its digest for comparison with the next pass."""
-    require_array_source(context).note(total.digest.to_bytes(_DIGEST_BITS // 8, "big"))
+    require_lazy_source(context).note(total.digest.to_bytes(_DIGEST_BITS // 8, "big"))
     return total.statistic
 
 
-def computed(work: Callable[[], Summed]) -> Summed:
-    """Return the result of ``work``; exceptions of the array's own tasks become DataError."""
+def computed(context: PassContext, work: Callable[[], Summed]) -> Summed:
+    """Return the result of ``work``; exceptions of the collection's own tasks become DataError."""
     try:
         return work()
     except DpgmmError:
         raise
-    except Exception as error:  # from the array's own tasks, or from the cluster
-        failure = failure_of(error)
+    except Exception as error:  # from the collection's own tasks, or from the cluster
+        failure = failure_of(error, require_lazy_source(context).collection)
     raise failure
 
 
-def failure_of(error: Exception) -> DpgmmError:
+def failure_of(error: Exception, collection: str = DaskArraySource.collection) -> DpgmmError:
     """Describe an exception without its message, which could quote rows."""
     kind = type(error)
     of_cluster = kind.__module__.partition(".")[0] in ("distributed", "concurrent", "asyncio")
     if of_cluster or isinstance(error, NoWorkerError):
-        return cluster_failure("while the dask array was computed", error)
+        return cluster_failure(f"while the {collection} was computed", error)
     return DataError(
-        f"the dask array cannot be computed ({kind.__name__}): try X.compute() where its errors "
+        f"the {collection} cannot be computed ({kind.__name__}): try X.compute() where its errors "
         "may be seen"
     )
 
 
 def scattered(client: Any, array: Any) -> Any:
-    """Return an equal array whose graph holds no rows: arrays in it are sent to the workers.
+    """Return an equal dask array whose graph holds no rows."""
+    held = dict(array.__dask_graph__())
+    graph = without_rows(client, held)
+    if graph is held:
+        return array
+    name = array.name
+    plain = _dask().highlevelgraph.HighLevelGraph.from_collections(name, graph)
+    return _dask().array.Array(plain, name, array.chunks, meta=array._meta, dtype=array.dtype)
+
+
+def without_rows(client: Any, graph: dict[Any, Any]) -> dict[Any, Any]:
+    """Return an equal graph that holds no rows: those in it are sent to the workers.
 
     Raises
     ------
     DataError
         If the graph holds rows that cannot be removed from it.
     """
-    import numpy as np
-
-    graph = dict(array.__dask_graph__())
-    arrays = {key: node for key, node in graph.items() if isinstance(_constant(node), np.ndarray)}
+    rows = {key: node for key, node in graph.items() if _is_rows(_constant(node))}
     if any(_inline_bytes(node) > _INLINE_BYTES for node in graph.values()):
         raise DataError(
-            "the graph of the dask array holds large arguments, which would be sent through the "
-            "scheduler: read rows inside tasks, or call X.persist()"
+            "the graph of X holds large arguments, which would be sent through the scheduler: read "
+            "rows inside tasks, or call X.persist()"
         )
-    if not arrays:
-        return array
-    values = [_constant(node) for node in arrays.values()]
+    if not rows:
+        return graph
+    values = [_constant(node) for node in rows.values()]
     futures = client.scatter(values, direct=True, hash=False)
-    graph.update(zip(arrays, futures, strict=True))
-    name = array.name
-    plain = _dask().highlevelgraph.HighLevelGraph.from_collections(name, graph)
-    return _dask().array.Array(plain, name, array.chunks, meta=array._meta, dtype=array.dtype)
+    return {**graph, **dict(zip(rows, futures, strict=True))}
+
+
+def _is_rows(value: object) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray) or is_pandas_frame(value)
 
 
 def _constant(node: Any) -> Any:

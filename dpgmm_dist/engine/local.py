@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.cores import cores
 from dpgmm_dist.data.blocks import PlanUnit
-from dpgmm_dist.data.dask_arrays import DaskArraySource
+from dpgmm_dist.data.lazy import LazySource
 from dpgmm_dist.engine.base import Fraction
 from dpgmm_dist.engine.dask_arrays import run_on_threads
 from dpgmm_dist.engine.dividing import divided
@@ -51,7 +51,7 @@ class LocalEngine:
     ) -> ExactStatistic:
         """Return the sum over ``units``; every order of threads gives the same bits."""
         units = divided(units, self.threads * _UNITS_PER_THREAD)
-        if isinstance(context.source, DaskArraySource):
+        if isinstance(context.source, LazySource):
             self._usage = Usage(len(units))
             with threadpool_limits(1, "blas"):
                 return run_on_threads(context, units, self.threads, report)

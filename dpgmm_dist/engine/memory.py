@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dpgmm_dist.cores import cores
 from dpgmm_dist.data.blocks import PlanUnit
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.errors import ClusterError
-from dpgmm_dist.model.affordable import sizes
+from dpgmm_dist.model.affordable import joint_groups, sizes
 from dpgmm_dist.model.problem import Problem
 
 _PROCESS = 250 << 20
@@ -34,6 +35,9 @@ draws, what is stored and read back), of the query's maps, of a second moment of
 _FULL, _SHARED = 6, 13
 """Arrays of what is released while it is written: covariances and means, factors, errors, files.
 The second where covariances share their axes: they are changed from one form to the other."""
+_SEARCH, _SEARCH_PIECE = 128 << 20, 96 << 20
+"""Bytes of the search for components in noisy answers: for all of it, and for each of the pieces
+that run at once. With more labels each has fewer draws, down to a tenth."""
 _LIMBS = 16
 """Bytes of an exact integer."""
 
@@ -89,7 +93,7 @@ def memory_plan(problem: Problem, units: Sequence[PlanUnit]) -> MemoryPlan:
 
 
 def driver_memory(problem: Problem) -> int:
-    """Bytes that the driver needs at the most, from the specification alone."""
+    """Bytes that the driver needs at the most, from the specification and the number of cores."""
     size, d = sizes(problem), problem.width
     asking = (
         _ANSWER * size.statistics
@@ -97,7 +101,18 @@ def driver_memory(problem: Problem) -> int:
         + _SQUARES * d * d
         + _MEANS * problem.labels * d
     )
-    return _PROCESS + 8 * max(asking, _FULL * size.full, _SHARED * size.shared)
+    return (
+        _PROCESS
+        + _search_memory(problem)
+        + 8 * max(asking, _FULL * size.full, _SHARED * size.shared)
+    )
+
+
+def _search_memory(problem: Problem) -> int:
+    if not joint_groups(problem):
+        return 0
+    pieces = min(cores(), max(2, problem.labels))
+    return _SEARCH + pieces * _SEARCH_PIECE // min(problem.labels, 10)
 
 
 def require_memory(engine: Engine, plan: MemoryPlan) -> None:

@@ -159,8 +159,9 @@ class DPGaussianMixture(Parameters):
             Or a pandas or polars frame, or a pyarrow table: the columns of ``column_bounds`` and
             ``categories``, or the column of embeddings ``features``. Without any of them, a row is
             all columns but the label, or those of a list ``features``, bounded by ``norm_bound``.
-            The rows of a dask array stay on the workers of the current Dask client; without a
-            client, threads of this process compute them.
+            A dask DataFrame has the columns of a frame. The rows of a dask array or DataFrame stay
+            on the workers of the current Dask client; without a client, threads of this process
+            compute them.
         y : labels (n,), an array of the same kind as ``X``; required with ``labels``, unless the
             frame has a column ``label``
 
@@ -203,6 +204,7 @@ class DPGaussianMixture(Parameters):
 
     def _open(self, X: Any, y: Any, dataset: DatasetSpec) -> tuple[Any, ReadFrame | None]:
         """The source of the rows, None for a path, and what is read of a frame."""
+        from dpgmm_dist.data.dask_frames import is_dask_frame
         from dpgmm_dist.data.frames import is_frame, no_rows_of
 
         if isinstance(X, str | Path):
@@ -210,10 +212,12 @@ class DPGaussianMixture(Parameters):
                 raise SpecError("y is for arrays: a dataset has its labels in a column")
             return None, None
         with of_rows():
-            if not is_frame(X):
+            is_lazy = is_dask_frame(X)
+            if not is_lazy and not is_frame(X):
                 return array_source(self, X, y), None
             source = frame_source(self, X, y, dataset.labels or (), dataset.categories or {})
-        return source, ReadFrame(no_rows_of(X), source.columns, labels_in_frame=y is None)
+        example = no_rows_of(X._meta if is_lazy else X)
+        return source, ReadFrame(example, source.columns, labels_in_frame=y is None)
 
     def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[Any]:
         """:meth:`fit`, then :meth:`predict` of the same rows, which is not private."""
@@ -286,8 +290,14 @@ class DPGaussianMixture(Parameters):
     def _rows(self, X: Any) -> Floats:
         """Rows (n, d) of an array, or of a frame with the columns that were fitted."""
         self._require_fitted()
+        from dpgmm_dist.data.dask_frames import is_dask_frame
         from dpgmm_dist.data.frames import is_frame
 
+        if is_dask_frame(X):
+            raise ParameterError(
+                "X is a dask DataFrame, which would be computed here: call the method for each "
+                "partition, for instance X.map_partitions(model.score_samples, meta=(None, float))"
+            )
         with by_argument(), of_rows():
             if self._read is not None and is_frame(X):
                 return self._read.numbers(X, self.n_features_in_)

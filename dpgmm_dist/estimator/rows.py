@@ -15,7 +15,12 @@ from dpgmm_dist.estimator.errors import ParameterError, RowsError
 
 if TYPE_CHECKING:
     from dpgmm_dist.data.parquet_schema import Columns
-    from dpgmm_dist.data.source import ArraySource, DaskArraySource, FrameSource
+    from dpgmm_dist.data.source import (
+        ArraySource,
+        DaskArraySource,
+        DaskFrameSource,
+        FrameSource,
+    )
 
 Floats = npt.NDArray[np.float64]
 _EMBEDDINGS = "embedding"
@@ -65,13 +70,14 @@ def table_columns(model: Asked, X: Any) -> tuple[str, ...]:
     SpecError
         When the rows are an array, which has no names.
     """
+    from dpgmm_dist.data.dask_frames import is_dask_frame
     from dpgmm_dist.data.frames import column_names, is_frame
 
-    if not (isinstance(X, str | Path) or is_frame(X)):
+    if not (isinstance(X, str | Path) or is_frame(X) or is_dask_frame(X)):
         bounded = "column_bounds are" if model.column_bounds is not None else "nulls are"
         raise SpecError(
             f"{'categories are' if model.categories else bounded} by the names of columns: give "
-            "X as a pandas or polars frame, a pyarrow table, or the path of a dataset"
+            "X as a pandas, polars or dask frame, a pyarrow table, or the path of a dataset"
         )
     if isinstance(model.column_bounds, Mapping):
         return tuple(model.column_bounds)
@@ -126,22 +132,29 @@ def array_source(model: Asked, X: Any, y: Any) -> ArraySource | DaskArraySource:
 
 def frame_source(
     model: Asked, X: Any, y: Any, labels: Labels, categories: Mapping[str, Labels]
-) -> FrameSource:
+) -> FrameSource | DaskFrameSource:
     """The columns of a frame that are read, and the labels of ``y`` or of a column.
 
     ``labels`` and ``categories`` are the public values as a specification has them.
     """
     from dpgmm_dist.data.column_types import find_fields
+    from dpgmm_dist.data.dask_frames import DaskFrameSource, is_dask_frame
     from dpgmm_dist.data.frames import FrameSource, table_of, with_labels
     from dpgmm_dist.data.parquet_schema import Columns
 
     if y is not None and not labels:
         raise SpecError("y is given without labels: list the public labels it may hold")
+    is_lazy = is_dask_frame(X)
+    if y is not None and is_lazy:
+        raise SpecError(
+            "y is given beside a dask DataFrame: make it a column, and name it by "
+            f"DPGaussianMixture(label=...), for instance X.assign({model.label}=y)"
+        )
     table_read = reads_table(model)
     categories = dict(categories) if table_read else {}
     features = (*_feature_columns(model, X), *categories)
     names = (*features, model.label) if labels and y is None else features
-    table = table_of(X, names, "X")
+    table = table_of(X._meta if is_lazy else X, names, "X")
     if labels and y is None and not find_fields(table.schema, model.label):
         raise SpecError(
             f"labels are given, but X has no column {model.label!r}: name it (label=...) or "
@@ -158,7 +171,10 @@ def frame_source(
         categories=categories,
         keeps_nulls=table_read and model.nulls == "model",
     )
-    return FrameSource.open(table, columns, width=model.width if embeddings else None, argument="X")
+    width = model.width if embeddings else None
+    if is_lazy:
+        return DaskFrameSource.open(X, columns, width=width, argument="X")
+    return FrameSource.open(table, columns, width=width, argument="X")
 
 
 def matrix_of(X: Any) -> npt.NDArray[Any]:

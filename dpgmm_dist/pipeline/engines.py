@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dpgmm_dist.data.source import AnySource, DaskArraySource
+from dpgmm_dist.data.lazy import LazySource
+from dpgmm_dist.data.source import AnySource
 from dpgmm_dist.engine import engine_in_use
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.local import LocalEngine
 
 
 def default_engine(rows: AnySource, threads: int | None) -> Engine:
-    """Threads of this process; for a dask array the current Dask client, if there is one."""
-    if isinstance(rows, DaskArraySource) and (engine := engine_in_use()) is not None:
+    """Threads of this process; for what Dask computes the current client, if there is one."""
+    if isinstance(rows, LazySource) and (engine := engine_in_use()) is not None:
         return engine
     return LocalEngine(threads)
 

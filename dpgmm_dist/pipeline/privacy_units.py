@@ -17,7 +17,8 @@ from secrets import randbits
 from dpgmm_dist.data.blocks import PlanUnit, Source
 from dpgmm_dist.data.codes import ColumnCodes, KeptCodes
 from dpgmm_dist.data.lattice import FeatureMap, RowMap
-from dpgmm_dist.data.source import AnySource, ArraySource, DaskArraySource
+from dpgmm_dist.data.lazy import LazySource
+from dpgmm_dist.data.source import AnySource, ArraySource
 from dpgmm_dist.data.unit_files import kept_files, spread_files
 from dpgmm_dist.data.unit_values import DIGEST_BYTES
 from dpgmm_dist.engine.base import Engine
@@ -124,10 +125,11 @@ def check_units(
 ) -> None:
     """Refuse privacy units that cannot be enforced, before anything is spent."""
     unit = dataset.privacy_unit
-    if unit is not None and isinstance(rows, DaskArraySource):
+    if unit is not None and isinstance(rows, LazySource):
         raise SpecError(
-            "dataset.privacy_unit: a dask array has no column of privacy units; write the rows as "
-            "Parquet with one, or remove the key where one row is the unit"
+            f"dataset.privacy_unit: units of a {rows.collection} are not brought together; write "
+            "the rows as Parquet with a column of units, or remove the key where one row is the "
+            "unit"
         )
     if unit is None:
         if isinstance(rows, ArraySource) and rows.units is not None:

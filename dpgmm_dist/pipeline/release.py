@@ -83,9 +83,10 @@ def release(
     engine : where passes run; what ``spec.cluster`` names by default
     insecure_test_noise : seed of reproducible noise for tests; the release is then NOT PRIVATE
     progress : called with :class:`dpgmm_dist.progress.PassProgress`
-    source : rows in place of the files of ``spec.dataset``: a pandas or polars frame or a pyarrow
-        table with its columns, or a source of :mod:`dpgmm_dist.data.source`. A dask array is
-        computed by the current Dask client, if there is one and no other engine is given
+    source : rows in place of the files of ``spec.dataset``: a pandas, polars or dask frame or a
+        pyarrow table with its columns, or a source of :mod:`dpgmm_dist.data.source`. A dask array
+        or DataFrame is computed by the current Dask client, if there is one and no other engine is
+        given
     scratch : private directory or URL for ``dataset.privacy_unit`` that all workers reach; by
         default the directory for temporary files, if all workers run on this machine
     run : a name of this run for its record beside the ledger (``dpgmm runs``); random by default

@@ -12,12 +12,14 @@ from typing import Any
 
 from dpgmm_dist.artifact.receipt import budget_rho
 from dpgmm_dist.column_kinds import Kind, range_of
+from dpgmm_dist.data.dask_frames import is_dask_frame
 from dpgmm_dist.data.frames import is_frame, refuse_lazy_frame
 from dpgmm_dist.data.parquet_schema import Columns, Gather
 from dpgmm_dist.data.source import (
     AnySource,
     ArraySource,
     DaskArraySource,
+    DaskFrameSource,
     FrameSource,
     ParquetSource,
 )
@@ -51,9 +53,10 @@ def open_dataset(
     )
 
 
-def open_frame(dataset: DatasetSpec, frame: Any, argument: str) -> FrameSource:
+def open_frame(dataset: DatasetSpec, frame: Any, argument: str) -> FrameSource | DaskFrameSource:
     """The rows of a frame, with the columns of a specification; see :meth:`FrameSource.open`."""
-    return FrameSource.open(
+    kind = DaskFrameSource if is_dask_frame(frame) else FrameSource
+    return kind.open(
         frame,
         _columns(dataset),
         width=dataset.width,
@@ -87,11 +90,11 @@ def rows_of(
             )
         return source
     refuse_lazy_frame(source, "source")
-    if is_frame(source):
+    if is_dask_frame(source) or is_frame(source):
         return open_frame(dataset, source, "source")
     raise SpecError(
-        f"source is a {type(source).__name__}: give a pandas or polars frame, a pyarrow table, "
-        "ArraySource(X, y, labels) or DaskArraySource(X, y, labels)"
+        f"source is a {type(source).__name__}: give a pandas, polars or dask frame, a pyarrow "
+        "table, ArraySource(X, y, labels) or DaskArraySource(X, y, labels)"
     )
 
 

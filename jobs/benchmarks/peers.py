@@ -7,9 +7,11 @@ time includes start-up, reading and writing. The models of scikit-learn are not 
 rows in memory, and use all cores: one EM iteration of GaussianMixture (full covariances), and a
 whole KMeans fit with one initialisation. Every repeat runs all cases in turn; compare the ratios.
 
-Spark MLlib is not part of this benchmark. A single measurement beside such a run (local[2], no
-native BLAS, a busy machine) gave for GaussianMixture 30 s per iteration, which is 33 bare passes,
-in 7.3 GB; for KMeans 57 s for 10 iterations; and 19 to 23 s to start the virtual machine.
+    python jobs/benchmarks/peers.py --whole [--rows 1000000] [--dimension 16] [--limit 600]
+        [--google FOLDER]
+
+compares whole fits instead, each in a process of its own: scikit-learn's GaussianMixture and Spark
+MLlib's to convergence, dask-ml's KMeans, and Google's private clustering (whole_peers.py).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from whole_peers import NAMES, compare
 from whole_release import whole_release
 from workload import Workload, bare_pass, workload
 
@@ -127,7 +130,17 @@ def main() -> None:
         "--scratch", help="directory for the rows; the default is that of the system"
     )
     parser.add_argument("--output", type=Path, default=Path("build/bench/peers.json"))
+    whole = parser.add_argument_group("whole fits")
+    whole.add_argument("--whole", action="store_true")
+    whole.add_argument("--peers", default=",".join(NAMES), help="which, separated by commas")
+    whole.add_argument("--limit", type=float, default=600, help="processor seconds of each")
+    whole.add_argument("--environments", type=Path, default=Path("build/peers"))
+    whole.add_argument("--google", type=Path, help="the folder learning of Google's repository")
     options = parser.parse_args()
+    if options.whole:
+        with workload(options.rows, options.dimension, options.components, options.scratch) as load:
+            write(options, compare(load, options))
+        return
     with workload(options.rows, options.dimension, options.components, options.scratch) as load:
         cases = summary(measure(load, options.repeats))
     print(f"{'case':<50}{'wall s':>9}{'bare x':>8}{'EM x':>8}")
@@ -136,6 +149,11 @@ def main() -> None:
             f"{row['case']:<50}{row['seconds']:>9.2f}{row['bare_passes']:>8.2f}"
             f"{row['em_iterations']:>8.2f}"
         )
+    write(options, cases)
+
+
+def write(options: argparse.Namespace, cases: list[dict[str, Any]]) -> None:
+    """Write the cases as JSON."""
     result = {
         "rows": options.rows,
         "dimension": options.dimension,

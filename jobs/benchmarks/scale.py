@@ -3,7 +3,9 @@
     python jobs/benchmarks/scale.py constants     rows per core-second, noise, memory of the plan
     python jobs/benchmarks/scale.py predict       the same, and the time and cost of large releases
     python jobs/benchmarks/scale.py cluster [--workers 1000] [--files 100000]
+    python jobs/benchmarks/scale.py release [--rows 1000000] [--dimension 16] [--files 8] ...
 
+``release`` releases so many rows, and compares what it takes with the forecast (big_release.py).
 ``cluster`` runs a Dask scheduler with light workers, whose tasks read nothing. It measures the time
 and memory of planning and scheduling, which do not depend on the rows (simulated_cluster.py).
 """
@@ -18,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from big_release import run_release
 from simulated_cluster import simulate
 from synthetic_files import FLOAT32_BYTES, source_of
 from workload import HARD, SOFT, PreparedPasses, workload
@@ -149,14 +152,26 @@ def predict(measured: list[Constants], cores: int, price: float) -> None:
 def main() -> None:
     """Measure and print what was asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("task", choices=["constants", "predict", "cluster"])
+    parser.add_argument("task", choices=["constants", "predict", "cluster", "release"])
     parser.add_argument("--workers", type=int, default=1000)
-    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--files", type=int)
     parser.add_argument("--cores", type=int, default=100)
     parser.add_argument("--price", type=float, default=PRICE)
+    of_release = parser.add_argument_group("of a release")
+    of_release.add_argument("--rows", type=int, default=1_000_000)
+    of_release.add_argument("--dimension", type=int, default=16)
+    of_release.add_argument("--row-group", type=int, default=1 << 16)
+    of_release.add_argument("--local-workers", type=int, default=2)
+    of_release.add_argument("--memory", default="2GB", help="limit of each worker")
+    of_release.add_argument("--store", choices=["local", "s3"], default="local")
+    of_release.add_argument("--scratch", help="directory for the rows")
     arguments = parser.parse_args()
     if arguments.task == "cluster":
-        simulate(arguments.workers, arguments.files)
+        simulate(arguments.workers, arguments.files or 100_000)
+        return
+    if arguments.task == "release":
+        arguments.files = arguments.files or 8
+        run_release(arguments)
         return
     measured = show_constants(SHAPES)
     if arguments.task == "predict":

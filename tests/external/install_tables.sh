@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the libraries that write the tables of Delta Lake and Iceberg, and OpenTelemetry's SDK, into
+# Installs the libraries that write the tables of Delta Lake and Iceberg, pandas, and OpenTelemetry's SDK, into
 # the environment of the tests. `make test-external` runs this. A second run does nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -18,7 +18,7 @@ import pytest
 from dpgmm_dist.budget.ledger import Ledger
 
 from ..system.releases import Rows, digests, done, environment, labelled, write_spec
-from ..system.troubled import Job, trouble
+from ..system.troubled import Job, ended, trouble
 from .emulators import ROOT, free_port
 
 SUBMIT = ROOT / "deploy" / "slurm" / "submit.sh"
@@ -162,19 +162,30 @@ def test_workers_are_jobs_and_the_release_is_that_of_a_local_run(
     assert digests(tmp_path / "local") == digests(tmp_path / "slurm")
 
 
-def test_the_other_workers_finish_if_a_worker_job_is_cancelled_in_a_pass(
-    slurm: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("workers", [2, {"minimum": 2, "maximum": 2}], ids=["fixed", "elastic"])
+def test_a_worker_job_that_is_cancelled_in_a_pass_is_replaced(
+    slurm: dict[str, str], tmp_path: Path, workers: Any
 ) -> None:
-    job = Job.make(tmp_path, **_cluster(tmp_path))
+    job = Job.make(tmp_path, **_cluster(tmp_path) | {"workers": workers})
     job.env |= slurm | {"PYTHONPATH": job.env["PYTHONPATH"]}
-    job.order(trouble("scancel", passes=(2,), file="part-004.parquet"))
-    result = job.run()
-    ((_, cancelled),) = job.happened()
-    job.require_done(result)
     file = "part-004.parquet"
+    # In the pass after the one with the cancelled job, a worker is kept busy until a new one reads.
+    job.order(trouble("scancel", passes=(2,), file=file), trouble("wait", passes=(3,), file=file))
+
+    def new_workers() -> set[int]:
+        reads = job.reads()
+        before = {process for now, _, process in reads if now < 2}
+        return {process for now, _, process in reads if now >= 3} - before
+
+    with job.running() as process:
+        _until(lambda: process.poll() is not None or new_workers(), "another worker", 300)
+        (job.orders / "go").touch()
+        result = ended(process)
+    ((_, cancelled), *_) = job.happened()
+    assert new_workers() - {cancelled}
+    job.require_done(result)
     assert {process for now, name, process in job.reads() if (now, name) == (2, file)} > {cancelled}
-    after = {process for now, _, process in job.reads() if now > 2}
-    assert after and cancelled not in after
+    assert cancelled not in {process for now, _, process in job.reads() if now > 2}
     _until(lambda: not _slurm(slurm, "squeue", "-h"), "the workers' jobs to end", 60)
 
 

@@ -18,6 +18,7 @@ from dpgmm_dist.errors import DataError, DpgmmError
 from dpgmm_dist.storage import parquet_files
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
 from dpgmm_dist.storage.parquet_files import opened
+from dpgmm_dist.storage.snapshots import list_input
 from dpgmm_dist.storage.urls import secrets_in
 
 from ..system.releases import WIDTH, Rows, done, dpgmm, labelled, write_spec
@@ -226,3 +227,15 @@ def test_fsspec_opens_a_file_that_arrows_client_cannot_open(
     monkeypatch.setattr(parquet_files, "arrow_filesystem", lambda fs: Refuses())
     with opened(object_store.fs, path, 1, 1 << 20) as file:
         assert file.read().num_rows == pq.read_table(local).num_rows
+
+
+def test_a_listing_of_several_pages_is_whole(s3_store: ObjectStore) -> None:
+    """S3 lists at most a thousand objects at once."""
+    count = 1050
+    names = [f"many/part-{number:05d}.parquet" for number in range(count)]
+    s3_store.fs.pipe({s3_store.below(name): b"PAR1" for name in names})
+    place = parquet_files.Place(s3_store.below("many"), s3_store.storage_options)
+    found = list_input(place).files
+    assert [file.path.rpartition("/")[2] for file in found] == [
+        name.rpartition("/")[2] for name in names
+    ]

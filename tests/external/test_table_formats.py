@@ -7,6 +7,7 @@ import string
 import struct
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from dpgmm_dist.progress import PassProgress
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from ..system.releases import digests
+from .emulators import ObjectStore
 
 VECTOR = pa.list_(pa.float64())
 
@@ -35,7 +37,7 @@ def rows(seed: int, n: int = 250, **more: Any) -> pa.Table:
     return pa.table(columns | more)
 
 
-def spec(path: Path, *, ledger: Path | None = None, **dataset: Any) -> ReleaseSpec:
+def spec(path: Path | str, *, ledger: Path | None = None, **dataset: Any) -> ReleaseSpec:
     chosen = {"features": "x", "width": 3, "label": "y", "labels": [0, 1], **dataset}
     chosen = {key: value for key, value in chosen.items() if value is not None}
     is_table = isinstance(chosen["features"], list)
@@ -54,7 +56,7 @@ def spec(path: Path, *, ledger: Path | None = None, **dataset: Any) -> ReleaseSp
     )
 
 
-def released(folder: Path, path: Path, **dataset: Any) -> list[str]:
+def released(folder: Path, path: Path | str, **dataset: Any) -> list[str]:
     """Digests of a release with reproducible noise."""
     out = folder / f"out-{len(list(folder.glob('out-*')))}"
     release(spec(path, **dataset), output=str(out), release_id="same", insecure_test_noise=7)
@@ -323,6 +325,66 @@ def test_columns_of_iceberg_are_known_by_their_ids(iceberg: Any, tmp_path: Path)
         assert released(tmp_path, path, **chosen) == plain(tmp_path, as_now, new, **chosen)
     with pytest.raises(DataError, match="no column 'x'"):
         release(spec(path), output=str(tmp_path / "out"))
+
+
+def test_delta_on_s3_is_read_at_a_version(
+    delta: Any, s3_store: ObjectStore, tmp_path: Path
+) -> None:
+    """A partitioned table whose label is in the names of directories alone."""
+    options, url = s3_store.storage_options, s3_store.below("t")
+    to_write = {
+        "AWS_ACCESS_KEY_ID": options["key"],
+        "AWS_SECRET_ACCESS_KEY": options["secret"],
+        "AWS_ENDPOINT_URL": options["endpoint_url"],
+        "AWS_REGION": options["client_kwargs"]["region_name"],
+        "AWS_ALLOW_HTTP": "true",
+    }
+    first, second = rows(1), rows(2, w=pa.array(np.linspace(-1, 1, 250)))
+    write = partial(delta.write_deltalake, url, storage_options=to_write)
+    write(first, partition_by=["y"])
+    write(second, mode="append", schema_mode="merge")
+    there: dict[str, Any] = {"storage_options": options}
+    assert released(tmp_path, url, **there) == plain(tmp_path, first, second)
+    assert released(tmp_path, url, snapshot=0, **there) == plain(tmp_path, first)
+    padded = first.append_column("w", pa.nulls(250, pa.float64()))
+    two: dict[str, Any] = {"features": ["v", "w"], "width": None, "nulls": "model"}
+    assert released(tmp_path, url, **two, **there) == plain(tmp_path, padded, second, **two)
+
+
+def test_iceberg_on_s3_is_read_at_a_snapshot(
+    iceberg: Any, s3_store: ObjectStore, tmp_path: Path
+) -> None:
+    options = s3_store.storage_options
+    catalog = type(iceberg)(
+        "s3",
+        uri=f"sqlite:///{tmp_path}/s3.db",
+        warehouse=s3_store.below("warehouse"),
+        **{
+            "s3.endpoint": options["endpoint_url"],
+            "s3.access-key-id": options["key"],
+            "s3.secret-access-key": options["secret"],
+            "s3.region": options["client_kwargs"]["region_name"],
+        },
+    )
+    catalog.create_namespace("n")
+    first, second = rows(1), rows(2)
+    table = catalog.create_table("n.t", schema=first.schema)
+    with table.update_spec() as change:
+        change.add_identity("y")
+    table.append(first)
+    old = table.current_snapshot().snapshot_id
+    with table.update_schema() as change:
+        change.rename_column("x", "embedding")
+    table.append(second.rename_columns({"x": "embedding"}))
+    url = table.location()
+    there: dict[str, Any] = {"features": "embedding", "storage_options": options}
+    assert released(tmp_path, url, **there) == plain(
+        tmp_path,
+        *(part.rename_columns({"x": "embedding"}) for part in (first, second)),
+        features="embedding",
+    )
+    then = released(tmp_path, url, snapshot=old, features="x", storage_options=options)
+    assert then == plain(tmp_path, first)
 
 
 def test_position_deletes_of_iceberg_are_refused(

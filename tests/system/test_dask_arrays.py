@@ -97,7 +97,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="without labels"):
         DPGaussianMixture(1).fit(x, da.from_array(Y, chunks=1000))
     options = {"output": str(tmp_path / "out"), "source": DaskArraySource(x)}
-    with pytest.raises(SpecError, match="no column of privacy units"):
+    with pytest.raises(SpecError, match="units of a dask array are not"):
         release(spec_of(privacy_unit={"column": "who", "max_rows": 2}), **options)
     with pytest.raises(SpecError, match=r"dataset\.window selects rows by a column"):
         release(spec_of(window={"column": "day", "equals": "1"}), **options)

@@ -14,13 +14,15 @@ from dpgmm_dist.budget.runs import runs
 from dpgmm_dist.engine.base import Engine
 from dpgmm_dist.engine.cluster import DaskEngine
 from dpgmm_dist.engine.local import LocalEngine
+from dpgmm_dist.engine.memory import memory_plan
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.pipeline import run_record
 from dpgmm_dist.pipeline.release import release
+from dpgmm_dist.pipeline.resolve import open_dataset, problem_of
 from dpgmm_dist.progress import PassProgress
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
-from .releases import Rows, done, labelled, write_spec
+from .releases import WIDTH, Rows, done, labelled, write_spec
 
 ROWS = 500
 
@@ -181,3 +183,25 @@ def test_spans_have_names_of_steps_and_nothing_of_a_failure(tmp_path: Path) -> N
     (failed,) = spans.get_finished_spans()
     assert failed.events == ()
     assert (failed.status.status_code.name, failed.status.description) == ("ERROR", None)
+
+
+@pytest.mark.slow  # a joint fit, whose search takes most of the driver's memory
+def test_driver_and_workers_stay_below_the_memory_that_is_forecast(tmp_path: Path) -> None:
+    ledger = str(tmp_path / "ledger")
+    Ledger.init(ledger, 1.0, 1e-5)
+    data = Rows.make(20_000).write(tmp_path / "data", files=4)
+    file = write_spec(
+        tmp_path / "spec.yaml",
+        data,
+        privacy={"ledger": ledger},
+        model={"components": 2, "assignment": "hard"},
+        cluster={"kind": "local", "workers": 2},
+    )
+    spec = ReleaseSpec.from_yaml(file)
+    forecast = memory_plan(problem_of(spec, WIDTH, 0.1), open_dataset(spec.dataset).plan())
+    done("release", file, "--output", tmp_path / "out")
+    (record,) = kept(tmp_path)
+    assert any(one["step"].startswith("components") for one in record["passes"])
+    peak = max(one["worker_peak_bytes"] for one in record["passes"])
+    assert forecast.worker(1) / 10 < peak < forecast.worker(1)
+    assert forecast.driver / 10 < record["driver_peak_bytes"] < forecast.driver

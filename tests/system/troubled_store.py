@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ class TroubledFile(AbstractBufferedFile):
         if trouble == "scancel":
             subprocess.run(["scancel", os.environ["SLURM_JOB_ID"]], check=True)
             signal.pause()  # until Slurm ends this process
+        if trouble == "wait":
+            while not (self.fs.orders / "go").exists():
+                time.sleep(0.05)
         if trouble == "503":
             raise OSError("503 Slow Down: row 123.4")
         if trouble == "touch":
@@ -84,8 +88,8 @@ class TroubledFile(AbstractBufferedFile):
                 continue
             if order["file"] not in (None, name):
                 continue
-            for time in range(order["times"]):
-                note = self.fs.orders / f"done-{number}-{now}-{time}"
+            for count in range(order["times"]):
+                note = self.fs.orders / f"done-{number}-{now}-{count}"
                 with suppress(FileExistsError), note.open("x") as file:
                     file.write(f"{os.getpid()}")
                     return str(order["trouble"])

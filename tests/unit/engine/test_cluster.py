@@ -98,6 +98,46 @@ def test_workers_that_come_and_go_in_a_pass_change_no_sum():
         assert (usage.tasks, usage.joined, usage.lost) == (len(units), 2, 1)
 
 
+def test_unequal_workers_change_no_sum():
+    """A worker of another size joins in the middle of the pass, and both work on."""
+    import distributed
+
+    source = source_of(chunk_rows=20)
+    units = source.plan()
+    want = LocalEngine(2).run(context_of(source), units, lambda _: None)
+
+    async def large(address: str) -> distributed.Worker:
+        return await distributed.Worker(address, nthreads=3, memory_limit="3GB", name="large")
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=1,
+            memory_limit="1GB",
+            processes=False,
+            dashboard_address=None,
+        ) as cluster,
+        distributed.Client(cluster) as own,
+    ):
+        engine, joined = DaskEngine(own, most_threads=4), []
+
+        def report(_: float) -> None:
+            if not joined:
+                joined.append(cluster.sync(large, cluster.scheduler_address))
+                own.wait_for_workers(2, timeout=300)
+
+        got = engine.run(context_of(source), units, report)
+        assert integers(got) == integers(want)
+        assert [threads for _, threads in engine.limits()] == [1, 3]
+        assert engine.usage().joined == 1
+        assert "large" in own.run(_name).values()
+        cluster.sync(joined[0].close)
+
+
+def _name(dask_worker):
+    return dask_worker.name
+
+
 def test_progress_is_of_planned_units_and_ends_at_one(client):
     source = source_of(chunk_rows=40)
     reported: list[float] = []
