@@ -19,10 +19,10 @@ _LEAST_KEPT = 0.2
 _SIZE_PRIOR = 0.3
 """Spread of the labels' sizes about that of all before they are measured."""
 _SIZE_RANGE = (0.2, 3.0)
-_DIFFERENT, _DIFFERENT_SCORES = 0.4, 0.7
-"""Share that is released of what differs between the covariances of labels; the second for normal
-scores. Embeddings are no Gaussians: two thirds of the likelihood to gain come with it, and
-posteriors name labels more often than with all of it."""
+_DIFFERENT = 0.4
+"""Share that is released of what differs between the covariances of labels, but for normal scores.
+Embeddings are no Gaussians: two thirds of the likelihood to gain come with it, and posteriors name
+labels more often than with all of it."""
 _MOST_GROWTH = 1.5
 """Factor up to which noise may have grown in standard deviations of the rows."""
 
@@ -56,7 +56,8 @@ def covariances(
     changes = departures(weights, look, factor[:q, :q]) if q else None
     if changes is None:
         q, changes = 0, np.zeros((len(weights), 0, 0))
-    changes = changes * (_DIFFERENT_SCORES if normal_scores else _DIFFERENT)
+    if not normal_scores:
+        changes = changes * _DIFFERENT
     if not in_full:
         return from_columns(columns, np.eye(q) + changes), q
     shared = columns @ columns.T
