@@ -6,6 +6,7 @@ numbers and values that many rows have look as they do in sampled rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -162,8 +163,8 @@ def _histogram(column: SampledColumn) -> str:
         counts = (column.values[:, None] == distinct).sum(axis=0)
         ends = (column.text(float(distinct[0])), column.text(float(distinct[-1])))
     else:
+        counts = np.histogram(column.present, _edges(column, _BINS))[0]
         low, high = column.span
-        counts = np.histogram(column.present, _BINS, (low, high))[0]
         ends = (column.text(low), column.text(high))
     pitch, gap = _WIDTH / len(counts), 0.12 if len(distinct) > _FEW_VALUES else 0.4
     parts = [_open(f"Distribution of {column.name}: {_summary(column)}", _HEIGHT + _FOOT)]
@@ -176,16 +177,28 @@ def _histogram(column: SampledColumn) -> str:
     return "".join([*parts, *_axis(*ends, _HEIGHT), "</svg>"])
 
 
+def _edges(column: SampledColumn, most: int) -> Floats:
+    """Edges of at most so many bins; for whole numbers, each bin holds equally many of them."""
+    low, high = column.span
+    if (column.present != np.round(column.present)).any():
+        return np.linspace(low, high, most + 1)
+    first, last = math.ceil(low), math.floor(high)
+    step = math.ceil((last - first + 1) / most)
+    bins = math.ceil((last - first + 1) / step)
+    return first - 0.5 + step * np.arange(max(bins, 1) + 1, dtype=np.float64)
+
+
 def _density(right: SampledColumn, up: SampledColumn) -> str:
     both = np.isfinite(right.values) & np.isfinite(up.values)
-    spans = (list(right.span), list(up.span))
-    counts = np.histogram2d(right.values[both], up.values[both], _CELLS, spans)[0]
-    cell, top = _WIDTH / _CELLS, max(float(counts.max()), 1.0)
+    edges = (_edges(right, _CELLS), _edges(up, _CELLS))
+    counts = np.histogram2d(right.values[both], up.values[both], edges)[0]
+    across, tall = _WIDTH / counts.shape[0], _WIDTH / counts.shape[1]
+    top = max(float(counts.max()), 1.0)
     parts = [_open(f"{up.name} by {right.name}", _WIDTH + _FOOT)]
     for i, j in np.argwhere(counts > 0):
         parts.append(
-            f'<rect class="heat" x="{cell * i:.1f}" y="{_WIDTH - cell * (j + 1):.1f}" '
-            f'width="{cell:.1f}" height="{cell:.1f}" '
+            f'<rect class="heat" x="{across * i:.1f}" y="{_WIDTH - tall * (j + 1):.1f}" '
+            f'width="{across:.1f}" height="{tall:.1f}" '
             f'opacity="{max(0.06, float(counts[i, j] / top) ** 0.5):.2f}"/>'
         )
     low, high = right.span

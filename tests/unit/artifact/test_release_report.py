@@ -180,6 +180,16 @@ def test_columns_with_empty_cells_are_among_the_pairs() -> None:
     assert "Empty: 20.0%" in marginal_figures(columns)[0]
 
 
+def test_a_bin_of_whole_numbers_holds_as_many_values_as_any_other() -> None:
+    rows = np.repeat(np.arange(17.0), 10)
+    [drawn] = marginal_figures([SampledColumn("visits", "number", rows)])
+    bars = re.findall(r'class="bar"[^>]*height="([\d.]+)"', drawn)
+    assert len(bars) == 17
+    assert len(set(bars)) == 1
+    [drawn] = marginal_figures([SampledColumn("visits", "number", np.repeat(np.arange(56.0), 10))])
+    assert len(set(re.findall(r'class="bar"[^>]*height="([\d.]+)"', drawn))) == 1
+
+
 def test_an_ellipse_is_where_the_distance_is_one() -> None:
     (view,) = views_of_mixture(releases.mixture_of((), p=2))
     frame = Frame(400, np.zeros(2), 8.0)
