@@ -82,7 +82,8 @@ def _speed(event: PassProgress, pace: _Pace) -> str:
     if found is None:
         return ""
     whole = " of this pass" if event.passes > 1 else ""
-    return f"{found[0]:.2g}% a minute, {duration(found[1])}{whole} left"
+    rate = f"{found[0]:,.0f}" if found[0] >= 10 else f"{found[0]:.2g}"
+    return f"{rate}% a minute, {duration(found[1])}{whole} left"
 
 
 def duration(seconds: float) -> str:

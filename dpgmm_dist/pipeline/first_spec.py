@@ -158,6 +158,8 @@ def _dataset(
     if table:
         lines.append("  features:  # remove identifiers and what is not to be released")
         lines += [f"    - {_yaml(column.name)}  # {column.type}" for column in features]
+        lines += _columns_of_words(columns, answers)
+        lines.append("  # nulls: model  # keeps rows with empty cells; else they are left out")
     else:
         lines.append(f"  features: {_yaml(features[0].name)}  # {features[0].type}")
         if features[0].width is None:
@@ -177,6 +179,16 @@ def _dataset(
         lines.append("  # privacy_unit: {column: COLUMN, max_rows: 4}")
         lines.append("  # needed if a person has several rows: without it, one row is protected")
     return [*lines, ""]
+
+
+def _columns_of_words(columns: Sequence[PublicColumn], answers: Answers) -> list[str]:
+    """Columns of texts as categories, whose public values are to be filled in."""
+    named = (answers.label, answers.unit)
+    texts = [column for column in columns if column.role == "text" and column.name not in named]
+    if not texts:
+        return []
+    lines = ["  # categories:  # columns of words with their public values; any other is missing"]
+    return lines + [f"  #   {_yaml(column.name)}: [VALUE, VALUE]" for column in texts]
 
 
 def _bounds(features: Sequence[PublicColumn], table: bool) -> list[str]:

@@ -7,10 +7,12 @@ imagined for it, so that many settings can be compared at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from dpgmm_dist.artifact.receipt import Accounting, budget_rho
 from dpgmm_dist.errors import SpecError
@@ -19,9 +21,10 @@ from dpgmm_dist.model.allocation import component_radius, expected_kl, kl_curvat
 from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.schedule import planned_structure, predicted_loss
 
-_LEAST_EPSILON, _MOST_EPSILON = 1 / 64, 256.0
-_EPSILONS = 113
-"""Settings of epsilon that are told apart: eight for each doubling."""
+_LEAST_EPSILON, _EPSILON_DOUBLINGS = 1 / 64, 14
+_LEAST_ROWS, _ROW_DOUBLINGS = 100.0, 39
+_PER_DOUBLING = 8
+"""Settings of epsilon, or of the rows, that are told apart within a factor of two."""
 _DIMENSIONS_TO_HALVE = 8
 
 
@@ -143,27 +146,30 @@ def epsilon_for(setting: Setting, loss: float) -> float | None:
         raise SpecError(
             f"--want: got {loss:g}, but a loss in nats a row is more than 0, such as 0.1"
         )
-    grid = np.geomspace(_LEAST_EPSILON, _MOST_EPSILON, _EPSILONS)
-
-    def reaches(index: int) -> bool:
-        return setting.loss(setting.at(float(grid[index])), setting.rows) <= loss
-
-    low, high = -1, len(grid) - 1  # a larger epsilon loses less
-    if not reaches(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-    return float(grid[high])
+    grid = _grid(_LEAST_EPSILON, _EPSILON_DOUBLINGS)
+    return _least(grid, lambda e: setting.loss(setting.at(e), setting.rows) <= loss)
 
 
 def rows_for(setting: Setting, loss: float) -> int | None:
-    """The least power of two times 100 rows that is expected to lose no more; None if none is."""
-    for power in range(40):
-        rows = 100 << power
-        if setting.loss(setting.problem, rows) <= loss:
-            return rows
-    return None
+    """About the least number of rows that is expected to lose no more; None if none is."""
+    grid = np.ceil(_grid(_LEAST_ROWS, _ROW_DOUBLINGS))
+    found = _least(grid, lambda rows: setting.loss(setting.problem, int(rows)) <= loss)
+    return None if found is None else int(found)
+
+
+def _grid(least: float, doublings: int) -> npt.NDArray[np.float64]:
+    return least * np.exp2(np.arange(doublings * _PER_DOUBLING + 1) / _PER_DOUBLING)
+
+
+def _least(grid: npt.NDArray[np.float64], reaches: Callable[[float], bool]) -> float | None:
+    """The least value of an ascending grid that reaches the goal, as all larger ones do."""
+    low, high = -1, len(grid) - 1
+    if not reaches(float(grid[high])):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(float(grid[middle])) else (middle, high)
+    return float(grid[high])
 
 
 def _noise_of_components(problem: Problem, components: int, rows: int) -> float:

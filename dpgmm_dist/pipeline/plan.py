@@ -7,6 +7,7 @@ on it: the number of cells, and the level at which second moments are worth thei
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -36,7 +37,14 @@ from dpgmm_dist.model.strategy import fit
 from dpgmm_dist.pipeline.bounds import bounds_steps, find_bounds
 from dpgmm_dist.pipeline.compile import compile_bins, compile_pass, with_codes
 from dpgmm_dist.pipeline.marginals import find_scores, marginals_steps
-from dpgmm_dist.pipeline.outlook import Outlook, Setting, epsilon_for, outlooks, rows_for
+from dpgmm_dist.pipeline.outlook import (
+    Outlook,
+    Setting,
+    epsilon_for,
+    outlooks,
+    rows_for,
+    structure_words,
+)
 from dpgmm_dist.pipeline.resolve import (
     open_dataset,
     problem_of,
@@ -53,6 +61,7 @@ Floats = npt.NDArray[np.float64]
 ASSUMED_ROWS = 100_000
 """The number of rows where no guess is given."""
 _OF_NOISY_ANSWERS = ("gain_over_sphere", "gain_error", "tells_little_beyond_means")
+_AS_SPECIFIED = "as specified"
 _SPREAD = 3.0
 """The norm bound divided by the root mean square length of imagined rows."""
 _NOT_IN_JSON = ("width", "features", "queries", "setting", "driver_seconds")
@@ -152,6 +161,9 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = Non
     notes = fitted.notes
     if "gain_over_sphere" in notes:
         notes = _staged_notes(problem, guess, notes)
+    elif chooses_components(notes):
+        # Imagined rows are one Gaussian, so the number chosen for them tells nothing.
+        notes["structure"] = f"{structure_words(problem, guess)}, chosen by noisy answers"
     if rows is not None:
         notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
     return Plan(
@@ -211,6 +223,11 @@ def _staged_notes(problem: Problem, rows: int, notes: dict[str, Any]) -> dict[st
         "expected_loss": predicted_loss(problem, rows),
         "rows_for_components": rows_for_components(problem, rows),
     }
+
+
+def chooses_components(notes: Mapping[str, Any]) -> bool:
+    """Whether a release chooses the number of components among several, by noisy answers."""
+    return bool(notes.get("components_choice", _AS_SPECIFIED) != _AS_SPECIFIED)
 
 
 def _rows_rule(

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from dpgmm_dist.artifact.step_words import step_words
 from dpgmm_dist.pipeline.outlook import Outlook
-from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan, PlannedBlock
+from dpgmm_dist.pipeline.plan import ASSUMED_ROWS, Plan, PlannedBlock, chooses_components
 
 _ACCOUNTS = {"gdp": "mu^2/2, Gaussian DP", "zcdp": "zCDP"}
 _OF = {"sum": "each mean", "second": "each variance", "square": "the mean squared length"}
@@ -58,15 +58,13 @@ def _block_words(block: PlannedBlock, rows: int) -> str:
 
 def _verdict(planned: Plan) -> list[str]:
     """What the noise costs and affords, with warnings."""
-    known = [block.expected_kl for block in planned.blocks if block.expected_kl is not None]
     if planned.rows is None:
         lines = [
             f"The plan assumes {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
         ]
     else:
-        kl = f"expected KL of the noise {sum(known):.3g} nats; " if known else ""
         level = planned.notes.get("second_moments")
-        lines = [f"For {planned.rows:,} rows: {kl}second moments per {level}."]
+        lines = [f"For {planned.rows:,} rows: {_kl_words(planned)}second moments per {level}."]
     lines += _staged_lines(planned)
     rule = planned.notes.get("rows_per_component")
     if rule is not None and rule["expected"] < rule["needed"]:
@@ -82,6 +80,16 @@ def _verdict(planned: Plan) -> list[str]:
             "than were asked for. The others divide these and change no density."
         )
     return lines
+
+
+def _kl_words(planned: Plan) -> str:
+    """The expected KL of the last pass, where components are fitted."""
+    known = [block.expected_kl for block in planned.blocks if block.expected_kl is not None]
+    if not known:
+        return ""
+    if chooses_components(planned.notes):
+        return f"expected KL of the noise up to {planned.outlooks[0].loss:.3g} nats; "
+    return f"expected KL of the noise {sum(known):.3g} nats; "
 
 
 def _staged_lines(planned: Plan) -> list[str]:

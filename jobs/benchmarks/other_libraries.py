@@ -2,14 +2,15 @@
 
     python jobs/benchmarks/other_libraries.py NAME
 
-Each library runs in an environment of its own, which needs numpy beside it; NAME is that of a
-function below. Prints what it gives, the largest distance of a centre from the truth (in standard
-deviations of the rows, which are 1), and seconds. Private ones get epsilon 1, and delta 1e-6 if
-they take one.
+Each library runs in an environment of its own, which needs numpy beside it, and Java 17 for Spark
+and Tumult; NAME is that of a function below. Prints what it gives, the largest distance of a centre
+from the truth (in standard deviations of the rows, which are 1), and seconds. Private ones get
+epsilon 1, and delta 1e-6 if they take one.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -127,6 +128,7 @@ LIBRARIES: tuple[Callable[[np.ndarray], tuple[str, np.ndarray | None]], ...] = (
 
 def main(name: str) -> None:
     """Run one library and print what it gives."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else Spark's workers take another
     run = {library.__name__: library for library in LIBRARIES}[name]
     x, start = rows(), time.monotonic()
     gives, centres = run(x)

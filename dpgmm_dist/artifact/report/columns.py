@@ -6,6 +6,7 @@ numbers and values that many rows have look as they do in sampled rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from dpgmm_dist.artifact.columns import number_type, stored_values
 from dpgmm_dist.artifact.load import Release
@@ -87,15 +89,13 @@ def marginal_figures(columns: Sequence[SampledColumn]) -> list[str]:
 
 def pair_figures(columns: Sequence[SampledColumn]) -> list[str]:
     """One density for each of the pairs with the strongest rank correlation."""
-    columns = [c for c in columns if not c.words and len(c.present) == len(c.values)]
-    if len(columns) < 2:
-        return []
-    ranks = np.stack([column.values.argsort().argsort() for column in columns]).astype(np.float64)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    lengths = np.sqrt((ranks**2).sum(axis=1))
-    related = ranks @ ranks.T / np.outer(lengths, lengths)
-    pairs = [(i, j) for i in range(len(columns)) for j in range(i)]
-    pairs.sort(key=lambda pair: -abs(round(float(related[pair]), 6)))
+    columns = [column for column in columns if not column.words]
+    related = {
+        (i, j): _rank_correlation(columns[i].values, columns[j].values)
+        for i in range(len(columns))
+        for j in range(i)
+    }
+    strongest = sorted(related, key=lambda pair: -abs(round(related[pair], 6)))
     return [
         figure(
             _density(columns[j], columns[i]),
@@ -103,8 +103,16 @@ def pair_figures(columns: Sequence[SampledColumn]) -> list[str]:
             f"{_ends(columns[i])}. Rank correlation {related[i, j]:.2f}.",
             f"{columns[i].name} by {columns[j].name}",
         )
-        for i, j in pairs[:_MOST_PAIRS]
+        for i, j in strongest[:_MOST_PAIRS]
     ]
+
+
+def _rank_correlation(a: Floats, b: Floats) -> float:
+    """Spearman's, of the rows in which neither cell is empty; 0 for a constant."""
+    both = np.isfinite(a) & np.isfinite(b)
+    ranks = [rankdata(values[both]) - (both.sum() + 1) / 2 for values in (a, b)]
+    lengths = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    return float(ranks[0] @ ranks[1]) / lengths if lengths > 0 else 0.0
 
 
 def text_of(value: float, kind: Kind) -> str:
@@ -130,6 +138,11 @@ def _ends(column: SampledColumn) -> str:
 
 
 def _summary(column: SampledColumn) -> str:
+    share = 1 - len(column.present) / len(column.values)
+    return _values_in_words(column) + (f" Empty: {share:.1%}." if share > 0 else "")
+
+
+def _values_in_words(column: SampledColumn) -> str:
     if column.words:
         values, counts = np.unique(column.present, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:3]
@@ -150,8 +163,8 @@ def _histogram(column: SampledColumn) -> str:
         counts = (column.values[:, None] == distinct).sum(axis=0)
         ends = (column.text(float(distinct[0])), column.text(float(distinct[-1])))
     else:
+        counts = np.histogram(column.present, _edges(column, _BINS))[0]
         low, high = column.span
-        counts = np.histogram(column.present, _BINS, (low, high))[0]
         ends = (column.text(low), column.text(high))
     pitch, gap = _WIDTH / len(counts), 0.12 if len(distinct) > _FEW_VALUES else 0.4
     parts = [_open(f"Distribution of {column.name}: {_summary(column)}", _HEIGHT + _FOOT)]
@@ -164,14 +177,28 @@ def _histogram(column: SampledColumn) -> str:
     return "".join([*parts, *_axis(*ends, _HEIGHT), "</svg>"])
 
 
+def _edges(column: SampledColumn, most: int) -> Floats:
+    """Edges of at most so many bins; for whole numbers, each bin holds equally many of them."""
+    low, high = column.span
+    if (column.present != np.round(column.present)).any():
+        return np.linspace(low, high, most + 1)
+    first, last = math.ceil(low), math.floor(high)
+    step = math.ceil((last - first + 1) / most)
+    bins = math.ceil((last - first + 1) / step)
+    return first - 0.5 + step * np.arange(max(bins, 1) + 1, dtype=np.float64)
+
+
 def _density(right: SampledColumn, up: SampledColumn) -> str:
-    counts = np.histogram2d(right.values, up.values, _CELLS, (list(right.span), list(up.span)))[0]
-    cell, top = _WIDTH / _CELLS, max(float(counts.max()), 1.0)
+    both = np.isfinite(right.values) & np.isfinite(up.values)
+    edges = (_edges(right, _CELLS), _edges(up, _CELLS))
+    counts = np.histogram2d(right.values[both], up.values[both], edges)[0]
+    across, tall = _WIDTH / counts.shape[0], _WIDTH / counts.shape[1]
+    top = max(float(counts.max()), 1.0)
     parts = [_open(f"{up.name} by {right.name}", _WIDTH + _FOOT)]
     for i, j in np.argwhere(counts > 0):
         parts.append(
-            f'<rect class="heat" x="{cell * i:.1f}" y="{_WIDTH - cell * (j + 1):.1f}" '
-            f'width="{cell:.1f}" height="{cell:.1f}" '
+            f'<rect class="heat" x="{across * i:.1f}" y="{_WIDTH - tall * (j + 1):.1f}" '
+            f'width="{across:.1f}" height="{tall:.1f}" '
             f'opacity="{max(0.06, float(counts[i, j] / top) ** 0.5):.2f}"/>'
         )
     low, high = right.span

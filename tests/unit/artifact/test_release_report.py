@@ -15,7 +15,12 @@ import releases
 from dpgmm_dist import load_release
 from dpgmm_dist.artifact.report import render_report
 from dpgmm_dist.artifact.report.charts import Bar, column_chart, share_bar
-from dpgmm_dist.artifact.report.columns import text_of
+from dpgmm_dist.artifact.report.columns import (
+    SampledColumn,
+    marginal_figures,
+    pair_figures,
+    text_of,
+)
 from dpgmm_dist.artifact.report.ellipses import _outline
 from dpgmm_dist.artifact.report.frame import Frame
 from dpgmm_dist.artifact.report.views import variance_errors, views_of
@@ -158,6 +163,31 @@ def views_of_mixture(mixture: Mixture) -> list[Any]:
         np.zeros(mixture.n_components), np.zeros(mixture.means.shape)
     )
     return views_of(SimpleNamespace(mixture=mixture, standard_errors=errors))
+
+
+def test_columns_with_empty_cells_are_among_the_pairs() -> None:
+    rng = np.random.default_rng(0)
+    age, unrelated = rng.normal(size=(2, 500))
+    income = age + 0.1 * rng.normal(size=500)
+    age[:100] = np.nan
+    constant = np.zeros(500)
+    named = {"age": age, "income": income, "unrelated": unrelated, "constant": constant}
+    columns = [SampledColumn(name, "number", values) for name, values in named.items()]
+    first, *others = pair_figures(columns)
+    assert "income by age" in first
+    assert "Rank correlation 0.9" in first
+    assert all("Rank correlation 0.0" in f or "Rank correlation -0.0" in f for f in others[-3:])
+    assert "Empty: 20.0%" in marginal_figures(columns)[0]
+
+
+def test_a_bin_of_whole_numbers_holds_as_many_values_as_any_other() -> None:
+    rows = np.repeat(np.arange(17.0), 10)
+    [drawn] = marginal_figures([SampledColumn("visits", "number", rows)])
+    bars = re.findall(r'class="bar"[^>]*height="([\d.]+)"', drawn)
+    assert len(bars) == 17
+    assert len(set(bars)) == 1
+    [drawn] = marginal_figures([SampledColumn("visits", "number", np.repeat(np.arange(56.0), 10))])
+    assert len(set(re.findall(r'class="bar"[^>]*height="([\d.]+)"', drawn))) == 1
 
 
 def test_an_ellipse_is_where_the_distance_is_one() -> None:

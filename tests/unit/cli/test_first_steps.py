@@ -76,6 +76,17 @@ def test_without_an_answer_all_numbers_are_features_and_bounds_are_found(run, ta
     assert "perhaps home town" in text
 
 
+def test_columns_of_words_are_offered_as_categories(run, table):
+    _, text, _ = run("init", table, "--no-ask")
+    offered = text.replace("  # categories:", "  categories:").replace("  #   ", "    ")
+    offered = offered.replace("# nulls", "nulls").replace("[VALUE, VALUE]", "[Berlin, Bern]")
+    spec = ReleaseSpec.from_dict(first_spec.parse(offered, "test"))
+    assert dict(spec.dataset.categories) == {"home town": ("Berlin", "Bern")}
+    assert spec.dataset.nulls == "model"
+    labelled = ["--label", "home town", "--labels", "Berlin"]
+    assert "categories" not in run("init", table, "--no-ask", *labelled)[1]
+
+
 @pytest.mark.parametrize(
     ("kind", "open_line"),
     [(pa.list_(pa.float32(), 4), False), (pa.list_(pa.float32()), True)],

@@ -343,6 +343,19 @@ class TestProgress:
         assert shown[3] == "60% a minute, 60 s of this pass left"
         assert shown[0] == shown[2] == ""
 
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [(0.5, "2,400% a minute"), (10.0, "120% a minute"), (1000.0, "1.2% a minute")],
+    )
+    def test_a_rate_is_written_without_an_exponent(
+        self, monkeypatch: pytest.MonkeyPatch, seconds: float, words: str
+    ) -> None:
+        clock = iter((0.0, seconds))
+        monkeypatch.setattr("dpgmm_dist.cli.progress_bar.time.monotonic", lambda: next(clock))
+        pace = _Pace()
+        _, shown = (_speed(PassProgress("cells", 1, 2, done), pace) for done in (0.0, 0.2))
+        assert shown.startswith(words)
+
     def test_a_terminal_gets_a_bar(self) -> None:
         class Terminal(io.StringIO):
             def isatty(self) -> bool:

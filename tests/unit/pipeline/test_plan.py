@@ -192,6 +192,15 @@ def test_a_wanted_loss_is_reached_by_the_epsilon_that_is_told(name):
     rows = rows_for(setting, first.loss / 4)
     assert rows > 10_000
     assert setting.loss(setting.problem, rows) <= first.loss / 4
+    assert setting.loss(setting.problem, int(rows / 1.1)) > first.loss / 4
+
+
+def test_a_number_of_components_that_is_chosen_is_planned_for_at_its_largest():
+    """Imagined rows are one Gaussian: what would be chosen for them is no plan."""
+    planned = plan(spec(width=4, model={"components": [1, 2]}), rows=20_000)
+    text = render_plan(planned)
+    assert "What 20,000 rows afford: up to 2 components, chosen by noisy answers." in text
+    assert f"expected KL of the noise up to {planned.outlooks[0].loss:.3g} nats" in text
 
 
 def test_what_reaches_a_loss_is_said_or_that_nothing_does():
