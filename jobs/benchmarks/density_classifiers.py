@@ -61,7 +61,8 @@ def posterior(task: Task, components: int, insecure: bool) -> float:
     arguments = argparse.Namespace(rho=task.rho, components=components)
     noise = _noise(task.seed, insecure)
     fitted, _ = classify.release(task.X, task.y, 0.0, noise, arguments)
-    probabilities = fitted.mixture.label_probabilities(fitted.latent.to_latent(task.test_X))
+    mixture = fitted.mixture.regularised(fitted.notes.get("discriminant_share", 1.0))
+    probabilities = mixture.label_probabilities(fitted.latent.to_latent(task.test_X))
     return float(np.mean(probabilities.argmax(axis=1) == task.test_y))
 
 

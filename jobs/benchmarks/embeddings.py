@@ -94,8 +94,7 @@ def measured(
         release(ReleaseSpec.from_dict(spec), output=target, source=source)
         found = load_release(target)
     rows, row_labels = found.sample(args.rows or len(X), args.seed)
-    latent = found.transform.to_latent(test[0].astype(float))
-    likeliest = found.mixture.label_probabilities(latent).argmax(axis=1)
+    likeliest = found.label_probabilities(test[0].astype(float)).argmax(axis=1)
 
     def network(train_X: np.ndarray) -> float:
         accuracy = classifier_accuracy(

@@ -554,8 +554,7 @@ def released_scores(
         found = load_release(target)
     scores = {"nats": float(found.score_samples(split.test_X).mean())}
     if labels:
-        latent = found.transform.to_latent(split.test_X)
-        likeliest = found.mixture.label_probabilities(latent).argmax(axis=1)
+        likeliest = found.label_probabilities(split.test_X).argmax(axis=1)
         scores["accuracy"] = _accuracy(likeliest, split)
     return scores, memory
 
