@@ -258,7 +258,8 @@ class DPGaussianMixture(Parameters):
     def predict_proba(self, X: Any) -> Floats:
         """Probability (n, G) of each label of ``classes_``, given the row.
 
-        Without labels, of each component (n, C). Rows sum to 1.
+        By regularised discriminant analysis, as `Release.label_probabilities`. Without labels, the
+        posterior probability of each component (n, C). Rows sum to 1.
         """
         rows = self._rows(X)
         if hasattr(self, "classes_"):
