@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from dpgmm_dist.data.arrays import ArraySource, check_dtype, check_label_dtype
-from dpgmm_dist.data.blocks import ChunkRange, PlanUnit, RawBlock, join_small
+from dpgmm_dist.data.blocks import ChunkRange, PlanUnit, RawBlock
 from dpgmm_dist.data.labels import Labels, check_labels
-from dpgmm_dist.data.lazy import LazySource, RowDigest, is_dask
+from dpgmm_dist.data.lazy import ChunkReader, LazySource, is_dask
 from dpgmm_dist.errors import DataError, SpecError
-from dpgmm_dist.opaque import Opaque
 
 TARGET_BYTES = 16 << 20
 """Small, because all chunks of a unit are moved to one worker."""
@@ -103,13 +102,12 @@ class DaskArraySource(LazySource):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ChunkSource(Opaque):
+class ChunkSource(ChunkReader):
     """PRIVATE on workers. The computed chunks of one plan unit, read like arrays in memory."""
 
     width: int
     labels: Labels
     chunks: Sequence[Chunk] = ()
-    _read: RowDigest = field(default_factory=RowDigest)
 
     def __reduce__(self) -> Any:
         return ChunkSource, (self.width, self.labels, self.chunks)
@@ -117,20 +115,6 @@ class ChunkSource(Opaque):
     def of(self, chunks: Sequence[Any]) -> ChunkSource:
         """Return the source of these chunks."""
         return ChunkSource(self.width, self.labels, chunks)
-
-    def plan(self, target_bytes: int = TARGET_BYTES) -> list[PlanUnit]:
-        """Raise TypeError: the driver planned already."""
-        raise TypeError("chunks are planned by the source of their array")
-
-    def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
-        """Read the chunks in blocks of 1 to ``max_rows`` rows.
-
-        Raises
-        ------
-        DataError
-            If a chunk is not an array of the declared kind. The message holds no value of it.
-        """
-        return join_small(self._blocks(max_rows), max_rows)
 
     def _blocks(self, max_rows: int) -> Iterator[RawBlock]:
         for parts, y in self.chunks:
@@ -141,17 +125,7 @@ class ChunkSource(Opaque):
                     "chunks or the meta of what computes it"
                 )
             for piece in chunk.plan():
-                for block in chunk.blocks(piece, max_rows):
-                    self._read.update(block)
-                    yield block
-
-    def digest(self, unit: PlanUnit) -> int:
-        """Digest of the rows that were read; the digests of units can be added in any order."""
-        return self._read.number(unit)
-
-    def fingerprint(self) -> dict[str, str]:
-        """Return nothing: the source of the driver has the fingerprint."""
-        return {}
+                yield from chunk.blocks(piece, max_rows)
 
 
 def is_dask_array(value: object) -> bool:

@@ -8,17 +8,16 @@ reads them as :class:`FrameSource` does. No rows go from workers to the driver.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dpgmm_dist.column_kinds import Kind as ColumnKind
-from dpgmm_dist.data.blocks import ChunkRange, PlanUnit, RawBlock, join_small
+from dpgmm_dist.data.blocks import ChunkRange, PlanUnit, RawBlock
 from dpgmm_dist.data.frames import FrameSource
 from dpgmm_dist.data.labels import Labels
-from dpgmm_dist.data.lazy import LazySource, RowDigest, is_dask
+from dpgmm_dist.data.lazy import ChunkReader, LazySource, is_dask
 from dpgmm_dist.data.parquet_schema import Columns
 from dpgmm_dist.errors import DataError
-from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.windows import Window
 
 
@@ -108,12 +107,11 @@ class DaskFrameSource(LazySource):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class PartitionSource(Opaque):
+class PartitionSource(ChunkReader):
     """PRIVATE on workers. The computed partitions of one plan unit."""
 
     example: FrameSource
     partitions: Sequence[Any] = ()
-    _read: RowDigest = field(default_factory=RowDigest)
 
     def __reduce__(self) -> Any:
         return PartitionSource, (self.example, self.partitions)
@@ -132,20 +130,6 @@ class PartitionSource(Opaque):
         """Return the source of these partitions."""
         return PartitionSource(self.example, chunks)
 
-    def plan(self, target_bytes: int = 0) -> list[PlanUnit]:
-        """Raise TypeError: the driver planned already."""
-        raise TypeError("partitions are planned by the source of their frame")
-
-    def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
-        """Read the partitions in blocks of 1 to ``max_rows`` rows.
-
-        Raises
-        ------
-        DataError
-            If a partition has not the declared columns. The message holds no value of it.
-        """
-        return join_small(self._blocks(max_rows), max_rows)
-
     def _blocks(self, max_rows: int) -> Iterator[RawBlock]:
         for partition in self.partitions:
             # The window is in the columns already.
@@ -158,17 +142,7 @@ class PartitionSource(Opaque):
                     " correct the meta of what computes it"
                 )
             for piece in source.plan():
-                for block in source.blocks(piece, max_rows):
-                    self._read.update(block)
-                    yield block
-
-    def digest(self, unit: PlanUnit) -> int:
-        """Digest of the rows that were read; the digests of units can be added in any order."""
-        return self._read.number(unit)
-
-    def fingerprint(self) -> dict[str, str]:
-        """Return nothing: the source of the driver has the fingerprint."""
-        return {}
+                yield from source.blocks(piece, max_rows)
 
 
 def is_dask_frame(value: object) -> bool:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-from dpgmm_dist.data.blocks import PlanUnit, RawBlock
+from dpgmm_dist.data.blocks import PlanUnit, RawBlock, join_small
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.opaque import Opaque
-
-
-class ReadsChunks(Protocol):
-    """PRIVATE on workers. Reads the computed chunks of one plan unit."""
-
-    def of(self, chunks: Sequence[Any]) -> ReadsChunks:
-        """Return the same for these chunks, with nothing read."""
-
-    def digest(self, unit: PlanUnit) -> int:
-        """Digest of the rows that were read; the digests of units can be added in any order."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -72,6 +62,43 @@ class RowDigest(Opaque):
         for stream in self._streams:
             whole.update(stream.digest())
         return int.from_bytes(whole.digest(), "big")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ChunkReader(Opaque):
+    """PRIVATE on workers. Reads the computed chunks of one plan unit."""
+
+    _read: RowDigest = field(default_factory=RowDigest, kw_only=True)
+
+    def plan(self, target_bytes: int = 0) -> list[PlanUnit]:
+        """Raise TypeError: the driver planned already."""
+        raise TypeError("chunks are planned by the source of their collection")
+
+    def blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
+        """Read the chunks in blocks of 1 to ``max_rows`` rows.
+
+        Raises
+        ------
+        DataError
+            If a chunk is not of the declared kind. The message holds no value of it.
+        """
+        return join_small(self._noted(max_rows), max_rows)
+
+    def _noted(self, max_rows: int) -> Iterator[RawBlock]:
+        for block in self._blocks(max_rows):
+            self._read.update(block)
+            yield block
+
+    def _blocks(self, max_rows: int) -> Iterator[RawBlock]:
+        raise NotImplementedError
+
+    def digest(self, unit: PlanUnit) -> int:
+        """Digest of the rows that were read; the digests of units can be added in any order."""
+        return self._read.number(unit)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return nothing: the source of the driver has the fingerprint."""
+        return {}
 
 
 def is_dask(value: object, kind: str) -> bool:

@@ -18,8 +18,8 @@ from ..system.releases import dpgmm
 JOBS: dict[str, dict[str, Any]] = {
     "embeddings": {"dataset": {"features": "x", "width": 4}, "bounds": {"norm": 2.0}},
     "labels": {
-        "dataset": {"features": "x", "width": 2, "label": "y", "labels": ["a", "b"]},
-        "bounds": {"norm": 1.0, "center": [0.5, -0.5]},
+        "dataset": {"features": "x", "width": 3, "label": "y", "labels": ["a", "b", "c"]},
+        "bounds": {"norm": 1.0, "center": [0.5, 0.0, -0.5]},
         "privacy": {"noise": "discrete_gaussian"},
     },
     "a table whose bounds are found": {

@@ -114,7 +114,7 @@ if __name__ == "__main__":
     how = sys.argv[1]
     SOURCE.draw(1e12, 4)  # whatever state there is exists before the fork
     context = multiprocessing.get_context(how)
-    pools = [context.Pool(1) for _ in range(2)]
+    pools = [context.Pool(1) for _ in range(3)]
     for pool in pools:
         print(*pool.apply(draw, (0,)))
     print(*draw(0))
@@ -131,8 +131,8 @@ def test_children_of_a_process_draw_their_own_noise(how, tmp_path):
         [sys.executable, str(script), how], capture_output=True, text=True, timeout=300, check=True
     )
     drawn = done.stdout.split()
-    assert len(drawn) == 12
-    assert len(set(drawn)) == 12
+    assert len(drawn) == 16
+    assert len(set(drawn)) == 16
 
 
 def test_two_runs_of_one_program_draw_their_own_noise():

@@ -130,9 +130,10 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
     ("name", "option"),
     [
         *(("staged", option) for option in ("--scheduler", "--scheduler-file")),
+        ("labelled", "--scheduler"),
         *(
             pytest.param(name, "--scheduler", marks=pytest.mark.slow)
-            for name in ("labelled", "labelled-soft", "hard")
+            for name in ("labelled-soft", "hard")
         ),
     ],
 )

@@ -201,7 +201,7 @@ def test_a_changed_input_is_refused_on_resuming(spec, ledger):
     [
         ((), False),
         ((), True),
-        (("--workers", 1), True),
+        (("--workers", 2), True),
         pytest.param(("--workers", 2), False, marks=pytest.mark.slow),
     ],
 )
