@@ -156,7 +156,7 @@ def test_any_guess_of_the_rows_gives_a_plan(rows):
 def test_a_plan_warns_of_too_few_rows_a_component():
     few, many = plan_of("soft", rows=400), plan_of("soft")
     assert "Warning: about 200 rows a component" in render_plan(few)
-    assert "Warning: the noise lets 1 component(s) of a label be told apart" in render_plan(few)
+    assert "Warning: the noise allows 1 component(s) of a label" in render_plan(few)
     assert "expected KL" not in render_plan(few).splitlines()[-3]  # it is not known
     assert "Warning" not in render_plan(many)
     # The rule scales with the noise: ten times more of it, ten times more rows.
