@@ -1,4 +1,4 @@
-"""How much post-processing to afford: the driver's work stays small beside the passes.
+"""The amount of post-processing: the driver's work stays small beside the passes.
 
 What is fitted to draws can use any number of them. These bounds keep the driver's time nearly
 independent of dimension and components; they never depend on data.
@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 _OPERATIONS_PER_ROW = 4
-"""Of one EM step on one draw, per component and squared dimension: a map and a moment."""
+"""Operations of one EM step on one draw, per component and squared dimension: a map and a
+moment."""
 
 
 @dataclass(frozen=True)
 class SearchBudget:
-    """How much work a moment fit may be."""
+    """The work of a moment fit."""
 
     steps: int = 6
     """Derivatives computed, at the most."""
