@@ -323,7 +323,7 @@ def covariances_of(value: ArrayLike | Covariances) -> Covariances:
 
 
 def require_buildable(count: int, p: int) -> None:
-    """Refuse to build so many matrices (p, p) from a shared form where they would be too large.
+    """Refuse to build matrices (p, p) from a shared form if together they would be too large.
 
     Raises
     ------

@@ -55,7 +55,7 @@ UNIT_BITS = 12
 _WEIGHT_BITS = 18
 """Weights of rows lie on the grid of 2**-18, or a coarser one where sums or noise need room."""
 _WEIGHTED_ROWS = 128
-"""At least so many weighted rows are summed at once."""
+"""Least number of weighted rows that are summed at once."""
 _ONE_ROW = UnitShare()
 _TABLE = 4096
 _TABLE_TOP = 1 << 20

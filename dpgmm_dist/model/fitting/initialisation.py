@@ -250,7 +250,7 @@ def _fits(
     search_share: float,
     with_moves: bool,
 ) -> list[tuple[Fit, float, float]]:
-    """Fits of so many components to the cells, each with its likelihood and reduced chi-squared.
+    """Fits of a number of components to the cells, with their likelihoods and reduced chi-squared.
 
     The latter is infinite where a fit was not fitted to the answers. ``with_moves`` asks for
     split-and-merge moves; ``search_share`` scales the work.

@@ -42,12 +42,12 @@ are solved."""
 _LEAST_GAIN = 0.01
 """Relative gain of a round below which no other round follows."""
 _STEPS_PER_SLOPE = 3
-"""Steps taken with one derivative, at the most."""
+"""Most steps with one derivative."""
 _PRIOR = (1.0, 1.0, 0.5)
 """Standard deviations of a weak prior about the start of a fit, for directions that are all noise:
 of log weights, means and covariances, in each component's own units."""
 _LONGEST_STEP = 1.0
-"""Length of a step in any component's own units, at the most."""
+"""Largest length of a step in any component's own units."""
 _LEAST_EIGENVALUE, _LARGEST_EIGENVALUE = 1e-6, 1e4
 """Bounds on the eigenvalues of a covariance, in the whitened coordinates of the fit. Without them
 identical rows would shrink it step by step until it cannot be factorised. Releases have tighter

@@ -18,14 +18,14 @@ class SearchBudget:
     """The work of a moment fit."""
 
     steps: int = 6
-    """Derivatives computed, at the most."""
+    """Most derivatives that are computed."""
     tolerance: float = 2e-3
     """Relative gain of a step below which the fit ends."""
     draws: int = 60_000
     slope_draws: int = 15_000
     """Draws that derivatives are computed from."""
     rounds: int = 1
-    """Rounds of steps at the most, each about the mixture that the round before found."""
+    """Most rounds of steps, each about the mixture of the round before."""
 
     def shared(self, labels: int, parameters: int) -> SearchBudget:
         """The budget of one of several labels, still enough for its number of parameters."""

@@ -159,7 +159,7 @@ def _bounded(problem: Problem, latent: Latent, means: Floats) -> Floats:
 def _directions(
     ask: Ask, centre: Centre, labels: _Means, variance: float, shares: list[float]
 ) -> tuple[Floats, Floats]:
-    """Orthonormal directions (p, q) that tell labels apart, and a guess of the variances (q,)."""
+    """Orthonormal directions (p, q) that discriminate labels, and a guess of the variances (q,)."""
     p = len(labels.means[0])
     unit = _apart(labels)
     # With many labels, those of the labels with most rows: each direction adds noise to others.
