@@ -74,7 +74,7 @@ def test_more_components_are_asked_about_at_first_than_are_released(tmp_path: Pa
     found = released(tmp_path, X, 100.0, components=8)
     asked = {query["step"]: query["blocks"][0]["groups"] for query in found.receipt["queries"]}
     passes = [asked[f"components.{index}"] for index in range(1, 6)]
-    assert passes == [24, 16, 12, 8, 8]
+    assert passes == [24, 24, 16, 12, 8]
     assert found.mixture.n_components == 8
     apart = np.linalg.norm(found.mixture.means[:, None] - middles, axis=2)
     assert sorted(apart.argmin(axis=1)) == list(range(8))
