@@ -306,7 +306,10 @@ def _errors(table: pa.Table, p: int, axes: bytes | None) -> StandardErrors:
     weights, means = _vector(table["weight_se"]), _matrix(table["mean_se"])
     if axes is not None:
         return StandardErrors.without_covariances(weights, means)
-    return StandardErrors(weights, means, _symmetric(_matrix(table["covariance_se"]), p))
+    triangles = _matrix(table["covariance_se"])
+    if np.isposinf(triangles).all():
+        return StandardErrors.without_covariances(weights, means)
+    return StandardErrors(weights, means, _symmetric(triangles, p))
 
 
 def _lists(matrix: NDArray[np.float64]) -> pa.Array:

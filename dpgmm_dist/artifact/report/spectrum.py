@@ -65,8 +65,8 @@ def noise_along(release: Release, axes: Floats) -> Floats:
     covariance are.
     """
     weights = release.mixture.weights
-    found = [weights @ _finite(variance_errors(release.standard_errors, axis)) for axis in axes.T]
-    return np.asarray(found)
+    errors = variance_errors(release.standard_errors, axes)[weights > 0]
+    return np.asarray(weights[weights > 0] @ errors)
 
 
 def _measured_noise(release: Release, variances: Floats) -> Floats | None:
@@ -76,11 +76,6 @@ def _measured_noise(release: Release, variances: Floats) -> Floats | None:
         return None
     along = variances if said["relative"] else np.ones_like(variances)
     return float(said["scale"]) * along
-
-
-def _finite(errors: Floats) -> Floats:
-    """Infinity where it weighs anything; numpy would make NaN of zero times infinity."""
-    return np.where(np.isfinite(errors), errors, np.inf)
 
 
 def _chart(variances: Floats, noise: Floats, residual: float) -> str:

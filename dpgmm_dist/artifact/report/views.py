@@ -83,18 +83,24 @@ def leading_axes(matrix: Floats) -> Floats:
     return np.asarray(axes * np.where(largest < 0, -1.0, 1.0))
 
 
-def variance_errors(errors: StandardErrors, direction: Floats) -> Floats:
-    """(C,) standard error of the variance of each component along a direction (p,)."""
+def variance_errors(errors: StandardErrors, directions: Floats) -> Floats:
+    """(C, q) standard error of the variance of each component along directions (p, q)."""
     if not errors.knows_covariances:
-        return np.full(len(errors.weights), np.inf)
-    outer = np.outer(direction, direction) ** 2
+        return np.full((len(errors.weights), directions.shape[1]), np.inf)
+    known = np.isfinite(errors.covariances)
+    squares = np.where(known, errors.covariances, 0.0) ** 2
+    u = directions**2
     # An entry off the diagonal counts twice in v' S v, and is one number with one error.
-    squares = errors.covariances**2
-    lower = np.tril(np.ones_like(outer), -1)
-    with np.errstate(invalid="ignore"):
-        diagonal = np.nansum(np.where(np.eye(len(outer)) * outer > 0, squares * outer, 0), (1, 2))
-        below = np.nansum(np.where(lower * outer > 0, squares * outer, 0), (1, 2))
-    return np.asarray(np.sqrt(diagonal + 4 * below))
+    found = np.sqrt(2 * _quadratic(squares, u) - np.einsum("cii->ci", squares) @ u**2)
+    if known.all():
+        return np.asarray(found)
+    unknown = _quadratic(np.where(known, 0.0, 1.0), (u > 0).astype(float)) > 0
+    return np.where(unknown, np.inf, found)
+
+
+def _quadratic(matrices: Floats, u: Floats) -> Floats:
+    """(C, q) u' S u of each matrix (C, p, p) and each column of u (p, q)."""
+    return np.stack([((matrix @ u) * u).sum(axis=0) for matrix in matrices])
 
 
 def _view(release: Release, axes: Floats, title: str, caption: str) -> View:
@@ -111,7 +117,7 @@ def _view(release: Release, axes: Floats, title: str, caption: str) -> View:
         mixture.means @ axes.T,
         np.asarray(covariances),
         np.sqrt(_finite_squares(errors.means) @ (axes**2).T),
-        np.stack([variance_errors(errors, axis) for axis in axes], axis=1),
+        variance_errors(errors, axes.T),
     )
 
 

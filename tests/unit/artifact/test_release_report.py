@@ -231,6 +231,15 @@ def test_the_error_of_a_variance_is_that_of_the_quadratic_form() -> None:
     lower = np.tril(draws)
     symmetric = lower + np.tril(draws, -1).transpose(0, 2, 1)
     spread = np.einsum("i,nij,j->n", v, symmetric, v).std()
-    assert variance_errors(errors, v) == pytest.approx([spread], rel=0.02)
+    assert variance_errors(errors, v[:, None]) == pytest.approx(np.array([[spread]]), rel=0.02)
     unknown = StandardErrors(np.zeros(1), np.zeros((1, 3)), np.full((1, 3, 3), np.inf))
-    assert np.isinf(variance_errors(unknown, v)).all()
+    assert np.isinf(variance_errors(unknown, v[:, None])).all()
+
+
+def test_an_error_that_is_not_known_matters_along_its_own_directions_alone() -> None:
+    entries = np.ones((1, 3, 3))
+    entries[0, 0, 1] = entries[0, 1, 0] = np.inf
+    errors = StandardErrors(np.zeros(1), np.zeros((1, 3)), entries)
+    found = variance_errors(errors, np.array([[1.0, 0.0, 0.6], [0.0, 0.6, 0.8], [0.0, 0.8, 0.0]]))
+    assert found[0, :2] == pytest.approx([1.0, math.sqrt(0.6**4 + 0.8**4 + 4 * 0.48**2)])
+    assert np.isinf(found[0, 2])
