@@ -22,6 +22,8 @@ from dpgmm_dist.pipeline.resolve import rho_of
 from dpgmm_dist.privacy.noise import noise_source
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from ...variants import mostly_variants
+
 
 def spec(width: int | None = 4, path: object = "nowhere", **sections: Any) -> ReleaseSpec:
     document: dict[str, Any] = {
@@ -59,7 +61,7 @@ def plan_of(name: str, rows: int | None = 10_000, epsilon: float | None = None) 
     return plan(ReleaseSpec.from_dict(changed), rows=rows)
 
 
-@pytest.mark.parametrize("name", SPECIFICATIONS)
+@pytest.mark.parametrize("name", mostly_variants(SPECIFICATIONS, "labelled", "table", "projected"))
 def test_a_plan_spends_the_whole_budget_and_shows_how(name):
     specification = SPECIFICATIONS[name]
     planned = plan_of(name)
