@@ -135,7 +135,7 @@ def marked_fault(fault: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return write_spec(place / "spec.yaml", FAULTS[fault](place), bounds={"norm": 400.0})
 
 
-@pytest.mark.slow
+@pytest.mark.variant
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_failure_shows_a_marker(fault, tmp_path, monkeypatch):
     spec = marked_fault(fault, tmp_path, monkeypatch)
@@ -168,7 +168,7 @@ def cluster(tmp_path_factory) -> Iterator[Path]:
                 process.wait(30)
 
 
-@pytest.mark.slow
+@pytest.mark.variant
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_failure_on_a_cluster_shows_a_marker(fault, cluster, tmp_path, monkeypatch):
     spec = marked_fault(fault, tmp_path, monkeypatch)
