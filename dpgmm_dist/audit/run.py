@@ -35,8 +35,8 @@ from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 ROWS = 400
 _LEAST_DRAWS = 2_000
-_MOST_DRAWS = 20_000
-_POWER = 0.78
+_MOST_DRAWS = 40_000
+_POWER = 0.8
 """Of the claim that is to be shown where the number of draws is chosen here."""
 _LEAST_CALLS = 20
 """Calls of the gate, so that noise that repeats between calls shows."""

@@ -1,6 +1,6 @@
 """What an audit shows of epsilon, for each kind of job at three budgets: the table of the docs.
 
-    python jobs/benchmarks/audits.py [--job NAME] [--draws N]
+    python jobs/benchmarks/audits.py [--job NAME] [--epsilon E] [--draws N]
 
 By default all jobs, with as many draws as each needs. Seconds are those of the processor.
 """
@@ -57,13 +57,14 @@ EPSILONS = (0.5, 1.0, 4.0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--job", choices=JOBS, action="append", help="of these alone")
+    parser.add_argument("--epsilon", type=float, action="append", help="of these alone")
     parser.add_argument("--draws", type=int)
     options = parser.parse_args()
     print("| job | epsilon | shown at 95% | share | moved | draws a side | refuted | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.job or JOBS:
         sections = JOBS[name]
-        for epsilon in EPSILONS:
+        for epsilon in options.epsilon or EPSILONS:
             document = {key: dict(value) for key, value in sections.items()}
             document["dataset"]["path"] = "made up"
             document["privacy"] = {"epsilon": epsilon, "delta": 1e-6}
