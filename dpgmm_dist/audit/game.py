@@ -81,7 +81,8 @@ class Difference:
         for part, base, shift, noisy in zip(
             self.parts, self.base, self.shift, entries, strict=True
         ):
-            total += (noisy - base) @ (shift[0] / part.sd**2)
+            moved = shift[0].nonzero()[0]  # of thousands of bins a unit is in few
+            total += (noisy[:, moved] - base[0, moved]) @ (shift[0, moved] / part.sd**2)
         return total
 
 

@@ -58,7 +58,7 @@ def make_neighbours(spec: ReleaseSpec, width: int, rows: int, seed: int = 0) -> 
     middle, reach = _place(spec, width)
     rng = np.random.default_rng(seed)
     near = middle - reach * (0.5 + 0.02 * rng.standard_normal((rows, width)))
-    labels = spec.label_values
+    labels = spec.dataset.labels or ()
     # The last label has no row, so a member of it is alone.
     of_base = [labels[i % max(len(labels) - 1, 1)] for i in range(rows)] if labels else None
     base = _table(spec, near, of_base, [f"unit {i}" for i in range(rows)])
@@ -151,7 +151,7 @@ def _table(spec: ReleaseSpec, x: Floats, labels: list[Any] | None, units: list[A
         flat = pa.array(np.ascontiguousarray(x).reshape(-1))
         columns[spec.feature_names[0]] = pa.FixedSizeListArray.from_arrays(flat, x.shape[1])
     if labels is not None and dataset.label is not None:
-        columns.setdefault(dataset.label, pa.array(labels, pa.array(spec.label_values).type))
+        columns.setdefault(dataset.label, pa.array(labels, pa.array(dataset.labels).type))
     if dataset.privacy_unit is not None:
         columns.setdefault(dataset.privacy_unit.column, pa.array(units, pa.string()))
     return pa.table(columns)
@@ -171,7 +171,7 @@ def _column(values: Floats, kind: Kind) -> Any:
 
 def _category_column(places: Floats, values: tuple[Any, ...]) -> Any:
     """A column of categories from places in the list; NaN is null, infinity is no public value."""
-    no_public_value = max(values) + 1 if isinstance(values[0], int) else max(values) + "?"
+    no_public_value = _outside(values)
     entries: list[Any] = []
     for place in places.tolist():
         if math.isnan(place):
@@ -180,4 +180,12 @@ def _category_column(places: Floats, values: tuple[Any, ...]) -> Any:
             entries.append(no_public_value)
         else:
             entries.append(values[int(np.clip(round(place), 0, len(values) - 1))])
-    return pa.array(entries, pa.array([no_public_value]).type)
+    return pa.array(entries, pa.array(values).type)
+
+
+def _outside(values: tuple[Any, ...]) -> Any:
+    """A value of the same type that is not in the list; None where there is no other."""
+    if isinstance(values[0], str):
+        return max(values) + "?"
+    others = (False, True) if isinstance(values[0], bool) else range(len(values) + 1)
+    return next((value for value in others if value not in values), None)

@@ -35,8 +35,8 @@ from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 ROWS = 400
 _LEAST_DRAWS = 2_000
-_MOST_DRAWS = 20_000
-_POWER = 0.78
+_MOST_DRAWS = 40_000
+_POWER = 0.8
 """Share of the claim that the default number of draws is to show."""
 _LEAST_CALLS = 20
 """Calls of the gate: several, so that noise that repeats between calls is found."""

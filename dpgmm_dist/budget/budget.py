@@ -139,12 +139,17 @@ class Budget:
         Raises
         ------
         LedgerRefused
-            Another release was charged since `open`, and this one no longer fits.
+            Another release was charged since `open`, and this one no longer fits. Or the charge has
+            left the period since it was made.
         DataError
             The store failed. Run the same command again.
         """
-        if self.ledger is not None and self._charged is None:
+        if self.ledger is None:
+            return None
+        if self._charged is None:
             self._charged = self.ledger.charge(self._charge)
+        else:  # a release may take longer than the period
+            self.ledger.require_counting(self._charged)
         return self._charged
 
     def facts(self) -> dict[str, Any] | None:

@@ -323,13 +323,23 @@ class Ledger:
             )
         return record
 
+    def require_counting(self, record: ChargeRecord) -> None:
+        """Refuse a charge that has left the period: what is drawn now would be counted in none.
+
+        Raises
+        ------
+        LedgerRefused
+            With when it was charged. Nothing is read or written.
+        """
+        period = self._terms.period
+        if period is not None and datetime.fromisoformat(self._time()) >= expiry(record, period):
+            raise expired_refusal(self.url, record, period)
+
     def _counting(self, record: ChargeRecord | None) -> int | None:
         """Return the number of a charge, or None; refuse a charge that has left the period."""
-        period = self._terms.period
-        if record is None or period is None:
-            return None if record is None else record.seq
-        if datetime.fromisoformat(self._time()) >= expiry(record, period):
-            raise expired_refusal(self.url, record, period)
+        if record is None:
+            return None
+        self.require_counting(record)
         return record.seq
 
     def _admit(self, charge: Charge, at: str) -> None:

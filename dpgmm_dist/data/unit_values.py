@@ -70,7 +70,7 @@ def digests_of(array: Any) -> tuple[Digests, npt.NDArray[np.bool_]]:
     valid = np.ones(len(array), dtype=np.bool_) if valid is None else valid.copy()
     # Only the entries in use: each batch may carry the dictionary of the whole file.
     used, position = np.unique(numbers(array.indices)[valid], return_inverse=True)
-    entries, known = _entries(_plain(array.dictionary.take(pa.array(used))))
+    entries, known = _entries(_plain(array.dictionary).take(pa.array(used)))
     out[valid] = entries[position]
     valid[valid] = known[position]
     return out, valid

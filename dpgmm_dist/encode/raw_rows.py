@@ -124,7 +124,10 @@ def raw_batch(
     """
     array = storage(array)
     if not shape:
-        texts = array.to_pylist()
+        # As bytes: a text that is not UTF-8 would end the conversion of all.
+        large = pa.types.is_large_string(array.type)
+        stored = array.view(pa.large_binary() if large else pa.binary()).to_pylist()
+        texts = [_text(value) for value in stored]
         readable = np.array([text is not None for text in texts], bool)
         return ["" if text is None else text for text in texts], readable
     if _is_bytes(array.type):
@@ -140,6 +143,14 @@ def raw_batch(
     pixels[~readable] = 0
     pixels = pixels.reshape(len(pixels), *shape)
     return pixels if picture is None else _prepared(pixels, picture), readable
+
+
+def _text(value: bytes | None) -> str | None:
+    """A text from its bytes; None where it is null or no UTF-8."""
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _prepared(pictures: NDArray[np.uint8], picture: PictureInput) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import mpmath
 import pytest
@@ -169,6 +170,24 @@ def test_zero_tiny_and_huge_costs() -> None:
     assert epsilon_from_mu(1e-30, 1e-6) == 0.0
     assert epsilon_from_rho(1e-300, 1e-6) == 0.0 < epsilon_from_rho(1e-300, 1e-200) < 1e-12
     assert 0.0 < delta_from_mu(1e-5, 1000.0) <= 1e-300
+
+
+@pytest.mark.parametrize("cost", [0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize(
+    ("convert", "other"),
+    [
+        (epsilon_from_rho, 1e-6),
+        (epsilon_from_mu, 1e-6),
+        (delta_from_rho, 1.0),
+        (delta_from_mu, 1.0),
+    ],
+)
+def test_round_costs_are_converted_as_those_beside_them(
+    convert: Callable[[float, float], float], other: float, cost: float
+) -> None:
+    """No number but zero is a case of its own."""
+    below, above = math.nextafter(cost, 0.0), math.nextafter(cost, math.inf)
+    assert 0.999 * convert(below, other) < convert(cost, other) < 1.001 * convert(above, other)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, math.nan, math.inf, 1e-5, 2000.0])

@@ -194,6 +194,10 @@ def test_queries_of_bins_that_make_no_sense_are_refused():
         {"blocks": (replace(first, bins=None),)},
         {"rule": "nearest", "slopes": query.centres},
         {"scores": (np.zeros(387, dtype=np.int64),) * 2},
+        {
+            "blocks": (first, Block("count", zero, 1.0)),
+            "scores": (np.zeros(387, dtype=np.int64),) * 2,
+        },
         {"columns": np.array([1, 1])},
         {"columns": np.array([-1, 0])},
         {"about": np.zeros(2)},

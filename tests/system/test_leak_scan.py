@@ -7,10 +7,14 @@ commands that touch them run, with temporary files in a folder that is searched 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,8 +22,9 @@ import pytest
 from dpgmm_dist.budget.ledger import Ledger
 
 from . import test_release_bad_input as bad_input
-from .releases import Rows, done, dpgmm, write_spec
+from .releases import Rows, done, dpgmm, environment, write_spec
 from .test_release_secrets import LABEL, ROWS, VALUE, files_below, find_markers
+from .troubled import until
 
 PERSON = f"{LABEL}-unit"
 LABELS = ["somebody", "else"]
@@ -88,21 +93,92 @@ def test_no_command_shows_a_marker(tmp_path):
         done("report", out, env=env),
         done("sample", out, "--rows", 50, "--output", rows, env=env),
         done("ledger", "show", tmp_path / "ledger", "--json", env=env),
+        done("ledger", "verify", tmp_path / "ledger", env=env),
+        done("runs", tmp_path / "ledger", env=env),
+        done("record", out, "--json", env=env),
+        done("doctor", "--store", tmp_path / "ledger", env=env),
+        done("init", tmp_path / "data", "--no-ask", env=env),
+        done("audit", spec, "--draws", 100, "--rows", 50, env=env),
     )
     assert list(files_below(tmp_path / "left")) == [tmp_path / "left" / "m"]
 
 
+def lengths(batch: Any) -> Any:
+    """An encoder of texts."""
+    return np.array([[len(text), 1.0] for text in batch], dtype=np.float32)
+
+
+def fails(batch: Any) -> Any:
+    """An encoder that fails, and quotes what it was given."""
+    raise ValueError(f"cannot encode {list(batch)!r}")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", bad_input.FILES)
-def test_no_failure_shows_a_marker(fault, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("encoder", "code"), [(lengths, 0), (fails, 1)])
+def test_encoding_shows_no_marker(encoder, code, tmp_path):
+    """Its output holds private rows; what it says and what it leaves elsewhere does not."""
+    data, left = marked(tmp_path / "data"), tmp_path / "left"
+    left.mkdir()
+    encode = ("encode", data, "--encoder", f"{__name__}:{encoder.__name__}", "--column", "user")
+    result = dpgmm(*encode, "--output", tmp_path / "encoded", env={"TMPDIR": str(left)})
+    assert result.returncode == code, result.stderr
+    clean(tmp_path, result)
+
+
+FAULTS = {name: make for name, (make, _) in bad_input.FILES.items()}
+FAULTS["a page"] = bad_input.corrupt_page  # which the workers find
+
+
+def marked_fault(fault: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A specification of files with this fault, whose rows hold markers."""
     monkeypatch.setattr(bad_input, "ROWS", Rows([[VALUE, VALUE / 2, -VALUE]] * 60, [3] * 60))
-    make, _ = bad_input.FILES[fault]
-    spec = write_spec(tmp_path / "spec.yaml", make(tmp_path), bounds={"norm": 400.0})
+    return write_spec(place / "spec.yaml", FAULTS[fault](place), bounds={"norm": 400.0})
+
+
+@pytest.mark.variant
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_failure_shows_a_marker(fault, tmp_path, monkeypatch):
+    spec = marked_fault(fault, tmp_path, monkeypatch)
     left = tmp_path / "left"
     left.mkdir()
     result = dpgmm("release", spec, "--output", tmp_path / "out", env={"TMPDIR": str(left)})
     assert result.returncode in (2, 4), result.stderr
     clean(tmp_path, result)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Path]:
+    """A folder with the scheduler's file of a running cluster, and its log at level debug."""
+    place = tmp_path_factory.mktemp("cluster")
+    file = place / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    common = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
+    env = environment({"DASK_LOGGING__DISTRIBUTED": "debug"})
+    with (place / "log").open("w") as log:
+        processes = [
+            subprocess.Popen([*dask, *what, *common], stdout=log, stderr=log, cwd=place, env=env)
+            for what in (["scheduler", "--port", "0"], ["worker", "--nthreads", "1", "--no-nanny"])
+        ]
+        try:
+            until(file.exists, "the scheduler's file")
+            yield place
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait(30)
+
+
+@pytest.mark.variant
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_failure_on_a_cluster_shows_a_marker(fault, cluster, tmp_path, monkeypatch):
+    spec = marked_fault(fault, tmp_path, monkeypatch)
+    where = ("--scheduler-file", cluster / "scheduler.json", "--log-format", "json")
+    result = dpgmm("release", spec, "--output", tmp_path / "out", *where)
+    assert result.returncode in (2, 4), result.stderr
+    clean(tmp_path, result)
+    logged = (cluster / "log").read_text()
+    assert "Compute Failed" in logged or fault != "a page"  # or this test searched the wrong log
+    assert find_markers(logged) == []
 
 
 @pytest.mark.slow

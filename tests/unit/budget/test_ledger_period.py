@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.budget import ledger as module
 from dpgmm_dist.budget.balance import admits
+from dpgmm_dist.budget.budget import Budget
+from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import period_length, random_release_id
 from dpgmm_dist.budget.refusal import BudgetExceeded
@@ -19,7 +21,7 @@ from dpgmm_dist.budget.sealed import seal
 from dpgmm_dist.errors import DataError, LedgerRefused, SpecError
 from dpgmm_dist.storage.store import FsspecStore, open_store
 
-from .budgets import charge
+from .budgets import SPEC, charge
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -174,6 +176,23 @@ def test_noise_is_not_drawn_for_a_charge_that_no_period_counts(
     with pytest.raises(LedgerRefused, match=r"charged on 2026-01-01.*more than 30d ago"):
         Ledger(memory).charge(charge("a"))
     ledger.check(charge("a"))  # a complete journal can still be replayed
+
+
+def test_a_release_that_takes_longer_than_the_period_draws_nothing_after_it(
+    memory: FsspecStore, clock: Clock
+) -> None:
+    """One driver, which charged once and is still at work when its charge counts no more."""
+    ledger = Ledger.init_store(memory, 1.0, 1e-6, "12h")
+    cost = charge("a")
+    budget = Budget(cost, Journal(memory, cost.release_id), ledger)
+    budget.begin(SPEC, "discrete_gaussian")
+    record = budget.charge()
+    clock.day = 0.499
+    assert budget.charge() == record
+    clock.day = 0.5
+    with pytest.raises(LedgerRefused, match="more than 12h ago"):
+        budget.charge()
+    assert len(Ledger(memory).records) == 1
 
 
 def test_show_says_what_a_period_bounds(memory: FsspecStore, clock: Clock) -> None:

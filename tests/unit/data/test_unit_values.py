@@ -19,6 +19,9 @@ SPELLINGS = {
     "binary": pa.array([t and t.encode() for t in TEXT]),
     "fixed": pa.array([t and t.encode() for t in TEXT], pa.binary(3)),
     "dictionary": pa.array(TEXT).dictionary_encode(),
+    "dictionary of views": pa.DictionaryArray.from_arrays(
+        pa.array([0, None, 1, 0]), pa.array(["ann", "bob"], pa.string_view())
+    ),
     "slice": pa.array(["zed", *TEXT, "zed"]).slice(1, 4),
     "dictionary slice": pa.array(["zed", *TEXT]).dictionary_encode().slice(1),
     "null entry": pa.DictionaryArray.from_arrays([0, 1, 2, 0], pa.array(["ann", None, "bob"])),

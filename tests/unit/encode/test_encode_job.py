@@ -122,6 +122,24 @@ def test_unreadable_pictures_silently_become_null(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_text_that_is_no_utf8_silently_becomes_null(
+    kind: pa.DataType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = pa.binary() if kind == pa.string() else pa.large_binary()
+    text = pa.array([b"ab", b"a\xff", None, b""], raw).view(kind)
+    (tmp_path / "raw").mkdir()
+    pq.write_table(pa.table({"text": text}), tmp_path / "raw" / "a.parquet")
+    name = f"{__name__}:text_lengths"
+    table = encode(tmp_path / "raw", tmp_path / "out", encoder=name, column="text", shape=None)
+    assert table[COLUMN].to_pylist() == [[2.0, 1.0], None, None, [0.0, 1.0]]
+    assert capfd.readouterr() == ("", "")
+
+
+def text_lengths(batch: list[str]) -> np.ndarray:
+    return np.array([[len(text), 1] for text in batch], dtype=np.float32)
+
+
 def test_text_and_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "raw").mkdir()
     table = pa.table(

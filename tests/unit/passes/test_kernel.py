@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.privacy.query import Block, IntMap, PassQuery
-from dpgmm_dist.privacy.sensitivity import check_fits
+from dpgmm_dist.privacy.sensitivity import check_fits, saturation
 
 from ...queries import (
     PROBLEMS,
@@ -189,6 +189,27 @@ def test_a_block_is_answered_as_if_it_were_asked_alone(rule, soft, data):
         explicit = replace(block, radius=query.radius_of(block))
         alone = replace(query, radius=1 if query.radius > 1 else 5, blocks=(explicit,))
         assert integers(accumulated(alone, u, labels)) == [want]
+
+
+def test_distances_are_those_of_saturated_rows():
+    """Also where all centres are below zero. Without the limit the row would be in the other cell,
+    and its squared distance would not be exact."""
+    limit = saturation(2)
+    query = PassQuery(
+        "cells.1",
+        2,
+        np.zeros(2, dtype=np.int64),
+        np.array([[-60_000, -10_000], [20_000, 20_000]]),
+        4096,
+        (Block("count", np.arange(2), 1.0),),
+        maps=(IntMap(np.eye(2, dtype=np.int64) << 20, 0),),
+        cell_map=np.zeros(2, dtype=np.int64),
+        rule="full",
+        offsets=np.array([0, 2 * limit**2 + 1]),
+    )
+    check_fits(query)
+    row = np.array([[20_000.0, 20_000.0]])
+    assert integers(accumulated(query, row, np.zeros(1, dtype=np.int64))) == [[1, 0]]
 
 
 def test_squares_are_of_rows_before_they_are_scaled_down():
