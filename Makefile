@@ -1,6 +1,7 @@
 # Everything runs in .venv, built once from the lock file; a second call is fast.
 #   make demo      a private release of real data, in build/demo
 #   make test      what every change must pass (no servers, no root)
+#   make test-variants  the same tests on other kinds of jobs, layouts and faults
 #   make test-docs the commands and code of the docs
 #   make test-all  everything; what needs more than this machine has skips with its reason
 #   make test-external  object stores and clusters, which tests/external/install_*.sh install first
@@ -12,7 +13,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-docs test-external test-all lint bench data sbom fuzz clean
+.PHONY: help demo docs test test-variants test-docs test-external test-all lint bench data sbom fuzz clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,11 +26,12 @@ BYTECODE := PYTHONDONTWRITEBYTECODE=
 PYTEST := $(ONE_THREAD) $(BYTECODE) $(BIN)/python -m pytest
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
+QUICK := not slow and not system_external
 # A file stays in one process, which shares what its fixtures make. Small files come last.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 help:
-	@sed -n '1,11s/^# \{0,1\}//p' Makefile
+	@sed -n '1,12s/^# \{0,1\}//p' Makefile
 
 $(STAMP): requirements.lock pyproject.toml
 	@set -euo pipefail; \
@@ -58,7 +60,11 @@ demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash jobs/demo.sh
 
 test: $(STAMP)
-	$(PYTEST) -n $(JOBS) $(BY_FILE) --ignore tests/external -m "not slow and not system_external"
+	$(PYTEST) -n $(JOBS) $(BY_FILE) --ignore tests/external -m "$(QUICK) and not variant"
+
+# Tests of make test on other kinds of jobs, layouts and faults.
+test-variants: $(STAMP)
+	$(PYTEST) -n $(JOBS) $(BY_FILE) --ignore tests/external -m "$(QUICK) and variant"
 
 # The rest of this file is in make test.
 test-docs: $(STAMP)

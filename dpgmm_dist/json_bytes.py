@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: every way in which it can be wrong is a ValueError."""
+"""Reading JSON of unknown origin: every error in it is a ValueError."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 MOST_LEVELS = 100
-"""Lists and objects within each other. Readers that follow need not mind how deep they go."""
+"""Most levels of nested lists and objects, so that later readers need not check the depth."""
 
 
 def parse(data: bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:

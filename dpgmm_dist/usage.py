@@ -1,6 +1,6 @@
-"""What work cost: processor seconds, memory, retries. PRIVATE: it depends on the data.
+"""The cost of work: processor seconds, memory, retries. PRIVATE: it depends on the data.
 
-Each task measures itself, so that what it says arrives whatever becomes of its worker later.
+Each task measures itself, so its figures arrive even if its worker is lost later.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, repr=False)
 class Usage(Opaque):
-    """What some tasks used. Adding up is associative and commutative."""
+    """Resources used by some tasks. Addition is associative and commutative."""
 
     tasks: int = 0
     processor_seconds: float = 0.0
@@ -31,7 +31,7 @@ class Usage(Opaque):
     """Peak memory in bytes of each process that took part, by host and process id."""
     joined: int = 0
     lost: int = 0
-    """Workers that came and went meanwhile."""
+    """Workers that joined and left meanwhile."""
 
     def merge(self, other: Usage) -> Usage:
         """Add what both used."""
@@ -51,7 +51,7 @@ class Usage(Opaque):
 def measured(work: Callable[[], T]) -> tuple[T, Usage]:
     """Return the result of a task and what it used; a task runs on one thread.
 
-    A task that fails leaves its failure to the next one of the same process to tell.
+    The failure of a task is reported by the next task of the same process.
     """
     begun = time.thread_time()
     try:
@@ -64,7 +64,7 @@ def measured(work: Callable[[], T]) -> tuple[T, Usage]:
 
 
 class _Retries:
-    """The retries of this process that no task has told yet."""
+    """The retries of this process that no task has reported yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""How reliable the standard errors of each component are, as columns of mixture.parquet.
+"""The reliability of the standard errors of each component, as columns of mixture.parquet.
 
 ``nominal``: the estimate is what was measured, and the standard error is that of the noise in it.
 ``approximate``: the estimate was adjusted after it was measured: shrunk toward another one, or

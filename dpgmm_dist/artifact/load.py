@@ -109,9 +109,9 @@ class Release:
     def score_samples(self, rows: ArrayLike) -> Floats:
         """Natural log density (n,) at rows (n, d) in input units, marginal over labels.
 
-        Where the columns of a table have maps of their own, a value that stands for an atom (a
-        whole number, or a value that many rows have) counts with its probability in place of a
-        density. So do a category, and a value that is missing (NaN). Rows are as those of `sample`.
+        Where the columns of a table have their own maps, an atom (a whole number, or a value that
+        many rows have) counts with its probability instead of a density. So do a category and a
+        missing value (NaN). Rows have the form of those of `sample`.
 
         If the release has a projection, the density is Gaussian with the residual variance in the
         directions outside it.
@@ -143,8 +143,9 @@ class Release:
     def label_probabilities(self, rows: ArrayLike) -> Floats:
         """Probability (n, G) of each of ``label_values``, given rows (n, d) in input units.
 
-        By regularised discriminant analysis: the posterior of the mixture with that share of what
-        its covariances differ by which the receipt names (``plan.discriminant_share``), 1 if none.
+        By regularised discriminant analysis: each covariance is moved to the average and keeps a
+        share of its difference from it. The receipt has the share (``plan.discriminant_share``); it
+        is 1 if it has none.
 
         Raises
         ------
@@ -173,7 +174,7 @@ class Release:
         -------
         dict
             By the name of the column, (C, B) for C components and the B public values in their
-            order; each row adds up to 1. What a row lacks is left out. Empty without categories.
+            order; each row adds up to 1. Missing values are left out. Empty without categories.
         """
         return tables_of(check_receipt(self.receipt).input, self.mixture, self.transform)
 

@@ -36,7 +36,7 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class StoredQueries:
-    """What the journal of a release holds."""
+    """The queries and answers in the journal of a release."""
 
     queries: int
     """Number of answered queries."""

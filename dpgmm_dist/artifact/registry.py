@@ -9,7 +9,7 @@ from dpgmm_dist.artifact.load import load_release
 
 
 def registry_record(url: str, storage_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a registry asks about a deployment, from the receipt of a release; public values only.
+    """The answers to a registry's questions, from the receipt of a release; public values only.
 
     Parameters
     ----------

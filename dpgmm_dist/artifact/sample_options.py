@@ -15,7 +15,7 @@ from dpgmm_dist.model.mixture import LabelValue
 Bounds = Literal["none", "reject", "clip"]
 _LARGEST_TEMPERATURE = 10.0
 _MOST_ROWS_OF_A_PART = 10**9
-"""numpy's multivariate hypergeometric distribution, which mixes labels, ends here."""
+"""Upper limit of numpy's multivariate hypergeometric distribution, which mixes labels."""
 
 
 @dataclass(frozen=True)

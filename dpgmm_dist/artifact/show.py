@@ -93,7 +93,7 @@ def _found(release: Release) -> dict[str, Any]:
 
 
 def _columns(release: Release, receipt: Receipt) -> dict[str, Any]:
-    """What was measured of each column of a table by itself; nothing where columns were not.
+    """The measured distribution of each column of a table; nothing where columns were not measured.
 
     Of categories also their shares in the mixture, among the rows that have a value.
     """

@@ -1,4 +1,4 @@
-"""Ed25519 signatures of releases: who stands behind the manifest, and so behind every file.
+"""Ed25519 signatures of releases: they name the publisher of the manifest, and so of every file.
 
 A signature is of the bytes of release.json, which has the digests of all other files. It is kept
 beside them in a file of its own.

@@ -11,8 +11,8 @@ _STEPS = {
     "moments.centre": "the mean, the spread and the number of rows",
     "moments.sum": "numbers of rows and means",
     "moments.second": "one covariance of all rows",
-    "moments.label": "a second look: means, and covariances of labels",
-    "subspace": "the directions that matter",
+    "moments.label": "means again, and covariances of labels",
+    "subspace": "means and covariances of labels in a few directions",
     "cells": "a coarse map of where rows are",
     "components": "weights, means and covariances of components",
 }

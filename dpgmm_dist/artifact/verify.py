@@ -51,7 +51,7 @@ SHOWN_ALONE = (
     "queries listed; not shown: that no others were asked (--ledger URL compares with the charge "
     "and the stored queries), nor that fresh noise was drawn for these rows"
 )
-"""What `dpgmm verify` can know from a release alone, and what it cannot."""
+"""What `dpgmm verify` shows from a release alone, and what it cannot show."""
 
 # A listed cost may exceed the exact one by rounding, but not by more.
 _ROUNDING = Fraction(1, 10**6)

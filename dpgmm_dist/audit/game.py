@@ -61,7 +61,7 @@ def entries_of(query: PassQuery, values: tuple[Floats, ...], answers: int = 1) -
 
 @dataclass(frozen=True)
 class Difference:
-    """What a neighbour changes in one query, beside the declared noise."""
+    """The change of one query by a neighbour, compared with the declared noise."""
 
     parts: list[Part]
     base: list[Floats]
@@ -93,12 +93,13 @@ def difference_of(query: PassQuery, base: list[Floats], other: list[Floats]) -> 
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound on what a mechanism gives away, from guesses about its answers."""
+    """A lower bound on the privacy loss of a mechanism, from guesses about its answers."""
 
     right: int
     guesses: int
     mu: float
-    """At least so much of Gaussian DP is spent, at the confidence asked for; 0 if nothing shows."""
+    """Lower bound on mu (Gaussian DP) at the confidence asked for; 0 if the guesses show
+    nothing."""
     epsilon: float
     """The same as epsilon at the delta of the claim."""
 
@@ -111,7 +112,7 @@ class Bound:
 
 
 def guesses_needed(mu: float, power: float, confidence: float) -> int:
-    """Draws a side after which the bound is about ``power`` of a true mu, if it is all spent."""
+    """Draws per data set for which the bound is about the share ``power`` of the true mu."""
     density = float(np.exp(-(mu**2) / 8) / np.sqrt(2 * np.pi))
     deviation = float(special.ndtri(confidence)) + 1.0  # so that five of six audits reach it
     guesses = (deviation / (density * (1 - power) * mu)) ** 2
@@ -120,12 +121,12 @@ def guesses_needed(mu: float, power: float, confidence: float) -> int:
 
 @dataclass
 class NoiseStatistics:
-    """The noise in many answers beside what was declared, of one part of one query."""
+    """The noise in many answers compared with the declared noise, of one part of one query."""
 
     entries: int = 0
     squares: float = 0.0
     neighbours: float = 0.0
-    """Sum of products of what follows each other: 0 where draws are independent."""
+    """Sum of products of consecutive noise: about 0 where draws are independent."""
     pairs: int = 0
     _before: Floats | None = field(default=None, repr=False)
 
@@ -151,12 +152,12 @@ class NoiseStatistics:
         return float(np.sqrt(self.squares / max(self.entries, 1)))
 
     def highest(self, level: float) -> float:
-        """The scale is below this but for a chance of ``level``."""
+        """Upper bound on the scale, wrong with a chance of ``level``."""
         chance = special.gammaincinv(self.entries / 2, level)
         return float(np.sqrt(self.squares / (2 * chance)))
 
     def repeats(self, level: float) -> bool:
-        """Whether answers follow each other that are more alike than chance allows."""
+        """Whether consecutive answers are more alike than chance allows."""
         if not self.pairs:
             return False
         return bool(self.neighbours / np.sqrt(self.pairs) > -special.ndtri(level))

@@ -105,7 +105,7 @@ class Job:
         return cls(spec, neighbours, rows, engine, scratch, noise, sources, problem, rho)
 
     def run(self, others: tuple[str, ...], about: str = BASE) -> Run:
-        """Ask everything a release asks, about one data set; sum those of the others as well."""
+        """Ask all queries of a release about one data set, and sum the other data sets too."""
         spec = self.spec
         rows = self.sources[about]
         with ExitStack() as stack:
@@ -164,7 +164,7 @@ class Run:
     answers: list[NoisyStatistic]
 
     def log_ratio(self) -> float:
-        """Of all answers together: that they are about the worst neighbour, less the base."""
+        """Log likelihood ratio of all answers together: the worst neighbour against the base."""
         total = 0.0
         for (query, sums), answer in zip(self.asked, self.answers, strict=True):
             base, other = (opened(sums[name], query) for name in (BASE, WORST))

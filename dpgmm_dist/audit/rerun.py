@@ -1,4 +1,4 @@
-"""Whole runs of a job, each with its own queries: what their answers say of the data set."""
+"""Whole runs of a job, each with its own queries, and the likelihoods of their answers."""
 
 from __future__ import annotations
 

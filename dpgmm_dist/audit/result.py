@@ -1,4 +1,4 @@
-"""What an audit found, as a table and as JSON."""
+"""The results of an audit, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpgmm_dist.artifact.receipt import Accounting, epsilon_of
 from dpgmm_dist.audit.game import Bound, NoiseStatistics, Part
 
 LEVEL = 1e-6
-"""Chance of a false alarm, for each line: an audit has many, and refutes if one does."""
+"""Chance of a false alarm of each line: an audit has many lines, and refutes if one does."""
 _ROUNDING = 1e-9
 
 
@@ -21,18 +21,19 @@ class Shown:
     neighbour: str
     query: str
     claimed_epsilon: float
-    """What the queries allow at the delta of the release, by its accounting."""
+    """The epsilon of the queries at the delta of the release, by its accounting."""
     shown_epsilon: float
-    """At the confidence of the audit."""
+    """Lower bound on epsilon at the confidence of the audit."""
     certain_epsilon: float
-    """The same but for a chance of one in a million: above the claim it refutes it."""
+    """The same bound with a chance of error of one in a million. If it exceeds the claim, it
+    refutes it."""
     share: float
-    """Shown of claimed."""
+    """The bound shown, divided by the claim."""
     right: int
     guesses: int
     moved: float | None
-    """How far the unit moves the answers, in the distance that was paid for; above 1 refutes the
-    claim without any guess. None where queries differ from guess to guess."""
+    """How far the unit moves the answers, divided by the distance that was paid for. A value above
+    1 refutes the claim without any guess. None where queries differ from guess to guess."""
 
     @classmethod
     def of(
@@ -71,14 +72,14 @@ class Shown:
 
 @dataclass(frozen=True)
 class NoiseFound:
-    """The noise of one part of a query beside what was declared."""
+    """The noise of one part of a query compared with the declared noise."""
 
     query: str
     part: str
     scale: float
-    """Found of declared."""
+    """The scale found, divided by the declared scale."""
     at_most: float
-    """The true scale is below this, but for a chance of one in a million."""
+    """Upper bound on the true scale, with a chance of error of one in a million."""
     repeats: bool
     """Whether consecutive answers have noise in common."""
     entries: int
@@ -91,7 +92,7 @@ class NoiseFound:
 
     @property
     def refutes(self) -> bool:
-        """Whether there is less noise than was declared, or the same noise twice."""
+        """Whether there is less noise than declared, or the same noise twice."""
         return self.at_most < 1 or self.repeats
 
 
@@ -114,7 +115,7 @@ class Audit:
 
     @property
     def refuted(self) -> list[str]:
-        """One line for everything that contradicts the guarantee; none if it stands."""
+        """One line for each contradiction of the guarantee; none if it stands."""
         lines = [
             f"{line.query}, {line.neighbour}: at least epsilon {line.certain_epsilon:.4g} is spent"
             f" (moved {'-' if line.moved is None else format(line.moved, '.4g')} of what was paid"
@@ -134,11 +135,11 @@ class Audit:
 
     @property
     def worst(self) -> Shown:
-        """The whole release, for the neighbour that moves most."""
+        """The line of the whole release, for the neighbour that moves it most."""
         return self.shown[0]
 
     def line(self) -> str:
-        """One line that may stand beside a receipt."""
+        """One line that may be published with a receipt."""
         worst = self.worst
         return (
             f"audit: epsilon >= {worst.shown_epsilon:.3g} of {self.epsilon:g} at "

@@ -37,9 +37,9 @@ ROWS = 400
 _LEAST_DRAWS = 2_000
 _MOST_DRAWS = 20_000
 _POWER = 0.78
-"""Of the claim that is to be shown where the number of draws is chosen here."""
+"""Share of the claim that the default number of draws is to show."""
 _LEAST_CALLS = 20
-"""Calls of the gate, so that noise that repeats between calls shows."""
+"""Calls of the gate: several, so that noise that repeats between calls is found."""
 _MOST_ENTRIES = 1 << 20
 _WHOLE_RUNS = "whole release, run again"
 Progress = Callable[[str, float], None]
@@ -58,7 +58,7 @@ def audit(
     processes: int = 1,
     progress: Progress | None = None,
 ) -> Audit:
-    """Try to refute the guarantee of a specification, and say how close that came.
+    """Try to refute the guarantee of a specification, and report how much of it was shown.
 
     Nothing of the specification's data is read but its schema, and nothing is charged.
 
@@ -67,7 +67,7 @@ def audit(
     draws : answers about each data set, for every query; by default as many as an audit at this
         epsilon needs to show three quarters of it
     reruns : whole runs about each data set, in addition
-    confidence : of each lower bound by itself
+    confidence : of each single lower bound
     rows : rows that are made up, beside the unit that is added
     engine : where passes run; threads of this process by default
     scratch, noise : as in a release by default
@@ -199,7 +199,7 @@ def _shown(
     job: Job,
     confidence: float,
 ) -> Shown:
-    """What guesses show: those without the unit are right below zero, those with it above."""
+    """The bound from guesses: a guess without the unit is right below zero, one with it above."""
     right = int((log_ratios[0] < 0).sum() + (log_ratios[1] > 0).sum())
     delta = job.spec.privacy.delta
     bound = Bound.of(right, log_ratios.size, delta, confidence)

@@ -1,4 +1,4 @@
-"""Exact sums of made-up rows, in the open and as often as is wanted; for an audit alone."""
+"""Exact sums of made-up rows, readable and repeatable; only for an audit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def opened(exact: ExactStatistic, query: PassQuery) -> list[Floats]:
 
 
 def query_for(query: PassQuery, answers: int) -> PassQuery:
-    """The query with so many times the groups: the gate then answers it so often in one call."""
+    """The query with its groups repeated: the gate then answers it that many times in one call."""
 
     def repeated(block: Block) -> Block:
         groups = block.groups.copy()
@@ -34,7 +34,7 @@ def query_for(query: PassQuery, answers: int) -> PassQuery:
 
 
 def statistic_of(query: PassQuery, entries: list[Floats], copies: int) -> ExactStatistic:
-    """Exact sums of made-up rows, so many times one after the other."""
+    """Exact sums of made-up rows, repeated one after the other."""
     sizes = statistic_sizes(query)
     exact = ExactStatistic.zeros(query.step, tuple(copies * size for size in sizes))
     remaining = iter(entries)

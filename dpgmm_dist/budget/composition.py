@@ -1,4 +1,4 @@
-"""What charges cost together: exact sums in one currency, parallel within an account.
+"""The cost of charges together: exact sums in one currency, parallel within an account.
 
 A row pays for every charge without an account. Within an account it pays only for the charges whose
 window holds it. Every row has one value in the account's window column, so an account costs the

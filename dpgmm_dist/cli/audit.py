@@ -22,7 +22,7 @@ Draws = Annotated[
 ]
 Reruns = Annotated[
     int,
-    typer.Option("--reruns", min=0, metavar="N", help="Whole runs about each data set, too."),
+    typer.Option("--reruns", min=0, metavar="N", help="Also repeat N whole runs per data set."),
 ]
 Rows = Annotated[
     int,
@@ -31,7 +31,7 @@ Rows = Annotated[
     ),
 ]
 Confidence = Annotated[
-    float, typer.Option("--confidence", metavar="P", help="Of each bound, such as 0.95.")
+    float, typer.Option("--confidence", metavar="P", help="Confidence of each bound, such as 0.95.")
 ]
 Set = Annotated[
     list[str] | None,

@@ -50,7 +50,7 @@ Projection = Annotated[
 Project = Annotated[
     int | None,
     typer.Option(
-        "--project", min=1, metavar="N", help="Project on N principal axes of drawn shapes."
+        "--project", min=1, metavar="N", help="Project on N principal axes of artificial shapes."
     ),
 ]
 SaveProjection = Annotated[
@@ -78,7 +78,7 @@ Mean = Annotated[
     str | None,
     typer.Option("--mean", metavar="R,G,B", help="Subtract from pixels in [0, 1]."),
 ]
-Std = Annotated[str | None, typer.Option("--std", metavar="R,G,B", help="Then divide by this.")]
+Std = Annotated[str | None, typer.Option("--std", metavar="R,G,B", help="Then divide by these.")]
 Channels = Annotated[
     str | None,
     typer.Option("--channels", metavar="rgb|bgr", help="Order of the model's channels."),
@@ -86,7 +86,7 @@ Channels = Annotated[
 Interpolation = Annotated[
     str | None,
     typer.Option(
-        "--interpolation", metavar="I", help="Of --resize: bilinear, bicubic, lanczos, ..."
+        "--interpolation", metavar="I", help="Method of --resize: bilinear, bicubic, lanczos, ..."
     ),
 ]
 Pooling = Annotated[

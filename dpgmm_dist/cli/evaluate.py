@@ -1,4 +1,4 @@
-"""``dpgmm evaluate``: a release beside real rows, on the trusted side."""
+"""``dpgmm evaluate``: a release compared with real rows, on the trusted side."""
 
 from __future__ import annotations
 

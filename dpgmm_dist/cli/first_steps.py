@@ -1,4 +1,4 @@
-"""The commands for a first start: init writes a specification, doctor checks what it will need."""
+"""The commands for a first start: init writes a specification, doctor checks the installation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
 def init(
     data: Annotated[str, typer.Argument(metavar="DATA", help="File, directory or URL of Parquet.")],
     spec: Annotated[
-        Path | None, typer.Option("--spec", metavar="FILE", help="Where it goes; stdout without.")
+        Path | None, typer.Option("--spec", metavar="FILE", help="File to write. Default: stdout.")
     ] = None,
     features: Column = None,
     label: Annotated[

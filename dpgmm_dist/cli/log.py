@@ -1,4 +1,4 @@
-"""What the command says on stderr: lines for people, or JSON objects for a log collector.
+"""What the command writes to stderr: lines for people, or JSON objects for a log collector.
 
 Both say the same, and nothing that depends on a row. In JSON each line is one object with `time`,
 `level`, `run`, `event` and `message`, and `release_id` once it is known.
@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 RUN_ID = "DPGMM_RUN_ID"
-"""The environment may name the run, so that lines can be found by the scheduler's own name."""
+"""The environment may name the run, so that a scheduler's name for it is in each line."""
 
 _ENGINE = logging.getLogger("dpgmm_dist.engine")
 
@@ -30,7 +30,7 @@ class LogFormat(StrEnum):
 
 
 class Log:
-    """Writes to stderr; one a run of the command."""
+    """Writes to stderr. Each run of the command has one."""
 
     def __init__(self, kind: LogFormat = LogFormat.text) -> None:
         self.kind = kind
@@ -81,13 +81,13 @@ def open_log(kind: LogFormat) -> Log:
 
 
 def hear_engine() -> None:
-    """Say what the engine logs; in JSON also, at level debug, the originals of libraries."""
+    """Write what the engine logs; in JSON at level debug also the originals of libraries."""
     _ENGINE.handlers, _ENGINE.propagate = [_Handler()], False
     _ENGINE.setLevel(logging.DEBUG if _current.structured else logging.INFO)
 
 
 def close_log() -> None:
-    """Back to lines, for the next run in this process."""
+    """Go back to text lines, for the next run in this process."""
     global _current
     if _current.structured:
         logging.captureWarnings(False)
@@ -97,7 +97,7 @@ def close_log() -> None:
 
 
 class _Handler(logging.Handler):
-    """Says records as lines of this run; what dpgmm itself logs names its event."""
+    """Writes log records as lines of this run. Records of dpgmm itself name their event."""
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", "library")
@@ -106,7 +106,7 @@ class _Handler(logging.Handler):
 
 
 def _take_over() -> None:
-    """Records that reach stderr as text become objects."""
+    """Turns records that would reach stderr as text into objects."""
     logging.captureWarnings(True)
     logging.lastResort = None
     logging.getLogger().handlers = [_Handler(logging.WARNING)]

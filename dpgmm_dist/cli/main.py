@@ -111,7 +111,7 @@ def plan(
     want: Annotated[
         float | None,
         typer.Option(
-            "--want", metavar="NATS", help="Which epsilon, or rows, lose no more to noise a row."
+            "--want", metavar="NATS", help="Show which epsilon, or rows, lose at most NATS a row."
         ),
     ] = None,
     plot: Annotated[
@@ -122,7 +122,7 @@ def plan(
     ] = None,
     cores: Annotated[
         int | None,
-        typer.Option("--cores", min=1, metavar="C", help="For the time: cluster's or these here."),
+        typer.Option("--cores", min=1, metavar="C", help="For the time; by default the cluster's."),
     ] = None,
     footers: Annotated[
         bool,
@@ -157,14 +157,14 @@ def plan(
 
 
 Output = Annotated[
-    str | None, typer.Option("--output", metavar="URL", help="Where it goes; over output.path.")
+    str | None, typer.Option("--output", metavar="URL", help="Output; overrides output.path.")
 ]
 ReleaseId = Annotated[
     str | None,
     typer.Option(
         "--release-id",
         metavar="ID",
-        help="Run again under one id to resume; output.release_id or random without.",
+        help="The same id resumes a job. Default: output.release_id, or random.",
     ),
 ]
 InsecureTestNoise = Annotated[
@@ -215,7 +215,7 @@ def release(
     if insecure_test_noise is not None:
         warn("--insecure-test-noise: this release will be NOT PRIVATE; never publish it")
     if release_id is None:
-        # Said before anything is charged: a killed job can resume only under its id.
+        # Written before anything is charged: a killed job can resume only under its id.
         release_id = _new_release_id()
         log.say(f"release id {release_id} (to resume: --release-id)", event="release_id")
     log.release_id = release_id
@@ -242,7 +242,7 @@ def release(
 
 
 def _to_both(shown: Progress, counted: Progress | None) -> Progress:
-    """Progress for the screen and, where it is wanted, for the metrics."""
+    """Progress for the screen and, if asked for, for the metrics."""
 
     def progress(event: PassProgress) -> None:
         shown(event)
@@ -377,7 +377,7 @@ def report(
     json_: Json = False,
     storage_options: StorageOptions = None,
 ) -> None:
-    """Say where the report of a release is, or write one with decoded rows."""
+    """Print where the report of a release is, or write one with decoded rows."""
     options = read_options(storage_options)
     if decoder is None and shape is None and output is None:
         where = _report_of(release, options)
@@ -429,5 +429,5 @@ def main(arguments: list[str] | None = None) -> Any:
 
 @cache
 def command() -> Any:
-    """The command with its parser, which takes a tenth of a second to build: once in a process."""
+    """The command with its parser, built once in a process: that takes a tenth of a second."""
     return typer.main.get_command(app)

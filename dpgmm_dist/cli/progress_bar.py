@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LINES_PER_PASS = 4
 _SECONDS_BETWEEN_LINES = 60
-"""A slow pass shows a line this often."""
+"""Seconds between the lines of a slow pass."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def describe(event: PassProgress) -> str:
 
 
 class _Pace:
-    """How fast the current pass goes, from when it began and the fraction of it that is done."""
+    """The speed of the current pass, from its start and the fraction of it that is done."""
 
     def __init__(self) -> None:
         self.index: int | None = None
@@ -114,7 +114,7 @@ def _now_and_then(show: Callable[[PassProgress, int, _Pace], None]) -> Progress:
 
 def _line(stream: TextIO, event: PassProgress, percent: int, pace: _Pace) -> None:
     speed = _speed(event, pace) if event.passes == 1 else ""  # a release's log holds no times
-    # In one piece: print writes the end of a line by itself, and other threads write lines too.
+    # One call: print would write the line and its end separately, and other threads write too.
     stream.write(f"dpgmm: {describe(event)}: {percent}%{speed and ', '}{speed}\n")
     stream.flush()
 

@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 def runs(
     url: LedgerUrl,
     last: Annotated[
-        int, typer.Option("--last", min=1, metavar="N", help="How many runs are listed.")
+        int, typer.Option("--last", min=1, metavar="N", help="Number of runs to list.")
     ] = _LAST,
     json_: Json = False,
     storage_options: StorageOptions = None,

@@ -1,4 +1,4 @@
-"""What a source gives to the passes: plan units, and the raw blocks of rows read from them.
+"""What a source gives to the passes: plan units, and raw blocks of rows.
 
 All types of this module may be arguments or results of a Dask task. Dask logs both when a task
 fails, so none of these types shows its content.

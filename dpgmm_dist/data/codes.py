@@ -1,9 +1,9 @@
-"""Codes: which interval of each column a row is in, as exact comparisons of floats alone.
+"""Codes: the interval of each column that a row is in, from exact comparisons of floats.
 
 A value's code is the number of edges that are at most it. Edges are public or functions of noisy
 answers. Comparing two floats is exact, so the codes of a row depend on that row and the edges
-alone, bit for bit. A value that is missing may have a code of its own, one more than the number of
-edges. Proof: docs/privacy.md, section 4.2.
+alone, bit for bit. A missing value may have a code of its own, one more than the number of edges.
+Proof: docs/privacy.md, section 4.2.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class ColumnCodes:
     about: Floats | None = None
     """(d,): the only column is the distance of the row from this point; None for features."""
     missing: bool = False
-    """Whether values that are not finite have a code of their own. Without it a row that has one
-    is not valid."""
+    """Whether values that are not finite have a code of their own. Otherwise a row with such a
+    value is not valid."""
 
     def __repr__(self) -> str:
         return f"ColumnCodes({len(self.edges)} columns)"

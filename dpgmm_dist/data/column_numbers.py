@@ -26,7 +26,7 @@ _STORED = {4: "<i4", 8: "<i8"}
 def column_numbers(array: Any) -> tuple[Numbers, Valid]:
     """The numbers (n,) of a column, arbitrary where null; and which rows are not null, or None.
 
-    Integers and floats are as they are stored. What else there is becomes float64.
+    Integers and floats keep their stored type. All else becomes float64.
 
     Parameters
     ----------

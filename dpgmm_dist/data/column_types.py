@@ -1,4 +1,4 @@
-"""Which Arrow types a column may have as a feature or a label, and what is said of other types.
+"""The Arrow types that a feature or label column may have, and messages about other types.
 
 Types are public. Nothing here looks at a row.
 """

@@ -29,7 +29,7 @@ _CACHED_BYTES = 1 << 19
 
 
 class RowMap(Protocol):
-    """What turns rows in input units into rows of integers: a lattice, or codes."""
+    """A map from rows in input units to rows of integers: a lattice, or codes."""
 
     def to_lattice(
         self, features: npt.NDArray[Any], valid: Bools | None = None, out: Reals | None = None
@@ -100,7 +100,8 @@ class FeatureMap:
         mapped = []
         for given, j in zip(edges, which, strict=True):
             scaled = (given - self.offset[j]) / self.half_widths[j] / self.step
-            # Between two edges that come together lies one value: it has its lattice point alone.
+            # Between two edges that round to the same point lies one value, which has that lattice
+            # point.
             for pair in np.flatnonzero(np.diff(scaled) == 0).tolist():
                 point = np.rint(scaled[pair])
                 scaled[: pair + 1] = np.minimum(scaled[: pair + 1], point - 0.5)

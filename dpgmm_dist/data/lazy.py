@@ -1,4 +1,4 @@
-"""What all sources share whose rows Dask computes: several passes must see the same rows."""
+"""The common part of sources whose rows Dask computes: all passes must see the same rows."""
 
 from __future__ import annotations
 

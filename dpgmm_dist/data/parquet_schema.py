@@ -98,7 +98,7 @@ class Columns(Opaque):
 
 @dataclass(frozen=True)
 class ReadTypes:
-    """What the types of the columns to read say, in one file or frame."""
+    """Facts about the columns to read from their types, in one file or frame."""
 
     list_size: int | None
     """Width that the type of the list column fixes; None if it fixes none."""
@@ -115,7 +115,7 @@ class ReadTypes:
 
 @dataclass(frozen=True, repr=False)
 class Footer(Opaque):
-    """What is read from the footer of one file."""
+    """Facts from the footer of one file."""
 
     file: FoundFile
     types: ReadTypes

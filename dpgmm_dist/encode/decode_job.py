@@ -50,7 +50,7 @@ _SHEET_BATCHES = 4
 
 
 class DecodeResult(TypedDict):
-    """What `write_images` wrote."""
+    """The files that `write_images` wrote."""
 
     files: int
     decoder: str

@@ -1,4 +1,4 @@
-"""Which decoder a job uses: its options, and what workers need to build it."""
+"""The decoder of a job: its options, and the recipe from which workers build it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DecodeOptions:
     fit: str = "ridge"
     """``ridge`` or ``network``."""
     save_decoder: str | None = None
-    """Where a decoder that is learned is kept."""
+    """The file that a learned decoder is saved to."""
 
     def check(self, decoder: str) -> None:
         """Raise a SpecError if an option does nothing with a decoder."""

@@ -1,4 +1,4 @@
-"""Maps of embeddings: rows on the two axes that tell labels apart, or on two principal axes."""
+"""Maps of embeddings: rows on the two axes that separate labels, or on two principal axes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _principal(centred: Floats) -> Floats:
 
 
 def _discriminants(rows: Floats, index: NDArray[np.int64]) -> Floats:
-    """The two axes (p, 2) that tell groups of centred rows (n, p) apart; ``index`` is (n,)."""
+    """The two axes (p, 2) that separate groups of centred rows (n, p); ``index`` is (n,)."""
     counts = np.bincount(index)
     means = np.zeros((len(counts), rows.shape[1]))
     np.add.at(means, index, rows)

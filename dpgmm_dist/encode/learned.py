@@ -22,7 +22,7 @@ METHODS = ("ridge", "network")
 _FORMAT = "dpgmm decoder 1"
 _BLOCK = 2048
 _HELD_OUT = 10
-"""One of so many pairs chooses the penalty and is not learned from until then."""
+"""One pair in this many is held out to choose the penalty."""
 _PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)
 """Candidates, in units of the mean variance of an embedding's numbers."""
 

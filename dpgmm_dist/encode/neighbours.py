@@ -16,7 +16,7 @@ _PROBES = 24
 """Cells that are searched for each row."""
 _STEPS = 6
 _ROWS_PER_CELL = 40
-"""Vectors for each cell that its centre is found from."""
+"""Number of vectors per cell that k-means uses."""
 
 
 def nearest(rows: Floats, among: Floats, k: int = 1) -> tuple[Floats, Indices]:

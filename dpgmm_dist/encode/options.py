@@ -1,4 +1,4 @@
-"""What ``dpgmm encode`` may be told about the input of a model, beside the model's own files."""
+"""Options of ``dpgmm encode`` about the input of a model, beside the model's own files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class EncoderOptions:
                 )
 
     def picture_input(self, found: PictureInput | None, channels: int = 3) -> PictureInput | None:
-        """What a model's files say, for its number of channels, with what the options change.
+        """The settings in a model's files, for its number of channels, as changed by the options.
 
         None if neither says anything.
         """

@@ -1,4 +1,4 @@
-"""How a model wants its pictures: resized, cropped in the centre, normalised.
+"""The preparation of pictures for a model: resized, cropped in the centre, normalised.
 
 The settings come from the ``preprocessor_config.json`` that is stored beside a model, from the
 library that the model is for, or from options. The pixels are resized by Pillow, as these
@@ -22,13 +22,13 @@ CONFIG = "preprocessor_config.json"
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Names in the order of Pillow's numbers, which the configuration files use."""
 _MOST_PIXELS = 1 << 26
-"""Of a resized picture: one that is long and narrow would grow beyond memory."""
+"""Most pixels of a resized picture: a long and narrow one could exceed the memory."""
 _UNSUPPORTED = ("do_pad", "do_thumbnail", "rescale_offset", "do_flip_channel_order")
 
 
 @dataclass(frozen=True)
 class PictureInput:
-    """What happens to a picture before a model sees it, in the order of the fields."""
+    """The steps that prepare a picture for a model, in the order of the fields."""
 
     resize: int | Size | None = None
     """Pixels of the shorter side, or (height, width); None keeps the size."""

@@ -1,4 +1,4 @@
-"""What an encoder is, and how encoders in Python modules are found by name."""
+"""The protocol of encoders, and the import of encoders from Python modules by name."""
 
 from __future__ import annotations
 

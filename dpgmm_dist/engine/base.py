@@ -35,7 +35,7 @@ class Engine(Protocol):
         ...
 
     def usage(self) -> Usage:
-        """What the last pass used. PRIVATE: only for the record of the run."""
+        """The resources used by the last pass. PRIVATE: only for the record of the run."""
         ...
 
     def limits(self) -> Sequence[tuple[int, int]]:

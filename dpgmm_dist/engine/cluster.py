@@ -58,7 +58,7 @@ _FAN_IN = 8
 _RETRIES = 2
 _CONNECT_SECONDS = 30
 _HELD_BYTES = 64 << 20
-"""Of the results of tasks that wait for workers which are still to come."""
+"""Most bytes of the results of tasks that wait for workers which have not joined yet."""
 _NEVER = logging.CRITICAL + 1
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
 """Kinds of clusters that are not started by this process, which would switch it off."""
@@ -75,7 +75,7 @@ _SPAWN_ENVIRONMENT = {
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Counted(Opaque):
-    """PRIVATE. The sums over some plan units, and what it took to make them."""
+    """PRIVATE. The sums over some plan units, and the resources they took."""
 
     statistic: ExactStatistic
     usage: Usage
@@ -169,7 +169,7 @@ class DaskEngine:
     def _run_lazy(
         self, context: PassContext, units: Sequence[PlanUnit], report: Fraction
     ) -> Summed:
-        """All at once: what several chunks are computed from is then computed once."""
+        """All at once: what several chunks depend on is then computed once."""
         source = require_lazy_source(context)
         if self._placed[0] is not source:
             self._placed = (source, lazy_chunks(source, self.client))

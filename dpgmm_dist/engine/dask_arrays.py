@@ -72,7 +72,7 @@ class LazyChunks(Opaque):
 
     chunks: list[Any]
     held: Any = None
-    """What keeps rows on the workers that were sent there for these chunks."""
+    """The futures that keep the rows sent to the workers for these chunks."""
 
 
 def lazy_chunks(source: DaskArraySource | DaskFrameSource, client: Any = None) -> LazyChunks:

@@ -1,11 +1,11 @@
-"""What Dask logs, in dpgmm's words or not at all.
+"""Dask's log records, reported in dpgmm's own words or not at all.
 
 Dask logs about workers that end and restart, about lost connections and about callbacks that fail.
 Its messages can quote arguments of tasks and its tracebacks can quote values, so none of them
 reaches stderr as it is. While a cluster is open, one handler takes the records of Dask's loggers.
 
-What a user should know becomes an event of ``dpgmm_dist.engine``'s logger, in plain words. The
-original follows at level DEBUG, and only where it cannot hold a value: the messages of
+Whatever a user should know becomes an event of the logger ``dpgmm_dist.engine``, in plain words.
+The original follows at level DEBUG, and only where it cannot hold a value: the messages of
 :data:`_SAFE` as they are, any other as the place in Dask's source that logged it.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 _log = logging.getLogger("dpgmm_dist.engine")
 
 _LIBRARIES = ("distributed", "dask", "tornado", "asyncio", "bokeh", "concurrent")
-"""Top names of the loggers that Dask and what it runs on write to."""
+"""Top names of the loggers of Dask and of the libraries it runs on."""
 
 _TOPIC = "dpgmm-dask-logs"
 """Where local workers send their originals to the driver."""
@@ -60,7 +60,7 @@ _SAFE: Mapping[str, tuple[str, str] | None] = {
     r"Scheduler was unaware of this worker; shutting down\.": None,
     rf"Removing worker '{_ADDRESS}' caused the cluster to lose": None,
 }
-"""The beginning of messages that hold no value, and what is said for people.
+"""The beginning of messages that hold no value, and the event that is reported for each.
 
 Only what matches is quoted: what follows it in the message is left out.
 """
@@ -89,14 +89,14 @@ def _known(record: logging.LogRecord) -> tuple[str | None, tuple[str, str] | Non
 
 
 class _DriverHandler(logging.Handler):
-    """Tells events and originals to dpgmm's own logger."""
+    """Passes events and originals to dpgmm's own logger."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._ending = False
 
     def end(self) -> None:
-        """From now on workers end with the cluster, which is no event."""
+        """From now on workers end because the cluster does, which is not an event."""
         self._ending = True
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -125,8 +125,8 @@ class _WorkerHandler(logging.Handler):
 def dask_logs() -> Iterator[_DriverHandler]:
     """Take over what Dask logs in this process.
 
-    Everything is put back afterwards, except in the command, which hears this engine's logger: what
-    Dask's threads log after the cluster has closed is not for its users.
+    Everything is put back afterwards, except in the command, which listens to this engine's logger:
+    its users should not see what Dask's threads log after the cluster has closed.
     """
     import distributed  # noqa: F401 - gives its loggers handlers when it is first imported
 

@@ -1,4 +1,4 @@
-"""Clusters that fail: how long a driver waits for them, and what it then says.
+"""Failures of clusters: how long a driver waits, and its messages.
 
 A message names the kind of failure and what to do, and quotes nothing: what Dask raises may hold
 the arguments of a task.
@@ -13,7 +13,8 @@ from typing import Any
 from dpgmm_dist.errors import ClusterError
 
 NO_WORKERS_SECONDS = 300.0
-"""A cluster without any worker for so long is given up: a batch job must not wait for ever."""
+"""Seconds after which a cluster without any worker is given up: a batch job must not wait for
+ever."""
 _LOOK_SECONDS = 5.0
 
 _LOST = (

@@ -107,7 +107,7 @@ class LocalEngine:
 
 
 class _Work:
-    """What the threads of one pass share."""
+    """The shared state of the threads of one pass."""
 
     def __init__(
         self, context: PassContext, cache: LatticeCache | None, waiting: SimpleQueue[PlanUnit]

@@ -1,4 +1,4 @@
-"""How much memory a pass needs on a worker, checked before the first pass.
+"""The memory that a pass needs, checked before the first pass.
 
 The figures are upper bounds from public numbers and the sizes in footers. jobs/benchmarks/scale.py
 measures the real use.
@@ -29,15 +29,16 @@ WAVES_AHEAD = 2
 _MERGED = 4
 """Statistics that a worker holds beside those of finished tasks: what is being added up."""
 _ANSWER, _QUERY, _SQUARES, _MEANS = 10, 6, 8, 10
-"""Arrays that the driver holds at once while an answer is measured: of its numbers (exact sums,
-draws, what is stored and read back), of the query's maps, of a second moment of all features
-(those of earlier answers, axes), and of the means of labels."""
+"""Arrays that the driver holds at once while an answer is measured: as large as the answer (exact
+sums, draws, stored bytes and those read back), as the query's maps, as a second moment of all
+features (earlier answers, axes), and as the means of labels."""
 _FULL, _SHARED = 6, 13
-"""Arrays of what is released while it is written: covariances and means, factors, errors, files.
-The second where covariances share their axes: they are changed from one form to the other."""
+"""Arrays as large as the release while it is written: covariances and means, factors, errors,
+files. The second number is for covariances that share their axes, which are converted between two
+forms."""
 _SEARCH, _SEARCH_PIECE = 128 << 20, 96 << 20
-"""Bytes of the search for components in noisy answers: for all of it, and for each of the pieces
-that run at once. With more labels each has fewer draws, down to a tenth."""
+"""Bytes of the search for components in noisy answers: in all, and for each of its parts that run
+at once. With more labels each part has fewer draws, down to a tenth."""
 _LIMBS = 16
 """Bytes of an exact integer."""
 

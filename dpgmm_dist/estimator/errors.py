@@ -1,7 +1,7 @@
-"""What the estimator raises: errors by the names of its arguments, which are ValueErrors too.
+"""Errors of the estimator: they name its arguments and are ValueErrors too.
 
-scikit-learn's tools catch ValueError. The errors of a specification name keys of YAML, which
-whoever calls an estimator has never seen.
+scikit-learn's tools catch ValueError. The errors of a specification name keys of YAML, which users
+of the estimator do not know.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ARGUMENTS = {
     "dataset.categories": "categories",
     "dataset.nulls": "nulls",
 }
-"""The argument that each key of a specification is given by."""
+"""The argument of the estimator for each key of a specification."""
 _KEYS = re.compile(r"\b(" + "|".join(map(re.escape, _ARGUMENTS)) + r")\b")
 
 

@@ -38,15 +38,16 @@ if TYPE_CHECKING:
     from dpgmm_dist.spec.sections import DatasetSpec
 
 _MEMORY = "memory"
-"""Takes the place of a path where rows are in memory."""
+"""Stands for a path where rows are in memory."""
 _REPEATED = (
     "DPGaussianMixture is fitted again in this process, and no ledger counts the fits: if their "
-    "rows are of the same people, the costs add up, and each fit alone promises more than all of "
-    "them keep. ledger=URL (made by dpgmm ledger init) charges every fit and refuses beyond a limit"
+    "rows are of the same people, the costs add up, and the guarantee of all fits together is "
+    "weaker than that of each. ledger=URL (made by dpgmm ledger init) charges every fit and "
+    "refuses beyond a limit"
 )
 
 _unlisted_fits = 0
-"""Fits of this process that no ledger was charged for."""
+"""Number of fits of this process that no ledger was charged for."""
 
 
 class DPGaussianMixture(Parameters):
@@ -59,7 +60,7 @@ class DPGaussianMixture(Parameters):
     epsilon, delta : the guarantee, for adding or removing one row
     norm_bound : public bound on the Euclidean norm of a row, after ``center`` is subtracted. Longer
         rows are scaled down to it. Choose it without looking at the data. By default "auto": it is
-        found privately, at a twentieth of the budget, because no one number suits all data.
+        found privately, for a twentieth of the budget, because no single number suits all data.
     column_bounds : public (low, high) of each column of a table, by name, in place of
         ``norm_bound``. The features are these columns. Bounds are numbers, or dates and times, or
         "auto" for a range that is found privately. "auto" in place of the mapping finds all: the
@@ -203,7 +204,7 @@ class DPGaussianMixture(Parameters):
         return self
 
     def _open(self, X: Any, y: Any, dataset: DatasetSpec) -> tuple[Any, ReadFrame | None]:
-        """The source of the rows, None for a path, and what is read of a frame."""
+        """The source of the rows (None for a path), and the columns read from a frame."""
         from dpgmm_dist.data.dask_frames import is_dask_frame
         from dpgmm_dist.data.frames import is_frame, no_rows_of
 

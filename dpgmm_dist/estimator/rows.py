@@ -1,4 +1,4 @@
-"""What ``fit`` is given, as a source of rows: arrays, dask arrays and frames."""
+"""The argument of ``fit`` as a source of rows: arrays, dask arrays and frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Labels = tuple[int, ...] | tuple[str, ...]
 
 
 class Asked(Protocol):
-    """The parameters of the estimator that say what is read."""
+    """The parameters of the estimator that decide what is read."""
 
     labels: Sequence[int] | Sequence[str]
     features: str | Sequence[str]
@@ -47,7 +47,7 @@ def reads_table(model: Asked) -> bool:
     Raises
     ------
     SpecError
-        When there is a bound on the norm of what has columns.
+        When there is a norm bound for a table.
     """
     states = {"categories": bool(model.categories), "nulls='model'": model.nulls == "model"}
     wanted = [name for name, is_wanted in states.items() if is_wanted]
@@ -94,7 +94,7 @@ def table_columns(model: Asked, X: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ReadFrame:
-    """What was read of a frame."""
+    """The columns that were read from a frame."""
 
     example: Any
     """The frame without its rows."""
@@ -118,7 +118,7 @@ class ReadFrame:
 
 
 def array_source(model: Asked, X: Any, y: Any) -> ArraySource | DaskArraySource:
-    """Rows (n, d) and labels (n,) of arrays, or of what numpy makes arrays of."""
+    """Rows (n, d) and labels (n,) of arrays, or of objects that numpy converts to arrays."""
     from dpgmm_dist.data.dask_arrays import is_dask_array
     from dpgmm_dist.data.source import ArraySource, DaskArraySource
 

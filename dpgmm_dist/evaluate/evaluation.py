@@ -46,7 +46,7 @@ class Evaluation:
     principal: tuple[Floats, Floats]
     """Held-out and synthetic rows (m, 2) on the first two principal axes of the held-out rows."""
     map: tuple[Panel, ...] = ()
-    """Held-out and synthetic rows on the axes that tell the labels of held-out rows apart."""
+    """Held-out and synthetic rows on the axes that best separate the labels of held-out rows."""
 
     def __repr__(self) -> str:
         return f"<Evaluation of {self.values['release_id']!r}, {NOT_PRIVATE}>"
@@ -179,7 +179,7 @@ def _measured(
 
 
 def _map(release: Release, test: LabelledRows, synthetic: LabelledRows) -> tuple[Panel, ...]:
-    """Held-out and synthetic rows on the axes that tell the labels of held-out rows apart."""
+    """Held-out and synthetic rows on the axes that best separate the labels of held-out rows."""
 
     def names(rows: LabelledRows) -> list[str] | None:
         return [str(release.label_values[i]) for i in rows.y] if release.label_values else None

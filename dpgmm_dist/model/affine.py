@@ -43,9 +43,10 @@ class Transform:
         Variance of the d - p directions outside the basis, each, in feature units squared.
         Positive with a projection to p < d, 0 otherwise.
     columns
-        Maps of single columns in place of the affine ones: z_j is then the score of x_j. Not with
-        a projection. ``center`` and ``half_width`` still describe the bounds of the columns. After
-        the scores of the d columns come those of presence, of the columns that lack values (NaN).
+        Maps of single columns instead of the affine ones: z_j is then the score of x_j. They cannot
+        be combined with a projection. ``center`` and ``half_width`` still describe the bounds of
+        the columns. After the scores of the d columns come the presence scores of the columns that
+        lack values (NaN).
 
     Raises
     ------
@@ -108,7 +109,7 @@ class Transform:
 
     @property
     def lacking(self) -> tuple[int, ...]:
-        """The columns that lack values in some rows, in the order of their presence's scores."""
+        """The columns that lack values in some rows, in the order of their presence scores."""
         return tuple(j for j, c in enumerate(self.columns) if c.absent_below is not None)
 
     @property
@@ -156,9 +157,9 @@ class Transform:
 
     @property
     def log_jacobian(self) -> float:
-        """log |dz/dx|, to add to a log density in feature units to have it in input units.
+        """log |dz/dx|: added to a log density in feature units, it gives that in input units.
 
-        Where columns have maps of their own, `log_prob` has it instead.
+        Where columns have their own maps, `log_prob` includes it instead.
         """
         if self.columns:
             raise ValueError("maps of columns have no one Jacobian")
@@ -167,8 +168,8 @@ class Transform:
     def log_prob(self, mixture: Mixture, rows: ArrayLike) -> Floats:
         """Natural log density (n,) of rows (n, d) in input units under a latent mixture.
 
-        Of the residual too, where there is a projection. Rows that are not finite are refused;
-        but NaN, for a value that is missing, where a column may lack values.
+        It includes the residual where there is a projection. Rows that are not finite are refused.
+        Where a column may lack values, NaN stands for a missing value.
         """
         if self.columns:
             checked = _rows("rows", rows, self.input_dimension)

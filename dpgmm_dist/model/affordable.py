@@ -1,8 +1,9 @@
-"""How many components the noise affords: fewer are fitted than asked for where more would cost.
+"""How many components the noise affords: fewer than asked for where more would do harm.
 
-A component needs its own covariance. Beyond the number whose covariances are above the noise, one
-more component takes rows from the others and adds noise to the release. So no more are fitted.
-Those asked for beyond that divide the weight of a fitted one, and change no density.
+A component needs its own covariance. Beyond the number whose covariances stand out of the noise,
+each further component takes rows from the others and adds noise to the release. So no more are
+fitted. If more were asked for, fitted components are divided into equal parts, which changes no
+density.
 """
 
 from __future__ import annotations
@@ -28,34 +29,35 @@ from dpgmm_dist.model.problem import Fitted, Problem
 Ints = npt.NDArray[np.int64]
 
 _NOISE_OF_COVARIANCE = 0.6
-"""Noise on the eigenvalues of a component's covariance, in mean eigenvalues, up to which it is
-fitted. Beyond it components cost more than they gain (docs/method.md)."""
+"""Largest edge of a component's covariance (docs/method.md, section 1) at which it is fitted. With
+a larger edge a component costs more than it gains."""
 _NOISE_IN_MANY_DIMENSIONS = 0.35
-"""The same in many dimensions, for three components. Cells are sought in a subspace there, and the
-more components, the less surely they are found."""
+"""The same in many dimensions, for three components. There the cells are in a subspace, and the
+more components there are, the less reliably they are found."""
 LAST_SHARE = 0.45
-"""Of rho, that the last pass over the components has."""
+"""Share of rho of the last pass over the components."""
 _MOST_LABEL_CELLS = 20
 _LABEL_EDGE = 3.1
-"""Noise on the eigenvalues of a label's covariance, in mean eigenvalues, up to which labels are
-measured one by one and divided into cells."""
+"""Largest edge of a label's covariance at which labels are measured one by one and divided into
+cells."""
 _MOST_AUTO = 16
 MOST_COVARIANCES = 80_000_000
-"""Numbers in all released covariances in full; the driver holds some six arrays of them, 4 GB."""
+"""Most numbers in all released covariances in full. The driver holds some six such arrays, 4 GB."""
 _MOST_SHARED = 1 << 23
-"""Numbers in all released means and blocks, where covariances share their axes."""
+"""Most numbers in all released means and blocks, where covariances share their axes."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a release takes at the most, from its specification alone."""
+    """The most memory that a release may take, from its specification alone."""
 
     statistics: int
     """Numbers in the exact sums of the largest pass."""
     maps: int
     """Numbers in the maps of its cells."""
     full: int
-    """Numbers in the released means and covariances, if these are matrices; 0 if they never are."""
+    """Numbers in the released means and covariances if these are stored as full matrices; 0 if they
+    never are."""
     shared: int
     """The same if covariances share their axes."""
 
@@ -64,7 +66,7 @@ def sizes(problem: Problem) -> Sizes:
     """The largest pass and release of a problem, whichever way it takes."""
     d, p, labels = problem.width, problem.latent_dimension, problem.labels
     axes = stages.most_axes(problem)
-    # The second look asks for the pooled second moment and for those of labels at once.
+    # The second measurement asks for the pooled second moment and those of labels at once.
     staged = _triangle(d) + 1 + labels * (_triangle(axes) + 1 + d)
     groups = joint_groups(problem)
     if is_overseeded(problem):
@@ -72,7 +74,7 @@ def sizes(problem: Problem) -> Sizes:
     sums = max(groups, labels * cells.most_cells(problem)) * (1 + p)
     joint = max(groups * _triangle(p) + sums, _triangle(d)) if groups else 0
     if groups and not is_tied(problem):
-        # Cells have second moments too, in so many directions as there are or are sought in.
+        # Cells have second moments too, in all directions or in those of the subspace.
         directions = min(p, cells.SECOND_DIMENSION)
         joint = max(joint, labels * cells.most_cells(problem) * (1 + p + _triangle(directions)))
     return Sizes(max(staged, joint), max(groups * p * d, d * d), *_held(problem, groups))
@@ -92,7 +94,7 @@ def _held(problem: Problem, groups: int) -> tuple[int, int]:
 
 
 def joint_groups(problem: Problem) -> int:
-    """For how many components a joint fit may measure covariances; 0 where there is no memory."""
+    """Number of components whose covariances a joint fit has memory to measure; it may be 0."""
     most = MOST_SECONDS // _triangle(problem.latent_dimension) // problem.labels
     if is_tied(problem):
         # Covariances of all cells where there is memory for them, else of the labels alone.
@@ -111,7 +113,7 @@ def is_tied(problem: Problem) -> bool:
 
 
 def affordable(problem: Problem, rows: float) -> Problem | None:
-    """The problem with no more components than a joint fit can tell; None if it tells too little.
+    """The problem with as many components as a joint fit can estimate; None if it cannot pay.
 
     Parameters
     ----------
@@ -148,9 +150,10 @@ def _most(problem: Problem, rows: float) -> int:
 
 
 def rows_for_components(problem: Problem, rows: float) -> float:
-    """From how many rows on a joint fit tells two components of a label apart, or labels' own.
+    """The number of rows from which a joint fit can estimate two components of a label.
 
-    Noise falls as one over the rows, so any number of them tells it.
+    With labels in many dimensions: a covariance for each label. Noise falls as one over the rows,
+    so any value of ``rows`` gives the same result.
     """
     if is_tied(problem):
         each = np.full(problem.labels, rows / problem.labels)
@@ -161,7 +164,7 @@ def rows_for_components(problem: Problem, rows: float) -> float:
 
 
 def _edge(problem: Problem, rows: float) -> float:
-    """Noise on the eigenvalues of one label's covariance, where a mean eigenvalue is 1."""
+    """The edge of one label's covariance (docs/method.md, section 1)."""
     p = problem.latent_dimension
     each = rows / problem.labels * math.sqrt(2 * LAST_SHARE * problem.rho)
     if problem.covariance == "tied":
@@ -171,7 +174,7 @@ def _edge(problem: Problem, rows: float) -> float:
 
 
 def _tied_pays(problem: Problem, rows: float) -> bool:
-    """Whether a label has rows for several covariances, or two labels differ in a direction."""
+    """Whether labels have enough rows for several covariances, or two labels for a direction."""
     if not joint_groups(problem):
         return False
     each = np.full(problem.labels, rows / problem.labels)
@@ -181,7 +184,7 @@ def _tied_pays(problem: Problem, rows: float) -> bool:
 
 
 def _released(problem: Problem, shares_axes: bool) -> int:
-    """How many components of a label are released at the most: as asked, where memory allows."""
+    """The most components of a label that are released: as many as asked for, if memory allows."""
     p = problem.latent_dimension
     if shares_axes:
         most = _MOST_SHARED // (problem.labels * (p + _own_axes(problem) ** 2))
@@ -191,7 +194,7 @@ def _released(problem: Problem, shares_axes: bool) -> int:
 
 
 def _own_axes(problem: Problem) -> int:
-    """Along how many of the axes that covariances share a label has a block of its own."""
+    """The number of shared axes along which a label has a block of its own."""
     return min(stages.most_axes(problem), problem.latent_dimension)
 
 
@@ -220,7 +223,7 @@ def padded(problem: Problem, fitted: Fitted) -> Fitted:
 
 
 def _padded_notes(notes: dict[str, Any], source: Ints) -> dict[str, Any]:
-    """Remarks in which what is said of each component is said of each of its parts."""
+    """The remarks with one entry for each part of a component."""
     bars = {
         key: [value[k] for k in source] if isinstance(value, list) else value
         for key, value in notes.get("error_bars", {}).items()

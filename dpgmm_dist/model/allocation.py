@@ -56,22 +56,23 @@ def expected_kl(p: int, rows: float, weights: Floats, variances: Sequence[float]
 
 
 def whitened_radius(p: int) -> float:
-    """Clipping radius in units where a component is white: few Gaussian rows are longer."""
+    """Clipping radius in units where a component is white. Few Gaussian rows are longer."""
     return math.sqrt(p) + 2.0
 
 
 CLIPPED = 0.05
-"""Share of a component's rows that may be clipped where the fit knows what clipping leaves."""
+"""Share of a component's rows that may be clipped where the fit corrects for clipping."""
 
 
 def component_radius(p: int) -> float:
-    """Clipping radius where answers are explained by a mixture's own clipped moments.
+    """Clipping radius where a mixture is fitted by its own clipped moments.
 
     Noise grows with the radius (squared, for second moments), and what clipping removes is known
     under the component's own model: the expected KL of the noise is least at about ``sqrt(p)``,
     where it clips half of the rows, and is there a third or a quarter of what it is at
-    :func:`whitened_radius`. But rows that are no Gaussian are then judged by their middle alone. So
-    no more than :data:`CLIPPED` of a Gaussian's rows are clipped: docs/method.md, section 3.4.
+    :func:`whitened_radius`. But rows that are not Gaussian are then judged by their central part
+    alone. So no more than :data:`CLIPPED` of a Gaussian's rows are clipped: docs/method.md, section
+    3.4.
     """
     low, high = 0.0, whitened_radius(p) ** 2
     for _ in range(60):
@@ -103,8 +104,8 @@ def _share_beyond(p: int, square: float) -> float:
 def rows_per_component(p: int, rho: float, allocation: str = "kl") -> float:
     """Rows a component needs for a covariance of its own: the rule of thumb of docs/method.md.
 
-    From so many on, noise has at most half the energy of a white covariance, if the last pass
-    costs ``rho``; with fewer, covariances are mostly what they are shrunk toward.
+    With at least this many rows, noise has at most half the energy of a white covariance, if the
+    last pass costs ``rho``. With fewer, covariances consist mostly of their shrinkage target.
     """
     radius = whitened_radius(p)
     share = split(rho, [1.0, radius, radius**2], kl_curvatures(p), allocation)[2]

@@ -1,4 +1,4 @@
-"""The covariances of a mixture, in full or with axes in common, and what is computed from them.
+"""The covariances of a mixture, in full or with shared axes, and densities and samples from them.
 
 A full covariance takes p x p numbers a component. Where components share most of it, it is stored
 once: ``axes @ diag(block, identity) @ axes.T`` with one matrix of axes, and a small block for each
@@ -26,7 +26,7 @@ Scorer = Callable[[Floats], Floats]
 
 _SYMMETRY_TOLERANCE = 1e-9
 _MOST_FULL_BYTES = 1 << 31
-"""Bytes of full matrices that are built from a shared form."""
+"""Most bytes of full matrices that are built from a shared form."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class FullCovariances:
 
     matrices: Floats
     are_equal: bool = field(init=False)
-    """Whether all are the same: it is factored, and rows are mapped, once."""
+    """Whether all matrices are equal: then factoring and mapping rows is done once."""
     roots: Floats = field(init=False, repr=False)
     """(C, p, p), lower triangular factors."""
 
@@ -66,7 +66,7 @@ class FullCovariances:
 
     @property
     def n_parameters(self) -> int:
-        """Free parameters: of one matrix where all are equal, of diagonals where all are."""
+        """Number of free parameters: one matrix where all are equal, diagonals where all are."""
         distinct = self.matrices[:1] if self.are_equal else self.matrices
         count, p = len(distinct), self.shape[1]
         diagonals = np.diagonal(distinct, axis1=1, axis2=2)
@@ -237,7 +237,7 @@ class SharedCovariances:
 
     @cached_property
     def log_determinant(self) -> float:
-        """log |det axes|, what the log determinants of all components have in common.
+        """log |det axes|, the common part of the log determinants of all components.
 
         Raises
         ------
@@ -323,7 +323,7 @@ def covariances_of(value: ArrayLike | Covariances) -> Covariances:
 
 
 def require_buildable(count: int, p: int) -> None:
-    """Refuse to build so many matrices (p, p) from a shared form where they would be too large.
+    """Refuse to build matrices (p, p) from a shared form if together they would be too large.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How the budget of a release in high dimension is shared out: fixed in advance, then by noise.
+"""The budget allocation of labelled releases in high dimension: fixed shares, then by noise.
 
 Shares were chosen on validation slices (10-20% of the training rows) of fashion_scatter128,
 fashion_effnet128 and spamassassin_minilm384 at epsilon 1, 3 and 10; those for two labels by
@@ -36,7 +36,7 @@ WITH_CELL_COVARIANCES = {
     "subspace.1": 0.04,
     "components.2": 0.30,
 }
-"""Where rows are many enough for a covariance of each of several components."""
+"""The shares where each of several components has rows enough for its own covariance."""
 # Where noise dominates label second moments (`krylov_directions`).
 KRYLOV = {
     "moments.sum": 0.04,
@@ -48,7 +48,7 @@ KRYLOV = {
     "components.2": 0.0,
 }
 KRYLOV_TWO_PRODUCTS = {**KRYLOV, "cells.1": 0.44, "components.1": 0.25, "components.2": 0.20}
-"""The same with a second product, where the first is not mostly noise."""
+"""The same with a second product with the covariance, where the first is not mostly noise."""
 KRYLOV_TWO_LABELS = {
     **KRYLOV,
     "cells.1": 0.37,
@@ -57,33 +57,34 @@ KRYLOV_TWO_LABELS = {
     "components.2": 0.18,
     "subspace.2": 0.05,
 }
-"""Two labels: a product, then the sum of tails, each followed by moments along the directions."""
+"""Two labels: a product, then discriminant moments, each followed by moments along the
+directions."""
 _TWO_PRODUCTS = 20.0
 _CELL_EDGE = 6.0
 LEAST_CELLS = 6
 MOST_SECONDS = 10_000_000
-"""Numbers in the second moments of one pass, for memory: 160 MB of exact integers."""
+"""Most numbers in the second moments of one pass, for memory: 160 MB of exact integers."""
 _LEAST = 2
 _MOST = 20
 _NOISE_PER_MEAN = 0.2
-"""Norm of the noise on a cell's mean that is affordable, over the root mean squared distance."""
+"""Largest norm of the noise on a cell's mean, over the root mean squared distance."""
 _POOLED_EDGE = 20.0
 _LABEL_EDGE = 25.0
 _NOISY_LABELS = 2.0
-"""Noise on the eigenvalues of a label's second moment, in mean eigenvalues and for each label, from
-which it is not asked for. Two labels differ along one direction, which sums find at the noise of
-one vector; more labels differ along more of them."""
+"""Edge of a label's second moment, divided by the number of labels, from which it is not asked for.
+Two labels differ along one direction, which sums find with the noise of one vector. More labels
+differ along more directions."""
 _LEAST_KEPT = 1e-4
-"""Below this the noise scale would leave the range that can be drawn."""
+"""Smallest share kept: with less, the noise scale would leave the range of the sampler."""
 _TO_CELLS = 0.35
-"""Share of what second moments give up that goes to the cells pass."""
+"""Share of the budget given up by second moments that goes to the cells pass."""
 
 
 def adapted(problem: Problem, budget: dict[str, float], rows: Floats) -> dict[str, float]:
     """The budget of each pass once the noisy numbers of rows (L,) are known; the same total.
 
-    A second moment that noise dominates gives up part of its share to the sums of later passes: by
-    the fourth power of its noise.
+    A second moment that noise dominates gives up part of its share to the sums of later passes.
+    What it keeps falls with the fourth power of its noise.
     """
     if "moments.label" not in budget:
         return budget
@@ -109,7 +110,7 @@ def adapted(problem: Problem, budget: dict[str, float], rows: Floats) -> dict[st
 
 
 def _shared_out(budget: dict[str, float], shares: dict[str, float]) -> dict[str, float]:
-    """The budget by other shares; the first pass is spent, and the others share what is left."""
+    """The budget by other shares: the first pass is spent already, the others divide the rest."""
     scale = (sum(budget.values()) - budget["moments.sum"]) / (1 - shares["moments.sum"])
     later = {name: share * scale for name, share in shares.items()}
     return {**later, "moments.sum": budget["moments.sum"]}
@@ -155,12 +156,12 @@ def needs_krylov(problem: Problem, rows: Floats) -> bool:
 
 
 def label_edge(problem: Problem, rows: Floats) -> float:
-    """Noise on the eigenvalues of a label's second moment at its share, in mean eigenvalues."""
+    """The edge of a label's second moment at its share of the budget."""
     label = SHARES["moments.label"] * problem.rho
     p = problem.latent_dimension
     return _edge(p, whitened_radius(p) ** 2, label, float(rows.sum()) / problem.labels)
 
 
 def _edge(p: int, sensitivity: float, rho: float, rows: float) -> float:
-    """Largest eigenvalue of the noise on a second moment a row, where a mean eigenvalue is 1."""
+    """The edge of a second moment: largest eigenvalue of its noise over its mean eigenvalue."""
     return sensitivity / math.sqrt(2 * rho) / rows * math.sqrt(2 * p)

@@ -206,7 +206,7 @@ class Mixture:
         return self.sample_with(np.random.Generator(np.random.Philox(seed)), n)
 
     def sample_with(self, generator: np.random.Generator, n: int) -> tuple[Floats, Integers]:
-        """`sample` from a generator the caller goes on drawing from (residual noise)."""
+        """`sample` with a generator that the caller uses further (for residual noise)."""
         if n < 0:
             raise ValueError(f"n must be at least 0, got {n}")
         # Components with weight 0 have an empty interval, so side="right" never picks them.
@@ -248,7 +248,7 @@ class Mixture:
         return np.asarray(posterior @ membership.astype(np.float64))
 
     def regularised(self, share: float) -> Mixture:
-        """The mixture with covariances between their average, at 0, and their own, at 1.
+        """The mixture with covariances between their average (share 0) and their own (share 1).
 
         Its `label_probabilities` are those of regularised discriminant analysis (Friedman 1989).
         """
@@ -310,7 +310,7 @@ class StandardErrors:
 
     @property
     def knows_covariances(self) -> bool:
-        """Whether the errors of covariances are numbers of their own."""
+        """Whether the errors of covariances are known numbers."""
         return any(np.asarray(self.covariances).strides)
 
 

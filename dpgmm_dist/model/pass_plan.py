@@ -1,7 +1,7 @@
-"""What a pass is to ask and what it answered, in floating point: the model's side of a query.
+"""The query and the answer of a pass in floating point: the model's side.
 
-Latent coordinates ``y`` (p,) are defined by :class:`Latent`; in a cell a row is seen as
-``w = whiten @ (y - centre)``, in units of standard deviations once whitened.
+Latent coordinates ``y`` (p,) are defined by :class:`Latent`. In a cell a row has the coordinates
+``w = whiten @ (y - centre)``, in standard deviations if ``whiten`` whitens.
 :mod:`dpgmm_dist.pipeline.compile` turns a :class:`PassPlan` into exact integers and the noisy
 integers back into an :class:`Observed`.
 """
@@ -101,7 +101,7 @@ class BinsBlock:
     bins: tuple[Ints, ...] | None = None
     """For each column the bin of each code; None where every code is a bin."""
     by_label: bool = False
-    """Whether the rows of each label are counted by themselves."""
+    """Whether the rows of each label are counted separately."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class BinsPlan:
     columns: Ints | None = None
     """(c,) which features are counted; None for all of them."""
     about: Floats | None = None
-    """(d,): the only column is the distance of the row from here."""
+    """(d,): the only column is then the distance of the row from this point."""
     missing: bool = False
     """Whether values that are missing have a code of their own, the last."""
 
@@ -130,7 +130,7 @@ class ObservedBins:
     """Noisy counts of bins."""
 
     counts: tuple[Floats, ...]
-    """(B_j,) of each column j; (L, B_j) where labels are counted by themselves."""
+    """(B_j,) of each column j; (L, B_j) where labels are counted separately."""
     sigma: float
     """Standard deviation of the noise on each count."""
 

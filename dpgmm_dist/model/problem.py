@@ -1,4 +1,4 @@
-"""What is to be released, and what has been learnt of it so far: public numbers only."""
+"""What is to be released, and what is known of it so far: public numbers only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dpgmm_dist.model.pass_plan import Latent, Observed, PassPlan
 Floats = npt.NDArray[np.float64]
 
 Ask = Callable[[PassPlan, Latent], Observed]
-"""Answers a plan: charges, measures, stores. Everything private is behind it."""
+"""Answers a pass plan: it charges, measures and stores. Everything private is behind it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Centre:
-    """The private centre of the data: what the moments passes released."""
+    """The centre of the data: what the moments passes released."""
 
     latent: Latent
     rows: Floats

@@ -1,8 +1,9 @@
-"""The stages of a release where noise is as large as the signal: which, and at which share of rho.
+"""The stages of a release where noise is as large as the signal: their order and budget shares.
 
-What the labels have in common is measured once: the centre, the axes and variances of one second
-moment. Labels add their means, and in a few leading axes their own covariances. Each stage is
-shrunk toward the one before it, so a stage that the noise drowns costs its share and no more.
+What the labels have in common is measured once: the centre, and the axes and variances of one
+second moment. Labels add their means, and their own covariances along a few leading axes. Each
+stage is shrunk toward the one before it, so a stage that is all noise costs its share of the budget
+and no more.
 """
 
 from __future__ import annotations
@@ -29,44 +30,47 @@ from dpgmm_dist.model.stages.second_look import RADIUS, Budget
 Floats = npt.NDArray[np.float64]
 
 CENTRE_SHARE = 0.05
-"""Of rho, for the first stage."""
+"""Share of rho of the first stage."""
 _LEAST_SECONDS, _MOST_SECONDS = 0.07, 0.30
-"""Of rho, for second moments of labels where they pay; the more, the more axes they can be seen in,
-up to half of all."""
+"""Shares of rho for second moments of labels where they pay. The share grows with the number of
+axes in which they stand out of the noise, up to half of all axes."""
 _LEAST_AXES, _MOST_AXES = 8, 512
 _MOST_ENTRIES = 1 << 22
-"""Of the second moments of all labels together, for memory."""
+"""Most numbers in the second moments of all labels together, for memory."""
 _MOST_TRIANGLES = 1 << 27
-"""Bytes of the covariances of all components in full, up to which they are released so."""
+"""Most bytes of the covariances of all components in full that are released in that form."""
 _DIAGONAL = ("diag", "spherical")
 """Kinds of covariances that have no axes to share."""
 _SECOND_NOISE = 0.7
-"""Noise on the eigenvalues of a label's whitened second moment, as the half radius of its
-semicircle, up to which axes are added."""
+"""Half the edge (docs/method.md, section 1) of a label's whitened second moment up to which axes
+are added."""
 _SPREAD_OF_MEANS = 0.25
-"""Variance of the labels' means over that of their rows, as the prediction of a loss takes it."""
+"""Variance of the labels' means over that of their rows that the predicted loss assumes."""
 _AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
-"""Share of the pooled second moment's budget that is spent once its axes are known; the second
-where labels' own second moments are seen along axes of the first look."""
+"""Share of the pooled second moment's budget for its second measurement. The second value holds
+where labels' own second moments are measured along axes of the first measurement."""
 _ONE_LOOK, _NOT_WHITENED = 2.2, 6.0
-"""Noise on the eigenvalues of the whitened second moment, in its variances. From the first on a
-second look would show nothing, and its budget goes to the first, but for a mean squared length.
-From the second on the first look knows no variances to whiten by, and two like it are averaged."""
+"""Half the edge of the whitened second moment. Above the first value a second measurement would be
+all noise: its budget goes to the first measurement, except for a mean squared length. Above the
+second value the first measurement gives no variances to whiten by: two such measurements are
+averaged."""
 _SIZE = 0.01
-"""Share of the budget for that length, and the most of the pooled second moment's."""
+"""Share of rho for that mean squared length, and its largest share of the pooled second
+moment's."""
 _MOST_OF_POOLED = 0.2
 _SUMS = (0.08, 0.22, 0.85)
-"""Shares of the budget for the mean where there is one mean only: where the second moment is clear,
-where it is noisy, and where nothing can be seen of it."""
+"""Shares of the budget for the mean where there is one mean only: for a clear second moment, for a
+noisy one, and for one that is all noise."""
 _NOISY, _DROWNED = 16.0, 33.0
-"""Noise on the second moment's eigenvalues, in mean eigenvalues, half way from each to the next."""
+"""Edges of the second moment that are half way between these three cases."""
 _DISCRIMINANT = 0.3
-"""Share of what the covariances of labels differ by that tells labels apart best. Embeddings are no
-Gaussians, as normal scores are: far from a label's mean its own covariance says too little."""
+"""Share of the differences between labels' covariances that predicts labels best. Embeddings are
+not Gaussian (normal scores are): far from a label's mean its own covariance is a poor guide."""
 _LEAST_SHARE = 1e-3
-"""Of the rest, that a stage has: with less its noise would leave the range that can be drawn."""
+"""Smallest share of the rest that a stage has: with less, its noise scale would leave the range of
+the sampler."""
 _LEAST_VARIANCE = 1e-7
-"""Of a direction outside the latent space, over the squared norm bound."""
+"""Least variance of a direction outside the latent space, over the squared norm bound."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Allocation:
 
 
 def allocate(problem: Problem, rows: float) -> Allocation:
-    """Share out what the centre left: the fewer rows a label has, the more for its mean."""
+    """Allocate what the centre left: the fewer rows a label has, the more goes to its mean."""
     rho, d = problem.rho, problem.width
     left = 1 - CENTRE_SHARE
     if problem.labels == 1:
@@ -87,7 +91,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
         first, look = _looks(problem, rows, left - sums, _AGAIN)
         return Allocation(0.0, first * rho, replace(look, sums=sums * rho))
     per_label = rows / problem.labels
-    # Squared noise of a label's mean, were the whole budget its own, over the spread of the rows.
+    # Squared noise of a label's mean if it had the whole budget, over the spread of the rows.
     drowned = d / (2 * rho * (0.7 * per_label) ** 2)
     seconds, axes = _second_moments(problem, per_label)
     rest = 1 - seconds
@@ -100,7 +104,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
 
 
 def _looks(problem: Problem, rows: float, pooled: float, again: float) -> tuple[float, Budget]:
-    """How the share of the pooled second moment is divided: that of its first look, the second."""
+    """The share of the pooled second moment, divided: its first measurement, its second."""
     d, rho = problem.width, problem.rho
     noise = TIGHT**2 * d * math.sqrt(d / 2) / (math.sqrt(2 * pooled * rho) * rows)
     if _ONE_LOOK < noise <= _NOT_WHITENED:
@@ -118,13 +122,13 @@ def _share_of_one_mean(edge: float) -> float:
 
 
 def _edge(problem: Problem, rows: float) -> float:
-    """Noise on the eigenvalues of a second moment, in mean eigenvalues."""
+    """The edge of a second moment: largest eigenvalue of its noise, over its mean eigenvalue."""
     d = problem.width
     return TIGHT**2 * d * math.sqrt(2 * d) / (math.sqrt(2 * problem.rho) * rows)
 
 
 def _second_moments(problem: Problem, per_label: float) -> tuple[float, int]:
-    """Share of rho for labels' second moments, and in how many axes; zeros where all is noise."""
+    """Share of rho for labels' second moments, and number of axes; zeros where all is noise."""
     seen = _axes(problem, per_label, _LEAST_SECONDS) / problem.width
     share = min(max(2 * seen * _MOST_SECONDS, _LEAST_SECONDS), _MOST_SECONDS)
     axes = _axes(problem, per_label, share)
@@ -132,8 +136,8 @@ def _second_moments(problem: Problem, per_label: float) -> tuple[float, int]:
 
 
 def _axes(problem: Problem, per_label: float, share: float) -> int:
-    """In how many axes labels' second moments stand out of the noise at this share of rho."""
-    # A diagonal entry has noise RADIUS^2 q / answers, the semicircle sqrt(q / 2) times as much.
+    """Number of axes in which labels' second moments exceed the noise at this share of rho."""
+    # A diagonal entry has noise RADIUS^2 q / answers; half the edge is sqrt(q / 2) times that.
     answers = per_label * math.sqrt(2 * share * problem.rho)
     affordable = (math.sqrt(2) * _SECOND_NOISE * answers / RADIUS**2) ** (2 / 3)
     return min(int(affordable), most_axes(problem))
@@ -147,7 +151,7 @@ def most_axes(problem: Problem) -> int:
 
 
 def shares_axes(problem: Problem) -> bool:
-    """Whether a release by stages holds the axes of its covariances once: where it is large."""
+    """Whether a release by stages stores the axes of its covariances once, as large ones do."""
     p, components = problem.latent_dimension, problem.labels * problem.asked_components
     triangles = 8 * components * p * (p + 1) // 2
     return triangles > _MOST_TRIANGLES and problem.covariance not in _DIAGONAL
@@ -214,7 +218,7 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
 def _known_means(
     problem: Problem, location: Location, labels: LabelMeans, pooled: PooledCovariance
 ) -> tuple[Floats, Floats]:
-    """What is known of the means along the axes before the second look: (L, d) both."""
+    """Means along the axes and their variances before the second measurement: (L, d) both."""
     if problem.labels == 1:
         return labels.means, np.full((1, problem.width), location.noise**2)
     return label_means.posterior(labels.means @ pooled.axes, labels.noise, pooled.variances)
@@ -287,8 +291,8 @@ def _words(problem: Problem, covariance: str, axes: int) -> str:
 def predicted_loss(problem: Problem, rows: float) -> float:
     """Nats a row that the noise is expected to cost, from public numbers alone.
 
-    For rows whose variances along their axes fall as 1, 1/2, 1/3, ..., in labels whose means are
-    spread half as widely as their rows; against the same model without noise.
+    It assumes rows whose variances along their axes fall as 1, 1/2, 1/3, ..., and labels whose
+    means are spread half as widely as their rows. The loss is against the same model without noise.
     """
     allocation = allocate(problem, rows)
     d, m = problem.width, problem.labels
@@ -296,7 +300,7 @@ def predicted_loss(problem: Problem, rows: float) -> float:
     trace = float(variances.sum())
     scale = TIGHT**2 * trace / math.sqrt(2 * allocation.pooled) / rows
     loss = expected_loss(variances, scale, rows)
-    # Noise on the sums, clipped near the rows' spread; the second look adds its precision.
+    # Noise on the sums, clipped near the rows' spread; the second measurement adds its precision.
     budget = allocation.means + allocation.second.sums
     noise = trace * (m / rows) ** 2 / (2 * budget)
     prior = _SPREAD_OF_MEANS * variances if m > 1 else np.full(d, np.inf)

@@ -17,7 +17,7 @@ NEARLY_ALL = 0.95
 """Weight of its own measurement from which a covariance counts as not shrunk."""
 
 _SIGNIFICANT = 3.0
-"""Standard deviations of the noise's energy that tell signal from noise."""
+"""Standard deviations of the energy of the noise above which there is signal."""
 
 
 def noise_energy(p: int, scale: float) -> float:
@@ -43,7 +43,7 @@ def isotropic(covariance: Floats) -> Floats:
 
 
 def structured(kind: str, covariance: Floats) -> Floats:
-    """What a covariance of the asked kind keeps of one: its diagonal, its size, or all of it."""
+    """The covariance restricted to the kind asked for: its diagonal, a sphere, or all of it."""
     if kind == "diag":
         return np.diag(np.diagonal(covariance))
     return isotropic(covariance) if kind == "spherical" else covariance
@@ -90,16 +90,17 @@ def rotation_invariant(noisy: Floats, scale: float) -> Floats:
 
 
 def kept_share(noisy: Floats, shrunk: Floats) -> float:
-    """How much of a noisy matrix's departure from a sphere a shrunk one keeps, 0 to 1."""
+    """The share of a noisy matrix's departure from a sphere that a shrunk one keeps, 0 to 1."""
     before = float(((noisy - isotropic(noisy)) ** 2).sum())
     after = float(((shrunk - isotropic(shrunk)) ** 2).sum())
     return min(1.0, math.sqrt(after / before)) if before > 0 else 1.0
 
 
 def kept_signal(values: Floats, noise: Floats) -> float:
-    """The prior variance that noisy zero-mean values (n, m) with noise (n,) show, at least 0.
+    """Estimate of the prior variance of noisy zero-mean values (n, m) with noise (n,), at least 0.
 
-    Rows with less noise say more; what a value keeps is ``t / (t + noise^2)`` with this ``t``.
+    Rows with less noise have more weight. A value then keeps ``t / (t + noise^2)``, with this
+    ``t``.
     """
     weight = 1.0 / (noise**2 + float((noise**2).mean()) + 1e-300)
     excess = (values**2).mean(axis=1) - noise**2

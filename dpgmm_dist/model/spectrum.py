@@ -1,11 +1,11 @@
-"""The eigenvalues of a second moment that was seen through symmetric noise, cleaned.
+"""Cleaning the eigenvalues of a second moment that has symmetric noise.
 
 Noise spreads the eigenvalues of a symmetric p x p matrix like a semicircle of radius ``2 v sqrt p``
 (v the standard deviation of an off-diagonal entry), and turns its eigenvectors. The variance that
 the rows have along a noisy eigenvector with eigenvalue y is about ``y - 2 p v^2 H(y)``, where H is
-the Hilbert transform of the noisy spectrum (Bun, Allez, Bouchaud and Potters 2016). How far to
-smooth H, where to put a floor, and how far to pull all variances to their mean is chosen by an
-unbiased estimate of the log likelihood of the rows (Stein 1981), which costs no budget.
+the Hilbert transform of the noisy spectrum (Bun, Allez, Bouchaud and Potters 2016). An unbiased
+estimate of the log likelihood of the rows (Stein 1981), which costs no budget, chooses how far to
+smooth H, where to put a floor, and how far to shrink all variances to their mean.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from scipy.optimize import isotonic_regression
 Floats = npt.NDArray[np.float64]
 
 _WIDTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Smoothing of the Hilbert transform, in half radii of the semicircle."""
+"""Widths that smooth the Hilbert transform, in half radii of the semicircle, ``v sqrt p``."""
 _FLOORS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Least variances, in mean variances."""
 _PULLS = (1.0, 0.75, 0.5)
 """Share of its distance from the mean that a variance keeps."""
 _DOUBT = 2.5
-"""Standard errors, of candidates as they are, that count against the bolder one."""
+"""Standard errors that are subtracted from a candidate's gain. They take the candidate as fixed."""
 _LOUD = 15.0
-"""Half radii of the semicircle, in mean variances, from which doubt grows with the noise: the more
-there is, the less any candidate can gain, and the more a wrong one loses."""
+"""Half radius of the semicircle, in mean variances, above which more standard errors are
+subtracted. The more noise there is, the less any candidate can gain, and the more a wrong one
+loses."""
 _LEAST_GAIN = 0.1
-"""Standard errors of its likelihood, all told, that a candidate has to gain over the sphere."""
+"""Full standard errors that a candidate has to gain over the sphere."""
 _MOST_PROBES, _LEAST_PROBES, _PROBED = 32, 8, 1 << 14
-"""Probes of a spectrum of p eigenvalues: ``_PROBED / p``, within bounds."""
+"""Number of finite differences for p eigenvalues: ``_PROBED / p``, within bounds."""
 _STEP = 0.02
-"""Of a probe, in standard deviations of an off-diagonal entry."""
+"""Step of a finite difference, in standard deviations of an off-diagonal entry."""
 _SIMULATIONS, _WIDE = 3, 256
-"""Simulated noise of an expected loss; one in more dimensions than these."""
+"""Simulations for an expected loss; a single one in more dimensions than the second value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +61,8 @@ def clean(noisy: Floats, scale: float, trace: float, rows: float) -> Spectrum:
     ----------
     noisy : (p, p) symmetric, per row
     scale : standard deviation of the noise on a diagonal entry; off it, ``scale / sqrt 2``
-    trace : sum of the variances, known by itself; positive
-    rows : number of rows, for what sampling them costs
+    trace : sum of the variances, measured separately; positive
+    rows : number of rows, for their sampling error
     """
     values, axes = np.linalg.eigh(noisy)
     p = len(values)
@@ -106,10 +107,11 @@ def _gains(
 ) -> tuple[Floats, Floats, Floats]:
     """Unbiased log likelihood (N,) a row of each candidate; two standard errors over the sphere.
 
-    The first is that of a candidate as it is, the second counts too how it moves with the noise.
-    With f(S) the candidate and g = 1 / f, ``tr(g S)`` exceeds ``tr(g truth)`` by what g has in
-    common with the noise: ``scale^2 (sum_j dg_j/dy_j + sum_{i<j} (g_i - g_j) / (y_i - y_j))``.
-    Sampling the rows has the covariance of a Wishart matrix in place of ``scale^2``.
+    The first error takes the candidate as fixed. The second also counts how it changes with the
+    noise. With f(S) the candidate and g = 1 / f, ``tr(g S)`` exceeds ``tr(g truth)`` by the
+    covariance of g with the noise:
+    ``scale^2 (sum_j dg_j/dy_j + sum_{i<j} (g_i - g_j) / (y_i - y_j))``. Sampling the rows has the
+    covariance of a Wishart matrix in place of ``scale^2``.
     """
     gaps = y[:, None] - y[None, :]
     near = np.abs(gaps) <= 1e-9 * edge
@@ -130,8 +132,9 @@ def _slopes(
     """``sum_j df_j/dy_j`` and ``sum_j dg_j/dy_j`` (N,), by differences.
 
     Also (N,) the length of the gradient, by y, of ``sum_j log f_j + g_j y_j`` over the sphere's.
-    With m probes, each moves every m-th eigenvalue, up or down by a fixed random sign: far from
-    each other, they hardly touch each other's variances. Signs are independent of the noise.
+    Each of m steps moves every m-th eigenvalue, up or down by a fixed random sign. These are far
+    from each other, so they hardly change each other's variances. Signs are independent of the
+    noise.
     """
     p = len(y)
     step = _STEP * edge * np.sqrt(1 / p)
@@ -152,9 +155,9 @@ def _slopes(
 
 
 def expected_loss(variances: Floats, scale: float, rows: float) -> float:
-    """Nats a row that noise of this scale costs where rows have these variances, by simulation.
+    """The expected loss in nats a row from noise of this scale on these variances, by simulation.
 
-    The divergence of the cleaned spectrum from the one before the noise, over noise of fixed seeds.
+    The mean divergence of the cleaned spectrum from the true one, over noise of fixed seeds.
     """
     p, trace = len(variances), float(variances.sum())
     losses = []

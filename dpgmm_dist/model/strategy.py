@@ -1,4 +1,4 @@
-"""The story of a release on the public side: which pass is asked when, with how much budget."""
+"""The sequence of passes of a release and their budgets: the entry point of the model."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from dpgmm_dist.model.stages.centre import Location
 from dpgmm_dist.model.stages.centre import measure as locate
 
 _FEW_DIMENSIONS = 5
-"""Up to here second moments of cells cost so little that cells get a larger share."""
+"""Up to this dimension second moments of cells cost so little that cells get a larger share."""
 
 _NARROW_CELLS = {"cells.1": 0.08, "cells.2": 0.14}
-"""Shares of the cells passes where the second of them sees a few directions only."""
+"""Shares of the cells passes where the second one measures a few directions only."""
 
 _OVERSEEDED = {
     "cells.1": 0.06,
@@ -59,7 +59,7 @@ def joint_schedule(problem: Problem) -> dict[str, float]:
     if is_tied(problem):
         return {step: left * share for step, share in SHARES.items()}
     if p <= cells.SECOND_DIMENSION and max(candidates(problem)) == 1:
-        # One Gaussian a label is what the centre begins with: no cells have to find it.
+        # One Gaussian per label is known from the centre: it needs no cells.
         shares = {"components.1": 0.28, "components.2": 0.50}
     elif p <= _FEW_DIMENSIONS:
         shares = {"cells.1": 0.10, "cells.2": 0.30, "components.1": 0.15, "components.2": 0.35}
@@ -89,7 +89,7 @@ def fit(
 ) -> Fitted:
     """Release a mixture: every number used here is public or the answer to a charged query.
 
-    ``announce`` is called with the number of passes once the noisy number of rows has decided it.
+    ``announce`` is called with the number of passes once the noisy number of rows is known.
     """
     location = locate(problem, ask, stages.CENTRE_SHARE * problem.rho)
     joint = affordable(problem, location.rows)
@@ -100,7 +100,7 @@ def fit(
 
 
 def _joint(problem: Problem, ask: Ask, location: Location) -> Fitted:
-    """Components fitted jointly to all noisy moments, where each of them can be measured."""
+    """A joint fit of components to all noisy moments, where each component can be measured."""
     budget = {step: share * problem.rho for step, share in joint_schedule(problem).items()}
     # Labels have counts and means of their own.
     centre = find_centre(problem, ask, location if problem.labels == 1 else None, budget)
@@ -186,7 +186,7 @@ def _initial_mixture(
 
 
 def _structure(numbers: list[int], level: str) -> str:
-    """What was afforded, in words: components of each label, and whose covariances differ."""
+    """The structure in words: components of each label, and whose covariances differ."""
     few, most = min(numbers), max(numbers)
     count = str(most) if few == most else f"{few} to {most}"
     components = f"{count} component{'s' * (most > 1)}"
@@ -196,7 +196,7 @@ def _structure(numbers: list[int], level: str) -> str:
 
 
 def _error_notes(estimate: components.Estimate) -> dict[str, Any]:
-    """What standard errors leave out: shrinkage makes them approximate, its bias is listed."""
+    """Kinds of standard errors: shrinkage makes them approximate, and its bias is listed."""
     kept = estimate.keep
     return {
         "covariances": "nominal" if float(kept.min()) > NEARLY_ALL else "approximate",

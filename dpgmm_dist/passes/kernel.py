@@ -33,7 +33,8 @@ Ints = npt.NDArray[np.int64]
 _SLICE_BYTES = 1 << 19
 """Rows mapped at once: they stay in a core's own cache from one step to the next."""
 _SLICE_ROWS = 1024
-"""At least so many: adding up second moments costs as much as some hundred rows do."""
+"""Least number of rows mapped at once: adding up second moments costs as much as some hundred
+rows."""
 _SORTED_BYTES = 4 << 20
 """Mapped rows sorted by their cells at once: many, so that even small cells get some."""
 

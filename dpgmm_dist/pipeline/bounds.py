@@ -1,4 +1,4 @@
-"""The bounds of the rows: those of the specification, and those it leaves to be found privately."""
+"""The bounds of the rows: those of the specification, and those that are found privately."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ AskBins = Callable[[BinsPlan], tuple[ObservedBins, ...]]
 COLUMNS, CENTER, NORM = "bounds.columns", "bounds.center", "bounds.norm"
 """The steps that find bounds."""
 _CENTER_SHARE = 0.7
-"""Of what bounds may cost, for the centre where the norm is found too: it has a count a feature."""
+"""Share of the budget for bounds that goes to the centre where the norm is found too. The centre
+needs one count per feature."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The map of the rows to the lattice, and what was found of it."""
+    """The map of the rows to the lattice, and the bounds in it that were found."""
 
     features: FeatureMap
     found: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A release beside its ledger: the evidence that a release alone does not have."""
+"""A release compared with its ledger: evidence that a release alone does not have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_WITH_LEDGER = (
     "is within it; not shown: that fresh noise was drawn, that these rows were read, nor that "
     "nothing was charged to another ledger"
 )
-"""What `dpgmm verify --ledger` can know, and what it cannot."""
+"""What `dpgmm verify --ledger` shows, and what it cannot show."""
 
 
 def ledger_problems(

@@ -55,7 +55,7 @@ UNIT_BITS = 12
 _WEIGHT_BITS = 18
 """Weights of rows lie on the grid of 2**-18, or a coarser one where sums or noise need room."""
 _WEIGHTED_ROWS = 128
-"""At least so many weighted rows are summed at once."""
+"""Least number of weighted rows that are summed at once."""
 _ONE_ROW = UnitShare()
 _TABLE = 4096
 _TABLE_TOP = 1 << 20
@@ -83,7 +83,7 @@ def compile_pass(
     SpecError
         When the query would not be exact (see ``check_fits``).
     """
-    # Whatever noise has done to a centre, the query stays within the bounds that keep it exact.
+    # However noisy a centre is, the query stays within the bounds that keep it exact.
     z = latent.to_features(plan.centres) / step
     length = np.sqrt((z**2).sum(axis=1))
     centres = _snap(z * np.minimum(1.0, FEATURE_RADIUS / np.maximum(length, 1.0))[:, None])
@@ -217,7 +217,7 @@ def _unit_bits(plan: PassPlan, radius: int, unit_length: float, unit: UnitShare)
 
 
 def _with_noise(bare: PassQuery, plans: tuple[BlockPlan, ...], unit_length: float) -> PassQuery:
-    """The query with its blocks; a radius of their own is counted in ``unit_length``."""
+    """The query with its blocks; their own radii are counted in ``unit_length``."""
     blocks = []
     for planned in plans:
         block = Block(
@@ -292,7 +292,7 @@ def _distances(metric: Floats | None, latent: Latent, centres: Ints) -> tuple[In
     """Slopes (C, d) and offsets (C,): squared distances less the row's own length in the metric.
 
     ``|A(u - c)|^2 = |Au|^2 + |Ac|^2 - 2 (A^T A c) . u``, and the first term is the same for all
-    cells: one product tells the nearest, in units as fine as exact products allow.
+    cells: one product finds the nearest, in units as fine as exact products allow.
     """
     c = centres.astype(np.float64)
     basis = np.eye(latent.width) if latent.basis is None else latent.basis

@@ -30,7 +30,7 @@ class Finding:
     found: str
     """What was found or, if the check failed, what to do."""
     exit_code: int = 0
-    """Of the command, if the check failed."""
+    """Exit code of the command, if the check failed."""
 
 
 def installation() -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from dpgmm_dist.engine.local import LocalEngine
 
 
 def default_engine(rows: AnySource, threads: int | None) -> Engine:
-    """Threads of this process; for what Dask computes the current client, if there is one."""
+    """Threads of this process; for Dask collections the current client, if there is one."""
     if isinstance(rows, LazySource) and (engine := engine_in_use()) is not None:
         return engine
     return LocalEngine(threads)

@@ -1,7 +1,7 @@
 """A first specification from the public schema of a data set: names, types and widths of columns.
 
-No row is read. What the schema does not say - labels, bounds, the budget - is asked of a person, or
-left as a line to be filled in.
+No row is read. Labels, bounds and the budget are not in the schema. They are asked of a person, or
+left as lines to be filled in.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PublicColumn:
     name: str
     type: str
     role: Role
-    """What it could be: a column of embeddings, a column of a table, a label or a unit, or none."""
+    """Its possible role: embeddings, a column of a table, a label or a unit, or none."""
     width: int | None = None
     """Numbers of an embedding, where the type fixes them."""
     kind: Kind | None = None
@@ -37,7 +37,7 @@ class PublicColumn:
 
 @dataclass(frozen=True)
 class Answers:
-    """What only a person knows. None, or nothing, is left open in the file."""
+    """What only a person knows. What is None or empty is left open in the file."""
 
     features: tuple[str, ...]
     label: str | None = None
@@ -239,7 +239,7 @@ def _candidates(columns: Sequence[PublicColumn], features: Sequence[PublicColumn
 
 
 def _with_a_width(document: dict[str, Any]) -> dict[str, Any]:
-    """The draft as it will be once the width is filled in, to check all else."""
+    """The draft with a width filled in, to check everything else."""
     return {**document, "dataset": {**document["dataset"], "width": 1}}
 
 

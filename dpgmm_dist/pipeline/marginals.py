@@ -1,4 +1,4 @@
-"""The marginals of a table: asked for before the mixture, which is then fitted to normal scores."""
+"""The marginals of a table, measured before the mixture, which is then fitted to normal scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Scores:
 
     @cached_property
     def presences(self) -> tuple[Presence, ...]:
-        """The coordinates that say where a column has values, after those of the columns."""
+        """The presence coordinates of columns that lack values, after those of the columns."""
         return presences_of(self.columns)
 
     @property
@@ -67,7 +67,7 @@ class Scores:
         return tuple(np.rint(column / step).astype(np.int64) for column in scores)
 
     def behind(self, fitted: Fitted) -> Fitted:
-        """What was fitted, as moments of the normal variables behind the scores.
+        """The fitted mixture with the moments of the normal variables behind the scores.
 
         Coordinates of values are then those of the rows that have one.
         """
@@ -92,9 +92,9 @@ class Scores:
     def describe(self, spec: ReleaseSpec) -> dict[str, Any]:
         """Public facts for the receipt.
 
-        Of each column the number of bins, and how many of them are atoms; what its values are
-        multiples of, where that is known; the order in which the values of categories have their
-        scores; the share of rows that lack a value, where asked.
+        For each column: the number of bins, and how many of them are atoms; its unit, where there
+        is one; the order in which the values of categories have their scores; the share of rows
+        that lack a value, where asked.
         """
         facts: dict[str, Any] = {}
         for name, column in zip(spec.feature_names, self.columns, strict=True):
@@ -144,8 +144,8 @@ def find_scores(
     ----------
     types : the type of each column of the input, which decides whether it holds whole numbers
     rho : the budget of the whole release
-    keep : told what rows of privacy units are to be kept as, where the lattice does not hold all
-        that is asked of them: it has no place for what a row lacks
+    keep : called with the codes that rows of privacy units are kept as, where the lattice is not
+        enough: it cannot represent missing values
     """
     if not spec.has_marginals or features.lower is None or features.upper is None:
         return None
@@ -153,7 +153,7 @@ def find_scores(
     bins = _bins(spec, features, types)
 
     def keep_codes_of(edges: tuple[Floats, ...]) -> None:
-        """Every query asks for some of these codes, or for whether there is a value."""
+        """Codes of which every query asks for some, or for the presence of a value."""
         if missing or spec.categories:
             named = (categories.edges_of(size) for size in sizes.tolist())
             keep(ColumnCodes((*edges, *named), missing=missing))
@@ -192,7 +192,7 @@ def _bins(
 
 
 def unit_of(kind: str) -> float:
-    """What all numbers of a type are multiples of; 0 where there is no such number."""
+    """The unit that all numbers of a type are multiples of; 0 where there is none."""
     if kind.startswith(("int", "uint", "bool", "date")):
         return 1.0
     if scale := re.fullmatch(r"decimal\d+\(\d+, (-?\d+)\)", kind):

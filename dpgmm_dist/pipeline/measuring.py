@@ -1,4 +1,4 @@
-"""All that is asked of the rows, in order: bounds, columns by themselves, and the mixture."""
+"""All queries of a release, in order: bounds, single columns, and the mixture."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def measure_model(
     types: Mapping[str, str],
     rho: float,
 ) -> Measured:
-    """Ask for everything that a release is made of.
+    """Ask all queries of a release.
 
     Parameters
     ----------
-    session : answers the questions.
+    session : answers the queries.
     width : number of features d.
     kinds : what each column of a table holds, where that is known.
     types : the names of the types of the columns.

@@ -1,7 +1,7 @@
-"""Will it be any good? What a release is expected to lose to its noise, and what would lower that.
+"""The expected loss of a release from its noise, and what would lower it.
 
 Everything follows from public numbers: the specification and a guess of the rows. No pass is
-imagined for it, so that many settings can be compared at once.
+simulated for it, so many settings can be compared at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from dpgmm_dist.model.schedule import planned_structure, predicted_loss
 _LEAST_EPSILON, _EPSILON_DOUBLINGS = 1 / 64, 14
 _LEAST_ROWS, _ROW_DOUBLINGS = 100.0, 39
 _PER_DOUBLING = 8
-"""Settings of epsilon, or of the rows, that are told apart within a factor of two."""
+"""Number of settings of epsilon, or of the rows, within a factor of two."""
 _DIMENSIONS_TO_HALVE = 8
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What one setting is expected to give."""
+    """The expected result of one setting."""
 
     change: str
     """What differs from the specification, in words."""
@@ -45,15 +45,15 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Setting:
-    """A problem with the terms of its budget and a guess of its rows, so that others can be tried.
+    """A problem with its budget and a guess of its rows, to compare with other settings.
 
-    All settings are compared at the structure that this one affords: a richer one has more noise,
-    and what it explains in return is known from rows alone.
+    All settings are compared at the structure that this one affords. A richer structure has more
+    noise, and how much better it fits cannot be known without the rows.
     """
 
     problem: Problem
     rho: float
-    """Of the whole budget, of which the problem may have a part."""
+    """Of the whole budget; the problem may have a part of it."""
     epsilon: float
     delta: float
     accounting: Accounting
@@ -81,9 +81,9 @@ class Setting:
 
 
 def outlooks(setting: Setting) -> tuple[Outlook, ...]:
-    """The specification as it is, and what more epsilon, more rows or fewer dimensions would buy.
+    """The specification, and the effect of more epsilon, more rows or fewer dimensions.
 
-    What a projection leaves out is not part of its loss.
+    The variance outside a projection is not part of its loss.
     """
     problem, epsilon, rows = setting.problem, setting.epsilon, setting.rows
     changes = [
@@ -112,7 +112,7 @@ def outlooks(setting: Setting) -> tuple[Outlook, ...]:
 
 
 def afforded(problem: Problem, rows: int) -> int:
-    """How many components of each label a joint fit would tell apart; 0 where it goes by stages.
+    """How many components of each label a joint fit would have; 0 where the release goes by stages.
 
     Labels that share covariances count as stages.
     """
@@ -151,7 +151,7 @@ def epsilon_for(setting: Setting, loss: float) -> float | None:
 
 
 def rows_for(setting: Setting, loss: float) -> int | None:
-    """About the least number of rows that is expected to lose no more; None if none is."""
+    """About the least number of rows that is expected to lose no more; None if there is none."""
     grid = np.ceil(_grid(_LEAST_ROWS, _ROW_DOUBLINGS))
     found = _least(grid, lambda rows: setting.loss(setting.problem, int(rows)) <= loss)
     return None if found is None else int(found)

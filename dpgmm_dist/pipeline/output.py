@@ -1,4 +1,4 @@
-"""Where a release goes, and where the ledger and the journal beside it are."""
+"""The place of a release, and of its ledger and journal."""
 
 from __future__ import annotations
 

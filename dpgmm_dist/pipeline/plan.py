@@ -1,4 +1,4 @@
-"""What a release would measure: the real strategy on imagined answers without noise.
+"""What a release would measure: the real strategy on simulated answers without noise.
 
 Nothing is read and nothing is spent. A public guess of the number of rows decides what depends
 on it: the number of cells, and the level at which second moments are worth their noise.
@@ -63,7 +63,7 @@ ASSUMED_ROWS = 100_000
 _OF_NOISY_ANSWERS = ("gain_over_sphere", "gain_error", "tells_little_beyond_means")
 _AS_SPECIFIED = "as specified"
 _SPREAD = 3.0
-"""The norm bound divided by the root mean square length of imagined rows."""
+"""The norm bound divided by the root mean square length of the rows that are assumed."""
 _NOT_IN_JSON = ("width", "features", "queries", "setting", "driver_seconds")
 
 
@@ -88,12 +88,12 @@ class PlannedBlock:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What would reach a wanted loss."""
+    """Settings that reach a wanted loss."""
 
     loss: float
     """Nats a row."""
     epsilon: float | None
-    """The least epsilon for the guessed rows; None if none up to 256 does."""
+    """The least epsilon for the guessed rows; None if no epsilon up to 256 does."""
     rows: int | None
     """About how many rows the epsilon of the specification needs."""
 
@@ -111,17 +111,17 @@ class Plan:
     """The currency of the noise: "gdp", where rho is mu^2/2, or "zcdp"."""
     notes: dict[str, Any] = field(default_factory=dict)
     outlooks: tuple[Outlook, ...] = ()
-    """What the specification is expected to lose to noise, and what would lower that."""
+    """The expected loss of the specification from noise, and changes that would lower it."""
     want: Wanted | None = None
-    """What would reach the loss that was asked for."""
+    """Settings that reach the loss that was asked for."""
     width: int = field(default=0, repr=False, compare=False)
     """Number of features."""
     features: FeatureMap | None = field(default=None, repr=False, compare=False)
-    """The map of rows to the lattice; with imagined bounds where these are found privately."""
+    """The map of rows to the lattice; with assumed bounds where these are found privately."""
     queries: tuple[PassQuery, ...] = field(default=(), repr=False, compare=False)
-    """What the passes would ask, on imagined answers."""
+    """The queries of the passes, on simulated answers."""
     setting: Setting = field(repr=False, compare=False, kw_only=True)
-    """The problem and its budget, to try others."""
+    """The problem and its budget, to compare with other settings."""
     driver_seconds: float = field(default=0.0, repr=False, compare=False)
     """Time of the driver's own work between the passes, on this machine."""
 
@@ -134,7 +134,7 @@ class Plan:
 def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = None) -> Plan:
     """The plan of a specification, for a public guess of the number of rows.
 
-    ``want`` asks which epsilon, and how many rows, lose no more than so many nats a row.
+    ``want`` asks which epsilon, and how many rows, lose at most that many nats a row.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = Non
     if "gain_over_sphere" in notes:
         notes = _staged_notes(problem, guess, notes)
     elif chooses_components(notes):
-        # Imagined rows are one Gaussian, so the number chosen for them tells nothing.
+        # Simulated rows are one Gaussian, so the number chosen for them says nothing.
         notes["structure"] = f"{structure_words(problem, guess)}, chosen by noisy answers"
     if rows is not None:
         notes["rows_per_component"] = _rows_rule(problem, imagined.blocks, rows, fitted)
@@ -187,9 +187,9 @@ def plan(spec: ReleaseSpec, *, rows: int | None = None, want: float | None = Non
 def _first_answers(
     spec: ReleaseSpec, imagined: _Imagined, width: int, rho: float
 ) -> tuple[Problem, FeatureMap]:
-    """What the mixture's problem is once bounds and marginals are known, and the map of rows.
+    """The mixture's problem once bounds and marginals are known, and the map of rows.
 
-    ``rho`` is the whole budget. From here on ``imagined`` answers about that problem.
+    ``rho`` is the whole budget. After this, ``imagined`` answers queries about that problem.
     """
     rho_in_rows = problem_of(spec, width, rho).rho
     bounds = find_bounds(spec, width, rho_in_rows, imagined.ask_bins)
@@ -208,14 +208,14 @@ def _first_answers(
 
 
 def _unit_of(spec: ReleaseSpec, scores: bool) -> str:
-    """What features are measured in, for people."""
+    """The unit of features, in words."""
     if scores:
         return "normal scores"
     return "half widths of the bounds" if spec.bounds.columns is not None else "input units"
 
 
 def _staged_notes(problem: Problem, rows: int, notes: dict[str, Any]) -> dict[str, Any]:
-    """What the stages afford and lose for a guess of the rows: imagined answers do not say it."""
+    """The structure and loss of the stages for a guess of the rows: simulated answers lack them."""
     kept = {key: value for key, value in notes.items() if key not in _OF_NOISY_ANSWERS}
     return {
         **kept,
@@ -233,12 +233,12 @@ def chooses_components(notes: Mapping[str, Any]) -> bool:
 def _rows_rule(
     problem: Problem, blocks: list[PlannedBlock], rows: int, fitted: Fitted
 ) -> dict[str, float]:
-    """Rows that a component has by this guess, and rows that its own covariance needs."""
+    """Rows of a component by this guess, and rows that a covariance of its own needs."""
     last = blocks[-1].step
     if last.startswith("components"):
         last_rho = sum(block.rho for block in blocks if block.step == last)
     else:
-        last_rho = LAST_SHARE * problem.rho  # what a pass over the components would have had
+        last_rho = LAST_SHARE * problem.rho  # the budget that a pass over the components would have
     return {
         "expected": rows / fitted.mixture.n_components,
         "needed": rows_per_component(fitted.mixture.dimension, last_rho, problem.allocation),
@@ -253,7 +253,7 @@ def _schema_width(spec: ReleaseSpec) -> int:
 
 
 class _Imagined:
-    """Answers plans as if rows were one round Gaussian per label, and records the queries."""
+    """Answers plans as if rows were one spherical Gaussian per label, and records the queries."""
 
     def __init__(self, problem: Problem, rows: int, unit: UnitShare) -> None:
         self._problem = problem
@@ -266,7 +266,7 @@ class _Imagined:
         self.queries: list[PassQuery] = []
 
     def use(self, problem: Problem, step: float, codes: Codes | None, unit: str) -> None:
-        """Set what is fitted, the spacing of the lattice with its unit, and scores of columns."""
+        """Set the problem, the spacing of the lattice with its unit, and the scores of columns."""
         self._problem, self._step, self._codes, self._unit_name = problem, step, codes, unit
 
     def ask_bins(self, plan: BinsPlan) -> tuple[ObservedBins, ...]:

@@ -39,7 +39,7 @@ def draw(planned: Plan, file: Path) -> None:
 
 
 def curve(setting: Setting, rows: int) -> tuple[list[float], list[float]]:
-    """Settings of epsilon, and the expected loss of each; infinite where less is afforded."""
+    """Settings of epsilon, and the expected loss of each; infinite where not afforded."""
     epsilons = [float(e) for e in setting.epsilon * np.geomspace(1 / 16, 16, _POINTS)]
     return epsilons, [setting.loss(setting.at(epsilon), rows) for epsilon in epsilons]
 

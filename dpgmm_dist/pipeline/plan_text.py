@@ -1,4 +1,4 @@
-"""A plan as text for people: what is measured, in words, and whether it will be any good."""
+"""A plan as text for people: what is measured, and what loss to expect."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _block_words(block: PlannedBlock, rows: int) -> str:
 
 
 def _verdict(planned: Plan) -> list[str]:
-    """What the noise costs and affords, with warnings."""
+    """What the noise costs and what it allows, with warnings."""
     if planned.rows is None:
         lines = [
             f"The plan assumes {ASSUMED_ROWS:,} rows; give --rows N for your own guess and the KL."
@@ -76,8 +76,8 @@ def _verdict(planned: Plan) -> list[str]:
     apart = planned.notes.get("components_told_apart")
     if planned.rows is not None and apart is not None:
         lines.append(
-            f"Warning: the noise lets {max(apart)} component(s) of a label be told apart, fewer "
-            "than were asked for. The others divide these and change no density."
+            f"Warning: the noise allows {max(apart)} component(s) of a label, fewer than were "
+            "asked for. These are divided into that many, which changes no density."
         )
     return lines
 
@@ -93,7 +93,7 @@ def _kl_words(planned: Plan) -> str:
 
 
 def _staged_lines(planned: Plan) -> list[str]:
-    """What the noise affords, what it costs, and what would change it, in words."""
+    """What the noise allows, what it costs, and what would change that, in words."""
     notes, rows = planned.notes, planned.rows or ASSUMED_ROWS
     afforded = f"What {rows:,} rows afford: {notes['structure']}."
     if "expected_loss" not in notes:
@@ -102,13 +102,13 @@ def _staged_lines(planned: Plan) -> list[str]:
         afforded,
         f"Expected loss {notes['expected_loss']:.3g} nats a row against the same model without "
         "noise, for rows whose variances along their axes fall as 1, 1/2, 1/3, ...",
-        f"Components are told apart from about {notes['rows_for_components']:,.0f} rows on; a "
+        f"A joint fit of components needs about {notes['rows_for_components']:,.0f} rows; a "
         "larger epsilon, fewer labels or fewer dimensions lower that number.",
     ]
 
 
 def _buys(outlooks: Sequence[Outlook]) -> list[str]:
-    """The table of what a change of the specification would buy."""
+    """The table of the effects of changes of the specification."""
     lines = [
         "What the noise is expected to cost in nats a row, and what would lower it:",
         f"  {'change':<28}{'epsilon':>8}{'rows':>13}{'dim':>6}{'loss':>10}  what it affords",
@@ -124,7 +124,7 @@ def _buys(outlooks: Sequence[Outlook]) -> list[str]:
 
 
 def _wanted(planned: Plan) -> list[str]:
-    """What reaches the loss that was asked for."""
+    """The settings that reach the loss that was asked for."""
     want, rows = planned.want, planned.rows or ASSUMED_ROWS
     if want is None:
         return []

@@ -1,6 +1,6 @@
 """Privacy units of several rows: the rows of each unit are brought together before the first pass.
 
-This happens once a run, and only if a pass is to be measured: a restarted job that replays stored
+This happens once per run, and only if a pass is to be measured: a restarted job that replays stored
 answers needs no rows. Where bounds are found privately, rows are selected by their bins before
 there is a lattice, and once more when there is one.
 """
@@ -49,7 +49,7 @@ class PassInput:
     """The map that these rows have been through already; None for rows in input units."""
 
     def row_map(self, features: FeatureMap | None, query: PassQuery) -> RowMap:
-        """What turns these rows into those that the query is about: on the lattice, or codes."""
+        """The map from these rows to those of the query: on the lattice, or codes."""
         if self.kept_by is None:
             return row_map_of(features, query)
         if isinstance(self.kept_by, ColumnCodes):
@@ -64,7 +64,7 @@ class PassInput:
 
 
 def row_map_of(features: FeatureMap | None, query: PassQuery) -> RowMap:
-    """What turns rows in input units into those that a query is about."""
+    """The map from rows in input units to those of a query."""
     if query.edges:
         return ColumnCodes(query.edges, query.columns, query.about, query.missing)
     if features is None:
@@ -74,7 +74,8 @@ def row_map_of(features: FeatureMap | None, query: PassQuery) -> RowMap:
 
 Prepare = Callable[[FeatureMap | ColumnCodes | None, PassQuery, Report], PassInput]
 """Makes the input of a pass when it is first needed, and reports its progress. Rows of privacy
-units are kept as what the map makes of them, and without one as their codes in the query."""
+units are kept in the form that the map gives them, and without a map as their codes in the
+query."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 @dataclass(frozen=True)
 class ReleaseResult:
-    """Where a release is, and what was spent on it."""
+    """The place of a release, and its cost."""
 
     path: str
     release_id: str

@@ -1,4 +1,4 @@
-"""What is noted about a run: versions, engine, and time, memory and work of each pass.
+"""The record of a run: versions, engine, and time, memory and work of each pass.
 
 Sizes, times and numbers of tasks depend on the data. So the record is PRIVATE, and is kept only
 beside a ledger. :meth:`RunRecord.public` has the rest.
@@ -25,7 +25,7 @@ from dpgmm_dist.tracing import span
 from dpgmm_dist.usage import peak_memory
 
 STALL_SECONDS = 60.0
-"""A pass without any progress for so long counts as stalled once."""
+"""Seconds without progress after which a pass counts as stalled once."""
 
 Report = Callable[[float], None]
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class RunRecord(Opaque):
         engine: Engine,
         work: Callable[[Report], T],
     ) -> T:
-        """Return the sums of a pass that ``work`` makes on ``engine``, and note what they took."""
+        """Return the sums that ``work`` makes on ``engine``, and note time, memory and work."""
         waits = _Waits(report)
         begun, driver = time.monotonic(), time.process_time()
         sums = work(waits.report)

@@ -1,4 +1,4 @@
-"""How a release asks about the data: store the query, sum, charge, measure, store the answer.
+"""How a release queries the data: store the query, sum, charge, measure, store the answer.
 
 Everything private stays behind :meth:`Session.ask`. What it returns is noisy, and already stored.
 """
@@ -80,7 +80,7 @@ class Session:
         return observe_bins(query, stored)
 
     def use(self, features: FeatureMap) -> None:
-        """Set the map of rows to the lattice, once all that it is made of is known."""
+        """Set the map of rows to the lattice, once all its bounds are known."""
         self._features, self._step = features, features.step
         self._kept_by = features
 
@@ -190,7 +190,7 @@ class Session:
 
 
 def _identity_of_codes(query: PassQuery) -> tuple[Any, ...]:
-    """What tells the codes of one query from those of another: edges, columns, and the point."""
+    """The key of the codes of a query: edges, columns, and the point."""
     nothing = np.empty(0)
     columns = nothing if query.columns is None else query.columns
     about = nothing if query.about is None else query.about
@@ -221,6 +221,6 @@ def receipt_query(query: PassQuery) -> dict[str, Any]:
         }
         for block in query.blocks
     ]
-    # The sum of what is listed, so that a reader's own sum is never above it.
+    # The sum of the listed costs, so that a reader's own sum is never above it.
     total = sum((Fraction(block["rho"]) for block in blocks), Fraction(0))
     return {"step": query.step, "blocks": blocks, "rho": round_up(total)}

@@ -1,4 +1,4 @@
-"""What a planned release takes: tasks, bytes, memory, time.
+"""The estimated work of a planned release: tasks, bytes, memory, time.
 
 The estimate is based on a public guess of the number of rows, so it is public too. On request it is
 based on the footers of the input, and is for the trusted side only. The kernel is timed on
@@ -46,7 +46,7 @@ class PassRate:
 
 @dataclass(frozen=True)
 class PlannedWork:
-    """What a release takes."""
+    """The work of a release."""
 
     trusted_side: bool
     """True if it is based on the input's footers: then it is NOT for publication."""
@@ -77,7 +77,7 @@ class PlannedWork:
 def plan_work(
     spec: ReleaseSpec, planned: Plan, *, cores: int | None = None, footers: bool = False
 ) -> PlannedWork:
-    """What ``planned``, the plan of ``spec``, takes on ``cores`` cores.
+    """The work of ``planned``, the plan of ``spec``, on ``cores`` cores.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def _cores_of(spec: ReleaseSpec) -> int:
     cluster = spec.cluster
     if cluster.workers is not None:
         workers = cluster.workers
-        # With what it certainly has: a forecast should not be too short.
+        # The least number of workers: a forecast should not be too short.
         count = workers.minimum if isinstance(workers, WorkerRange) else workers
         return count * (cluster.threads or 1)
     return cluster.threads or available_cores()

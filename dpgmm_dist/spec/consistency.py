@@ -14,7 +14,7 @@ from dpgmm_dist.spec.sections import (
 )
 
 MOST_MARGINALS = 256
-"""Columns whose distributions are measured: with more, noise is larger than what they tell."""
+"""Most columns whose distributions are measured: with more, noise exceeds the information."""
 _MOST_WEIGHTED = 256
 _MOST_COUNTS = 1 << 22
 

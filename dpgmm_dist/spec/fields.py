@@ -1,4 +1,4 @@
-"""What one field of a specification may hold, and how a refusal reads.
+"""Readers of single fields of a specification, with the messages of refusals.
 
 Each function takes a raw value (from YAML or Python). It returns the value in its canonical form,
 or raises ``ValueError`` with the end of the sentence "<key>: ...". A boolean is never a number:

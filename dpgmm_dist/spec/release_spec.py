@@ -175,7 +175,7 @@ class ReleaseSpec(Section):
 
     @property
     def given_columns(self) -> dict[str, tuple[fields.Bound, fields.Bound]]:
-        """The public ranges of numeric columns; without those that are found privately."""
+        """The public ranges of numeric columns, without those that are found privately."""
         columns = self.bounds.columns
         if columns is None or columns == "auto":
             return {}
@@ -185,10 +185,10 @@ class ReleaseSpec(Section):
     def has_marginals(self) -> bool:
         """Whether the columns of a table are mapped to normal scores by their own distributions.
 
-        With "auto", where the mixture has a coordinate for each column and these are not so many
-        that the noise of their counts would be larger than what they tell. Bounds that are found
-        are wide beside the rows, so there it is the default; so it is where there are categories or
-        missing values, which are states of a column beside numbers.
+        With "auto" they are, if the mixture has a coordinate for each column, and if there are not
+        so many columns that the noise of their counts exceeds the information. "auto" is the
+        default where bounds are found, because these are wide beside the rows, and where there are
+        categories or missing values.
         """
         needed = bool(self.auto_columns or self.models_nulls or self.dataset.categories)
         marginals = self.model.marginals or ("auto" if needed else "none")

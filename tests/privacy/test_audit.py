@@ -14,6 +14,7 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 from ..system.releases import dpgmm
+from ..variants import variant
 
 JOBS: dict[str, dict[str, Any]] = {
     "embeddings": {"dataset": {"features": "x", "width": 4}, "bounds": {"norm": 2.0}},
@@ -70,8 +71,14 @@ def job(name: str, epsilon: float = 4.0) -> ReleaseSpec:
 @pytest.mark.statistical
 @pytest.mark.parametrize(
     "name",
-    # Bins have thousands of counts to draw.
-    [pytest.param(name, marks=pytest.mark.slow) if "table" in name else name for name in JOBS],
+    [
+        "embeddings",
+        variant("labels"),
+        "persons of several rows",
+        variant("persons whose rows are weighted"),
+        # Bins have thousands of counts to draw.
+        *(pytest.param(name, marks=pytest.mark.slow) for name in JOBS if "table" in name),
+    ],
 )
 def test_the_guarantee_stands_and_most_of_it_is_shown(name):
     found = audit(job(name), draws=500)

@@ -38,6 +38,7 @@ def run(
     return results
 
 
+@pytest.mark.variant
 def test_a_known_mixture_has_every_method(
     density: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

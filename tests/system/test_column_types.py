@@ -17,6 +17,7 @@ import yaml
 from dpgmm_dist import ReleaseSpec, load_release, release
 from dpgmm_dist.artifact.sample import write_samples
 
+from ..variants import mostly_variants
 from .releases import digests, done, dpgmm, write_spec
 
 FAST = ("--set", "privacy.epsilon=0.1")
@@ -144,7 +145,7 @@ LAYOUTS: dict[str, tuple[str, list[pa.Array]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LAYOUTS)
+@pytest.mark.parametrize("case", mostly_variants(LAYOUTS, "numbers", "timestamps"))
 def test_the_resolution_of_a_column_does_not_matter(case, tmp_path):
     """The same values in other types, and invalid rows among them, give the same bytes."""
     name, columns = LAYOUTS[case]
@@ -199,7 +200,7 @@ LABELS: dict[str, tuple[Callable[[bool], Any], pa.DataType, list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", LABELS)
+@pytest.mark.parametrize("case", mostly_variants(LABELS, "dates"))
 def test_labels_of_every_type(case, tmp_path):
     value, kind, labels = LABELS[case]
     column = pa.array([value(bool(u > 0.3)) for u in UNIT] + [None], kind)
@@ -274,7 +275,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return digests(released(folder, spec, "release", *FAST))
 
 
-@pytest.mark.parametrize("case", EMBEDDINGS)
+@pytest.mark.parametrize(
+    "case", mostly_variants(EMBEDDINGS, "list views", "fixed lists of lists", "vectors of Spark")
+)
 def test_embeddings_in_every_storage_give_the_same_bytes(case, base, tmp_path):
     column, width = EMBEDDINGS[case]
     nulls = pa.nulls(2, column.type)

@@ -13,6 +13,8 @@ from dpgmm_dist.data.source import ArraySource
 from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from ..variants import variant
+
 
 def released(folder: Path, X: np.ndarray, epsilon: float, labels: int = 0, **model: Any) -> Any:
     dataset: dict[str, Any] = {"path": "memory", "features": "e", "width": X.shape[1]}
@@ -36,10 +38,10 @@ def released(folder: Path, X: np.ndarray, epsilon: float, labels: int = 0, **mod
     ("width", "rows", "epsilon", "labels", "model"),
     [
         (32, 1000, 0.001, 0, {}),
-        (40, 0, 1.0, 0, {}),
+        variant(40, 0, 1.0, 0, {}),
         (20, 3, 1.0, 2, {"assignment": "hard"}),
         (18, 2000, 0.01, 2, {"assignment": "hard", "covariance": "spherical"}),
-        (17, 2000, 1.0, 0, {"covariance": "tied"}),
+        variant(17, 2000, 1.0, 0, {"covariance": "tied"}),
         (20, 5000, 0.1, 3, {"components": "auto"}),
     ],
 )

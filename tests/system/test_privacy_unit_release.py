@@ -17,6 +17,7 @@ from dpgmm_dist.errors import SpecError
 from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from ..variants import variant
 from .releases import digests, done, dpgmm, environment, receipt, write_spec
 from .stopping_driver import stopping
 
@@ -54,7 +55,10 @@ def spec_of(folder: Path, data: Path, aggregate: str, max_rows: int = 3, **more:
 
 @pytest.mark.parametrize(
     "aggregate",
-    ["weight", *(pytest.param(other, marks=pytest.mark.slow) for other in ("rows", "mean"))],
+    [
+        variant("weight"),
+        *(pytest.param(other, marks=pytest.mark.slow) for other in ("rows", "mean")),
+    ],
 )
 def test_layout_and_engine_do_not_matter(aggregate, tmp_path):
     rows = people()

@@ -17,6 +17,7 @@ import pytest
 
 from dpgmm_dist.budget.ledger import Ledger
 
+from ..variants import variant
 from .releases import Rows, digests, done, dpgmm, labelled, write_spec
 
 ROWS = Rows.make(60)
@@ -286,7 +287,7 @@ def corrupt_page(folder: Path) -> Path:
     return data
 
 
-@pytest.mark.parametrize("where", [(), ("--workers", 1)])
+@pytest.mark.parametrize("where", [(), variant(("--workers", 1))])
 def test_a_corrupt_page_is_found_by_whoever_reads_it(place, where):
     result = release(place, corrupt_page(place), *where)
     assert result.returncode == 4

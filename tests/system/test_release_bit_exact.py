@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from ..queries import put_whole, shared_file
+from ..variants import mostly_variants, variant
 from .releases import LABELS, WIDTH, Rows, digests, done, environment, labelled, write_spec
 from .troubled import until
 
@@ -68,7 +69,9 @@ def released(
     return digests(output)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout", mostly_variants(LAYOUTS, "64 files", "invalid rows", "shuffled", "row groups of 37")
+)
 def test_the_layout_of_the_rows_does_not_matter(layout, base, tmp_path):
     data = LAYOUTS[layout](tmp_path / "data")
     assert released(tmp_path, "staged", data) == base("staged")
@@ -77,7 +80,7 @@ def test_the_layout_of_the_rows_does_not_matter(layout, base, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "labelled-soft",
+        variant("labelled-soft"),
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in ("labelled", "hard", "projected", "soft")
@@ -130,7 +133,7 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory):
     ("name", "option"),
     [
         *(("staged", option) for option in ("--scheduler", "--scheduler-file")),
-        ("labelled", "--scheduler"),
+        variant("labelled", "--scheduler"),
         *(
             pytest.param(name, "--scheduler", marks=pytest.mark.slow)
             for name in ("labelled-soft", "hard")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ..variants import variant
 from .fault_runs import (
     Places,
     codes_at_points,
@@ -66,11 +67,13 @@ def test_the_changes_of_state_are_those_of_the_list(long_places: Places) -> None
 @pytest.mark.parametrize(
     ("kind", "stride"),
     [
-        ("killed before", 1),
-        ("killed after", 3),
+        ("killed before", 3),
+        variant("killed before", 1),
+        variant("killed after", 3),
         ("acknowledgement lost", 3),
-        ("store gone", 3),
-        ("killed within", 11),
+        variant("store gone", 3),
+        ("killed within", 44),
+        variant("killed within", 11),
     ],
 )
 def test_a_fault_at_every_change_of_state(kind: str, stride: int, places: Places) -> None:

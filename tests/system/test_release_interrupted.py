@@ -17,6 +17,7 @@ import pytest
 from dpgmm_dist.artifact.verify import verify_release
 from dpgmm_dist.budget.ledger import Ledger
 
+from ..variants import mostly_variants, variant
 from .command_server import Command
 from .releases import Rows, digests, done, dpgmm, environment, labelled, write_spec
 from .stopping_driver import stopping
@@ -98,7 +99,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", mostly_variants(MOMENTS, "the charge", "the last query"))
 def test_a_killed_release_resumes_and_is_charged_once(moment, spec, ledger):
     kill(start(spec, stop_at=MOMENTS[moment]))
     assert charges(ledger) == (0 if moment == "the claim" else 1)
@@ -154,7 +155,7 @@ def test_a_charged_id_without_its_journal_is_refused(spec, ledger):
     check_nothing_released(spec)
 
 
-@pytest.mark.parametrize("lag", ["together", "the charge", "the last query"])
+@pytest.mark.parametrize("lag", ["together", variant("the charge"), variant("the last query")])
 def test_two_drivers_of_one_id_end_with_one_release(lag, spec, ledger):
     """Started at once, or the second while the first is at work: the second joins."""
     first = start(spec, stop_at=MOMENTS.get(lag))
@@ -199,9 +200,9 @@ def test_a_changed_input_is_refused_on_resuming(spec, ledger):
 @pytest.mark.parametrize(
     ("engine", "whole_group"),
     [
-        ((), False),
+        variant((), False),
         ((), True),
-        (("--workers", 2), True),
+        variant(("--workers", 2), True),
         pytest.param(("--workers", 2), False, marks=pytest.mark.slow),
     ],
 )

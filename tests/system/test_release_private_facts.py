@@ -14,6 +14,7 @@ import pytest
 from dpgmm_dist import load_release
 from dpgmm_dist.artifact.verify import verify_release
 
+from ..variants import mostly_variants, variant
 from .releases import LABELS, WIDTH, Rows, done, labelled, write_spec
 
 NAN, INF = float("nan"), float("inf")
@@ -83,7 +84,18 @@ def release(folder: Path, name: str, rows: Rows) -> tuple[str, list[str]]:
     return messages(result.stderr), [line.partition(":")[0] for line in result.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("fact", FACTS)
+@pytest.mark.parametrize(
+    "fact",
+    mostly_variants(
+        FACTS,
+        "no rows",
+        "fewer rows than components",
+        "no valid row",
+        "no label of the set",
+        "all rows alike",
+        "all rows out of bounds",
+    ),
+)
 def test_private_facts_release_like_any_data(fact, tmp_path, usual):
     name = list(SPECIFICATIONS)[list(FACTS).index(fact) % len(SPECIFICATIONS)]
     check_messages(release(tmp_path, name, FACTS[fact]), usual(name))
@@ -165,7 +177,7 @@ def test_an_empty_partition_among_others_goes_unnoticed(tmp_path):
     assert first_bytes == second_bytes
 
 
-@pytest.mark.parametrize("where", [(), ("--workers", 1)])
+@pytest.mark.parametrize("where", [(), variant(("--workers", 1))])
 def test_rows_of_nans_of_any_kind_are_never_mentioned(tmp_path, where):
     """Signalling NaN and overflow raise floating-point flags; no warning may follow from them."""
     n = MANY

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ..variants import variant
 from .releases import WIDTH, done, dpgmm, environment, labelled, write_spec
 from .troubled import until
 
@@ -81,7 +82,7 @@ def test_the_search_finds_the_markers_in_the_data_itself(tmp_path):
 
 @pytest.mark.parametrize(
     ("where", "debug"),
-    [((), False), ((), True), (("--workers", 1), False), (("--workers", 1), True)],
+    [variant((), False), ((), True), variant(("--workers", 1), False), (("--workers", 1), True)],
 )
 def test_a_failed_worker_shows_no_value(where, debug, tmp_path):
     """Also with every logger of Dask at its most talkative."""

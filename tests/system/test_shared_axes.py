@@ -19,6 +19,8 @@ from dpgmm_dist.model.covariances import SharedCovariances
 from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
+from ..variants import variant
+
 WIDTH, LABELS = 30, 12
 
 
@@ -51,7 +53,7 @@ def released(folder: Path, **model: Any) -> Release:
 
 @pytest.mark.parametrize(
     "model",
-    [{}, {"components": 2}, {"dimension": 12}, {"covariance": "tied"}],
+    [{}, variant({"components": 2}), {"dimension": 12}, variant({"covariance": "tied"})],
     ids=str,
 )
 def test_both_forms_are_the_same_release(

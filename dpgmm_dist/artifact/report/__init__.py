@@ -38,11 +38,11 @@ from dpgmm_dist.artifact.step_words import step_words
 from dpgmm_dist.model.tables.bounds import log_edges
 
 _MOST_PANELS = 24
-"""Labels, or components without labels, that have a drawing of their own."""
+"""Most labels (or components without labels) that have a drawing of their own."""
 _SHOWN_VALUES = 5
 """Values of a column of categories that the report names."""
 _FEW_PANELS = 12
-"""So many are shown at once; more are folded away."""
+"""Rows of a table that are shown at once; more are folded away."""
 _QUERIES = (
     "Each line is a statistic of the rows, measured for each group. The radius, the unit (the "
     "weight of one row) and the noise scale (a standard deviation) are in integer lattice units. "
@@ -108,7 +108,7 @@ def render_report(release: Release, examples: Examples | None = None) -> bytes:
 
 
 def _measured_columns(columns: Mapping[str, Any] | None) -> list[str]:
-    """What was measured of each column of a table by itself."""
+    """The measured distribution of each column of a table."""
     if not columns:
         return []
     rows = []
@@ -125,7 +125,7 @@ def _measured_columns(columns: Mapping[str, Any] | None) -> list[str]:
         rows.append((name, counted, missing, values or "-"))
     names = ("column", "distribution", "empty", "commonest values, of those not empty")
     caption = "Functions of noisy counts, whose cost is listed among the queries"
-    return [folded("Columns by themselves", table(caption, names, rows))]
+    return [folded("Single columns", table(caption, names, rows))]
 
 
 def _badge(guarantee: Mapping[str, Any], reason: str | None) -> str:
@@ -221,7 +221,7 @@ def _columns(release: Release) -> list[str]:
         panels(marginal_figures(columns)),
     ]
     pairs = pair_figures(columns)
-    return [*out, "<h3>Pairs that are related most</h3>", panels(pairs)] if pairs else out
+    return [*out, "<h3>Most strongly related pairs</h3>", panels(pairs)] if pairs else out
 
 
 def _details(release: Release, shown: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures of a table in its own units: each column, and the pairs that are related most.
+"""Pictures of a table in its own units: each column, and the most strongly related pairs.
 
 They are drawn from rows that are sampled from the release with a fixed seed, so that bounds, whole
 numbers and values that many rows have look as they do in sampled rows.

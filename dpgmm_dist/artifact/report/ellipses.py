@@ -1,4 +1,4 @@
-"""Drawings of a view: an ellipse for each component, with how sure it is."""
+"""Drawings of a view: an ellipse for each component, with its standard errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows of a release look like: sampled rows of each label, decoded to pictures or texts."""
+"""Examples of rows of a release: sampled rows of each label, decoded to pictures or texts."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def noise_along(release: Release, axes: Floats) -> Floats:
 
 
 def _measured_noise(release: Release, variances: Floats) -> Floats | None:
-    """(p,) what the receipt says of the noise on the covariance of all rows; None without it."""
+    """(p,) noise on the covariance of all rows, from the receipt; None if it has none."""
     said = release.receipt.get("plan", {}).get("variance_noise")
     if said is None or release.transform.columns:
         return None

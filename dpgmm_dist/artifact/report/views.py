@@ -1,4 +1,4 @@
-"""Two-dimensional views of a mixture: which directions, and where the components are in them."""
+"""Two-dimensional views of a mixture: their directions, and the components in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpgmm_dist.model.mixture import Mixture, StandardErrors
 Floats = NDArray[np.float64]
 
 MOST_DIMENSIONS = 512
-"""Above so many, no eigenvectors of covariances are computed: it would take too long."""
+"""Most dimensions in which eigenvectors of covariances are computed: above, it takes too long."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class View:
 
 
 def views_of(release: Release) -> list[View]:
-    """The views that show most: directions of variance, and directions between components."""
+    """The most informative views: directions of variance, and directions between components."""
     mixture, p = release.mixture, release.mixture.dimension
     if p == 1:
         return []

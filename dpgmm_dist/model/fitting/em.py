@@ -31,7 +31,7 @@ _TOLERANCE = 1e-5
 _WEIGHT_FLOOR = 1e-4
 _KMEANS_DRAWS = 10_000
 _MOST_RESPONSIBILITIES = 300_000
-"""Responsibilities in memory at once: restarts up to so many make a step together."""
+"""Most responsibilities in memory at once: restarts make a step together up to this number."""
 _CHUNK = 4096
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -84,9 +84,9 @@ def clustered_fits(
 ) -> list[Fit]:
     """EM fits of ``components`` Gaussians to draws (n, p) from k-means starts, the best first.
 
-    It works in the precision of the draws. From k-means EM ends in few different optima, where
-    far-apart draws as a start end in many (docs/method.md); each is given once. ``search_share``
-    scales the work.
+    It works in the precision of the draws. From k-means EM ends in few different optima, from
+    far-apart draws in many (docs/method.md). Each optimum is returned once. ``search_share`` scales
+    the work.
     """
     p = draws.shape[1]
     operations, least = search_share * _OPERATIONS, 4 * components * (p + 2)

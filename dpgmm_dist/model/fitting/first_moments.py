@@ -30,7 +30,7 @@ _LEAST_OF_NOISE = 0.02
 """Floor on pooled variances as a share of the noise on the second moment's eigenvalues."""
 _LEAST_SPREAD = 0.05
 _SPREAD_RADIUS = 1.6
-"""Squared clipping radius about the noisy means, over the mean squared distance at the most."""
+"""Squared clipping radius about the noisy means, over the largest mean squared distance."""
 _LABEL_SHARE = 0.1
 """Share of the pooled second moment's budget that measures each label's: its trace is enough."""
 _TRACE_PRIOR = 0.3

@@ -48,7 +48,7 @@ class CellMeasure:
     """What one cells pass released about one label, in whitened coordinates."""
 
     centres: Floats
-    """(C, p) which a row's cell is the nearest of."""
+    """(C, p) centres; a row's cell is the nearest."""
     share: Floats
     """(C,) of the label's rows, summing to one."""
     means: Floats

@@ -36,10 +36,12 @@ Floats = npt.NDArray[np.float64]
 _AUTO = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 _DRAWS = 40_000
 _FEW_COMPONENTS = 3
-"""Up to so many components the initial mixture has as many as are released, in any dimension."""
+"""Up to this number of components the initial mixture has as many as are released, in any
+dimension."""
 _MOST_DIMENSIONS = 64
-"""Up to here there are more components at first than are released. In 128 dimensions noise on their
-covariances lost more than was found on one of two data sets (docs/method.md, section 3.3)."""
+"""Up to this dimension the initial mixture has more components than are released. In 128 dimensions
+the noise on their covariances cost more than they gained on one of two data sets (docs/method.md,
+section 3.3)."""
 _FEW_DRAWS = 20_000
 _FEW_STEPS = 20
 _FEW_CLUSTERINGS = 3
@@ -55,9 +57,9 @@ _DISTINCT = 4
 _RESTARTS, _CLUSTERINGS = 40, 2
 """Of expectation maximisation on draws: from far-apart draws, and from k-means of the draws."""
 _MOMENT_FITS = 2
-"""Fits of the best likelihood of the draws that are fitted to all answers, even if the first agrees
-with all of them: much noise hides which is right (`overlapping`, epsilon 0.5, seed 3: .1 nats in
-place of .008)."""
+"""Number of fits with the best likelihood of the draws that are fitted to all answers, even if the
+first agrees with them: with much noise several do (`overlapping`, epsilon 0.5, seed 3: .1 nats
+instead of .008)."""
 _SEARCH_BUDGET = SearchBudget(steps=4)
 
 
@@ -192,8 +194,8 @@ def _best_fit(
     careful = {k: search(k, whole, True) for k in close}
     best = max(careful.values(), key=lambda candidate: candidate.predicted_likelihood)
     if problem.latent_dimension > draws.shape[1] and best.chi_squared >= wrong:
-        # No mixture: what covariances gain in all dimensions does not show in these few. Noise
-        # affords as many as the largest number.
+        # No mixture agrees with the cells: the gain of covariances in all dimensions does not show
+        # in these few. The noise affords the largest number.
         careful[numbers[-1]] = best = careful.get(numbers[-1]) or search(numbers[-1], whole, True)
     entries = [candidate.receipt_entry(k) for k, candidate in (quick | careful).items()]
     return best.fit, best.chi_squared < wrong, entries
@@ -201,7 +203,7 @@ def _best_fit(
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A number of components: the best fit with so many, and its likelihood."""
+    """A number of components, the best fit with it, and its likelihood."""
 
     fit: Fit
     chi_squared: float
@@ -227,7 +229,7 @@ class _Candidate:
 def _until_worse(
     numbers: Sequence[int], search: Callable[[int], _Candidate]
 ) -> dict[int, _Candidate]:
-    """Ever more components, until more of them only cost more noise."""
+    """Candidates with more and more components, until more only cost more noise."""
     found: dict[int, _Candidate] = {}
     best = None
     for components in numbers:
@@ -248,7 +250,7 @@ def _fits(
     search_share: float,
     with_moves: bool,
 ) -> list[tuple[Fit, float, float]]:
-    """Fits of so many components to the cells, each with its likelihood and reduced chi-squared.
+    """Fits of a number of components to the cells, with their likelihoods and reduced chi-squared.
 
     The latter is infinite where a fit was not fitted to the answers. ``with_moves`` asks for
     split-and-merge moves; ``search_share`` scales the work.
@@ -278,8 +280,8 @@ def _fits(
         fit, chi_squared = split_and_merge(fit, chi_squared, answers, draws, 13 + label, fitted)
     if chi_squared < wrong_model(draws.shape[1]):
         return [(fit, likelihood(fit), chi_squared)]
-    # No mixture of so many agrees with the cells: what is likeliest for their draws is safer than
-    # what agrees best with their noisy moments.
+    # No mixture with this many components agrees with the cells. The likeliest for their draws is
+    # then safer than the one that agrees best with their noisy moments.
     return [(fit, likelihood(fit), np.inf) for fit in fits[:1]]
 
 

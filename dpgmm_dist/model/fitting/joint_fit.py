@@ -22,15 +22,15 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _LEAST_EIGENVALUE = 1e-4
-"""Floor on variances, in units of the pooled ones: far below what noise would leave standing."""
+"""Floor on variances, in units of the pooled ones: far below the noise."""
 _LARGEST_EIGENVALUE = 1e2
 _ROUNDS = 4
 _FEW_DIMENSIONS = 5
 _WRONG_MODEL, _WRONG_IN_FEW_DIMENSIONS = 1.2, 1.5
-"""Reduced chi-squared, 1 where the model is right, from which the rows are no such mixture. Known
-mixtures stay below 1. On embeddings in 16 dimensions fits between 1.2 and 1.5 were as good as what
-is likeliest for the cells or 20 nats worse, and took four times as long. On flights in five
-dimensions, where there are more cells than elsewhere, they were four times as near."""
+"""Reduced chi-squared (1 where the model is right) from which the rows count as not following the
+mixture. Known mixtures stay below 1. On embeddings in 16 dimensions, fits between 1.2 and 1.5 were
+as good as the likeliest mixture for the cells or 20 nats worse, and took four times as long. On
+flights in five dimensions, where there are more cells, their loss was a quarter."""
 
 
 @dataclass(eq=False)
@@ -77,7 +77,7 @@ class JointFit:
 
 
 def wrong_model(p: int) -> float:
-    """Reduced chi-squared from which rows in p dimensions are no such mixture."""
+    """Reduced chi-squared from which rows in p dimensions do not follow the mixture."""
     return _WRONG_IN_FEW_DIMENSIONS if p <= _FEW_DIMENSIONS else _WRONG_MODEL
 
 

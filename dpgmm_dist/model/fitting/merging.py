@@ -31,8 +31,8 @@ _NEAREST = 3
 """Pairs whose merger is tried, for each component."""
 _DRAWS = 6_000
 _LEAST = 1e-4
-"""Share of its density that a draw keeps at the least: otherwise draws of a component that is all
-noise decide (ten separate components, seed 102: two of them lost)."""
+"""Least share of its density that a draw keeps. Otherwise the draws of a component that is all
+noise decide (ten separate components, seed 102: two of them were lost)."""
 _SEED = 19
 
 
@@ -42,7 +42,7 @@ def components_in_pass(step: str, wanted: Sequence[int]) -> list[int]:
 
 
 def merge_down_to(mixture: Mixture, numbers: Sequence[int]) -> Mixture:
-    """A mixture with at most so many components of each label (L,), pairs of them merged."""
+    """A mixture with at most these numbers (L,) of components of each label, by merging pairs."""
     index = mixture.label_index
     if (np.bincount(index) <= numbers).all():
         return mixture

@@ -37,21 +37,23 @@ Ints = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 
 MOST_PARAMETERS = 1500
-"""Of a label's mixture, up to which the normal equations are solved: K (1 + p + p (p + 1) / 2)."""
+"""Most parameters of a label's mixture, K (1 + p + p (p + 1) / 2), for which the normal equations
+are solved."""
 _LEAST_GAIN = 0.01
-"""Relative gain of a round, below which no other follows."""
+"""Relative gain of a round below which no other round follows."""
 _STEPS_PER_SLOPE = 3
-"""Steps taken with one derivative, at the most."""
+"""Most steps with one derivative."""
 _PRIOR = (1.0, 1.0, 0.5)
-"""Standard deviations of a weak prior about the start of a fit, for directions that are noise only:
+"""Standard deviations of a weak prior about the start of a fit, for directions that are all noise:
 of log weights, means and covariances, in each component's own units."""
 _LONGEST_STEP = 1.0
-"""Length of a step in any component's own units, at the most."""
+"""Largest length of a step in any component's own units."""
 _LEAST_EIGENVALUE, _LARGEST_EIGENVALUE = 1e-6, 1e4
-"""Of a covariance, in the whitened coordinates of the fit. Without them rows that are all alike
-would shrink it step by step until it cannot be factorised. Releases have tighter bounds."""
+"""Bounds on the eigenvalues of a covariance, in the whitened coordinates of the fit. Without them
+identical rows would shrink it step by step until it cannot be factorised. Releases have tighter
+bounds."""
 _LEAST_SHARE = 1e-3
-"""Of a row: derivatives leave out components and cells that have less of it."""
+"""Least share of a row: derivatives leave out components and cells with less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +157,8 @@ class _Problem:
         sampling = [self._sampling(start, measured) for measured in answers]
         noise = [measured.sigma.ravel() for measured in answers]
         variance = np.concatenate([s**2 + e for s, e in zip(noise, sampling, strict=True)])
-        # Draws cannot say more precisely than one draw what none of them reaches, however many
-        # the rows are.
+        # An answer that no draw contributes to is known no more precisely than one draw, however
+        # many rows there are.
         self.scale = np.maximum(np.sqrt(variance), 1 / len(self.normal))
         self.noise_share = np.concatenate(noise) / self.scale
         """(A,) how much of each answer's standard deviation is noise."""

@@ -1,4 +1,4 @@
-"""How much post-processing to afford: the driver's work stays small beside the passes.
+"""The amount of post-processing: the driver's work stays small beside the passes.
 
 What is fitted to draws can use any number of them. These bounds keep the driver's time nearly
 independent of dimension and components; they never depend on data.
@@ -9,22 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 _OPERATIONS_PER_ROW = 4
-"""Of one EM step on one draw, per component and squared dimension: a map and a moment."""
+"""Operations of one EM step on one draw, per component and squared dimension: a map and a
+moment."""
 
 
 @dataclass(frozen=True)
 class SearchBudget:
-    """How much work a moment fit may be."""
+    """The work of a moment fit."""
 
     steps: int = 6
-    """Derivatives computed, at the most."""
+    """Most derivatives that are computed."""
     tolerance: float = 2e-3
     """Relative gain of a step below which the fit ends."""
     draws: int = 60_000
     slope_draws: int = 15_000
     """Draws that derivatives are computed from."""
     rounds: int = 1
-    """Rounds of steps at the most, each about the mixture that the round before found."""
+    """Most rounds of steps, each about the mixture of the round before."""
 
     def shared(self, labels: int, parameters: int) -> SearchBudget:
         """The budget of one of several labels, still enough for its number of parameters."""

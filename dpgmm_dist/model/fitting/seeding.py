@@ -1,4 +1,4 @@
-"""Over-seeding: k-means centres of draws from what is released so far, never of data."""
+"""Over-seeding: k-means centres of draws from the density released so far, never of rows."""
 
 from __future__ import annotations
 

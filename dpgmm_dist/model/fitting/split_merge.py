@@ -30,10 +30,10 @@ GOOD_FIT = 1.0
 """Reduced chi-squared up to which a fit stays as it is. After as many steps as the first fits take,
 right optima of known mixtures were at .88 to 1, wrong ones above 1.02."""
 POOR_FIT = 3.0
-"""Reduced chi-squared from which the rows mostly are no such mixture and no move helps (flights
-have 7 and more): only the best move is tried. With little noise wrong optima are as bad."""
+"""Reduced chi-squared from which rows mostly do not follow the mixture and no move helps (flights
+have 7 and more): only the best move is tried, since with little noise wrong optima are as bad."""
 _MOST_MOVES = 5
-"""Moves tried, at the most."""
+"""Most moves that are tried."""
 _MOVES_PER_FIT = 3
 """Moves tried from one fit before it is given up."""
 _SPLITS = 3
@@ -41,9 +41,9 @@ _SPLITS = 3
 _NEAREST = 3
 """Pairs that may be merged for each component, the nearest."""
 _DRAWS = 6_000
-"""Of each Gaussian whose answers are computed."""
+"""Draws of each Gaussian whose answers are computed."""
 _FEWEST = 8
-"""Draws a coordinate that a split begins with, at least."""
+"""Least number of draws per coordinate that a split begins with."""
 _REMOVAL_WEIGHT = 0.25
 """Share of a removal's chi-squared that counts: the fit that follows makes up for most of it."""
 

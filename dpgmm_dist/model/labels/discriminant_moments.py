@@ -1,4 +1,4 @@
-"""Two labels of few rows: one more direction, from the rows that are hardest to classify.
+"""Two labels with few rows: one more direction, from the rows that are hardest to classify.
 
 Along the discriminant v found so far, the tail of a label is those of its rows that lie farthest
 toward the other label. The sum of one label's tail less the other's says how v should change. For
@@ -56,7 +56,7 @@ def tail_difference(
         cell_label=label,
         centres=across + along[:, None] * normal,
         radius=radius,
-        # The other rows have a sum of their own, which costs nothing, so that this has tails only.
+        # The other rows have a sum of their own, which costs nothing, so this sum has only tails.
         blocks=(BlockPlan("sum", np.array([0, 1, 0, 1]), rho),),
         whiten=(-np.eye(p), np.eye(p)),
         cell_map=label,

@@ -42,24 +42,24 @@ _TAIL_STEP = "components.2"
 _AFTER_TAIL_STEP = "subspace.2"
 _COUNT_SHARE = 0.1
 _MEANS_SHARE = 0.2
-"""Share of a pass about found directions that measures the labels' means along them afresh: the
-noise on the earlier means had a part in the choice of the directions."""
+"""Share of a subspace pass that measures the labels' means again along the directions: the noise on
+the earlier means influenced the choice of the directions."""
 _RADIUS = 1.06
-"""Clipping radius about a mean over the root mean squared distance: in high dimension distances
-hardly differ, and what clipping takes keeps its direction."""
+"""Clipping radius about a mean over the root mean squared distance. In high dimension distances
+hardly differ, and clipped rows keep their direction."""
 _TWO_SIDED = math.sqrt(2 / math.pi)
 """Mean absolute value of a standard normal number."""
 _WIDER = 1.5
-"""Variance along S q over that along q, guessed for want of a measurement: it only sets a scale."""
+"""Variance along S q over that along q. A guess, which only sets a scale."""
 _MOST = 20
-"""Directions at the most."""
+"""Largest number of directions."""
 _LEAST_OF_NORM = 1e-6
 _LEAST_EIGENVALUE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class _Means:
-    """What counts and sums say of each label."""
+    """Counts and means of each label."""
 
     mass: Floats
     """(L,) noisy rows, positive."""
@@ -71,9 +71,9 @@ class _Means:
 
 
 def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) -> Fitted:
-    """One component a label: its mean, its covariance in a few directions, spherical elsewhere."""
+    """One component per label: a mean, and a covariance in few directions, spherical elsewhere."""
     labels = _means(problem, ask, centre, budget["cells.1"])
-    # One size for all labels: in p dimensions a false difference in size outweighs all else.
+    # One variance for all labels: in p dimensions a false difference outweighs all else.
     variance = float(np.trace(centre.pooled)) / len(centre.pooled)
     turned = problem.labels == 2 and budget.get(_AFTER_TAIL_STEP, 0.0) > 0
     steps = _PRODUCTS[:1] if turned else _PRODUCTS
@@ -107,7 +107,7 @@ def fit(problem: Problem, ask: Ask, centre: Centre, budget: dict[str, float]) ->
             "components_choice": "by the noise on second moments (docs/method.md)",
             "error_bars": {
                 "weights": "approximate",
-                # Along the directions they were measured once more, with less noise.
+                # Along the directions they were measured again, with less noise.
                 "means": "approximate",
                 "covariances": "not known: shrunk without a closed form",
             },
@@ -120,7 +120,7 @@ def _radius(centre: Centre) -> float:
 
 
 def _means(problem: Problem, ask: Ask, centre: Centre, rho: float) -> _Means:
-    """Counts and sums about the first means, which they are then weighed against by precision."""
+    """Counts and sums about the first means; counts are averaged with the first by precision."""
     labels, p = np.arange(problem.labels), centre.means.shape[1]
     answer = ask(
         PassPlan(
@@ -159,10 +159,10 @@ def _bounded(problem: Problem, latent: Latent, means: Floats) -> Floats:
 def _directions(
     ask: Ask, centre: Centre, labels: _Means, variance: float, shares: list[float]
 ) -> tuple[Floats, Floats]:
-    """Orthonormal directions (p, q) that tell labels apart, and a guess of the variances (q,)."""
+    """Orthonormal directions (p, q) that discriminate labels, and a guess of the variances (q,)."""
     p = len(labels.means[0])
     unit = _apart(labels)
-    # With many labels, those of most rows: each direction adds noise to all the others.
+    # With many labels, those of the labels with most rows: each direction adds noise to others.
     most = max(min(_MOST, p) // (1 + len(shares)), 1)
     kept = np.sort(np.argsort(-labels.mass, kind="stable")[:most])[: 1 if len(unit) == 2 else None]
     axes, guess = [unit[kept]], [np.empty(0)]
@@ -170,7 +170,7 @@ def _directions(
     for step, rho in zip(_PRODUCTS, shares, strict=False):
         sums, spread, signal = _product(ask, centre, labels, unit, variance, step, rho)
         guess.append(np.maximum(spread[kept], wide))
-        # As far as it is no noise, a product with S points where S is wide.
+        # The part of a product with S that is not noise points along wide axes of S.
         wide = variance + signal[kept] * np.maximum(_WIDER * spread[kept] - variance, 0.0)
         basis, _ = np.linalg.qr(np.concatenate(axes).T)
         sums -= (sums @ basis) @ basis.T
@@ -192,14 +192,14 @@ def _product(
 ) -> tuple[Floats, Floats, Floats]:
     """Sums of rows signed by their side of the mean along unit vectors (L, p), across them.
 
-    Also the variance along each vector (G,) and the share of the sum's energy that is no noise.
+    Also the variance along each vector (G,) and the share of the sum's energy that is not noise.
     """
     count, p = labels.means.shape
-    # The mean of a coordinate on either side: near it rows are shortest.
+    # The mean of a coordinate on either side: rows about it are shortest.
     half = _TWO_SIDED * math.sqrt(variance)
     label = np.repeat(np.arange(count), 2)
     group = label * 0 if count == 2 else label
-    # In one sum with a label of many rows, those of a rare one would hardly be seen.
+    # In one sum, a label of many rows would dominate one of few rows.
     weight = np.sqrt(labels.mass.min() / labels.mass) if count == 2 else np.ones(count)
     side = np.tile([-1.0, 1.0], count)
     plan = PassPlan(
@@ -248,7 +248,7 @@ def _with_tail_direction(
 ) -> tuple[Floats, Floats]:
     """One direction more (p, q + 1), and a guess of the covariance (q + 1, q + 1) along all."""
     means, q = labels.means @ axes, axes.shape[1]
-    # Labels count alike: the tail of a rare one matters as much.
+    # Labels have equal weights: the tail of a rare one matters as much.
     shape = inside.mean(axis=0)
     inner = np.linalg.solve(shape, means[1] - means[0])
     length = float(np.linalg.norm(inner))
@@ -286,8 +286,8 @@ def _inside_axes(
 ) -> tuple[_Means, Floats]:
     """Covariances (L, q, q) in the directions, each shrunk toward that of all labels together.
 
-    ``guess`` (q, q) sets the units. Also the labels, their means moved along the directions to
-    where this pass sees them.
+    ``guess`` (q, q) sets the units. Also the labels, with means that this pass has moved along the
+    directions.
     """
     count, q = len(labels.mass), axes.shape[1]
     label_index = np.arange(count)
@@ -296,7 +296,7 @@ def _inside_axes(
         step=step,
         cell_label=label_index,
         centres=labels.means @ axes,
-        # A tighter radius where the units were measured.
+        # The radius is tighter where the units were measured before.
         radius=component_radius(q) if step == _AFTER_TAIL_STEP else whitened_radius(q),
         blocks=(
             BlockPlan("sum", label_index, budget[step] * _MEANS_SHARE),

@@ -2,9 +2,9 @@
 
 Where a component's second moment would be mostly noise, the budget is better spent on one
 covariance a label and on the counts and sums of many cells. Rows are assigned to the nearest cell
-and clipped in the half-whitened metric (``pooled**-1/4``): wide directions show structure, and
-narrow ones are not lost in noise. A label's covariance about its mean, less the covariance of its
-cells' means, is the covariance within each of its cells.
+and clipped in the half-whitened metric (``pooled**-1/4``): structure in wide directions counts, and
+narrow directions are not lost in noise. A label's covariance about its mean, less the covariance of
+its cells' means, is the covariance within each of its cells.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 LEAST_DIMENSION = 25
-"""Dimension from which labelled releases go this way."""
+"""Dimension from which labelled releases use this fit."""
 _METRIC_POWER = 0.5
 _DRAWS = 3000
 _COUNT_SHARE = 0.1
@@ -39,8 +39,8 @@ _RADIUS_QUANTILE = 0.9
 _LEAST_WITHIN = 0.05
 """Floor on variances within cells, in units of the label's own."""
 _MOST_POOLED, _HALF_POOLED = 0.55, 0.3
-"""Share of the average covariance in that of each cell where noise drowns it; and the noise on the
-eigenvalues of a label's covariance, in mean eigenvalues, at which the share is half as large."""
+"""Largest share of the average covariance in that of each cell; and the edge of a label's
+covariance at which the share is half as large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class _Axes:
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """Cells of all labels and what is known of them."""
+    """Cells of all labels, with their noisy counts and means."""
 
     label: Ints
     centres: Floats
@@ -146,12 +146,12 @@ def _remeasured(
     axes: _Axes,
     rho: float,
 ) -> Centre:
-    """Better label means from the cells, and label covariances where cells differ most."""
+    """Label means from the cells, and label covariances measured again where cells differ most."""
     weights = cells.mass / cells.mass.sum()
     noise = cells.mean_noise * math.sqrt(float(np.diagonal(axes.unmetric_squared).mean()))
     found = label_moments.directions(cells.centres, weights, noise)
     better = _with_means(problem, centre, cells)
-    # What the cells' spread already shows of each label's covariance.
+    # The covariances of the labels so far.
     guess = centre.covariances.copy()
     covariances = label_moments.remeasured(ask, better, guess, found, rho)
     return replace(better, covariances=covariances)
@@ -220,7 +220,7 @@ def _plan(cells: _Cells, metric: Floats, radius: float, step: str, rho: float) -
 def _moved(
     problem: Problem, centre: Centre, axes: _Axes, cells: _Cells, answer: Observed
 ) -> _Cells:
-    """Cells at their rows' noisy means, shrunk toward the centres in each band of axes.
+    """Cells moved to the noisy means of their rows, shrunk toward the centres in each band of axes.
 
     The prior of a shift has mean zero and a variance estimated from all cells' shifts in the band
     (empirical Bayes). This also weighs the pass against the one that placed the centres.
@@ -274,7 +274,7 @@ def _toward_average(covariances: Floats, mass: Floats, noise: float) -> Floats:
     """Covariances (C, p, p) of cells, each with a share of their average.
 
     A label's covariance less that of its cells' means is too narrow in some directions, because of
-    the noise. These cost a density most.
+    the noise. Too narrow directions lower the likelihood most.
     """
     share = _MOST_POOLED * noise / (noise + _HALF_POOLED)
     average = np.einsum("c,cij->ij", mass / mass.sum(), covariances)

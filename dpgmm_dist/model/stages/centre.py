@@ -1,4 +1,4 @@
-"""The first stage: how many rows there are, where, and how widely they are spread."""
+"""The first stage: the number of rows, their centre and their mean squared distance from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COUNT, _SUM, _SQUARE = 0.2, 0.7, 0.1
 """Shares of the stage's budget."""
 _LEAST_ROWS = 20.0
 _LEAST_SPREAD = 0.02
-"""Of the squared norm bound."""
+"""Least spread, over the squared norm bound."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,11 +29,12 @@ class Location:
     centre: Floats
     """(d,) feature units, shrunk toward the origin; within the norm bound."""
     noise: float
-    """Standard error of each coordinate of the centre, once shrunk."""
+    """Standard error of each coordinate of the shrunk centre."""
     spread: float
     """Mean squared distance of the rows from the centre; at least its noise."""
     least_spread: float
-    """What no mean squared distance is taken to be below: rows would be clipped at their noise."""
+    """Lower bound on mean squared distances: below it rows would be clipped at the size of the
+    noise."""
 
 
 def measure(problem: Problem, ask: Ask, rho: float) -> Location:
@@ -58,12 +59,12 @@ def measure(problem: Problem, ask: Ask, rho: float) -> Location:
     rows = max(float(answer.block("count").values[0]), _LEAST_ROWS)
     mean, noise = total.values[0] / rows, total.sigma / rows
     length = float(mean @ mean)
-    # James-Stein: of a mean that is mostly noise, little is kept, and as much of the noise.
+    # James-Stein: a mean that is mostly noise is shrunk strongly, and its noise with it.
     kept = max(1 - problem.width * noise**2 / max(length, 1e-300), 0.0)
     mean = mean * kept
-    # What is kept is itself known no better than the noise's length.
+    # The shrinkage factor is itself known no better than the length of the noise.
     error = noise * float(np.sqrt(max(kept, min(np.sqrt(2 / problem.width), 1.0))))
-    # No mean is outside the bound, and queries take no centres far outside it.
+    # True means are within the bound, and queries take no centres far outside it.
     mean = mean * min(1.0, problem.norm / max(float(np.linalg.norm(mean)), 1e-300))
     spread = float(squares.values[0]) / rows - float(mean @ mean)
     bound = problem.norm**2

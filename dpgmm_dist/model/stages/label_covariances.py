@@ -1,4 +1,4 @@
-"""Covariances of labels: what their second moments show beyond the one that all share."""
+"""Covariances of labels: how their second moments differ from the pooled covariance."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _LEAST_KEPT = 0.2
-"""Least share of the variance that clipping is taken to leave."""
+"""Least share of the variance that clipping is assumed to leave."""
 _SIZE_PRIOR = 0.3
-"""Spread of the labels' sizes about that of all before they are measured."""
+"""Prior standard deviation of the labels' sizes (traces) about the average size."""
 _SIZE_RANGE = (0.2, 3.0)
 _MOST_GROWTH = 1.5
-"""Factor up to which noise may have grown in standard deviations of the rows."""
+"""Largest factor by which whitening may have enlarged the noise."""
 
 
 def covariances(
@@ -31,13 +31,13 @@ def covariances(
     latent: Latent,
     in_full: bool,
 ) -> tuple[Floats | SharedCovariances, int]:
-    """(L, p, p) latent: the pooled covariance, with what differs in the axes asked about.
+    """(L, p, p) latent: the pooled covariance, with each label's differences in the measured axes.
 
-    Also in how many axes labels have covariances of their own: all that were asked about, or none.
+    Also the number of axes in which labels have covariances of their own: all measured ones, or 0.
 
     Parameters
     ----------
-    first : by which the second look was whitened
+    first : the first measurement, by which the second one was whitened
     pooled : the covariance that all labels share
     in_full : whether to return a matrix for each label, or the axes that all labels share
     """
@@ -65,7 +65,8 @@ def _whitened_factor(
 ) -> Floats:
     """(d, d) Cholesky factor of the pooled covariance along the whitened axes, in that order.
 
-    It is triangular: changing the first q of its columns changes nothing of the rest given those.
+    It is triangular. So changing its first q columns leaves the other coordinates as they are,
+    given the first q.
     """
     unbasis = first.axes[:, order] / np.sqrt(frame[order])
     half = unbasis.T @ pooled.axes * np.sqrt(pooled.variances)
@@ -73,15 +74,16 @@ def _whitened_factor(
 
 
 def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | None:
-    """(L, q, q) by how much each label differs from the identity in whitened axes; None for none.
+    """(L, q, q) differences of each label from the identity in whitened axes; None for none.
 
-    Each label's second moment is cleaned as the pooled one was; what clipping took is what it took
-    of the labels' average. That average differs from the identity by what the pooled covariance is
-    off by, and so do all labels: they are taken where they gain more by themselves.
+    Each label's second moment is cleaned as the pooled one was. What clipping removed is estimated
+    from the labels' average. This average differs from the identity by the error of the pooled
+    covariance, which all labels share. So the differences are used only where their estimated gain
+    exceeds that of cleaning the average.
 
     Parameters
     ----------
-    factor : (q, q) Cholesky factor of the pooled covariance in the axes of the second look
+    factor : (q, q) Cholesky factor of the pooled covariance in the axes of the second measurement
     """
     white, back = _whitening(factor)
     q = len(white)
@@ -96,12 +98,12 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | No
     out, gain = np.empty_like(seconds), 0.0
     for label, second in enumerate(seconds / kept):
         noise = float(noises[label]) / kept
-        # The size of a label beside the others, shrunk by its own noise.
+        # The size (trace) of a label beside the others, shrunk by its own noise.
         trust = _SIZE_PRIOR**2 / (_SIZE_PRIOR**2 + noise**2 / q)
         size = float(np.clip(1 + trust * (float(np.trace(second)) / q - 1), *_SIZE_RANGE))
         found = clean(second, noise, size * q, float(look.counts[label]))
         out[label] = (found.axes * found.variances) @ found.axes.T - np.eye(q)
-        # Of a sphere of its size, and of its own variances over that.
+        # The gain of a sphere of its size, and the further gain of its own variances.
         of_size = 0.5 * q * (size - 1 - float(np.log(size)))
         gain += float(weights[label]) * (of_size + found.gain)
     if gain <= alike.gain:
@@ -112,8 +114,8 @@ def departures(weights: Floats, look: SecondLook, factor: Floats) -> Floats | No
 def _whitening(factor: Floats) -> tuple[Floats, Floats]:
     """(k, q) the map to k whitened directions, and (q, k) the one back to all q of them.
 
-    Left out are those along which the rows turned out to vary much less than when they were asked
-    about: whitened by what is known now, the noise on them is larger than on the others.
+    Directions along which the rows turned out to vary much less than the first measurement said are
+    left out: whitened by the final covariance, they have more noise than the others.
     """
     axes, growth, others = np.linalg.svd(np.linalg.inv(factor))
     kept = growth <= _MOST_GROWTH

@@ -1,4 +1,4 @@
-"""Counts and means of the labels, and what is known of means once the axes are."""
+"""Counts and means of the labels, and their posterior means along the axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dpgmm_dist.model.stages.centre import Location
 Floats = npt.NDArray[np.float64]
 
 _COUNT = 0.05
-"""Share of the stage's budget."""
+"""Share of the stage's budget for counts."""
 _RADIUS = 1.2
 """Clipping radius over the root mean squared distance from the centre."""
 _LEAST_COUNT = 3.0
@@ -22,7 +22,7 @@ _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 _SIZES = np.geomspace(1e-9, 1.0, 37)
 """Candidates of the prior: its variance along axis j is ``size * relative_j ** power``."""
 _LIKELIHOOD_TERMS = 100_000
-"""So many entries of the means tell the prior as well as all of them."""
+"""Number of entries of the means that is enough to estimate the prior."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,8 @@ def posterior(means: Floats, noise: Floats, variances: Floats) -> tuple[Floats, 
     """Means along some axes given their noise: posterior means and variances, both (L, p).
 
     The prior is Gaussian about the overall mean; its variance along an axis is a multiple of a
-    power of the variance that rows have there. Both numbers have the greatest marginal likelihood.
+    power of the variance that rows have there. The multiple and the power maximise the marginal
+    likelihood.
 
     Parameters
     ----------

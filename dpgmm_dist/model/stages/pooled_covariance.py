@@ -19,38 +19,38 @@ SQUARE = 0.08
 TIGHT, LOOSE = 0.9, 1.5
 """Clipping radii of a second moment and of its trace, over the root mean squared distance."""
 _LEAST_SPREAD = 0.02
-"""Of the squared norm bound."""
+"""Least trace, over the squared norm bound."""
 _OWN_VARIANCE = 1.05
-"""Of the least variance, from which an axis is told apart from those that share it."""
+"""Factor over the least variance from which an axis counts as having its own variance."""
 _SIZE_PRIOR = 0.25
-"""Standard deviation of the whitened rows' mean squared length about 1 before it is measured."""
+"""Prior standard deviation of the whitened rows' mean squared length about 1."""
 _LEAST_CLIPPED = 0.3
-"""Share of the squared length that clipping leaves at the least."""
+"""Least share of the squared length that clipping is assumed to leave."""
 _SURE_TRACE = 0.1
-"""Noise on the second moment's own trace, in traces, up to which it is taken as it is."""
+"""Relative noise on the trace of the second moment itself up to which that trace is used."""
 
 
 @dataclass(frozen=True, eq=False)
 class PooledCovariance:
-    """What all labels have in common."""
+    """The covariance that all labels share."""
 
     spectrum: Spectrum
-    """In feature units; its variances sum to the trace that was measured by itself."""
+    """In feature units; its variances sum to the trace that was measured separately."""
     noisy: Floats
-    """(d, d) the second moment as it was measured, a row, brought to that trace."""
+    """(d, d) the noisy second moment per row, scaled to that trace."""
     scale: float
     """Standard deviation of the noise on a diagonal entry, in units of ``measured_variances``."""
     trace_noise: float
     """Standard deviation of the noise on the trace."""
     measured_variances: Floats
-    """(d,) the variances where the noise is alike in all directions: in feature units, or over
-    those of the first look if they whitened the second one."""
+    """(d,) the variances in units where the noise is the same in all directions: feature units, or
+    those of the first measurement if the second one was whitened."""
     noise_is_relative: bool = False
-    """Whether ``scale`` is a share of each variance: where whitening came before the noise."""
+    """Whether ``scale`` is relative to each variance: where rows were whitened before the noise."""
 
     @property
     def directions(self) -> int:
-        """How many axes have a variance of their own, above the floor that the others share."""
+        """Number of axes that have their own variance, above the floor that the others share."""
         least = float(self.variances.min())
         return int((self.variances > _OWN_VARIANCE * least).sum())
 
@@ -65,7 +65,7 @@ class PooledCovariance:
         return self.spectrum.variances
 
     def scaled(self, factor: float) -> PooledCovariance:
-        """The same with all variances so many times as large."""
+        """The same with all variances multiplied by a factor."""
         spectrum = replace(self.spectrum, variances=factor * self.variances)
         return replace(
             self,
@@ -79,13 +79,13 @@ class PooledCovariance:
 
 @dataclass(frozen=True, eq=False)
 class PooledLook:
-    """All rows once more, whitened by what was known of their second moment."""
+    """The second measurement of all rows, whitened by the first."""
 
     trace: float
     """Noisy mean squared length."""
     trace_noise: float
     second: Floats | None
-    """(d, d) noisy, a row, clipped more tightly; None where the noise would exceed it."""
+    """(d, d) noisy, per row, clipped more tightly; None where the noise would exceed it."""
     scale: float
     """Standard deviation of the noise on a diagonal entry of it."""
 
@@ -98,7 +98,7 @@ def measure(
     Parameters
     ----------
     means : (L, d) feature units
-    spread : what is known of the mean squared distance from them
+    spread : estimate of the mean squared distance from them
     """
     bound = problem.norm**2
     size = float(np.sqrt(np.clip(spread, location.least_spread, bound)))
@@ -121,7 +121,7 @@ def measure(
     squares, second_moment = answer.block("square"), answer.block("second")
     trace = float(np.clip(squares.values[0] / rows, _LEAST_SPREAD * bound, bound))
     noisy, scale = second_moment.values[0] / rows, second_moment.sigma / rows
-    # The spectrum is that of clipped rows; it is brought to the trace of the rows as they are.
+    # The spectrum is that of clipped rows. It is scaled to the trace of the unclipped rows.
     clipped_trace = float(np.trace(noisy))
     if scale * np.sqrt(problem.width) < _SURE_TRACE * trace:
         clipped_trace = max(clipped_trace, _LEAST_CLIPPED * trace)
@@ -136,19 +136,20 @@ def measure(
 def refined(
     first_look: PooledCovariance, look: PooledLook, moved: Floats, rows: float, whitened: bool
 ) -> PooledCovariance:
-    """The covariance by both looks.
+    """The covariance from both measurements.
 
     Parameters
     ----------
-    moved : (d, d) mean square of what means moved by since they were asked about, in its units
-    whitened : whether these are the deviations by the first look; if not, their mean square
+    moved : (d, d) mean square of the shifts of the means since the query, in its units
+    whitened : whether its units are the deviations of the first measurement; if not, one unit for
+        all axes
     """
     d = len(moved)
     total = max(look.trace, _LEAST_CLIPPED * d)
-    # What the means were off by is no variance; clipping has shortened it like the rest.
+    # Errors of the means are not variance. Clipping has shortened them like the rest.
     trace = max(total - float(np.trace(moved)), _LEAST_CLIPPED * d)
     if look.second is None:
-        # A sphere is as large as its trace says.
+        # The size of a sphere follows from its trace, so only the noise on that trace is its prior.
         known = first_look.trace_noise / float(first_look.variances.sum())
         prior = np.hypot(known, _SIZE_PRIOR if first_look.directions else 0.0)
         trust = float(prior**2 / (prior**2 + (look.trace_noise / d) ** 2))
@@ -165,7 +166,7 @@ def refined(
 def _whitened(
     first_look: PooledCovariance, second_moment: Floats, scale: float, trace: float, rows: float
 ) -> PooledCovariance:
-    """The second look, shrunk toward the first."""
+    """The second measurement, shrunk toward the first."""
     deviations = np.sqrt(first_look.variances)
     cleaned = clean(second_moment, scale, trace, rows)
     relative = (cleaned.axes * cleaned.variances) @ cleaned.axes.T
@@ -186,7 +187,7 @@ def _averaged(
     trace: float,
     rows: float,
 ) -> PooledCovariance:
-    """Both looks by their precision: the frame of the second is round, so both have equal axes."""
+    """Both measurements, averaged by their precision: both have one unit for all axes."""
     unit = float(first_look.variances.mean())
     first_noise, second_noise = first_look.scale**2, (scale * unit) ** 2
     second_in_units = unit * first_look.axes @ second_moment @ first_look.axes.T

@@ -1,8 +1,9 @@
-"""A second look, along the axes of what labels have in common, where noise meets unit variance.
+"""The second measurement, along the pooled axes, in units where the rows have variance 1.
 
-One pass asks for the second moment of all rows once more, for the labels' sums where their means
-are still uncertain, and for the labels' own second moments in a few leading axes. All is whitened
-by the first look, so that noise is small beside every variance, not beside the largest alone.
+One pass asks again for the second moment of all rows, for the labels' sums where their means are
+still uncertain, and for the labels' own second moments along a few leading axes. The rows are
+whitened by the first measurement, so the noise is small beside every variance, not only beside the
+largest.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the second look may cost (rho)."""
+    """Budgets (rho) of the parts of the second measurement."""
 
     square: float = 0.0
     """For the mean squared length of all rows."""
@@ -44,7 +45,7 @@ class Budget:
     axes: int = 0
     """Number of leading axes for second moments of labels."""
     whitened: bool = True
-    """Whether rows are whitened by the first look; if not, all directions have one unit."""
+    """Whether rows are whitened by the first measurement; if not, all directions have one unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +59,14 @@ class SecondLook:
     variances: Floats
     """(L, d) posterior variances of the means."""
     moved: Floats
-    """(L, d) from the means that were asked about, in pooled standard deviations."""
+    """(L, d) shifts from the means that were asked about, in pooled standard deviations."""
     counts: Floats
     """(L,) noisy numbers of rows."""
     pooled: PooledLook | None
     second_axes: Ints
     """(q,) axes along which second moments of labels were measured; none without budget."""
     seconds: Floats
-    """(L, q, q) noisy, a row, in units of the pooled standard deviations, as clipped."""
+    """(L, q, q) noisy, per row, in pooled standard deviations, not corrected for clipping."""
     second_noise: Floats
     """(L,) standard deviation of the noise on a diagonal entry."""
 
@@ -80,7 +81,7 @@ def measure(
     variances: Floats,
     budget: Budget,
 ) -> SecondLook:
-    """Ask for what the budget has; at least for the sums.
+    """Ask for the parts that have a budget, at least for the sums.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def measure(
     answer = ask(plan, Latent(d, pooled.axes[:, order], location.centre))
     counts, sums = labels.counts, answer.block("sum")
     noisy, error = sums.values / counts[:, None], (sums.sigma / counts)[:, None] ** 2
-    # As the pass saw them: not in the order in which they were chosen.
+    # In the order of the pass, not in that of the choice.
     start = _start(order, chosen)
     along = order[start : start + len(chosen)]
     keep = unsure[:, along] / (unsure[:, along] + error)
@@ -119,7 +120,7 @@ def measure(
 
 
 def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
-    """The axes so that those of labels' second moments come first, those of sums together."""
+    """The axes, first those of labels' second moments; those of sums are adjacent."""
     both = np.intersect1d(leading, chosen)
     parts = [np.setdiff1d(leading, both), both, np.setdiff1d(chosen, both)]
     if everything:
@@ -128,7 +129,7 @@ def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
 
 
 def _start(order: Ints, chosen: Ints) -> int:
-    """Where the axes of sums begin."""
+    """The position at which the axes of sums begin."""
     return int(np.flatnonzero(np.isin(order, chosen))[0])
 
 
@@ -182,7 +183,7 @@ def _labels(answer: Observed, q: int) -> tuple[Floats, Floats]:
 
 
 def _pooled(answer: Observed, location: Location, order: Ints, whole: bool) -> PooledLook:
-    """What all rows show together, with the axes in the order that variances have."""
+    """The measurement of all rows together, with the axes in the order of the variances."""
     square = answer.block("square")
     trace, noise = float(square.values[0]) / location.rows, square.sigma / location.rows
     if not whole:

@@ -1,4 +1,4 @@
-"""Bounds that nobody knows, from noisy counts of signed-logarithmic bins: public numbers only.
+"""Bounds found privately, from noisy counts of signed-logarithmic bins: public numbers only.
 
 The bins are the same for every column and data set: zero, and both signs from 1e-12 to 1e12. The
 range of a column is where the noisy counts say that all but a public small share of rows lie,
@@ -19,14 +19,14 @@ _BINS_A_DECADE = 8
 _OUTSIDE = 0.001
 """Share of the rows that may lie outside the range, half of it on each side."""
 _STANDS_OUT = 5.0
-"""Standard deviations of its noise that the count of a bin exceeds where there surely are rows:
-of some hundred bins in each of many columns, not one passes it by noise."""
+"""Standard deviations of its noise by which the count of a bin must stand out: of some hundred bins
+in each of many columns, none does so by noise."""
 _NEXT = 2.0
-"""The same for the bins next to the range, taken together: there are few such tests."""
+"""The same for the bins next to the range, added up: there are few such tests."""
 _STEPS = (1, 2, 4, 8)
 _STRETCHES = (1, 4, 16, 64)
 _ZERO_ALONE = (0.0, 1.0)
-"""The range of a column of which nothing but zeros is seen."""
+"""The range of a column in which only the zero bin stands out."""
 _NOWHERE = (-1.0, 1.0)
 """The range of a column whose counts are all noise."""
 
@@ -78,9 +78,9 @@ def _outward(first: int, last: int, edges: Floats) -> tuple[float, float]:
 
 
 def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int] | None:
-    """The first and the last bin of those that hold nearly all rows; None if no bin surely has any.
+    """The first and the last of the bins that hold nearly all rows; None if no bin stands out.
 
-    Where no bin stands out by itself, the shortest stretch of bins that does is taken.
+    Where no single bin stands out, the shortest run of bins that does is taken.
     """
     for width in _STRETCHES:
         sums = np.convolve(counts, np.ones(width), "valid")
@@ -92,7 +92,7 @@ def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int] | None:
     if width > 1:
         first, last = int(sums.argmax()), int(sums.argmax()) + width - 1
     else:
-        # Few rows far away do not widen the range.
+        # A few distant rows do not widen the range.
         held = sums[surely]
         most = _OUTSIDE / 2 * float(held.sum())
         first = int(surely[_negligible(held, most)])

@@ -1,9 +1,9 @@
 """Columns of categories, from one noisy count of each value: public numbers only.
 
 A category becomes a coordinate of the mixture as a number does: its values are put in an order, and
-each has its share of the normal scores. With labels, values are counted for each label, and their
-order is the one in which the labels change most along it. So a mixture of scores, which knows
-straight lines alone, tells the labels apart by them. Without labels it is the public order.
+each has an interval of the normal scores. With labels, values are counted for each label, and the
+order is the one along which the labels change most. So a mixture of scores, which only represents
+linear relations, can distinguish labels by them. Without labels it is the public order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEP = "categories"
 SHARE = 0.08
 """Of the budget."""
 _FLOOR = 1e-4
-"""Mass that is spread over all values: none has no interval of scores."""
+"""Mass that is spread over all values, so that each has an interval of scores."""
 
 
 def categories_plan(values: Ints, features: Ints, rho: float, missing: bool) -> BinsPlan:

@@ -1,13 +1,12 @@
 """The marginal distribution of each column of a table, from noisy counts: public numbers only.
 
-A first count says where the rows are: of 64 bins of equal width. It also says whether nearly all
-values are multiples of a round number (`units`). The second is made for what it found, with more
-bins where more rows are, so that a range ten times too wide costs little. It counts twice: coarse
-counts tell how much of the mass lies where, fine ones what lies within. A fine bin whose count
-stands far out of the noise is an atom and keeps its own mass. All others in a coarse bin share what
-is left of it: evenly, as far as their counts do not tell otherwise. Rows then become normal scores:
-a row's coordinate is the mean of a standard normal variable over the share of the distribution that
-its fine bin has.
+A first count, in 64 bins of equal width, shows where the rows are. It also shows whether nearly all
+values are multiples of a round number (`units`). The second count has more bins where there are
+more rows, so a range ten times too wide costs little. It counts twice: coarse counts give the mass
+of wide bins, fine counts its distribution within them. A fine bin whose count stands far out of the
+noise is an atom and keeps its own mass. The other fine bins share the rest of their coarse bin
+evenly, unless their counts differ significantly. Rows then become normal scores: a row's coordinate
+is the mean of a standard normal variable over the share of the distribution that its fine bin has.
 """
 
 from __future__ import annotations
@@ -36,18 +35,18 @@ _COARSE = 64
 _MOST_FINE, _LEAST_FINE, _ALL_FINE = 1 << 13, 1 << 8, 1 << 17
 """Fine bins of a column at the most, at the least, and of all columns together."""
 _MORE_MULTIPLES = 2
-"""Bins of a column whose unit is found, in the most fine bins of others: a range that was found is
-often twice too wide."""
+"""Most bins of a column whose unit is found, as a multiple of the most fine bins of others: a range
+that was found is often twice too wide."""
 _LEAST_WITHIN = 8
-"""Fine bins in the place of a bin of the first count at the least."""
+"""Least number of fine bins that replace a bin of the first count."""
 _ATOM = 3.5
 """Standard deviations of its noise that the count of an atom exceeds."""
 _NOTHING, _NOTHING_BEYOND, _SURELY = 1.0, 3.0, 4.0
-"""Standard deviations of its noise up to which half of a stretch of coarse bins is empty: between
-bins that surely hold rows, and beyond them all. Bounds may be far too wide, and few rows far away
-would change every correlation. The last says which bins surely hold rows."""
+"""Standard deviations of its noise up to which half of a run of coarse bins counts as empty:
+between the bins that stand out, and outside all of them, as bounds may be far too wide and a few
+distant rows would change every correlation. The last value says which bins stand out."""
 _DIFFERENT = 2.5
-"""Standard deviations of its noise by which one half of a stretch of bins exceeds its share."""
+"""Standard deviations of its noise by which one half of a run of bins must exceed its share."""
 _FLOOR, _FLOOR_ELSEWHERE = 1e-4, 1e-9
 """Mass that is spread over fine bins: none is empty, so that every map can be inverted. The first
 is for coarse bins that hold rows. Elsewhere it would give columns with wide bounds outliers."""
@@ -455,9 +454,10 @@ def _marginal(bins: FineBins, counts: _Counts) -> Marginal:
 def _without_noise(mass: Floats, sigma: Floats) -> Floats:
     """Masses of coarse bins without what their noise explains; not negative, the same sum.
 
-    From the whole to single bins: each half of a stretch of bins gets its share of the stretch's
-    mass, and none where its own is within one standard deviation of the noise. Empty bins that are
-    cut off one by one would keep the positive half of their noise, and that adds up in long tails.
+    From the whole to single bins: each half of a run of bins gets its share of the mass of the run,
+    and none where its own mass is within one standard deviation of the noise. If empty bins were
+    cut off one by one, they would keep the positive half of their noise, which adds up in long
+    tails.
     """
     padding = (1 << (len(mass) - 1).bit_length()) - len(mass)
     sums, variances = [np.pad(mass, (0, padding))], [np.pad(sigma**2, (0, padding))]
@@ -475,7 +475,7 @@ def _without_noise(mass: Floats, sigma: Floats) -> Floats:
         limit = least.pop().reshape(-1, 2)
         half = np.where(half > limit * np.sqrt(variance), half, 0.0)
         nothing = half.sum(axis=1, keepdims=True) <= 0
-        # What is in neither half is taken to be in both, or in the one that is near to the rows.
+        # Mass that neither half shows is divided between both, or given to the one near the rows.
         near = np.where(limit == limit.min(axis=1, keepdims=True), np.maximum(noise, 1e-300), 0.0)
         half = np.where(nothing, near, half)
         share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
@@ -494,7 +494,7 @@ def _least_deviations(mass: Floats, sigma: Floats) -> Floats:
 def _within(counts: Floats, light: Bools, group: Ints, remaining: Floats, sigma: float) -> Floats:
     """Mass (B,) of the light fine bins: the rest of each coarse bin, spread over those in it.
 
-    From the coarse bin to single fine ones: the halves of a stretch get equal shares a bin, unless
+    From the coarse bin to single fine ones: the halves of a run get equal shares per bin, unless
     their counts differ by more than their noise explains.
     """
     position = np.arange(len(group)) - np.searchsorted(group, group)

@@ -26,10 +26,10 @@ from dpgmm_dist.model.tables.marginals import Marginal
 Floats = npt.NDArray[np.float64]
 
 _LOST = 0.02
-"""Share of its variance that a coordinate loses to its intervals before that is made good."""
+"""Share of its variance that a coordinate must lose to its intervals to be corrected."""
 _ORDERS = 24
 _LARGEST = 0.995
-"""Bound on correlations that are made good."""
+"""Bound on corrected correlations."""
 _ITERATIONS = 12
 _HALVINGS = 40
 _MORE = 1.1

@@ -2,8 +2,8 @@
 
 A column that lacks values in more rows than noise explains has two coordinates in the mixture:
 whether there is a value, and the value, which is 0 (the middle of its scores) where there is none.
-Those zeros are no values. So the moments of a component are those of the rows that have a value,
-once what it says of the others is taken out.
+These zeros are not values. So the moments of a component are replaced by those of the rows that
+have a value.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def given_values(mixture: Mixture, offset: Floats, presences: tuple[Presence, ..
     """The mixture whose coordinates of values are those of the rows that have one.
 
     A value is then independent of whether there is one, within a component; what goes with its
-    absence is told by the coordinate of presence.
+    absence is in the presence coordinate.
 
     Parameters
     ----------
