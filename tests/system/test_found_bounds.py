@@ -124,6 +124,14 @@ def test_the_receipt_the_report_and_the_samples_know_them(base, tmp_path):
     assert low <= min(sampled["far"].to_pylist()) and max(sampled["far"].to_pylist()) <= high
 
 
+def test_the_report_names_columns_beyond_the_largest_bound(base, tmp_path):
+    rows = columns() | {"counts": 1_700_000_000_000 + columns()["counts"]}
+    released(table(tmp_path / "data", rows), tmp_path / "out")
+    cut, usual = (render_report(load_release(str(out))) for out in (tmp_path / "out", base[1]))
+    assert b"looked for: counts." in cut
+    assert b"looked for" not in usual
+
+
 def test_only_what_is_not_given_is_found(base, tmp_path):
     data = table(tmp_path / "data", columns())
     given = {"columns": {"tiny": [0, 1e-6], "far": "auto", "counts": [0, 20]}}

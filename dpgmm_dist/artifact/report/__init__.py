@@ -35,6 +35,7 @@ from dpgmm_dist.artifact.report.spectrum import spectrum_figure
 from dpgmm_dist.artifact.report.views import View, views_of
 from dpgmm_dist.artifact.show import describe
 from dpgmm_dist.artifact.step_words import step_words
+from dpgmm_dist.model.tables.bounds import log_edges
 
 _MOST_PANELS = 24
 """Most labels (or components without labels) that have a drawing of their own."""
@@ -55,6 +56,10 @@ _COMPONENTS = (
     "own measurement in the covariance; 1 means that nothing was shrunk."
 )
 _FOUND = "They are functions of noisy counts, whose cost is listed among the queries."
+_CUT = (
+    "The range of these columns ends at 1e12 or -1e12, the largest bounds that are looked for: {}. "
+    "Values beyond them are moved there. Give such columns bounds, or a larger unit."
+)
 _ELLIPSES = (
     "Each ellipse is one component at one standard deviation. The cross is its mean, as long as "
     "the standard error of the mean. The shaded band is one standard error of the variances; a "
@@ -231,7 +236,7 @@ def _details(release: Release, shown: Mapping[str, Any]) -> list[str]:
             _query_table(shown["queries"]),
             paragraphs([_QUERIES], "note"),
         ),
-        *([folded("Bounds found privately", paragraphs([_FOUND]), values(found))] if found else []),
+        *([_found_bounds(found)] if found else []),
         *_measured_columns(shown.get("columns")),
         folded("Input", values(shown["input"])),
         folded("Specification", values(release.receipt["specification"])),
@@ -240,6 +245,15 @@ def _details(release: Release, shown: Mapping[str, Any]) -> list[str]:
             table("Versions", ("library", "version"), sorted(release.receipt["libraries"].items())),
         ),
     ]
+
+
+def _found_bounds(found: Mapping[str, Any]) -> str:
+    """The bounds that were found, and which columns have values beyond all that are looked for."""
+    largest = float(log_edges()[-1])
+    ranges = found.get("columns", {})
+    cut = [name for name, ends in ranges.items() if max(map(abs, ends)) >= largest]
+    said = [_FOUND, *([_CUT.format(", ".join(cut))] if cut else [])]
+    return folded("Bounds found privately", paragraphs(said), values(found))
 
 
 def _bars(components: Sequence[Mapping[str, Any]]) -> list[Bar]:

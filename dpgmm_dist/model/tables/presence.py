@@ -110,7 +110,11 @@ def _given_values(
         )
         row[presence.coordinate] = 0.0
         out[j], out[:, j] = row, row
-    return given, valid_covariance(out, 1 - share)
+    # Columns that lack values together have presences that are all but the same. Whatever noise
+    # tells these apart must not scale down the correlations of values.
+    doubt = 1 - share
+    doubt[[presence.coordinate for presence in presences]] = 1.0
+    return given, valid_covariance(out, doubt)
 
 
 def _share_present(presence: Presence, mean: Floats) -> float:

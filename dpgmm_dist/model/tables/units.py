@@ -24,10 +24,11 @@ CLOCK_STEPS = tuple(
     for n in times
 ) + tuple(3600.0 * n for n in (1, 2, 3, 6, 12, 24))
 """Steps of bins of such columns, in seconds, where whole days would be too wide."""
-_LEAST_MULTIPLES = 8
-"""Multiples of a unit within the range at the least: larger units say little about a column."""
+_LEAST_MULTIPLES = 2
+"""Multiples of a unit within the range at the least."""
 _TOLERANCE = 0.01
-"""In units: a value so near to a multiple is one. Floats of 32 bits hold no cent exactly."""
+"""In units, the smallest of those that are tried: a value so near to a multiple is one. Floats of
+32 bits hold no cent exactly."""
 _OTHERS = 0.01
 """Share of the rows that need not be multiples."""
 _MOST_NOISE = 0.1
@@ -51,7 +52,9 @@ def candidates(low: float, high: float, unit: float, clock: bool, most: int) -> 
     return tuple(
         candidate
         for candidate in units
-        if candidate > max(unit, exact) and _LEAST_MULTIPLES <= span / candidate <= most
+        if candidate > max(unit, exact)
+        and span / candidate <= most
+        and math.floor(high / candidate) - math.ceil(low / candidate) >= _LEAST_MULTIPLES - 1
     )
 
 

@@ -67,6 +67,24 @@ def test_columns_that_lack_values_together_keep_their_correlation():
     )
 
 
+def test_noise_about_presences_that_are_alike_leaves_correlations_of_values():
+    """It makes correlations that no rows have; those between values are the last to suffer."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=N)
+    y = 0.7 * x + np.sqrt(0.51) * rng.normal(size=N)
+    lacks = rng.random(N) < 0.1
+    presences = presences_of((marginal_of(missing=0.1), marginal_of(missing=0.1)))
+    rows = [np.where(lacks, 0.0, value) for value in (x, y)]
+    rows += [np.where(lacks, one.absent, one.present) for one in presences]
+    covariance = np.cov(rows) + np.diag([0.0, 0.0, 1e-4, 1e-4])
+    noise = 0.3 * np.sqrt(covariance[0, 0] * covariance[3, 3])
+    covariance[0, 2:] += noise
+    covariance[2:, 0] += noise
+    mixture = Mixture(np.ones(1), np.mean(rows, axis=1)[None], covariance[None])
+    found = given_values(mixture, np.zeros(4), presences).covariances[0]
+    assert found[0, 1] / np.sqrt(found[0, 0] * found[1, 1]) == pytest.approx(0.7, abs=0.02)
+
+
 def test_moments_that_no_rows_have_are_mended():
     presences = presences_of((marginal_of(missing=0.9), marginal_of()))
     covariance = np.array([[0.1, 0.3, 0.0], [0.3, 1.0, 0.0], [0.0, 0.0, 0.3]])

@@ -24,6 +24,10 @@ CASES = {
         False,
         1.0,
     ),
+    "stars among floats": (RNG.integers(1, 6, N).astype(float), (1.0, 5.7), False, 1.0),
+    "few whole numbers among floats": (RNG.poisson(1, N).clip(0, 5) / 1.0, (0.0, 5.7), False, 1.0),
+    "zero or one among floats": (RNG.integers(0, 2, N) / 1.0, (0.0, 1.4), False, 1.0),
+    "near one": (RNG.normal(1, 0.001, N), (0.0, 1.4), False, 0.0),
     "one value": (np.full(N, 3.7), (3.1, 4.3), False, 0.1),
     "no unit": (RNG.normal(50, 9, N), (0.0, 237.1), False, 0.0),
     "no unit beside zeros": (
@@ -77,11 +81,13 @@ def test_few_rows_beside_the_noise_have_no_unit(noise):
 
 
 def test_candidates_are_public_and_have_enough_multiples():
-    assert candidates(0.0, 237.1, 0.0, False, 8192) == (10.0, 1.0, 0.1)
-    assert candidates(0.0, 237.1, 1.0, False, 8192) == (10.0,)
+    assert candidates(0.0, 237.1, 0.0, False, 8192) == (100.0, 10.0, 1.0, 0.1)
+    assert candidates(0.0, 237.1, 1.0, False, 8192) == (100.0, 10.0)
+    assert candidates(0.9, 5.7, 1.0, False, 8192) == ()
+    assert candidates(0.9, 1.4, 0.0, False, 40) == (0.1,)
     assert candidates(1.33e9, 1.78e9, 1e-6, True, 8192) == (DAY,)
     assert candidates(1.33e9, 1.78e9, 1e-6, True, 4096) == ()
-    assert candidates(0.0, 3600.0, 0.0, True, 8192) == CLOCK[2:]
+    assert candidates(0.0, 3600.0, 0.0, True, 8192) == CLOCK[1:]
     assert candidates(1e12, 1e12 + 1e-3, 0.0, False, 8192) == ()
 
 
