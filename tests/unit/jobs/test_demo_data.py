@@ -120,3 +120,14 @@ def test_the_script_refuses_a_source_that_is_too_small(tmp_path: Path) -> None:
     result = cut(tmp_path / "a", tmp_path / "out", "--train-rows", "21", "--test-rows", "5")
     assert result.returncode != 0
     assert "train has 20 rows, which is fewer than 21" in result.stderr
+
+
+@pytest.mark.parametrize(("split", "rows"), [("train", 40_000), ("test", 10_000)])
+def test_flights_are_what_their_page_says(split: str, rows: int) -> None:
+    table = pq.read_table(DEMO_DATA / "flights" / f"{split}.parquet")
+    assert table.num_rows == rows
+    names = ["hour", "dep_delay", "arr_delay", "air_time", "distance", "carrier", "origin"]
+    assert table.column_names == names
+    assert table["hour"].type == pa.int8() and table["carrier"].type == pa.string()
+    assert table["arr_delay"].null_count > 0 and table["hour"].null_count == 0
+    assert set(table["origin"].to_pylist()) == {"EWR", "JFK", "LGA"}
