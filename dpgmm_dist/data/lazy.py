@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -65,7 +66,7 @@ class RowDigest(Opaque):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ChunkReader(Opaque):
+class ChunkReader(Opaque, ABC):
     """PRIVATE on workers. Reads the computed chunks of one plan unit."""
 
     _read: RowDigest = field(default_factory=RowDigest, kw_only=True)
@@ -89,8 +90,9 @@ class ChunkReader(Opaque):
             self._read.update(block)
             yield block
 
+    @abstractmethod
     def _blocks(self, max_rows: int) -> Iterator[RawBlock]:
-        raise NotImplementedError
+        """Read the chunks, in blocks that may be small."""
 
     def digest(self, unit: PlanUnit) -> int:
         """Digest of the rows that were read; the digests of units can be added in any order."""
