@@ -201,7 +201,7 @@ def build_receipt(
     unit: str = "one row",
     ledger: Mapping[str, Any] | None = None,
     error_bars: str | None = None,
-    more: Mapping[str, Any] | None = None,
+    further_keys: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build a receipt. `write_release` adds the schema of the input and checks it.
 
@@ -243,7 +243,7 @@ def build_receipt(
         "ledger": None if ledger is None else dict(ledger),
         "libraries": library_versions(),
     }
-    return {**(more or {}), **document}
+    return {**(further_keys or {}), **document}
 
 
 _ERROR_BARS = (

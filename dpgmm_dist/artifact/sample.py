@@ -95,8 +95,8 @@ class Sampler:
         receipt = check_receipt(release.receipt)
         schema = rows_schema(receipt.input, release.label_values)
         bounds = None
-        how = options.bounds or default_bounds(receipt.specification)
-        if how != "none":
+        treatment = options.bounds or default_bounds(receipt.specification)
+        if treatment != "none":
             bounds = PublicBounds.of(release.receipt, receipt.input, schema)
         return cls(
             mixture,
@@ -105,7 +105,7 @@ class Sampler:
             seed,
             options.counts(release.label_values),
             bounds=bounds,
-            tries=_TRIES if how == "reject" else 0,
+            tries=_TRIES if treatment == "reject" else 0,
             residual=options.residual,
             categories=categories_of(receipt.input),
         )

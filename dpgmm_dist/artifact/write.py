@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # On another processor, parameters computed from the same noisy answers may differ in their last
 # bits. A larger difference means another release.
-_SAME = 1e-6
+_TOLERANCE = 1e-6
 
 
 def release_exists(
@@ -263,7 +263,7 @@ def _close_values(old: Any, new: Any) -> bool:
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(map(_close_values, old, new))
     if isinstance(old, float) and isinstance(new, float):
-        return math.isclose(old, new, rel_tol=_SAME)
+        return math.isclose(old, new, rel_tol=_TOLERANCE)
     return type(old) is type(new) and bool(old == new)
 
 
@@ -283,5 +283,5 @@ def _close_columns(old: pa.ChunkedArray, new: pa.ChunkedArray) -> bool:
         return False
     old_values = old.to_numpy(zero_copy_only=False).astype(np.float64)
     new_values = new.to_numpy(zero_copy_only=False).astype(np.float64)
-    tolerance = _SAME * float(np.abs(new_values[np.isfinite(new_values)]).max(initial=0.0))
+    tolerance = _TOLERANCE * float(np.abs(new_values[np.isfinite(new_values)]).max(initial=0.0))
     return bool(np.allclose(old_values, new_values, rtol=0, atol=tolerance, equal_nan=True))

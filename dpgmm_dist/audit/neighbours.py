@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 WORST = "far outlier"
 """The neighbour that moves every statistic by its sensitivity; the others move less, or nothing."""
-NOTHING = "null and infinity"
+NULL_OR_INFINITY = "null and infinity"
 """The neighbour that changes nothing at all: its rows are invalid. There is none where rows may
 lack values and have neither label nor unit, since every row then counts."""
 _ROWS_BEYOND = 3
@@ -90,7 +90,7 @@ def _lacking(
     if not spec.models_nulls:
         outside = far.copy()
         outside[-max(len(spec.categories), 1) :] = np.inf  # categories come last: in no list
-        return {NOTHING: unit(null, infinity, outside, label=label)}
+        return {NULL_OR_INFINITY: unit(null, infinity, outside, label=label)}
     first_null = far.copy()
     first_null[0] = np.nan
     found = {
@@ -99,9 +99,9 @@ def _lacking(
         "infinity in every column": unit(infinity, label=label),
     }
     if spec.label_values:
-        found[NOTHING] = unit(far, label=None)
+        found[NULL_OR_INFINITY] = unit(far, label=None)
     elif spec.dataset.privacy_unit is not None:
-        found[NOTHING] = unit(far, label=label, name=None)
+        found[NULL_OR_INFINITY] = unit(far, label=label, name=None)
     return found
 
 

@@ -174,7 +174,7 @@ def render(audit: Audit) -> str:
     return "\n".join(lines + [f"REFUTED: {line}" for line in audit.refuted])
 
 
-def _of_nulls(nothing: bool | None) -> str:
-    if nothing is None:
+def _of_nulls(changes_nothing: bool | None) -> str:
+    if changes_nothing is None:
         return "rows that lack values count as others do"
-    return f"rows with a null or an infinity change {'nothing' if nothing else 'SOMETHING'}"
+    return f"rows with a null or an infinity change {'nothing' if changes_nothing else 'SOMETHING'}"

@@ -20,7 +20,7 @@ from dpgmm_dist.audit.game import (
     parts_of,
 )
 from dpgmm_dist.audit.job import BASE, Job, Sums
-from dpgmm_dist.audit.neighbours import NOTHING, WORST
+from dpgmm_dist.audit.neighbours import NULL_OR_INFINITY, WORST
 from dpgmm_dist.audit.rerun import rerun
 from dpgmm_dist.audit.result import LEVEL, Audit, NoiseFound, Shown
 from dpgmm_dist.audit.sums import opened, query_for, statistic_of
@@ -124,9 +124,9 @@ def _require_confidence(confidence: float) -> None:
 
 def _null_changes_nothing(job: Job, games: Sequence[_Game]) -> bool | None:
     """Whether an invalid unit changes no sum; None where none was added."""
-    if NOTHING not in job.neighbours.added:
+    if NULL_OR_INFINITY not in job.neighbours.added:
         return None
-    return all(game.differences[NOTHING].square == 0 for game in games)
+    return all(game.differences[NULL_OR_INFINITY].square == 0 for game in games)
 
 
 def _all_shown(job: Job, games: Sequence[_Game], spent: float, confidence: float) -> list[Shown]:

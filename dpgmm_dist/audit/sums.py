@@ -16,9 +16,9 @@ from dpgmm_dist.privacy.query import Block, PassQuery
 
 def opened(exact: ExactStatistic, query: PassQuery) -> list[Floats]:
     """The entries of exact sums of made-up rows: the gate adds test noise, which is subtracted."""
-    nothing = ExactStatistic.zeros(query.step, statistic_sizes(query))
+    zeros = ExactStatistic.zeros(query.step, statistic_sizes(query))
     noisy = measure(exact, query, InsecureTestNoise(0)).values
-    noise = measure(nothing, query, InsecureTestNoise(0)).values
+    noise = measure(zeros, query, InsecureTestNoise(0)).values
     return entries_of(query, tuple(a - b for a, b in zip(noisy, noise, strict=True)))
 
 

@@ -64,7 +64,7 @@ def refusal(
         f" Remaining: epsilon {_floor(balance.epsilon_remaining):g} ({currency}"
         f" {balance.remaining:.6g})."
         f" {advice if fits > 0 else 'Ask'} the owner of the budget for a new ledger."
-        f" {_when(period, fits_from)}",
+        f" {_fitting_time(period, fits_from)}",
         charge,
         balance,
         fits_from,
@@ -88,7 +88,7 @@ def expired_refusal(url: str, record: ChargeRecord, period: str) -> LedgerRefuse
     )
 
 
-def _when(period: str | None, fits_from: str | None) -> str:
+def _fitting_time(period: str | None, fits_from: str | None) -> str:
     """Return the sentence that says when a release of this cost fits."""
     if period is None:
         return "No later time helps: this budget is for all time."

@@ -27,8 +27,8 @@ def keep_run(store: Store, record: Mapping[str, Any]) -> None:
     DataError
         The store fails.
     """
-    when = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{when}-{check_release_id(record['release_id'])}-{secrets.token_hex(4)}.json"
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{moment}-{check_release_id(record['release_id'])}-{secrets.token_hex(4)}.json"
     store.create(_FOLDER + name, (json.dumps(record, indent=1) + "\n").encode())
 
 

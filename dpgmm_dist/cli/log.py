@@ -51,15 +51,15 @@ class Log:
             for line in message.splitlines():
                 typer.echo(f"dpgmm: {before}{line}", err=True)
             return
-        said: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "level": level,
             "run": self.run,
         }
         if self.release_id is not None:
-            said["release_id"] = self.release_id
-        said |= {"event": event, "message": message} | fields
-        typer.echo(json.dumps(said, ensure_ascii=False), err=True)
+            entry["release_id"] = self.release_id
+        entry |= {"event": event, "message": message} | fields
+        typer.echo(json.dumps(entry, ensure_ascii=False), err=True)
 
 
 _current = Log()

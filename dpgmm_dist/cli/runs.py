@@ -14,7 +14,7 @@ from dpgmm_dist.cli.storage import StorageOptions, read_options
 
 _LAST = 20
 _HEAD = ("started", "release", "run", "engine", "outcome", "passes", "wall", "processor", "tasks")
-_MORE = ("data", "retries", "stalls", "worker peak", "driver peak")
+_RESOURCES = ("data", "retries", "stalls", "worker peak", "driver peak")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,7 +43,7 @@ def runs(
     typer.echo("TRUSTED SIDE, not for publication: times, tasks and sizes depend on the rows")
     damaged = [record["url"] for record in found if "problem" in record]
     rows = [_row(record) for record in found if "problem" not in record]
-    for line in table((*_HEAD, *_MORE), rows) if rows else ["runs: none"]:
+    for line in table((*_HEAD, *_RESOURCES), rows) if rows else ["runs: none"]:
         typer.echo(line)
     for place in damaged:
         typer.echo(f"damaged: {place}; it may be deleted")

@@ -178,10 +178,10 @@ def check_label_type(
     if pa.types.is_null(value):
         return
     stored = _labels_of(value)
-    what, many = _CALLED[key]
+    singular, plural = _CALLED[key]
     if stored is None:
         raise DataError(
-            f"{name}: {what} column {column!r} is {shown(dtype)}: {many} must be integers, "
+            f"{name}: {singular} column {column!r} is {shown(dtype)}: {plural} must be integers, "
             "strings, booleans or dates; cast the column"
         )
     given = "strings" if are_strings(labels) else "integers"
@@ -198,7 +198,7 @@ def check_label_type(
         return
     raise SpecError(
         f"{key} are {given} (such as {labels[0]!r}) but column {column!r} of {name} "
-        f"holds {stored}: write the {many} {_AS[stored]}"
+        f"holds {stored}: write the {plural} {_AS[stored]}"
     )
 
 

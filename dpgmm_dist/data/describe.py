@@ -30,7 +30,7 @@ def describe_input(source: AnySource, table: tuple[str, ...] = ()) -> dict[str, 
             label = {"name": "label", "type": kind}
         columns = [{"name": "features", "type": _FLOATS.get(item, "double")}]
         if table:
-            kind = item if item in _WHOLE else _FLOATS.get(item, "double")
+            kind = item if item in _WHOLE_NUMBERS else _FLOATS.get(item, "double")
             columns = [{"name": name, "type": kind} for name in table]
         return {
             "kind": "columns" if table else "list",
@@ -41,7 +41,7 @@ def describe_input(source: AnySource, table: tuple[str, ...] = ()) -> dict[str, 
     return _describe_parquet(source)
 
 
-_WHOLE = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+_WHOLE_NUMBERS = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 _FLOATS = {"float16": "halffloat", "float32": "float", "float64": "double"}
 
 

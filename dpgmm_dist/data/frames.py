@@ -234,11 +234,11 @@ def no_rows_of(frame: Any) -> Any:
         return type(frame)()
     if library != "pandas":
         return pa.table({})
-    none = frame.iloc[:0].reset_index(drop=True).copy()
-    none.attrs = {}
-    for name in none.columns[[str(kind) == "category" for kind in none.dtypes]]:
-        none[name] = none[name].cat.remove_unused_categories()
-    return none
+    empty = frame.iloc[:0].reset_index(drop=True).copy()
+    empty.attrs = {}
+    for name in empty.columns[[str(kind) == "category" for kind in empty.dtypes]]:
+        empty[name] = empty[name].cat.remove_unused_categories()
+    return empty
 
 
 def frame_like(example: Any, table: Any, categories: Mapping[str, Labels] | None = None) -> Any:

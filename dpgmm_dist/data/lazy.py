@@ -20,12 +20,12 @@ class LazySource(Opaque):
 
     collection: ClassVar[str] = "dask collection"
     """What it is, for messages."""
-    _seen: list[bytes] = field(default_factory=list, kw_only=True)
+    _digests: list[bytes] = field(default_factory=list, kw_only=True)
     """PRIVATE. A digest of the rows that each pass read; see :meth:`note`."""
 
     def note(self, digest: bytes) -> None:
         """Remember the digest of the rows that the pass which just ended read."""
-        self._seen.append(digest)
+        self._digests.append(digest)
 
     def require_unchanged(self) -> None:
         """Refuse a collection that gave other rows than in the previous pass.
@@ -35,7 +35,7 @@ class LazySource(Opaque):
         DataError
             Before anything is drawn for what was read.
         """
-        if len(set(self._seen)) > 1:
+        if len(set(self._digests)) > 1:
             raise DataError(
                 f"the {self.collection} gave other rows than in the previous pass, and nothing was "
                 "drawn for these: call X.persist(), or make its computation give the same rows "

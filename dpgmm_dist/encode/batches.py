@@ -115,11 +115,11 @@ def rows_are_independent(pipeline: Pipeline) -> bool:
         return True
     rng = np.random.default_rng(0)
     probes = probe_rows(pipeline.shape, _PROBES, rng)
-    alone = np.concatenate([pipeline.embed(_take(probes, [i])) for i in range(_PROBES)])
+    one_by_one = np.concatenate([pipeline.embed(_take(probes, [i])) for i in range(_PROBES)])
     for _ in range(_ROUNDS):
         order = rng.integers(0, _PROBES, pipeline.batch + _PROBES // 2)
         together = pipeline.embed(_take(probes, order.tolist()))
-        if together.tobytes() != alone[order].tobytes():
+        if together.tobytes() != one_by_one[order].tobytes():
             return False
     return True
 

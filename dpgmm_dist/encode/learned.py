@@ -118,9 +118,9 @@ def _ridge(pairs: PublicItems) -> dict[str, NDArray[Any]]:
     X = pairs.embeddings[held_out].astype(np.float64)
     Y = _pixels(pairs, held_out)
     errors = [float(((learned.predict(X, penalty) - Y) ** 2).mean()) for penalty in _PENALTIES]
-    everything = _Moments(pairs, np.arange(len(pairs)))
-    matrix = everything.matrix(float(_PENALTIES[int(np.argmin(errors))]))
-    return {"mean": everything.mean, "matrix": matrix, "offset": everything.offset}
+    moments_of_all = _Moments(pairs, np.arange(len(pairs)))
+    matrix = moments_of_all.matrix(float(_PENALTIES[int(np.argmin(errors))]))
+    return {"mean": moments_of_all.mean, "matrix": matrix, "offset": moments_of_all.offset}
 
 
 class _Moments:

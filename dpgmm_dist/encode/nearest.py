@@ -65,8 +65,8 @@ class NearestItems:
         """The positions of the items with a label, and the search among them."""
         if group not in self._searches:
             labels = self.items.labels
-            everything = np.ones(len(self.items), bool)
-            positions = np.flatnonzero(everything if labels is None else labels == group)
+            all_items = np.ones(len(self.items), bool)
+            positions = np.flatnonzero(all_items if labels is None else labels == group)
             if not len(positions):
                 raise SpecError(
                     f"no public item has the label {group!r}: add some, or leave --public-label out"

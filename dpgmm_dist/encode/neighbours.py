@@ -74,14 +74,14 @@ class Search:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
             best = (
-                self._all(block, k)
+                self._among_all(block, k)
                 if self.centres is None
                 else self._in_cells(block, self.centres, k)
             )
             found[start : start + len(block), : best.shape[1]] = best
         return found
 
-    def _all(self, rows: NDArray[np.float32], k: int) -> Indices:
+    def _among_all(self, rows: NDArray[np.float32], k: int) -> Indices:
         squared = squared_distances(rows, self.items)
         return _smallest(squared, np.broadcast_to(np.arange(len(self.items)), squared.shape), k)
 

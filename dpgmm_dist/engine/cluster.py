@@ -59,7 +59,7 @@ _RETRIES = 2
 _CONNECT_SECONDS = 30
 _HELD_BYTES = 64 << 20
 """Most bytes of the results of tasks that wait for workers which have not joined yet."""
-_NEVER = logging.CRITICAL + 1
+_ABOVE_ALL_LEVELS = logging.CRITICAL + 1
 _WITH_DASHBOARD = ("scheduler", "kubernetes")
 """Kinds of clusters that are not started by this process, which would switch it off."""
 # Dask's nanny sets MALLOC_TRIM_THRESHOLD_ so low that every block's buffers are returned to the
@@ -112,8 +112,8 @@ class DaskEngine:
         try:
             before = set(self.client.nthreads())
             statistic, usage = self._run(context, units, report)
-            now = set(self.client.nthreads())
-            self._usage = replace(usage, joined=len(now - before), lost=len(before - now))
+            after = set(self.client.nthreads())
+            self._usage = replace(usage, joined=len(after - before), lost=len(before - after))
             return statistic
         except DpgmmError:
             raise
@@ -154,7 +154,7 @@ class DaskEngine:
         start = 0
         while start < len(units):
             size = self._wave(result)
-            leaves = self._each(_run_packed, shared, units[start : start + size])
+            leaves = self._submitted(_run_packed, shared, units[start : start + size])
             folded.append(self._reduce(leaves))
             if len(folded) >= WAVES_AHEAD:
                 total = fetch()
@@ -209,7 +209,7 @@ class DaskEngine:
         results: list[Any] = []
         size = self._wave(0)
         for start in range(0, len(items), size):
-            tasks = self._each(_call_packed, shared, items[start : start + size])
+            tasks = self._submitted(_call_packed, shared, items[start : start + size])
             wait_for(self.client, tasks)
             results += self.client.gather(tasks)
         return results
@@ -221,9 +221,9 @@ class DaskEngine:
         that it may have, as far as one worker can hold their results.
         """
         threads: int = max(1, sum(self.client.nthreads().values()))
-        each = tasks_per_thread(result)
+        per_thread = tasks_per_thread(result)
         held = _HELD_BYTES // max(1, result)
-        return max(threads * each, min(self._most_threads * each, held))
+        return max(threads * per_thread, min(self._most_threads * per_thread, held))
 
     def _share(self, context: Any) -> Any:
         # A task, not scattered data: if the worker that holds it dies, it is made again.
@@ -231,7 +231,9 @@ class DaskEngine:
             warnings.simplefilter("ignore")  # Dask's would tell the size of rows in memory
             return self.client.submit(_same, context, pure=False, retries=_RETRIES)
 
-    def _each(self, function: Callable[..., Any], shared: Any, items: Sequence[Any]) -> list[Any]:
+    def _submitted(
+        self, function: Callable[..., Any], shared: Any, items: Sequence[Any]
+    ) -> list[Any]:
         """A task for each item, as one graph: every graph costs the scheduler milliseconds."""
         arguments = [packed(item) for item in items]
         with warnings.catch_warnings():
@@ -431,7 +433,7 @@ def _start_workers(stack: ExitStack, wanted: ClusterConfig) -> Any:
             memory_limit=wanted.memory or "auto",
             threads_per_worker=1,
             processes=True,
-            silence_logs=_NEVER,  # of workers that are not yet taken over
+            silence_logs=_ABOVE_ALL_LEVELS,  # of workers that are not yet taken over
             # No dashboard. Without an address Dask takes port 8787 and warns if it is taken; an
             # address without a host would be open to the network.
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},

@@ -22,7 +22,7 @@ _MEMORY = "4GB"
 _LOOK_SECONDS = 2
 """How often an elastic cluster compares its workers with the work."""
 _IDLE_SECONDS = 60
-_NEVER = "3650 days"
+_TEN_YEARS = "3650 days"
 
 
 def security_of(tls: TlsFiles | None) -> Any | None:
@@ -44,7 +44,7 @@ def start_slurm(stack: ExitStack, wanted: ClusterConfig) -> Any:
     """Workers as Slurm jobs, which end with this process; those that end earlier are replaced."""
     jobqueue = _imported("dask_jobqueue", "cluster")
     # Dask would cancel the job of a lost worker, which may be one that replaces it and still waits.
-    stack.enter_context(dask_settings({"distributed.deploy.lost-worker-timeout": _NEVER}))
+    stack.enter_context(dask_settings({"distributed.deploy.lost-worker-timeout": _TEN_YEARS}))
     threads = wanted.threads or 1
     options: dict[str, Any] = {
         "cores": threads,

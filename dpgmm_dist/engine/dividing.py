@@ -41,12 +41,12 @@ def _atoms(piece: Piece, count: int) -> list[Piece]:
 def _joined(run: Sequence[Piece]) -> tuple[Piece, ...]:
     """Join the row groups of one file to one piece, because each piece opens its file again."""
     pieces: list[Piece] = []
-    for whole, same in groupby(run, lambda atom: _without_groups(atom)):
-        if isinstance(whole, FilePiece):
-            groups = [g for atom in same if isinstance(atom, FilePiece) for g in atom.row_groups]
-            pieces.append(replace(whole, row_groups=tuple(groups)))
+    for piece, atoms in groupby(run, lambda atom: _without_groups(atom)):
+        if isinstance(piece, FilePiece):
+            groups = [g for atom in atoms if isinstance(atom, FilePiece) for g in atom.row_groups]
+            pieces.append(replace(piece, row_groups=tuple(groups)))
         else:
-            pieces.append(whole)
+            pieces.append(piece)
     return tuple(pieces)
 
 

@@ -21,7 +21,7 @@ _LOST = (
     "the scheduler was lost, or what only lost workers held: see that it runs and can be reached, "
     "or start another"
 )
-_NOBODY = f"there was no worker for {NO_WORKERS_SECONDS:.0f} s: start workers"
+_NO_WORKERS = f"there was no worker for {NO_WORKERS_SECONDS:.0f} s: start workers"
 _WHAT_TO_DO = {
     "KilledWorker": (
         "one task ended several workers in a row, most often because they ran out of memory: give "
@@ -32,8 +32,8 @@ _WHAT_TO_DO = {
     "CancelledError": _LOST,
     "ClosedClientError": _LOST,
     "CommClosedError": _LOST,
-    "NoWorkerError": _NOBODY,
-    "NoValidWorkerError": _NOBODY,
+    "NoWorkerError": _NO_WORKERS,
+    "NoValidWorkerError": _NO_WORKERS,
 }
 _OTHERWISE = "look at the workers' and the scheduler's logs"
 

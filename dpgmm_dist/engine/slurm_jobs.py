@@ -87,9 +87,9 @@ class _Watch:
             return
         self._note_started(jobs)
         ended = {name: job for name, job in jobs.items() if job and job not in running}
-        again = {name: job for name, job in ended.items() if self._may_start_again(name, job)}
-        if again:
-            self._cluster.loop.add_callback(_submit_again, self._cluster, again)
+        restarted = {name: job for name, job in ended.items() if self._may_start_again(name, job)}
+        if restarted:
+            self._cluster.loop.add_callback(_submit_again, self._cluster, restarted)
 
     def _note_started(self, jobs: Mapping[str, str]) -> None:
         workers = [str(name) for name in self._cluster.observed]

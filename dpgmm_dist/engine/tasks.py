@@ -46,7 +46,7 @@ def _on_threads(
         done = 0
         try:
             while True:
-                while len(running) < threads and (item := next(waiting, _NONE)) is not _NONE:
+                while len(running) < threads and (item := next(waiting, _END)) is not _END:
                     running.add(pool.submit(function, item))
                 if not running:
                     return
@@ -59,7 +59,7 @@ def _on_threads(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-_NONE = object()
+_END = object()
 
 
 def _on_cluster(

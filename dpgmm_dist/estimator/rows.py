@@ -28,7 +28,7 @@ _EMBEDDINGS = "embedding"
 Labels = tuple[int, ...] | tuple[str, ...]
 
 
-class Asked(Protocol):
+class ReadingParameters(Protocol):
     """The parameters of the estimator that decide what is read."""
 
     labels: Sequence[int] | Sequence[str]
@@ -41,7 +41,7 @@ class Asked(Protocol):
     width: int | None
 
 
-def reads_table(model: Asked) -> bool:
+def reads_table(model: ReadingParameters) -> bool:
     """Whether rows are columns with a range each, rather than vectors with a bound on their norm.
 
     Raises
@@ -59,7 +59,7 @@ def reads_table(model: Asked) -> bool:
     return model.column_bounds is not None or bool(wanted)
 
 
-def table_columns(model: Asked, X: Any) -> tuple[str, ...]:
+def table_columns(model: ReadingParameters, X: Any) -> tuple[str, ...]:
     """The columns of a table that hold numbers, or the column that ``features`` names.
 
     Those of ``column_bounds``; where these name none, those of a list ``features``, or all
@@ -117,7 +117,7 @@ class ReadFrame:
         return np.asarray(numbers_of(source))
 
 
-def array_source(model: Asked, X: Any, y: Any) -> ArraySource | DaskArraySource:
+def array_source(model: ReadingParameters, X: Any, y: Any) -> ArraySource | DaskArraySource:
     """Rows (n, d) and labels (n,) of arrays, or of objects that numpy converts to arrays."""
     from dpgmm_dist.data.dask_arrays import is_dask_array
     from dpgmm_dist.data.source import ArraySource, DaskArraySource
@@ -131,7 +131,7 @@ def array_source(model: Asked, X: Any, y: Any) -> ArraySource | DaskArraySource:
 
 
 def frame_source(
-    model: Asked, X: Any, y: Any, labels: Labels, categories: Mapping[str, Labels]
+    model: ReadingParameters, X: Any, y: Any, labels: Labels, categories: Mapping[str, Labels]
 ) -> FrameSource | DaskFrameSource:
     """The columns of a frame that are read, and the labels of ``y`` or of a column.
 
@@ -223,7 +223,7 @@ def _vector_of(y: Any) -> npt.NDArray[Any]:
     return array.ravel() if array.ndim == 2 and array.shape[1] == 1 else array
 
 
-def _feature_columns(model: Asked, X: Any) -> tuple[str, ...]:
+def _feature_columns(model: ReadingParameters, X: Any) -> tuple[str, ...]:
     """The columns of a frame that are features."""
     from dpgmm_dist.data.frames import column_names
 

@@ -121,7 +121,7 @@ def affordable(problem: Problem, rows: float) -> Problem | None:
     """
     if is_tied(problem):
         return problem if _tied_pays(problem, rows) else None
-    most = min(_most(problem, rows), joint_groups(problem) // problem.labels)
+    most = min(_most_components(problem, rows), joint_groups(problem) // problem.labels)
     wanted = problem.components
     if wanted == "auto":
         if most < 2:
@@ -130,8 +130,8 @@ def affordable(problem: Problem, rows: float) -> Problem | None:
     asked = (wanted,) if isinstance(wanted, int) else tuple(int(count) for count in wanted)
     if max(asked) == 1:
         # One Gaussian in many dimensions is what stages measure best.
-        few = problem.latent_dimension <= cells.SECOND_DIMENSION
-        return problem if few and most >= 1 else None
+        few_dimensions = problem.latent_dimension <= cells.SECOND_DIMENSION
+        return problem if few_dimensions and most >= 1 else None
     if most < 2:
         return None
     if isinstance(wanted, int):
@@ -140,7 +140,7 @@ def affordable(problem: Problem, rows: float) -> Problem | None:
     return replace(problem, components=fitting)
 
 
-def _most(problem: Problem, rows: float) -> int:
+def _most_components(problem: Problem, rows: float) -> int:
     """How many components of a label may each have a covariance of their own."""
     edge = _edge(problem, rows)
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
@@ -156,8 +156,8 @@ def rows_for_components(problem: Problem, rows: float) -> float:
     so any value of ``rows`` gives the same result.
     """
     if is_tied(problem):
-        each = np.full(problem.labels, rows / problem.labels)
-        return float(rows * label_edge(problem, each) / _LABEL_EDGE)
+        rows_per_label = np.full(problem.labels, rows / problem.labels)
+        return float(rows * label_edge(problem, rows_per_label) / _LABEL_EDGE)
     if problem.latent_dimension <= cells.SECOND_DIMENSION:
         return 2 * rows * _edge(problem, rows) / _NOISE_OF_COVARIANCE
     return 2 * rows * _edge(problem, rows) / _NOISE_IN_MANY_DIMENSIONS
@@ -166,21 +166,21 @@ def rows_for_components(problem: Problem, rows: float) -> float:
 def _edge(problem: Problem, rows: float) -> float:
     """The edge of one label's covariance (docs/method.md, section 1)."""
     p = problem.latent_dimension
-    each = rows / problem.labels * math.sqrt(2 * LAST_SHARE * problem.rho)
+    answers = rows / problem.labels * math.sqrt(2 * LAST_SHARE * problem.rho)
     if problem.covariance == "tied":
-        return whitened_radius(p) * math.sqrt(p) / each
+        return whitened_radius(p) * math.sqrt(p) / answers
     spread = 1.0 if problem.covariance in ("diag", "spherical") else math.sqrt(2 * p)
-    return whitened_radius(p) ** 2 * spread / each
+    return whitened_radius(p) ** 2 * spread / answers
 
 
 def _tied_pays(problem: Problem, rows: float) -> bool:
     """Whether labels have enough rows for several covariances, or two labels for a direction."""
     if not joint_groups(problem):
         return False
-    each = np.full(problem.labels, rows / problem.labels)
-    if problem.labels == 2 and needs_krylov(problem, each):
+    rows_per_label = np.full(problem.labels, rows / problem.labels)
+    if problem.labels == 2 and needs_krylov(problem, rows_per_label):
         return True
-    return label_edge(problem, each) <= _LABEL_EDGE
+    return label_edge(problem, rows_per_label) <= _LABEL_EDGE
 
 
 def _released(problem: Problem, shares_axes: bool) -> int:

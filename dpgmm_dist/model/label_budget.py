@@ -64,8 +64,8 @@ _CELL_EDGE = 6.0
 LEAST_CELLS = 6
 MOST_SECONDS = 10_000_000
 """Most numbers in the second moments of one pass, for memory: 160 MB of exact integers."""
-_LEAST = 2
-_MOST = 20
+_LEAST_COMPONENTS = 2
+_MOST_COMPONENTS = 20
 _NOISE_PER_MEAN = 0.2
 """Largest norm of the noise on a cell's mean, over the root mean squared distance."""
 _POOLED_EDGE = 20.0
@@ -121,7 +121,7 @@ def cells_with_covariance(problem: Problem, rows: Floats) -> float:
     p = problem.latent_dimension
     rho = WITH_CELL_COVARIANCES["components.2"] * problem.rho
     edge = _edge(p, whitened_radius(p) ** 2, rho, float(rows.sum()) / problem.labels)
-    numbers = problem.labels * _MOST * p * (p + 1) // 2
+    numbers = problem.labels * _MOST_COMPONENTS * p * (p + 1) // 2
     if problem.covariance == "tied" or numbers > MOST_SECONDS:
         return 0.0
     return _CELL_EDGE / edge
@@ -138,11 +138,12 @@ def components_per_label(problem: Problem, rows: Floats, p: int, rho: float) -> 
     noise = math.sqrt(p / (2 * rho)) / rows
     affordable = np.floor(_NOISE_PER_MEAN / noise)
     if problem.components == "auto":
-        most = np.clip(rows / (2 * p), _LEAST, _MOST)
+        most = np.clip(rows / (2 * p), _LEAST_COMPONENTS, _MOST_COMPONENTS)
         several = cells_with_covariance(problem, rows)
         if several >= LEAST_CELLS:
-            affordable, most = np.floor(several * rows / rows.mean()), np.full(len(rows), _MOST)
-        return np.asarray(np.clip(affordable, _LEAST, most), dtype=np.int64)
+            affordable = np.floor(several * rows / rows.mean())
+            most = np.full(len(rows), _MOST_COMPONENTS)
+        return np.asarray(np.clip(affordable, _LEAST_COMPONENTS, most), dtype=np.int64)
     wanted = np.sort(np.asarray(problem.components, dtype=np.int64))
     return wanted[np.maximum(np.searchsorted(wanted, affordable, side="right") - 1, 0)]
 

@@ -46,7 +46,7 @@ _SECOND_NOISE = 0.7
 are added."""
 _SPREAD_OF_MEANS = 0.25
 """Variance of the labels' means over that of their rows that the predicted loss assumes."""
-_AGAIN, _AGAIN_WITH_LABELS = 0.7, 0.5
+_SECOND_SHARE, _SECOND_SHARE_WITH_LABELS = 0.7, 0.5
 """Share of the pooled second moment's budget for its second measurement. The second value holds
 where labels' own second moments are measured along axes of the first measurement."""
 _ONE_LOOK, _NOT_WHITENED = 2.2, 6.0
@@ -88,7 +88,7 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     left = 1 - CENTRE_SHARE
     if problem.labels == 1:
         sums = _share_of_one_mean(_edge(problem, rows)) * left
-        first, look = _looks(problem, rows, left - sums, _AGAIN)
+        first, look = _looks(problem, rows, left - sums, _SECOND_SHARE)
         return Allocation(0.0, first * rho, replace(look, sums=sums * rho))
     per_label = rows / problem.labels
     # Squared noise of a label's mean if it had the whole budget, over the spread of the rows.
@@ -98,27 +98,31 @@ def allocate(problem: Problem, rows: float) -> Allocation:
     pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
     sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
     means = left - seconds - pooled - sums
-    first, look = _looks(problem, rows, pooled, _AGAIN_WITH_LABELS if axes else _AGAIN)
+    first, look = _looks(
+        problem, rows, pooled, _SECOND_SHARE_WITH_LABELS if axes else _SECOND_SHARE
+    )
     look = replace(look, sums=sums * rho, seconds=seconds * rho, axes=axes)
     return Allocation(means * rho, first * rho, look)
 
 
-def _looks(problem: Problem, rows: float, pooled: float, again: float) -> tuple[float, Budget]:
+def _looks(
+    problem: Problem, rows: float, pooled: float, second_share: float
+) -> tuple[float, Budget]:
     """The share of the pooled second moment, divided: its first measurement, its second."""
     d, rho = problem.width, problem.rho
     noise = TIGHT**2 * d * math.sqrt(d / 2) / (math.sqrt(2 * pooled * rho) * rows)
     if _ONE_LOOK < noise <= _NOT_WHITENED:
         square = min(_SIZE, _MOST_OF_POOLED * pooled)
         return pooled - square, Budget(square=square * rho)
-    look = again * pooled
+    look = second_share * pooled
     square, second = SQUARE * look * rho, (1 - SQUARE) * look * rho
     return pooled - look, Budget(square, second, whitened=noise <= _ONE_LOOK)
 
 
 def _share_of_one_mean(edge: float) -> float:
     clear, noisy, drowned = _SUMS
-    more = (noisy - clear) / (1 + (_NOISY / edge) ** 4)
-    return clear + more + (drowned - noisy) / (1 + (_DROWNED / edge) ** 8)
+    rise = (noisy - clear) / (1 + (_NOISY / edge) ** 4)
+    return clear + rise + (drowned - noisy) / (1 + (_DROWNED / edge) ** 8)
 
 
 def _edge(problem: Problem, rows: float) -> float:
@@ -129,8 +133,8 @@ def _edge(problem: Problem, rows: float) -> float:
 
 def _second_moments(problem: Problem, per_label: float) -> tuple[float, int]:
     """Share of rho for labels' second moments, and number of axes; zeros where all is noise."""
-    seen = _axes(problem, per_label, _LEAST_SECONDS) / problem.width
-    share = min(max(2 * seen * _MOST_SECONDS, _LEAST_SECONDS), _MOST_SECONDS)
+    axes_share = _axes(problem, per_label, _LEAST_SECONDS) / problem.width
+    share = min(max(2 * axes_share * _MOST_SECONDS, _LEAST_SECONDS), _MOST_SECONDS)
     axes = _axes(problem, per_label, share)
     return (share, axes) if axes >= min(_LEAST_AXES, problem.width) else (0.0, 0)
 
@@ -166,7 +170,7 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
     """Release by stages, once the centre is known."""
     allocation = allocate(problem, location.rows)
     if problem.labels == 1:
-        labels = label_means.alone(location)
+        labels = label_means.without_labels(location)
         about = labels.means
     else:
         labels = label_means.measure(problem, ask, location, allocation.means)
@@ -318,5 +322,5 @@ def _structured(
     problem: Problem, covariances: Floats | SharedCovariances
 ) -> Floats | SharedCovariances:
     if problem.covariance in _DIAGONAL and not isinstance(covariances, SharedCovariances):
-        return np.stack([structured(problem.covariance, each) for each in covariances])
+        return np.stack([structured(problem.covariance, covariance) for covariance in covariances])
     return covariances

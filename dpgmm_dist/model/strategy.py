@@ -187,9 +187,9 @@ def _initial_mixture(
 
 def _structure(numbers: list[int], level: str) -> str:
     """The structure in words: components of each label, and whose covariances differ."""
-    few, most = min(numbers), max(numbers)
-    count = str(most) if few == most else f"{few} to {most}"
-    components = f"{count} component{'s' * (most > 1)}"
+    fewest, largest = min(numbers), max(numbers)
+    count = str(largest) if fewest == largest else f"{fewest} to {largest}"
+    components = f"{count} component{'s' * (largest > 1)}"
     labels = f" for each of {len(numbers)} labels" if len(numbers) > 1 else ""
     kinds = {"component": "a covariance for each", "label": "a covariance for each label"}
     return f"{components}{labels}; {kinds.get(level, 'one covariance')}"

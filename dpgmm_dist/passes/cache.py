@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 Lattice = tuple[Reals, Ints, Ints | None]
 """Rows (n, d), integers of at most FEATURE_RADIUS; their label indices (n,), -1 for none; and how
 many rows of the row's privacy unit were kept (n,), None where the unit is one row."""
-_Kept = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int32] | None]
+_KeptBlock = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.int32] | None]
 
 MEMORY_SHARE = 0.25
 """The part of this process's memory that the cache may take."""
@@ -36,7 +36,7 @@ class LatticeCache(Opaque):
     def __init__(self, max_bytes: int) -> None:
         self._room = max_bytes
         self._lock = threading.Lock()
-        self._units: dict[PlanUnit, list[_Kept]] = {}
+        self._units: dict[PlanUnit, list[_KeptBlock]] = {}
 
     def rows(self, unit: PlanUnit, read: Iterable[Lattice]) -> Iterator[Lattice]:
         """Yield the blocks of a unit from memory, or from ``read``, keeping them if all fit."""
@@ -45,7 +45,7 @@ class LatticeCache(Opaque):
             yield from ((u, labels.astype(np.int64), _wide(counts)) for u, labels, counts in kept)
             return
         taken = 0
-        blocks: list[_Kept] | None = []
+        blocks: list[_KeptBlock] | None = []
         try:
             for u, labels, counts in read:
                 size = u.size * 4 + labels.size * (4 if counts is None else 8)

@@ -49,7 +49,7 @@ def ledger_problems(
             ledger_options=ledger_options,
         )
         budget = release.receipt["budget"]
-        same = {
+        compared = {
             "specification": (release.manifest.specification_digest, charge.charge.spec_digest),
             "epsilon": (budget["epsilon"], charge.charge.epsilon),
             "delta": (budget["delta"], charge.charge.delta),
@@ -57,7 +57,7 @@ def ledger_problems(
         return [
             *(
                 f"the {name} of the release is {released!r}, that of the charge {charged!r}"
-                for name, (released, charged) in same.items()
+                for name, (released, charged) in compared.items()
                 if released != charged
             ),
             *_journal_problems(release.manifest, release.receipt["queries"], journal),
@@ -81,9 +81,9 @@ def _journal_problems(
                 f"journal holds ({stored_query['step']!r})"
             )
     digest = journal.stored()
-    for what, known in (
+    for place, recorded in (
         ("manifest", None if manifest.stored is None else vars(manifest.stored)),
         ("record of the finished journal", journal.finished_stored()),
     ):
-        if known is not None and known != digest:
-            yield f"the digest of the stored queries and answers is not that of the {what}"
+        if recorded is not None and recorded != digest:
+            yield f"the digest of the stored queries and answers is not that of the {place}"

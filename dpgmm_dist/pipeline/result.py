@@ -65,7 +65,7 @@ def receipt_of(
         privacy_reason=None if noise.private else "made with --insecure-test-noise",
         unit=describe_unit(spec.dataset.privacy_unit),
         ledger=budget.facts(),
-        more={
+        further_keys={
             **({"bounds_found": found} if found else {}),
             **({"marginals": scores.describe(spec)} if scores else {}),
             "plan": fitted.notes,

@@ -158,8 +158,8 @@ class Session:
         An engine that keeps mapped rows between passes knows them by it.
         """
         key = _identity_of_codes(query) if query.edges else self._features
-        same = self._mapped is not None and _same_map(self._mapped[0], key)
-        if self._mapped is None or not same:
+        is_unchanged = self._mapped is not None and _same_map(self._mapped[0], key)
+        if self._mapped is None or not is_unchanged:
             self._mapped = (key, rows.row_map(self._features, query))
         return self._mapped[1]
 
@@ -191,9 +191,9 @@ class Session:
 
 def _identity_of_codes(query: PassQuery) -> tuple[Any, ...]:
     """The key of the codes of a query: edges, columns, and the point."""
-    nothing = np.empty(0)
-    columns = nothing if query.columns is None else query.columns
-    about = nothing if query.about is None else query.about
+    empty = np.empty(0)
+    columns = empty if query.columns is None else query.columns
+    about = empty if query.about is None else query.about
     return (*query.edges, columns, about, np.array(query.missing))
 
 

@@ -193,8 +193,8 @@ class ReleaseSpec(Section):
         needed = bool(self.auto_columns or self.models_nulls or self.dataset.categories)
         marginals = self.model.marginals or ("auto" if needed else "none")
         wanted = self.is_table and marginals == "auto"
-        few = len(self.feature_names) <= consistency.MOST_MARGINALS
-        return wanted and few and self.model.dimension is None
+        few_columns = len(self.feature_names) <= consistency.MOST_MARGINALS
+        return wanted and few_columns and self.model.dimension is None
 
     @property
     def auto_columns(self) -> tuple[str, ...]:

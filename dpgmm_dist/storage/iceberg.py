@@ -88,11 +88,11 @@ def _open(fs: Any, metadata: str) -> Any:
 
 
 def _snapshot(table: Any, place: Place, wanted: int | str | None) -> Any:
-    when = time_of(wanted)
+    moment = time_of(wanted)
     if wanted is None:
         found = table.current_snapshot()
-    elif when is not None:
-        found = table.snapshot_as_of_timestamp(int(when.timestamp() * 1000))
+    elif moment is not None:
+        found = table.snapshot_as_of_timestamp(int(moment.timestamp() * 1000))
     elif isinstance(wanted, int):
         found = table.snapshot_by_id(wanted)
     else:

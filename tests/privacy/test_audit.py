@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dpgmm_dist.audit.neighbours import NOTHING, WORST
+from dpgmm_dist.audit.neighbours import NULL_OR_INFINITY, WORST
 from dpgmm_dist.audit.result import render
 from dpgmm_dist.audit.run import audit
 from dpgmm_dist.errors import SpecError
@@ -90,7 +90,7 @@ def test_the_guarantee_stands_and_most_of_it_is_shown(name):
     assert 0.99 * 4 < worst.claimed_epsilon <= 4
     assert worst.certain_epsilon > 0.15 * 4
     assert worst.certain_epsilon < worst.shown_epsilon
-    nothing = next(line for line in found.shown if line.neighbour == NOTHING)
+    nothing = next(line for line in found.shown if line.neighbour == NULL_OR_INFINITY)
     assert nothing.moved == 0
     assert all(line.moved is not None and line.moved < 1 + 1e-9 for line in found.shown)
 

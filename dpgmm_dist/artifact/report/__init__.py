@@ -55,7 +55,7 @@ _COMPONENTS = (
     "label. The error shown is then that of the measurement. Covariance kept: the weight of its "
     "own measurement in the covariance; 1 means that nothing was shrunk."
 )
-_FOUND = "They are functions of noisy counts, whose cost is listed among the queries."
+_FOUND_BOUNDS = "They are functions of noisy counts, whose cost is listed among the queries."
 _CUT = (
     "The range of these columns ends at 1e12 or -1e12, the largest bounds that are looked for: {}. "
     "Values beyond them are moved there. Give such columns bounds, or a larger unit."
@@ -199,8 +199,8 @@ def _one_by_one(view: View, groups: Sequence[int], names: Sequence[str]) -> list
     if len(names) > _MOST_PANELS:
         note += f" The first {_MOST_PANELS} of {len(names)} are shown."
     drawn = [paragraphs([note], "note"), panels(drawings, "small")]
-    few = len(names) <= _FEW_PANELS
-    return ["<h3>One by one</h3>", *drawn] if few else [folded("One by one", *drawn)]
+    fits_open = len(names) <= _FEW_PANELS
+    return ["<h3>One by one</h3>", *drawn] if fits_open else [folded("One by one", *drawn)]
 
 
 def _spread(release: Release) -> list[str]:
@@ -252,8 +252,8 @@ def _found_bounds(found: Mapping[str, Any]) -> str:
     largest = float(log_edges()[-1])
     ranges = found.get("columns", {})
     cut = [name for name, ends in ranges.items() if max(map(abs, ends)) >= largest]
-    said = [_FOUND, *([_CUT.format(", ".join(cut))] if cut else [])]
-    return folded("Bounds found privately", paragraphs(said), values(found))
+    sentences = [_FOUND_BOUNDS, *([_CUT.format(", ".join(cut))] if cut else [])]
+    return folded("Bounds found privately", paragraphs(sentences), values(found))
 
 
 def _bars(components: Sequence[Mapping[str, Any]]) -> list[Bar]:

@@ -64,8 +64,10 @@ def column_chart(bars: Sequence[Bar], caption: str) -> str:
 def share_bar(shares: Sequence[tuple[str, float]], caption: str) -> str:
     """One horizontal bar divided into shares of a whole, in the classes ``k0``, ``k1`` and on."""
     total = sum(share for _, share in shares) or 1.0
-    said = ", ".join(f"{name} {share / total:.0%}" for name, share in shares)
-    parts = [f'<div class="budget" role="img" aria-label="{escape(caption)}: {escape(said)}">']
+    description = ", ".join(f"{name} {share / total:.0%}" for name, share in shares)
+    parts = [
+        f'<div class="budget" role="img" aria-label="{escape(caption)}: {escape(description)}">'
+    ]
     for position, (name, share) in enumerate(shares):
         parts.append(
             f'<span class="k{position % COLOURS}" style="width:{100 * share / total:.2f}%" '

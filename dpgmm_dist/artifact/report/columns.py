@@ -109,8 +109,8 @@ def pair_figures(columns: Sequence[SampledColumn]) -> list[str]:
 
 def _rank_correlation(a: Floats, b: Floats) -> float:
     """Spearman's, of the rows in which neither cell is empty; 0 for a constant."""
-    both = np.isfinite(a) & np.isfinite(b)
-    ranks = [rankdata(values[both]) - (both.sum() + 1) / 2 for values in (a, b)]
+    present = np.isfinite(a) & np.isfinite(b)
+    ranks = [rankdata(values[present]) - (present.sum() + 1) / 2 for values in (a, b)]
     lengths = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
     return float(ranks[0] @ ranks[1]) / lengths if lengths > 0 else 0.0
 
@@ -189,9 +189,9 @@ def _edges(column: SampledColumn, most: int) -> Floats:
 
 
 def _density(right: SampledColumn, up: SampledColumn) -> str:
-    both = np.isfinite(right.values) & np.isfinite(up.values)
+    present = np.isfinite(right.values) & np.isfinite(up.values)
     edges = (_edges(right, _CELLS), _edges(up, _CELLS))
-    counts = np.histogram2d(right.values[both], up.values[both], edges)[0]
+    counts = np.histogram2d(right.values[present], up.values[present], edges)[0]
     across, tall = _WIDTH / counts.shape[0], _WIDTH / counts.shape[1]
     top = max(float(counts.max()), 1.0)
     parts = [_open(f"{up.name} by {right.name}", _WIDTH + _FOOT)]

@@ -71,11 +71,11 @@ def noise_along(release: Release, axes: Floats) -> Floats:
 
 def _measured_noise(release: Release, variances: Floats) -> Floats | None:
     """(p,) noise on the covariance of all rows, from the receipt; None if it has none."""
-    said = release.receipt.get("plan", {}).get("variance_noise")
-    if said is None or release.transform.columns:
+    recorded = release.receipt.get("plan", {}).get("variance_noise")
+    if recorded is None or release.transform.columns:
         return None
-    along = variances if said["relative"] else np.ones_like(variances)
-    return float(said["scale"]) * along
+    along = variances if recorded["relative"] else np.ones_like(variances)
+    return float(recorded["scale"]) * along
 
 
 def _chart(variances: Floats, noise: Floats, residual: float) -> str:

@@ -38,7 +38,7 @@ def views_of(release: Release) -> list[View]:
     mixture, p = release.mixture, release.mixture.dimension
     if p == 1:
         return []
-    what = "labels" if mixture.label_values else "components"
+    things = "labels" if mixture.label_values else "components"
     within = mean_covariance(mixture) if p <= MOST_DIMENSIONS else None
     apart = _weighted_deviations(mixture)
     found = []
@@ -57,11 +57,11 @@ def views_of(release: Release) -> list[View]:
             _view(
                 release,
                 _between(apart, within).T,
-                f"Where {what} lie farthest apart",
-                f"The two latent directions that tell {what} apart best, in units of the spread "
+                f"Where {things} lie farthest apart",
+                f"The two latent directions that tell {things} apart best, in units of the spread "
                 "within them."
                 if within is not None
-                else f"The two latent directions along which {what} lie farthest apart.",
+                else f"The two latent directions along which {things} lie farthest apart.",
             )
         )
     return found

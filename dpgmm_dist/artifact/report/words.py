@@ -25,26 +25,26 @@ def title(shown: Mapping[str, Any]) -> str:
 def released(shown: Mapping[str, Any]) -> list[str]:
     """What the release is, in two sentences."""
     model = shown["model"]
-    each = f", one mixture for each of {counted(len(model['labels']), 'label')}"
+    per_label = f", one mixture for each of {counted(len(model['labels']), 'label')}"
     text = (
         f"This is a Gaussian mixture of {_input_words(shown['input'])}: "
         f"{counted(model['components'], 'component')}"
-        f"{each if model['labels'] else ''}, each with a weight, a mean and a covariance."
+        f"{per_label if model['labels'] else ''}, each with a weight, a mean and a covariance."
     )
-    where = f"They are described in {counted(model['latent_dimension'], 'dimension')}"
+    dimensions = f"They are described in {counted(model['latent_dimension'], 'dimension')}"
     if model["latent_dimension"] < model["input_columns"]:
-        where += (
+        dimensions += (
             f", a projection of {model['input_columns']} numbers a row. In each direction outside "
             f"it, the variance is {model['residual_variance']:.4g}."
         )
     else:
-        where += "."
+        dimensions += "."
     if "own_axes" in model:
-        where += (
+        dimensions += (
             " All covariances share their axes. They differ along the first "
             f"{counted(model['own_axes'], 'axis', 'axes')}."
         )
-    return [text, where]
+    return [text, dimensions]
 
 
 def guarantee_words(guarantee: Mapping[str, Any]) -> list[str]:

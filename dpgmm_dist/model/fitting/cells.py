@@ -111,15 +111,15 @@ def _seed(
     affordable = int(_OPERATIONS / (2 * int(cells.max()) * p))
     draws_each = max(2000, _DRAWS // problem.labels, _DRAWS_PER_CELL * int(cells.max()))
     draws_each = min(draws_each, max(affordable, _DRAWS_PER_CELL * most))
-    many = problem.latent_dimension > SECOND_DIMENSION
-    steps = _FEW_STEPS if many else LLOYD_STEPS
+    many_dimensions = problem.latent_dimension > SECOND_DIMENSION
+    steps = _FEW_STEPS if many_dimensions else LLOYD_STEPS
     labels: list[int] = []
     centres: list[Floats] = []
     within: list[Floats] = []
     lengths: list[Floats] = []
     for label, count in enumerate(cells.tolist()):
         draws = draw(density, label, draws_each, _public_seed(step)) @ white
-        if many:  # where it is most of the work: in half the time
+        if many_dimensions:  # where it is most of the work: in half the time
             draws = draws.astype(np.float32)
         found, index = kmeans_centres(draws, count, _public_seed(step) + label, steps)
         apart = draws - found.take(index, axis=0)

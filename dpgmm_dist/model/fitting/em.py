@@ -57,13 +57,15 @@ def fits_of_draws(
     p = draws.shape[1]
     steps, least = restarts * _SCREEN_STEPS, 4 * components * (p + 2)
     operations = search_share * _OPERATIONS
-    few = affordable_draws(operations, components, p, steps, _SCREEN_DRAWS, least)
-    restarts = max(3, min(restarts, restarts * few // _SCREEN_DRAWS + 1))
+    screen_draws = affordable_draws(operations, components, p, steps, _SCREEN_DRAWS, least)
+    restarts = max(3, min(restarts, restarts * screen_draws // _SCREEN_DRAWS + 1))
     steps = keep * _POLISH_STEPS
-    many = affordable_draws(4 * operations, components, p, steps, _POLISH_DRAWS, few)
-    keep = max(1, min(keep, keep * many // _POLISH_DRAWS + 1))
-    points = Points.of(draws[:many])
-    part = points.first(few)
+    polish_draws = affordable_draws(
+        4 * operations, components, p, steps, _POLISH_DRAWS, screen_draws
+    )
+    keep = max(1, min(keep, keep * polish_draws // _POLISH_DRAWS + 1))
+    points = Points.of(draws[:polish_draws])
+    part = points.first(screen_draws)
     rng = np.random.Generator(np.random.Philox(seed))
     spread = np.atleast_2d(np.cov(part.rows, rowvar=False))
     starts = [
@@ -185,12 +187,12 @@ def _em_of_group(points: Points, starts: Sequence[Fit], steps: int) -> list[Fit]
         share /= total * n
         moved = _maximise(points, share.reshape(-1, n))
         shape = len(going), components
-        for whole, part in zip((weights, means, covariances), moved, strict=True):
-            whole[going] = part.reshape(*shape, *part.shape[1:])
+        for stored, part in zip((weights, means, covariances), moved, strict=True):
+            stored[going] = part.reshape(*shape, *part.shape[1:])
         weights[going] /= weights[going].sum(axis=1, keepdims=True)
-        still = np.abs(score - scores[going]) >= _TOLERANCE
+        is_rising = np.abs(score - scores[going]) >= _TOLERANCE
         scores[going] = score
-        going = going[still]
+        going = going[is_rising]
         if not len(going):
             break
     return [Fit(*parts) for parts in zip(weights, means, covariances, scores.tolist(), strict=True)]

@@ -103,16 +103,16 @@ def _means(problem: Problem, answer: Observed) -> tuple[Floats, float, Floats]:
 
 def _second(problem: Problem, means: Floats, rows: Floats, rho: float) -> PassPlan:
     """Second moments about the noisy means: of all rows, and a little for each label's size."""
-    everyone = np.zeros(problem.labels, dtype=np.int64)
+    one_group = np.zeros(problem.labels, dtype=np.int64)
     # A row within the norm bound is this close to the mean unless it points the other way.
     radius = math.hypot(problem.norm, float(np.linalg.norm(means, axis=1).max()))
     if problem.labels == 1:
-        blocks: tuple[BlockPlan, ...] = (BlockPlan("second", everyone, rho),)
+        blocks: tuple[BlockPlan, ...] = (BlockPlan("second", one_group, rho),)
     else:
         # Rows of norm at most r have E|z - m|^2 <= r^2 - |m|^2: clip not far beyond that.
         radius = min(radius, math.sqrt(_SPREAD_RADIUS * _spread(problem, rows, means)))
         blocks = (
-            BlockPlan("second", everyone, rho * (1 - _LABEL_SHARE)),
+            BlockPlan("second", one_group, rho * (1 - _LABEL_SHARE)),
             BlockPlan("second", np.arange(problem.labels), rho * _LABEL_SHARE),
         )
     return PassPlan(
@@ -139,10 +139,12 @@ def _pooled(
     noisy, variance = together.values[0], together.sigma**2
     sizes = np.ones(problem.labels)
     if problem.labels > 1:
-        each = answer.block("second", problem.labels)
-        other = problem.labels * each.sigma**2
-        noisy = (noisy * other + each.values.sum(axis=0) * variance) / (variance + other)
-        variance = variance * other / (variance + other)
+        of_labels = answer.block("second", problem.labels)
+        sum_variance = problem.labels * of_labels.sigma**2
+        noisy = (noisy * sum_variance + of_labels.values.sum(axis=0) * variance) / (
+            variance + sum_variance
+        )
+        variance = variance * sum_variance / (variance + sum_variance)
     noisy = noisy / total
     scale = math.sqrt(variance) / total
     p = len(noisy)
@@ -159,8 +161,8 @@ def _pooled(
     measured_trace = float(np.clip(np.trace(noisy), 0.25 * trace, trace))
     pooled *= measured_trace / trace
     if problem.labels > 1:
-        traces = np.trace(each.values, axis1=1, axis2=2) / rows / measured_trace
-        sizes = _label_sizes(traces, each.sigma * math.sqrt(p) / rows / measured_trace)
+        traces = np.trace(of_labels.values, axis1=1, axis2=2) / rows / measured_trace
+        sizes = _label_sizes(traces, of_labels.sigma * math.sqrt(p) / rows / measured_trace)
     return pooled, sizes
 
 

@@ -299,11 +299,11 @@ def _well_conditioned(covariance: Floats) -> Floats:
 
 def _bounded(step: Floats, components: int, p: int) -> Floats:
     """A step, shortened for components that would move further than their draws are valid for."""
-    each = step.reshape(components, -1).copy()
-    longest = np.maximum(np.abs(each[:, 0]), np.linalg.norm(each[:, 1 : 1 + p], axis=1) / 2)
-    longest = np.maximum(longest, np.linalg.norm(each[:, 1 + p :], axis=1) / 1.2)
-    each *= np.minimum(1.0, _LONGEST_STEP / np.maximum(longest, 1e-300))[:, None]
-    return each.ravel()
+    steps = step.reshape(components, -1).copy()
+    longest = np.maximum(np.abs(steps[:, 0]), np.linalg.norm(steps[:, 1 : 1 + p], axis=1) / 2)
+    longest = np.maximum(longest, np.linalg.norm(steps[:, 1 + p :], axis=1) / 1.2)
+    steps *= np.minimum(1.0, _LONGEST_STEP / np.maximum(longest, 1e-300))[:, None]
+    return steps.ravel()
 
 
 def _prior(components: int, p: int) -> Floats:

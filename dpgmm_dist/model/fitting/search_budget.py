@@ -46,5 +46,5 @@ def affordable_draws(
     steps : EM steps, over all restarts
     most, least : bounds on the answer; the least wins
     """
-    each = _OPERATIONS_PER_ROW * components * dimension**2 * max(steps, 1)
-    return max(least, min(most, int(operations / each)))
+    per_draw = _OPERATIONS_PER_ROW * components * dimension**2 * max(steps, 1)
+    return max(least, min(most, int(operations / per_draw)))

@@ -51,7 +51,7 @@ _TWO_SIDED = math.sqrt(2 / math.pi)
 """Mean absolute value of a standard normal number."""
 _WIDER = 1.5
 """Variance along S q over that along q. A guess, which only sets a scale."""
-_MOST = 20
+_MOST_DIRECTIONS = 20
 """Largest number of directions."""
 _LEAST_OF_NORM = 1e-6
 _LEAST_EIGENVALUE = 0.05
@@ -163,7 +163,7 @@ def _directions(
     p = len(labels.means[0])
     unit = _apart(labels)
     # With many labels, those of the labels with most rows: each direction adds noise to others.
-    most = max(min(_MOST, p) // (1 + len(shares)), 1)
+    most = max(min(_MOST_DIRECTIONS, p) // (1 + len(shares)), 1)
     kept = np.sort(np.argsort(-labels.mass, kind="stable")[:most])[: 1 if len(unit) == 2 else None]
     axes, guess = [unit[kept]], [np.empty(0)]
     wide = np.full(len(kept), variance)
@@ -232,8 +232,8 @@ def _apart(labels: _Means) -> Floats:
         apart = np.repeat(apart[1:] - apart[:1], 2, axis=0)
     apart = apart + 0.0
     length = np.linalg.norm(apart, axis=1)
-    still = length < _LEAST_OF_NORM * max(float(np.abs(labels.means).max()), 1e-300)
-    apart[still] = np.eye(len(apart[0]))[0]
+    coincides = length < _LEAST_OF_NORM * max(float(np.abs(labels.means).max()), 1e-300)
+    apart[coincides] = np.eye(len(apart[0]))[0]
     return np.asarray(apart / np.linalg.norm(apart, axis=1, keepdims=True))
 
 

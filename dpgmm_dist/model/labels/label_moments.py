@@ -20,11 +20,13 @@ from dpgmm_dist.model.shrinkage import floor_eigenvalues, noise_energy, toward, 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-MOST = 20
+MOST_DIRECTIONS = 20
 _LEAST_EIGENVALUE = 0.05
 
 
-def directions(points: Floats, weights: Floats, noise: Floats, most: int = MOST) -> Floats:
+def directions(
+    points: Floats, weights: Floats, noise: Floats, most: int = MOST_DIRECTIONS
+) -> Floats:
     """Orthonormal directions (p, q) in which points (C, p) differ by more than noise explains.
 
     Parameters

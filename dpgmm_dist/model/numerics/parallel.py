@@ -31,9 +31,9 @@ def in_order(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     if threads < 2 or getattr(_inside, "piece", False):
         return [work(item) for item in pieces]
 
-    def one(item: T) -> R:
+    def run_piece(item: T) -> R:
         _inside.piece = True
         return work(item)
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        return [f.result() for f in [pool.submit(copy_context().run, one, p) for p in pieces]]
+        return [f.result() for f in [pool.submit(copy_context().run, run_piece, p) for p in pieces]]

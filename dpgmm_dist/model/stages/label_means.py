@@ -66,7 +66,7 @@ def measure(problem: Problem, ask: Ask, location: Location, rho: float) -> Label
     return LabelMeans(rows, counts.sigma, sums.values / rows[:, None], sums.sigma / rows, radius)
 
 
-def alone(location: Location) -> LabelMeans:
+def without_labels(location: Location) -> LabelMeans:
     """The one mean of rows without labels: the centre."""
     zero = np.zeros((1, len(location.centre)))
     noise = np.array([location.noise])

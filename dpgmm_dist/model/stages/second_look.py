@@ -92,7 +92,7 @@ def measure(
     unsure = variances / frame
     chosen = _most_uncertain(unsure, labels, budget.sums)
     leading = np.arange(d - budget.axes if budget.seconds > 0 else d, d)
-    order = _order(d, leading, chosen, everything=budget.square > 0)
+    order = _order(d, leading, chosen, all_axes=budget.square > 0)
     plan = _plan(problem, frame, means, budget, order, leading, chosen)
     answer = ask(plan, Latent(d, pooled.axes[:, order], location.centre))
     counts, sums = labels.counts, answer.block("sum")
@@ -119,11 +119,11 @@ def measure(
     )
 
 
-def _order(d: int, leading: Ints, chosen: Ints, everything: bool) -> Ints:
+def _order(d: int, leading: Ints, chosen: Ints, all_axes: bool) -> Ints:
     """The axes, first those of labels' second moments; those of sums are adjacent."""
-    both = np.intersect1d(leading, chosen)
-    parts = [np.setdiff1d(leading, both), both, np.setdiff1d(chosen, both)]
-    if everything:
+    in_both = np.intersect1d(leading, chosen)
+    parts = [np.setdiff1d(leading, in_both), in_both, np.setdiff1d(chosen, in_both)]
+    if all_axes:
         parts.append(np.setdiff1d(np.arange(d), np.union1d(leading, chosen)))
     return np.concatenate(parts)
 
@@ -178,17 +178,17 @@ def _labels(answer: Observed, q: int) -> tuple[Floats, Floats]:
     count = len(answer.cell_label)
     if not q:
         return np.zeros((count, 0, 0)), np.ones(count)
-    block = next(each for each in answer.blocks if each.statistic == "second")
+    block = next(block for block in answer.blocks if block.statistic == "second")
     return block.values, np.full(count, block.sigma)
 
 
-def _pooled(answer: Observed, location: Location, order: Ints, whole: bool) -> PooledLook:
+def _pooled(answer: Observed, location: Location, order: Ints, has_matrix: bool) -> PooledLook:
     """The measurement of all rows together, with the axes in the order of the variances."""
     square = answer.block("square")
     trace, noise = float(square.values[0]) / location.rows, square.sigma / location.rows
-    if not whole:
+    if not has_matrix:
         return PooledLook(trace, noise, None, 0.0)
-    block = [each for each in answer.blocks if each.statistic == "second"][-1]
+    block = [block for block in answer.blocks if block.statistic == "second"][-1]
     back = np.argsort(order)
     second = block.values[0][np.ix_(back, back)] / location.rows
     return PooledLook(trace, noise, second, block.sigma / location.rows)

@@ -84,8 +84,8 @@ def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int] | None:
     """
     for width in _STRETCHES:
         sums = np.convolve(counts, np.ones(width), "valid")
-        surely = np.flatnonzero(sums > _STANDS_OUT * sigma * np.sqrt(width))
-        if surely.size:
+        standing_out = np.flatnonzero(sums > _STANDS_OUT * sigma * np.sqrt(width))
+        if standing_out.size:
             break
     else:
         return None
@@ -93,10 +93,10 @@ def _bins_with_rows(counts: Floats, sigma: float) -> tuple[int, int] | None:
         first, last = int(sums.argmax()), int(sums.argmax()) + width - 1
     else:
         # A few distant rows do not widen the range.
-        held = sums[surely]
+        held = sums[standing_out]
         most = _OUTSIDE / 2 * float(held.sum())
-        first = int(surely[_negligible(held, most)])
-        last = int(surely[::-1][_negligible(held[::-1], most)])
+        first = int(standing_out[_negligible(held, most)])
+        last = int(standing_out[::-1][_negligible(held[::-1], most)])
     return first - _beyond(counts[:first][::-1], sigma), last + _beyond(counts[last + 1 :], sigma)
 
 

@@ -41,7 +41,7 @@ _LEAST_WITHIN = 8
 """Least number of fine bins that replace a bin of the first count."""
 _ATOM = 3.5
 """Standard deviations of its noise that the count of an atom exceeds."""
-_NOTHING, _NOTHING_BEYOND, _SURELY = 1.0, 3.0, 4.0
+_EMPTY, _EMPTY_BEYOND, _STANDS_OUT = 1.0, 3.0, 4.0
 """Standard deviations of its noise up to which half of a run of coarse bins counts as empty:
 between the bins that stand out, and outside all of them, as bounds may be far too wide and a few
 distant rows would change every correlation. The last value says which bins stand out."""
@@ -360,16 +360,16 @@ class _Counts:
 
     def without_last(self) -> _Counts:
         """The counts of values alone."""
-        return _Counts(*((counts[:-1], variance) for counts, variance in self._all))
+        return _Counts(*((counts[:-1], variance) for counts, variance in self._three))
 
     def last(self) -> tuple[float, float]:
         """The number of rows without a value, from all three, and the variance of its noise."""
-        precision = sum(1 / variance for _, variance in self._all)
-        total = sum(counts[-1] / variance for counts, variance in self._all)
+        precision = sum(1 / variance for _, variance in self._three)
+        total = sum(counts[-1] / variance for counts, variance in self._three)
         return float(total / precision), 1 / precision
 
     @property
-    def _all(self) -> tuple[tuple[Floats, float], ...]:
+    def _three(self) -> tuple[tuple[Floats, float], ...]:
         return self.first, self.coarse, self.fine
 
 
@@ -442,8 +442,8 @@ def _marginal(bins: FineBins, counts: _Counts) -> Marginal:
     light = np.bincount(group, ~heavy)
     spread = _within(exact, ~heavy, group, remaining, exact_sigma)
     # Where every bin is an atom, they share what is left by their own masses.
-    alone = (light == 0) & (total > 0)
-    factor = np.where(alone, mass / np.maximum(np.bincount(group, held), 1e-300), 1.0)
+    only_atoms = (light == 0) & (total > 0)
+    factor = np.where(only_atoms, mass / np.maximum(np.bincount(group, held), 1e-300), 1.0)
     share = held * factor[group] + spread
     held_rows = (mass > 0)[group]
     floor = np.where(held_rows, _FLOOR / held_rows.sum(), _FLOOR_ELSEWHERE / bins.count)
@@ -461,7 +461,7 @@ def _without_noise(mass: Floats, sigma: Floats) -> Floats:
     """
     padding = (1 << (len(mass) - 1).bit_length()) - len(mass)
     sums, variances = [np.pad(mass, (0, padding))], [np.pad(sigma**2, (0, padding))]
-    least = [np.pad(_least_deviations(mass, sigma), (0, padding), constant_values=_NOTHING_BEYOND)]
+    least = [np.pad(_least_deviations(mass, sigma), (0, padding), constant_values=_EMPTY_BEYOND)]
     while len(sums[-1]) > 1:
         sums.append(sums[-1].reshape(-1, 2).sum(axis=1))
         variances.append(variances[-1].reshape(-1, 2).sum(axis=1))
@@ -474,20 +474,20 @@ def _without_noise(mass: Floats, sigma: Floats) -> Floats:
         half = half + noise * (share - half.sum(axis=1))[:, None]
         limit = least.pop().reshape(-1, 2)
         half = np.where(half > limit * np.sqrt(variance), half, 0.0)
-        nothing = half.sum(axis=1, keepdims=True) <= 0
+        neither_shows = half.sum(axis=1, keepdims=True) <= 0
         # Mass that neither half shows is divided between both, or given to the one near the rows.
         near = np.where(limit == limit.min(axis=1, keepdims=True), np.maximum(noise, 1e-300), 0.0)
-        half = np.where(nothing, near, half)
+        half = np.where(neither_shows, near, half)
         share = (half * (share / np.maximum(half.sum(axis=1), 1e-300))[:, None]).reshape(-1)
     return np.asarray(share[: len(mass)])
 
 
 def _least_deviations(mass: Floats, sigma: Floats) -> Floats:
     """By how many standard deviations of its noise the mass (G,) of each bin has to stand out."""
-    surely = np.flatnonzero(mass > _SURELY * sigma)
-    least = np.full(len(mass), _NOTHING_BEYOND)
-    if surely.size:
-        least[max(int(surely[0]) - 1, 0) : int(surely[-1]) + 2] = _NOTHING
+    held = np.flatnonzero(mass > _STANDS_OUT * sigma)
+    least = np.full(len(mass), _EMPTY_BEYOND)
+    if held.size:
+        least[max(int(held[0]) - 1, 0) : int(held[-1]) + 2] = _EMPTY
     return least
 
 

@@ -32,7 +32,7 @@ _LARGEST = 0.995
 """Bound on corrected correlations."""
 _ITERATIONS = 12
 _HALVINGS = 40
-_MORE = 1.1
+_MOST_RATIO = 1.1
 """How much more variance than was measured scores may have."""
 _LEAST_CORRELATED = 1e-3
 """Least eigenvalue of the correlations of a component; least share of a coordinate's variance that
@@ -143,7 +143,7 @@ def _normal_behind(column: Intervals, mean: float, variance: float) -> tuple[flo
         found, varies, _ = column.moments(middle, wide)
         slope = max(column.slope(middle, wide), 0.2)
         middle += float(np.clip((mean - found) / slope, -0.5, 0.5))
-        if varies > _MORE * variance:
+        if varies > _MOST_RATIO * variance:
             wide *= np.sqrt(max(variance / varies, 0.25))
     return middle, float(wide)
 

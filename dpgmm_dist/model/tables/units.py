@@ -29,7 +29,7 @@ _LEAST_MULTIPLES = 2
 _TOLERANCE = 0.01
 """In units, the smallest of those that are tried: a value so near to a multiple is one. Floats of
 32 bits hold no cent exactly."""
-_OTHERS = 0.01
+_MOST_OTHERS = 0.01
 """Share of the rows that need not be multiples."""
 _MOST_NOISE = 0.1
 """Standard deviation of the noise, as a share of the rows, beyond which the counts say nothing."""
@@ -105,6 +105,6 @@ def unit_from(counts: Floats, sigma: float, units: tuple[float, ...]) -> float:
     for i, unit in enumerate(units, start=1):
         others = float(counts[i + 1 : len(units) + 2].sum())
         noise = sigma * math.sqrt(len(units) + 1 - i)
-        if noise <= _MOST_NOISE * rows and others <= _OTHERS * rows + 2 * noise:
+        if noise <= _MOST_NOISE * rows and others <= _MOST_OTHERS * rows + 2 * noise:
             return unit
     return 0.0

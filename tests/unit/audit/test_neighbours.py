@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dpgmm_dist.audit.neighbours import NOTHING, WORST, make_neighbours
+from dpgmm_dist.audit.neighbours import NULL_OR_INFINITY, WORST, make_neighbours
 from dpgmm_dist.pipeline.resolve import rows_of
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
@@ -55,7 +55,7 @@ def test_the_worst_unit_counts_and_that_of_nulls_does_not(name):
     spec = spec_of(DATASETS[name])
     made = make_neighbours(spec, len(spec.feature_names) if spec.is_table else 2, rows=5)
     most = 2 if spec.dataset.privacy_unit is not None else 1
-    for neighbour, counted in ((WORST, True), (NOTHING, False)):
+    for neighbour, counted in ((WORST, True), (NULL_OR_INFINITY, False)):
         source = rows_of(spec.dataset, made.added[neighbour])
         [block] = source.blocks(source.plan()[0], 100)
         usable = np.isfinite(block.features).all(axis=1) & (block.labels >= 0)
