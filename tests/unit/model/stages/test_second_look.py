@@ -9,7 +9,7 @@ from dpgmm_dist.model.problem import Problem
 from dpgmm_dist.model.spectrum import Spectrum
 from dpgmm_dist.model.stages import pooled_covariance
 from dpgmm_dist.model.stages.centre import Location
-from dpgmm_dist.model.stages.label_means import LabelMeans, alone
+from dpgmm_dist.model.stages.label_means import LabelMeans, without_labels
 from dpgmm_dist.model.stages.pooled_covariance import PooledCovariance, refined
 from dpgmm_dist.model.stages.second_look import Budget, measure
 
@@ -82,7 +82,7 @@ def test_the_mean_of_one_label_is_looked_at_again(whitened: bool) -> None:
     off = 0.05 * np.eye(d)[3]
     spread = float(((X - X.mean(axis=0)) ** 2).sum(axis=1).mean())
     place = Location(4000.0, 1.0, X.mean(axis=0) + off, 0.05, spread, 0.02)
-    ask, problem, labels = ask_of(X, y, 1), Problem(d, 1.0, 1.0), alone(place)
+    ask, problem, labels = ask_of(X, y, 1), Problem(d, 1.0, 1.0), without_labels(place)
     first = pooled_covariance.measure(problem, ask, place, place.centre[None], spread, 1.0)
     variances = np.full((1, d), place.noise**2)
     budget = Budget(square=0.1, pooled=0.9, sums=1.0, whitened=whitened)
