@@ -82,24 +82,24 @@ def _candidates(y: Floats, edge: float, trace: float) -> Floats:
     p, mean = len(y), trace / len(y)
     least = min(0.05 * edge / mean, 0.4)
     gaps = y[:, None] - y[None, :]
-    out = [np.full(p, mean)]
-    for width in _WIDTHS:
-        hilbert = (gaps / (gaps**2 + (width * edge) ** 2)).sum(axis=1) / p
-        x = np.asarray(isotonic_regression(y - 2 * edge**2 * hilbert).x)
+    squares = gaps**2
+    smoothed = np.empty((len(_WIDTHS), p))
+    for x, width in zip(smoothed, _WIDTHS, strict=True):
+        hilbert = (gaps / (squares + (width * edge) ** 2)).sum(axis=1) / p
+        x[:] = isotonic_regression(y - 2 * edge**2 * hilbert).x
         x += mean - x.mean()
-        for floor in _FLOORS:
-            kept = _with_trace(x, trace, max(floor, least) * mean)
-            out += [mean + pull * (kept - mean) for pull in _PULLS]
-    return np.array(out)
+    kept = _with_trace(smoothed, trace, np.maximum(_FLOORS, least) * mean)
+    pulled = mean + np.array(_PULLS)[:, None] * (kept - mean)[:, :, None]
+    return np.concatenate([np.full((1, p), mean), pulled.reshape(-1, p)])
 
 
-def _with_trace(x: Floats, trace: float, floor: float) -> Floats:
-    """``x`` raised to the floor, its excess over the floor scaled to the trace."""
-    excess = np.maximum(x - floor, 0.0)
-    total = float(excess.sum())
-    if total <= 0:
-        return np.full(len(x), trace / len(x))
-    return np.asarray(floor + excess * ((trace - floor * len(x)) / total))
+def _with_trace(x: Floats, trace: float, floors: Floats) -> Floats:
+    """Each row of ``x`` (W, p) raised to each floor (F,), its excess scaled to the trace."""
+    p = x.shape[1]
+    excess = np.maximum(x[:, None] - floors[:, None], 0.0)
+    total = excess.sum(axis=2, keepdims=True)
+    scale = (trace - floors * p)[:, None] / np.where(total > 0, total, 1.0)
+    return np.where(total > 0, floors[:, None] + excess * scale, trace / p)
 
 
 def _gains(
