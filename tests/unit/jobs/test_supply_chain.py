@@ -52,7 +52,7 @@ def test_the_environment_is_installed_by_hashes():
     assert "--require-hashes -r requirements.lock" in containerfile
     # What is not in the lock is this checkout, or has an exact version.
     for text, least in ((makefile, 4), (containerfile, 2)):
-        found = re.findall(r"(?:pip|\(PIP\)) install (-[^;]*)", text.replace("\\\n", " "))
+        found = re.findall(r"(?:pip|\(PIP\)) install (-[^;\n]*)", text.replace("\\\n", " "))
         assert len(found) >= least
         for options in found:
             assert any(
