@@ -145,7 +145,7 @@ LAYOUTS: dict[str, tuple[str, list[pa.Array]]] = {
 }
 
 
-@pytest.mark.parametrize("case", mostly_variants(LAYOUTS, "numbers", "timestamps"))
+@pytest.mark.parametrize("case", mostly_variants(LAYOUTS, "timestamps"))
 def test_the_resolution_of_a_column_does_not_matter(case, tmp_path):
     """The same values in other types, and invalid rows among them, give the same bytes."""
     name, columns = LAYOUTS[case]

@@ -24,6 +24,7 @@ from dpgmm_dist.pipeline.plan import plan
 from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
 
 from ..draws import recomputed, stopped_and_released
+from ..variants import variant
 from .releases import digests
 
 N = 600
@@ -81,6 +82,7 @@ def base(tmp_path_factory):
     return released(table(folder / "data", columns()), folder / "out"), folder / "out"
 
 
+@pytest.mark.variant
 def test_the_layout_and_the_threads_do_not_matter(base, tmp_path):
     order = np.random.default_rng(1).permutation(N)
     shuffled = {name: values[order] for name, values in columns().items()}
@@ -148,14 +150,14 @@ def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder)
     assert Fraction(99, 100) * budget < cost <= budget
 
 
-@pytest.mark.parametrize("fail_at", [0, 1, 4])
+@pytest.mark.parametrize("fail_at", [variant(0), 1, variant(4)])
 def test_a_job_stopped_between_draws_finds_its_bounds_once(tmp_path, recorder, fail_at):
     data = table(tmp_path / "data", columns())
     answers = stopped_and_released(lambda url: spec(data, ledger=url), tmp_path, recorder, fail_at)
     assert bool(answers) == (fail_at > 0)
 
 
-@pytest.mark.parametrize("bounds", [{"norm": "auto"}, {"norm": "auto", "center": "auto"}])
+@pytest.mark.parametrize("bounds", [variant({"norm": "auto"}), {"norm": "auto", "center": "auto"}])
 def test_embeddings_have_a_norm_and_a_centre(bounds, tmp_path):
     rng = np.random.default_rng(3)
     x = rng.normal(size=(4000, 3)) + (40.0 if "center" in bounds else 0.0)
@@ -189,6 +191,7 @@ def test_the_plan_shows_the_counts_and_reads_nothing(tmp_path):
     json.dumps(planned.to_dict())
 
 
+@pytest.mark.variant
 def test_bounds_of_privacy_units_are_those_of_their_rows(tmp_path):
     """Units of one row each are rows; of units of many rows only some are counted."""
     rng = np.random.default_rng(0)
@@ -215,7 +218,7 @@ def test_bounds_of_privacy_units_are_those_of_their_rows(tmp_path):
     assert bounds[2] == {"x": [-1.0, 1.0], "y": [-1.0, 1.0]}  # one row, far below the noise
 
 
-@pytest.mark.parametrize("aggregate", ["weight", "mean"])
+@pytest.mark.parametrize("aggregate", ["weight", variant("mean")])
 def test_the_norm_and_the_centre_of_privacy_units_are_found(tmp_path, aggregate):
     rng = np.random.default_rng(0)
     rows = 100 + rng.normal(size=(2000, 3))

@@ -25,6 +25,7 @@ from dpgmm_dist.pipeline.plan import plan
 from dpgmm_dist.privacy.accounting import rho_from_epsilon_delta
 
 from ..draws import recomputed, stopped_and_released
+from ..variants import variant
 from .releases import digests
 
 N = 6000
@@ -97,6 +98,7 @@ def base(tmp_path_factory):
     return released(data, folder / "out", **sharp), folder / "out"
 
 
+@pytest.mark.variant
 def test_the_layout_and_the_threads_do_not_matter(few, tmp_path):
     order = np.random.default_rng(1).permutation(FEW)
     shuffled = {name: values[order] for name, values in columns(FEW).items()}
@@ -182,7 +184,7 @@ def test_labels_and_bounds_that_are_found(tmp_path):
     assert set(labels.tolist()) == {0, 1} and rows.shape == (100, 3)
 
 
-@pytest.mark.parametrize("aggregate", ["rows", "weight"])
+@pytest.mark.parametrize("aggregate", ["rows", variant("weight")])
 def test_rows_of_privacy_units_are_counted_on_the_lattice(aggregate, tmp_path):
     data = table(tmp_path / "data", columns(3 * FEW))
     unit = {"column": "user", "max_rows": 2, "aggregate": aggregate}
@@ -203,7 +205,7 @@ def test_the_cost_is_that_of_the_draws_and_within_the_budget(tmp_path, recorder)
     assert Fraction(99, 100) * budget < cost <= budget
 
 
-@pytest.mark.parametrize("fail_at", [0, 2, 4])
+@pytest.mark.parametrize("fail_at", [variant(0), 2, variant(4)])
 def test_a_job_stopped_between_draws_measures_its_marginals_once(tmp_path, recorder, fail_at):
     data = table(tmp_path / "data", columns(FEW))
     answers = stopped_and_released(lambda url: spec(data, url), tmp_path, recorder, fail_at)

@@ -34,6 +34,7 @@ from dpgmm_dist.privacy.sensitivity import query_cost
 from ..draws import recomputed, stopped_and_released
 from ..privacy.test_sensitivity import price
 from ..queries import accumulated, integers
+from ..variants import variant
 from .releases import digests
 
 N = 8000
@@ -117,6 +118,7 @@ def few(tmp_path_factory):
     return released(table(folder / "data", rows_of(FEW)), folder / "out")
 
 
+@pytest.mark.variant
 def test_the_layout_and_the_threads_do_not_matter(few, tmp_path):
     order = np.random.default_rng(1).permutation(FEW)
     data = table(tmp_path / "data", rows_of(FEW).take(order), files=3, group=111)
@@ -217,7 +219,7 @@ def test_dropped_rows_contribute_nothing(tmp_path):
     assert np.isfinite(sampled).all()
 
 
-@pytest.mark.parametrize("nulls", ["model", "drop"])
+@pytest.mark.parametrize("nulls", ["model", variant("drop")])
 def test_privacy_units_of_one_row_are_rows(tmp_path, nulls):
     rows = rows_of(FEW)
     units = rows.append_column("user", pa.array(np.arange(FEW)))
@@ -235,6 +237,7 @@ def test_privacy_units_of_one_row_are_rows(tmp_path, nulls):
     assert files[0] == files[1]
 
 
+@pytest.mark.variant
 def test_privacy_units_of_several_rows_may_lack_values(tmp_path):
     rows = rows_of(2 * FEW).append_column("user", pa.array(np.arange(2 * FEW) // 2))
     unit = {"column": "user", "max_rows": 2, "aggregate": "weight"}

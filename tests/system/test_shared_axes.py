@@ -53,7 +53,7 @@ def released(folder: Path, **model: Any) -> Release:
 
 @pytest.mark.parametrize(
     "model",
-    [{}, variant({"components": 2}), {"dimension": 12}, variant({"covariance": "tied"})],
+    [{}, variant({"components": 2}), variant({"dimension": 12}), variant({"covariance": "tied"})],
     ids=str,
 )
 def test_both_forms_are_the_same_release(
