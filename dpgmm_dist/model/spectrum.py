@@ -34,6 +34,8 @@ _LEAST_GAIN = 0.1
 """Full standard errors that a candidate has to gain over the sphere."""
 _MOST_PROBES, _LEAST_PROBES, _PROBED = 32, 8, 1 << 14
 """Number of finite differences for p eigenvalues: ``_PROBED / p``, within bounds."""
+_NUMBERS = 1 << 16
+"""Gaps between eigenvalues of spectra that are cleaned at once: what caches hold."""
 _STEP = 0.02
 """Step of a finite difference, in standard deviations of an off-diagonal entry."""
 _SIMULATIONS, _WIDE = 3, 256
@@ -68,7 +70,7 @@ def clean(noisy: Floats, scale: float, trace: float, rows: float) -> Spectrum:
     p = len(values)
     scale = max(scale, 1e-12 * trace)
     edge = scale * np.sqrt(p / 2)
-    candidates = _candidates(values, edge, trace)
+    [candidates] = _candidates(values[None], edge, trace)
     gain, fixed, error = _gains(values, candidates, edge, trace, scale, rows)
     doubt = _DOUBT * max(1.0, edge * p / trace / _LOUD)
     best = int((gain - doubt * fixed).argmax())
@@ -78,28 +80,34 @@ def clean(noisy: Floats, scale: float, trace: float, rows: float) -> Spectrum:
 
 
 def _candidates(y: Floats, edge: float, trace: float) -> Floats:
-    """Variances (N, p) along the noisy axes, the sphere first."""
-    p, mean = len(y), trace / len(y)
+    """Variances (M, N, p) along the noisy axes of M spectra (M, p), the sphere first."""
+    count, p = y.shape
+    mean = trace / p
     least = min(0.05 * edge / mean, 0.4)
-    gaps = y[:, None] - y[None, :]
-    squares = gaps**2
-    smoothed = np.empty((len(_WIDTHS), p))
-    for x, width in zip(smoothed, _WIDTHS, strict=True):
-        hilbert = (gaps / (squares + (width * edge) ** 2)).sum(axis=1) / p
-        x[:] = isotonic_regression(y - 2 * edge**2 * hilbert).x
-        x += mean - x.mean()
+    smoothed = np.empty((count, len(_WIDTHS), p))
+    together = max(_NUMBERS // p**2, 1)
+    for start in range(0, count, together):
+        part = y[start : start + together]
+        gaps = part[:, :, None] - part[:, None, :]
+        for i, width in enumerate(_WIDTHS):
+            hilbert = (gaps / (gaps**2 + (width * edge) ** 2)).sum(axis=2) / p
+            noisy = part - 2 * edge**2 * hilbert
+            for x, values in zip(smoothed[start:, i], noisy, strict=False):
+                x[:] = isotonic_regression(values).x
+    smoothed += mean - smoothed.mean(axis=2, keepdims=True)
     kept = _with_trace(smoothed, trace, np.maximum(_FLOORS, least) * mean)
-    pulled = mean + np.array(_PULLS)[:, None] * (kept - mean)[:, :, None]
-    return np.concatenate([np.full((1, p), mean), pulled.reshape(-1, p)])
+    pulled = mean + np.array(_PULLS)[:, None] * (kept - mean)[..., None, :]
+    sphere = np.full((count, 1, p), mean)
+    return np.concatenate([sphere, pulled.reshape(count, -1, p)], axis=1)
 
 
 def _with_trace(x: Floats, trace: float, floors: Floats) -> Floats:
-    """Each row of ``x`` (W, p) raised to each floor (F,), its excess scaled to the trace."""
-    p = x.shape[1]
-    excess = np.maximum(x[:, None] - floors[:, None], 0.0)
-    total = excess.sum(axis=2, keepdims=True)
+    """Rows of ``x`` (..., p) raised to each floor (F,), their excess scaled to the trace."""
+    p = x.shape[-1]
+    excess = np.maximum(x[..., None, :] - floors[:, None], 0.0)
+    total = excess.sum(axis=-1, keepdims=True)
     scale = (trace - floors * p)[:, None] / np.where(total > 0, total, 1.0)
-    return np.where(total > 0, floors[:, None] + excess * scale, trace / p)
+    return np.asarray(np.where(total > 0, floors[:, None] + excess * scale, trace / p))
 
 
 def _gains(
@@ -142,15 +150,18 @@ def _slopes(
     departures, rest = 1 / candidates - 1 / candidates[0], y - candidates
     direct, inverse, square = np.zeros((3, len(candidates)))
     probes = min(max(_PROBED // p, _LEAST_PROBES), _MOST_PROBES, p)
-    for first in range(probes):
-        moved = np.zeros(p)
-        moved[first::probes] = signs[first::probes]
-        above = _candidates(y + step * moved, edge, trace)
-        below = _candidates(y - step * moved, edge, trace)
-        change = (1 / above - 1 / below) / (2 * step)
-        direct += (above - below) @ moved / (2 * step)
-        inverse += change @ moved
-        square += (departures @ moved + (change * rest).sum(axis=1)) ** 2
+    together = max(_NUMBERS // (2 * p * p), 1)
+    for start in range(0, probes, together):
+        moves = np.zeros((min(together, probes - start), p))
+        for move, first in zip(moves, range(start, probes), strict=False):
+            move[first::probes] = signs[first::probes]
+        spectra = np.concatenate([y + step * moves, y - step * moves])
+        pairs = _candidates(spectra, edge, trace).reshape(2, len(moves), *candidates.shape)
+        for moved, above, below in zip(moves, *pairs, strict=True):
+            change = (1 / above - 1 / below) / (2 * step)
+            direct += (above - below) @ moved / (2 * step)
+            inverse += change @ moved
+            square += (departures @ moved + (change * rest).sum(axis=1)) ** 2
     return direct, inverse, np.sqrt(square)
 
 

@@ -135,7 +135,7 @@ def test_the_gain_of_a_candidate_is_unbiased(name: str, scale: float) -> None:
         edge = scale * np.sqrt(p / 2)
         # Those of the least floors have 1 / variance with tails that no mean of sixty tames.
         picked = np.array([0, 12, 15, 18, 33, 36, 57, 78])
-        everything = spectrum._candidates(y, edge, trace)
+        [everything] = spectrum._candidates(y[None], edge, trace)
         gain, _, _ = spectrum._gains(y, everything, edge, trace, scale, MANY)
         covariance = (basis * truth) @ basis.T
         true = np.array(
