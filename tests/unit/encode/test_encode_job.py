@@ -279,12 +279,12 @@ def test_metadata_that_encode_did_not_write_is_ignored() -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     write_pixels(tmp_path / "raw")
-    options = ["--encoder", "scattering", "--column", "pixels", "--shape", "8x8", "--project", "4"]
+    options = ["--encoder", "pixels", "--column", "pixels", "--shape", "8x8", "--project", "4"]
     output = str(tmp_path / "out")
     done = CliRunner().invoke(
         cli.app, ["encode", str(tmp_path / "raw"), *options, "--unit-norm", "--output", output]
     )
     assert done.exit_code == 0, done.output
-    assert "encoder: scattering, projected to 4, unit norm" in done.stdout
+    assert "encoder: pixels, projected to 4, unit norm" in done.stdout
     assert "rows are independent: yes" in done.stdout
     assert read(tmp_path / "out")[COLUMN].type == pa.list_(pa.float32(), 4)
