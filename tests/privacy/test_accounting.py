@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.privacy.accounting import (
+    _delta_upper,
     delta_from_mu,
     delta_from_rho,
     epsilon_from_mu,
@@ -160,13 +161,24 @@ def test_agreement_with_dp_accounting(delta: float) -> None:
         assert epsilon * (1 - 1e-9) <= theirs <= epsilon * 1.002
 
 
+@pytest.mark.parametrize("bits", [8, 13, 40])
+def test_delta_is_bounded_from_above_at_any_precision(bits: int) -> None:
+    """What is proved is never below delta, and at most some units in the last place above it."""
+    for mu in (0.05, 0.3, 1.0, 3.7):
+        for epsilon in (0.01, 0.5, 1.0, 4.0, 9.0):
+            above = _delta_upper(mu, epsilon, bits) - exact_gaussian_delta(mu, epsilon) * 2**bits
+            assert 0 <= above <= 6
+
+
 def test_zero_tiny_and_huge_costs() -> None:
     """A cost of zero is zero, and a huge cost is still converted to the safe side."""
     assert epsilon_from_rho(0.0, 1e-6) == epsilon_from_mu(0.0, 1e-6) == 0.0
     assert delta_from_rho(0.0, 1.0) == delta_from_mu(0.0, 1.0) == 0.0
     assert epsilon_from_mu(100.0, 1e-6) >= 5000.0
     assert epsilon_from_mu(1e6, 1e-6) >= 5e11
+    assert 1000.0 <= epsilon_from_mu(60.0, 1e-6) < 3000.0
     assert delta_from_mu(1e6, 1.0) == delta_from_rho(1e6, 1.0) == 1.0
+    assert 0.0 < delta_from_rho(0.01, 0.0) < 1.0 > delta_from_mu(0.1, 0.0) > 0.0
     assert epsilon_from_mu(1e-30, 1e-6) == 0.0
     assert epsilon_from_rho(1e-300, 1e-6) == 0.0 < epsilon_from_rho(1e-300, 1e-200) < 1e-12
     assert 0.0 < delta_from_mu(1e-5, 1000.0) <= 1e-300
@@ -198,7 +210,7 @@ def test_bad_epsilon_is_named_and_shown(epsilon: float) -> None:
             budget(epsilon, 1e-6)
 
 
-@pytest.mark.parametrize("delta", [0.0, 1.0, 2.0, -1e-6, math.nan, 1e-301])
+@pytest.mark.parametrize("delta", [0.0, 1.0, 2.0, -1e-6, math.nan, 1e-301, 1e-300])
 def test_bad_delta_is_named_and_shown(delta: float) -> None:
     """The error names the parameter and shows the value."""
     for convert in (
