@@ -69,14 +69,19 @@ def warm_up() -> None:
     """Import what tests need and no mutant changes, so that forks need not."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
-    for name in ("cryptography", "distributed", "mpmath", "opendp.prelude", "pyarrow.parquet"):
-        importlib.import_module(name)
     for name in (
-        "scipy.stats",
-        "scipy.optimize",
-        "scipy.linalg",
-        "typer",
         "_hypothesis_pytestplugin",
+        "cryptography",
+        "distributed",
+        "fsspec",
+        "mpmath",
+        "opendp.prelude",
+        "pyarrow.parquet",
+        "pydantic",
+        "scipy.linalg",
+        "scipy.optimize",
+        "scipy.stats",
+        "typer",
     ):
         importlib.import_module(name)
 

@@ -208,6 +208,17 @@ def test_bad_epsilon_is_named_and_shown(epsilon: float) -> None:
     for budget in (mu_from_epsilon_delta, rho_from_epsilon_delta):
         with pytest.raises(SpecError, match=rf"epsilon must be .* got epsilon={epsilon!r}"):
             budget(epsilon, 1e-6)
+    if epsilon != 0.0:  # the delta of no epsilon at all is one that can be asked for
+        for delta in (delta_from_mu, delta_from_rho):
+            with pytest.raises(SpecError, match=rf"epsilon must be .* got epsilon={epsilon!r}"):
+                delta(0.1, epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 1000.0])
+def test_the_ends_of_the_range_of_epsilon_are_in_it(epsilon: float) -> None:
+    """A budget that the range allows is given, and costs no more than was asked for."""
+    assert delta_from_mu(mu_from_epsilon_delta(epsilon, 1e-6), epsilon) <= 1.000001e-6
+    assert delta_from_rho(rho_from_epsilon_delta(epsilon, 1e-6), epsilon) <= 1.000001e-6
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, 2.0, -1e-6, math.nan, 1e-301, 1e-300])
