@@ -40,7 +40,7 @@ from mutations import PACKAGE, Mutant, mutants, replace
 RESULTS = ROOT / "build" / "mutants"
 MEMORY = 12 << 30
 """Of address space: a mutant that asks for more ends with an error, which is noticed."""
-LEAST_SECONDS = 10
+LEAST_SECONDS = 5
 """Of processor time that an import or a test has at least, beside three times what the test takes
 without any mutant; then it never ends, which is noticed. It may wait for `WAITING` times as long,
 since a machine may be busy."""
