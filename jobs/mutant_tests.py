@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +154,7 @@ class Tests:
             for module, lines in modules.items()
             if test
         }
+        self._noticed: Counter[tuple[str, str]] = Counter()
         self._at_import = {
             module: {line for record in records for line in record["lines"][""][module]}
             for module in TESTS
@@ -165,7 +167,8 @@ class Tests:
     def chosen(self, mutant: Mutant, most: float) -> list[str]:
         """The tests that run the changed statement, up to ``most`` seconds of them.
 
-        First those of the module, then those of others; the fastest come first.
+        First those of the module, then those of others: quick ones, and those that have noticed
+        many mutants of the module.
         """
         own = tuple(f"tests/{name}::" for name in TESTS[mutant.module])
         found = [
@@ -174,13 +177,27 @@ class Tests:
             if module == mutant.module
             and (lines if self.at_import(mutant) else not lines.isdisjoint(mutant.lines))
         ]
+
+        def order(test: str) -> tuple[bool, float, str]:
+            price = self.seconds[test] / (1 + self._noticed[mutant.module, test])
+            return not test.startswith(own), price, test
+
         chosen, total = [], 0.0
-        for test in sorted(found, key=lambda t: (not t.startswith(own), self.seconds[t], t)):
+        for test in sorted(found, key=order):
             total += self.seconds[test]
             if chosen and total > most:
                 break
             chosen.append(test)
         return chosen
+
+    def notices(self, mutant: Mutant, test: str) -> None:
+        """Remember that this test noticed a mutant."""
+        self._noticed[mutant.module, test] += 1
+
+    @property
+    def noticing(self) -> list[str]:
+        """The tests that have noticed a mutant."""
+        return sorted({test for _, test in self._noticed})
 
 
 def _record(name: str, passed: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ First the tests run once, and it is recorded which lines of those modules each o
 a fork of this process: the changed function gets its new code in place, and the tests that run the
 changed statement are run, up to T seconds of them, until the first that fails. Where the changed
 code runs at import (constants, default values), the fork imports the module and the tests itself. A
-mutant that no test notices survives: a test is missing, or the change does not matter.
+mutant that no test notices survives: a test is missing, or the change does not matter. In the end
+the tests that noticed something run once without any mutant, and have to pass.
 
 Results are kept in build/mutants/. The next run tries what survived, and what is in changed
 modules. docs/mutation.md has the last score and what was left.
@@ -29,6 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import SourceFileLoader
 from types import CodeType, FunctionType
 from typing import Any, NoReturn
@@ -45,8 +47,10 @@ LEAST_SECONDS = 5
 without any mutant; then it never ends, which is noticed. It may wait for `WAITING` times as long,
 since a machine may be busy."""
 WAITING = 20
-NOT_CHANGED = 99
+NOT_CHANGED = 255
 """Exit code of a fork that found no function to change."""
+KILLED = 254
+"""Exit code of a fork in which no test could be run."""
 
 
 class Mutated(importlib.abc.MetaPathFinder):
@@ -101,6 +105,8 @@ class Limits:
 
 Run = Callable[[Mutant | None, list[str], Limits], int]
 """In a fork: change the code, run the tests, and return 0 if none fails."""
+Choice = Callable[[Mutant], list[str]]
+"""The tests of a mutant, at the time when it is tried."""
 
 
 class InPlace:
@@ -134,6 +140,7 @@ class AtImport:
 
     tests: list[str]
     limits: Limits
+    failed: int = 0
 
     @classmethod
     def run(cls, mutant: Mutant | None, tests: list[str], limits: Limits) -> int:
@@ -141,22 +148,25 @@ class AtImport:
         if mutant:
             sys.meta_path.insert(0, Mutated(mutant.module, mutant.build()[0]))
         limits.allow(0)
-        return run_pytest(sorted({test.partition("::")[0] for test in tests}), cls(tests, limits))
+        plugin = cls(tests, limits)
+        code = run_pytest(sorted({test.partition("::")[0] for test in tests}), plugin)
+        return plugin.failed or (code and KILLED)
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         if not session.testsfailed:  # all tests could be imported
             items = {item.nodeid: item for item in session.items}
-            run_items([items[test] for test in self.tests], self.limits)
+            self.failed = run_items([items[test] for test in self.tests], self.limits)
         return True
 
 
 def run_items(items: list[pytest.Item], limits: Limits) -> int:
-    """Run tests until the first that fails; 1 if one did, otherwise 0."""
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    """Run tests until the first that fails, and return its place in the list, from 1; or 0."""
+    for place, item in enumerate(items, start=1):
         limits.allow(limits.seconds[item.nodeid])
+        following = items[place] if place < len(items) else None
         item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
         if item.session.testsfailed:
-            return 1
+            return min(place, KILLED - 1)
     return 0
 
 
@@ -166,20 +176,15 @@ def stop(reason: str) -> NoReturn:
     os._exit(1)
 
 
-def start(
-    run: Run,
-    mutant: Mutant | None,
-    tests: list[str],
-    limits: Limits,
-) -> int:
-    """Fork a process that tries the mutant, and ends with 0 if no test fails."""
+def start(run: Run, mutant: Mutant | None, tests: list[str], limits: Limits) -> int:
+    """Fork a process that tries the mutant, and ends with what ``run`` returns."""
     if (process := os.fork()) != 0:
         return process
     os.setpgid(0, 0)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    code = 1
+    code = KILLED
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         code = run(mutant, tests, limits)
@@ -188,31 +193,31 @@ def start(
 
 
 def tried(
-    run: Run,
-    found: list[tuple[Mutant, list[str]]],
-    limits: Limits,
-    jobs: int,
-) -> Iterator[tuple[Mutant, bool]]:
-    """Each mutant, and whether it survived these tests."""
-    waiting, running = list(reversed(found)), dict[int, tuple[Mutant, float]]()
+    run: Run, found: list[Mutant], choose: Choice, limits: Limits, jobs: int
+) -> Iterator[tuple[Mutant, bool, str | None]]:
+    """Each mutant, whether it survived, and the test that failed, if one did."""
+    waiting = list(reversed(found))
+    running: dict[int, tuple[Mutant, list[str], float]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
-            mutant, tests = waiting.pop()
+            mutant = waiting.pop()
+            tests = choose(mutant)
             if not tests:
-                yield mutant, True  # no test runs it
+                yield mutant, True, None  # no test runs it
                 continue
             took = sum(limits.seconds[test] for test in tests)
             until = time.monotonic() + WAITING * (LEAST_SECONDS + took)
-            running[start(run, mutant, tests, limits)] = (mutant, until)
-        for process, (_, until) in running.items():
+            running[start(run, mutant, tests, limits)] = (mutant, tests, until)
+        for process, (_, _, until) in running.items():
             if time.monotonic() > until:  # it waits for something that never comes
                 os.killpg(process, signal.SIGKILL)
         process, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
         if process:
-            mutant, _ = running.pop(process)
-            if os.waitstatus_to_exitcode(status) == NOT_CHANGED:
+            mutant, tests, _ = running.pop(process)
+            code = os.waitstatus_to_exitcode(status)
+            if code == NOT_CHANGED:
                 stop(f"nothing to change in place: {mutant.build()[1]}")
-            yield mutant, status == 0
+            yield mutant, code == 0, tests[code - 1] if 0 < code <= len(tests) else None
         else:
             time.sleep(0.02)
 
@@ -269,20 +274,18 @@ def try_all(found: list[Mutant], options: argparse.Namespace) -> None:
     """First the mutants that are put in place, then those of code that runs at import."""
     tests = Tests(RESULTS, options.module or list(TESTS))
     limits = Limits(tests.seconds)
-    in_place, at_import = [], []
-    for mutant in found:
-        imported = options.import_all or tests.at_import(mutant)
-        (at_import if imported else in_place).append(
-            (mutant, tests.chosen(mutant, options.seconds))
-        )
+    in_place = [one for one in found if not (options.import_all or tests.at_import(one))]
+    at_import = [mutant for mutant in found if mutant not in set(in_place)]
 
-    def work(run: Run, pairs: list[tuple[Mutant, list[str]]]) -> None:
-        every = sorted({test for _, chosen in pairs for test in chosen})
-        if os.waitpid(start(run, None, every, limits), 0)[1]:
-            stop("a test fails without any mutant")
+    def work(run: Run, group: list[Mutant]) -> None:
         results = Results()
-        for mutant, alive in tried(run, pairs, limits, options.jobs):
+        choose = partial(tests.chosen, most=options.seconds)
+        for mutant, alive, test in tried(run, group, choose, limits, options.jobs):
             results.add(mutant, alive)
+            if test:
+                tests.notices(mutant, test)
+        if tests.noticing and os.waitpid(start(run, None, tests.noticing, limits), 0)[1]:
+            stop("a test that noticed a mutant fails without any, too: no result counts")
 
     if in_place and (process := os.fork()) == 0:  # which ends with what it imported
         plugin = InPlace(lambda: work(plugin.run, in_place))

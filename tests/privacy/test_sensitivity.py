@@ -454,6 +454,7 @@ WIDE = IntMap(np.eye(2, dtype=np.int64) << 37, 37)
         ({"blocks": (Block("second", np.arange(2), 1.0, 2.0**56),)}, "a noise scale"),
         ({"blocks": (own_block(radius=saturation(2) + 1),), "soft": False}, "the radius"),
         ({"blocks": (own_block(radius=1 << 16),)}, "rows in a block"),
+        ({"blocks": (own_block(), own_block(radius=1 << 16))}, "rows in a block"),
         ({"blocks": (own_block(radius=1 << 22),), "soft": False}, "rows in a block"),
         (NEAREST | {"slopes": FAR}, "a squared distance"),
         (NEAREST | {"offsets": np.array([0, 1 << 53])}, "a squared distance"),
