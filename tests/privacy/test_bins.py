@@ -292,6 +292,7 @@ TWO = (Block("count", np.zeros(1, dtype=np.int64), 1.0),)
         counting(),
         counting(columns=np.array([1, 0])),
         counting(1, about=POINT),
+        counting(1, about=np.array([0.5, 0.5])),
         counting(
             edges=(np.array([0.0]),) * 2,
             missing=True,
@@ -329,6 +330,7 @@ def test_what_makes_sense_of_codes_is_not_refused(query):
         (counting(about=np.array([0.5, 0.5])), "distances need one column"),
         (scoring(1, about=POINT), "distances need one column"),
         (counting(1, about=np.array([math.nan])), "distances need one column"),
+        (counting(1, about=np.array([0.5, math.inf])), "distances need one column"),
         (counting(1, about=POINT, columns=np.array([0])), "columns must number"),
         (counting(columns=np.array([0, 0])), "columns must number"),
         (counting(columns=np.array([0, -1])), "columns must number"),

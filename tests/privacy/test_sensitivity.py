@@ -482,6 +482,7 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ({"cell_label": np.array([-1, 0])}, "cell_label"),
         ({"cell_map": np.array([0, 1])}, "cell_map"),
         ({"cell_map": np.array([0])}, "cell_map"),
+        ({"cell_map": np.array([0, -2])}, "cell_map"),
         ({"cell_map": np.array([0, -1]), "maps": (IntMap(np.ones((1, 2), int), 0),)}, "cell_map"),
         ({"centres": np.zeros((2, 3), dtype=np.int64)}, "centres"),
         ({"centres": np.zeros((1, 2), dtype=np.int64)}, "centres"),
