@@ -114,6 +114,20 @@ def test_deltas_are_rounded_up_and_tight(mu: float, epsilon: float) -> None:
         assert exact <= delta <= max(exact * (1 + mpmath.mpf("1e-9")), mpmath.mpf("1e-300"))
 
 
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.1, 1e-6), (1.0, 1e-9), (4.0, 0.3)])
+def test_no_margin_is_on_the_wrong_side(epsilon: float, delta: float) -> None:
+    """Costs and budgets are on the safe side of the exact ones, and near them."""
+    rho = rho_from_epsilon_delta(epsilon, delta)
+    with mpmath.workdps(60):
+        log_exact = exact_zcdp_log_delta(rho, epsilon)
+        assert log_exact <= mpmath.log(mpmath.mpf(delta))
+        assert mpmath.exp(log_exact) <= delta_from_rho(rho, epsilon) <= delta * (1 + 1e-11)
+        cost = epsilon_from_rho(rho, delta)
+        assert exact_zcdp_log_delta(rho, cost) <= mpmath.log(mpmath.mpf(delta))
+    mu = mu_from_epsilon_delta(epsilon, delta)
+    assert exact_gaussian_delta(mu, epsilon) <= delta_from_mu(mu, epsilon) <= delta * (1 + 1e-12)
+
+
 @settings(deadline=None, max_examples=60)
 @given(EPSILONS, DELTAS)
 def test_round_trips_stay_on_the_safe_side(epsilon: float, delta: float) -> None:
