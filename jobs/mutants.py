@@ -2,10 +2,13 @@
 
     python jobs/mutants.py [--module NAME] [--sample N] [--seed S] [--jobs J] [--seconds T]
 
-First the tests run once, and which functions of those modules each of them calls is recorded. Each
-mutant (jobs/mutations.py) is then tried in a fork of this process, by the tests that call the
-changed function, the fastest first, up to T seconds of them, until the first that fails. A
-mutant that no test notices survives: a test is missing, or the change does not matter.
+First the tests run once, and it is recorded which lines of those modules each of them runs
+(jobs/mutant_tests.py). Then the tests are imported, and each mutant (jobs/mutations.py) is tried in
+a fork of this process: the changed function gets its new code in place, and the tests that run the
+changed statement are run, up to T seconds of them, until the first that fails. Where the changed
+code runs at import (constants, default values), the fork imports the module and the tests itself. A
+mutant that no test notices survives: a test is missing, or the change does not matter. In the end
+the tests that noticed something run once without any mutant, and have to pass.
 
 Results are kept in build/mutants/. The next run tries what survived, and what is in changed
 modules. docs/mutation.md has the last score and what was left.
@@ -14,6 +17,7 @@ modules. docs/mutation.md has the last score and what was left.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import importlib.abc
 import importlib.util
@@ -23,118 +27,30 @@ import random
 import resource
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import SourceFileLoader
-from types import CodeType, FrameType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, NoReturn
 
 import pytest
-from hypothesis import Phase, settings
-from mutations import PACKAGE, Mutant, mutants
+from mutant_tests import ROOT, TESTS, Tests, run_pytest
+from mutations import PACKAGE, Mutant, mutants, replace
 
-ROOT = PACKAGE.parent
 RESULTS = ROOT / "build" / "mutants"
-TESTS: dict[str, list[str]] = {
-    "privacy/accounting.py": ["privacy/test_accounting.py"],
-    "privacy/exact.py": ["privacy/test_exactness.py"],
-    "privacy/gaussian_cell.py": ["privacy/test_sampler_enclosure.py"],
-    "privacy/keystream.py": ["privacy/test_rounded_gaussian.py", "privacy/test_noise.py"],
-    "privacy/measure.py": ["privacy/test_gate.py", "privacy/test_exactness.py"],
-    "privacy/noise.py": ["privacy/test_noise.py", "privacy/test_gate.py"],
-    "privacy/normal_quantile.py": ["privacy/test_normal_quantile.py"],
-    "privacy/normal_tail.py": ["privacy/test_normal_tail.py", "privacy/test_accounting.py"],
-    "privacy/query.py": [
-        "privacy/test_stored_queries.py",
-        "privacy/test_sensitivity.py",
-        "privacy/test_gate.py",
-        "privacy/test_scores.py",
-    ],
-    "privacy/rounded_gaussian.py": [
-        "privacy/test_rounded_gaussian.py",
-        "privacy/test_rounded_gaussian_distribution.py",
-    ],
-    "privacy/sensitivity.py": [
-        "privacy/test_sensitivity.py",
-        "privacy/test_bins.py",
-        "privacy/test_scores.py",
-    ],
-    "passes/kernel.py": [
-        "unit/passes/test_kernel.py",
-        "privacy/test_sensitivity.py",
-        "privacy/test_scores.py",
-        "privacy/test_bins.py",
-    ],
-    "passes/unit_tasks.py": ["privacy/test_privacy_units.py"],
-    "data/lattice.py": ["unit/data/test_lattice.py"],
-    "data/codes.py": ["unit/data/test_codes.py", "privacy/test_bins.py"],
-    "data/unit_rows.py": ["privacy/test_privacy_units.py"],
-    "data/unit_values.py": ["unit/data/test_unit_values.py", "privacy/test_privacy_units.py"],
-    "budget/balance.py": ["unit/budget/test_balance.py"],
-    "budget/composition.py": ["unit/budget/test_ledger_accounts.py"],
-    "budget/period.py": ["unit/budget/test_ledger_period.py"],
-    "budget/rounding.py": ["unit/budget/test_balance.py"],
-}
-"""The modules that are changed, and the tests of each."""
 MEMORY = 12 << 30
 """Of address space: a mutant that asks for more ends with an error, which is noticed."""
-LEAST_SECONDS = 20
-"""Of processor time that a mutant has at least, imports included, and three times what its tests
-take; then it never ends, which is noticed. It may wait for so much time `WAITING` times over, since
-a machine may be busy."""
+LEAST_SECONDS = 5
+"""Of processor time that an import or a test has at least, beside three times what the test takes
+without any mutant; then it never ends, which is noticed. It may wait for `WAITING` times as long,
+since a machine may be busy."""
 WAITING = 20
-Function = tuple[str, int]
-"""Module, and first line of the function in it."""
-
-
-@dataclass(eq=False)
-class Recorder:
-    """A plugin of pytest: the functions that each test calls, and its time."""
-
-    calls: dict[str, list[Function]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    _seen: set[Function] = field(default_factory=set)
-    _modules: dict[str, str] = field(
-        default_factory=lambda: {str(PACKAGE / module): module for module in TESTS}
-    )
-
-    def _trace(self, frame: FrameType, event: str, value: object) -> None:
-        module = self._modules.get(frame.f_code.co_filename)
-        if module is not None:
-            self._seen.add((module, frame.f_code.co_firstlineno))
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self._seen.clear()
-        start = time.process_time()
-        threading.settrace(self._trace)
-        sys.settrace(self._trace)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]  # None ends it
-            self.calls[item.nodeid] = sorted(self._seen)
-            self.seconds[item.nodeid] = time.process_time() - start
-
-
-@dataclass(eq=False)
-class Chooser:
-    """A plugin of pytest: runs these tests, in this order, without a search for small examples."""
-
-    order: dict[str, int]
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection(self) -> None:
-        phases = (Phase.explicit, Phase.generate)
-        settings.register_profile("mutants", settings.get_profile("dpgmm"), phases=phases)
-        settings.load_profile("mutants")
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        chosen = [item for item in items if item.nodeid in self.order]
-        items[:] = sorted(chosen, key=lambda item: self.order[item.nodeid])
+NOT_CHANGED = 255
+"""Exit code of a fork that found no function to change."""
+KILLED = 254
+"""Exit code of a fork in which no test could be run."""
 
 
 class Mutated(importlib.abc.MetaPathFinder):
@@ -155,126 +71,153 @@ class Mutated(importlib.abc.MetaPathFinder):
 
 def warm_up() -> None:
     """Import what tests need and no mutant changes, so that forks need not."""
-    for name in ("cryptography", "distributed", "mpmath", "opendp.prelude", "pyarrow.parquet"):
-        importlib.import_module(name)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
     for name in (
-        "scipy.stats",
-        "scipy.optimize",
-        "scipy.linalg",
-        "typer",
         "_hypothesis_pytestplugin",
+        "cryptography",
+        "distributed",
+        "fsspec",
+        "mpmath",
+        "opendp.prelude",
+        "pyarrow.parquet",
+        "pydantic",
+        "scipy.linalg",
+        "scipy.optimize",
+        "scipy.stats",
+        "typer",
     ):
         importlib.import_module(name)
 
 
-def run_pytest(files: list[str], plugin: object) -> int:
-    """In this process, quietly and no further than needed."""
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
-    return int(pytest.main([*options, *files], plugins=[plugin]))
+@dataclass(frozen=True)
+class Limits:
+    """Of processor time and memory."""
+
+    seconds: dict[str, float]
+    """What each test takes without any mutant."""
+
+    def allow(self, seconds: float) -> None:
+        """Let this process run three times as long from now, and `LEAST_SECONDS`; then it ends."""
+        most = int(time.process_time() + 3 * seconds + LEAST_SECONDS) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 
 
-def recorded(modules: list[str]) -> tuple[dict[Function, list[str]], dict[str, float]]:
-    """The tests that call each function of these modules, and the seconds of each test."""
-    path = RESULTS / "calls.json"
-    stored = json.loads(path.read_bytes()) if path.exists() else {}
-    code = b"".join((PACKAGE / module).read_bytes() for module in TESTS)
-    records: dict[str, dict[str, Any]] = {}
-    for name in sorted({f"tests/{test}" for module in modules for test in TESTS[module]}):
-        digest = hashlib.sha256(code + (ROOT / name).read_bytes()).hexdigest()
-        if stored.get(name, {}).get("digest") != digest:
-            print(f"recording {name}", flush=True)
-            stored[name] = {"digest": digest, **_record(name)}
-            path.write_text(json.dumps(stored))
-        records[name] = stored[name]
-    tests: dict[Function, list[str]] = {}
-    for calls in (record["calls"] for record in records.values()):
-        for test, functions in calls.items():
-            for module, line in functions:
-                tests.setdefault((module, line), []).append(test)
-    return tests, {
-        test: took for record in records.values() for test, took in record["seconds"].items()
-    }
+Run = Callable[[Mutant | None, list[str], Limits], int]
+"""In a fork: change the code, run the tests, and return 0 if none fails."""
+Choice = Callable[[Mutant], list[str]]
+"""The tests of a mutant, at the time when it is tried."""
 
 
-def _record(name: str) -> dict[str, Any]:
-    """What the tests of a file call, found in a fork, which ends with what it imported."""
-    passed = RESULTS / "recorded.json"
-    if (process := os.fork()) == 0:
-        recorder = Recorder()
-        code = run_pytest([name], recorder)
-        passed.write_text(json.dumps({"calls": recorder.calls, "seconds": recorder.seconds}))
-        os._exit(code)
-    if os.waitpid(process, 0)[1]:
-        sys.exit(f"{name} fails without any mutant")
-    return dict(json.loads(passed.read_bytes()))
+class InPlace:
+    """A plugin of pytest: instead of running the tests, it hands them to ``work``."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._items: dict[str, pytest.Item] = {}
+        self._functions: list[FunctionType] = []
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            stop("the tests cannot be imported")
+        self._items = {item.nodeid: item for item in session.items}
+        found = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+        self._functions = [f for f in found if f.__code__.co_filename.startswith(str(PACKAGE))]
+        gc.freeze()  # forks share what is here
+        self._work()
+        return True
+
+    def run(self, mutant: Mutant | None, tests: list[str], limits: Limits) -> int:
+        """Change the functions and run the tests."""
+        if mutant and not replace(mutant.build()[0], self._functions):
+            return NOT_CHANGED
+        return run_items([self._items[test] for test in tests], limits)
 
 
-def chosen_tests(
-    mutant: Mutant, tests: dict[Function, list[str]], seconds: dict[str, float], most: float
-) -> list[str]:
-    """The tests that call the changed function, the fastest first, up to so many seconds."""
-    if mutant.function:
-        found = set(tests.get((mutant.module, mutant.function), []))
-    else:
-        found = {
-            t for (module, _), names in tests.items() if module == mutant.module for t in names
-        }
-    chosen, total = [], 0.0
-    for test in sorted(found, key=lambda test: (seconds[test], test)):
-        total += seconds[test]
-        if chosen and total > most:
-            break
-        chosen.append(test)
-    return chosen
+@dataclass(eq=False)
+class AtImport:
+    """A plugin of pytest: runs these tests, in this order."""
+
+    tests: list[str]
+    limits: Limits
+    failed: int = 0
+
+    @classmethod
+    def run(cls, mutant: Mutant | None, tests: list[str], limits: Limits) -> int:
+        """Import the changed module and run the tests."""
+        if mutant:
+            sys.meta_path.insert(0, Mutated(mutant.module, mutant.build()[0]))
+        limits.allow(0)
+        plugin = cls(tests, limits)
+        code = run_pytest(sorted({test.partition("::")[0] for test in tests}), plugin)
+        return plugin.failed or (code and KILLED)
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if not session.testsfailed:  # all tests could be imported
+            items = {item.nodeid: item for item in session.items}
+            self.failed = run_items([items[test] for test in self.tests], self.limits)
+        return True
 
 
-def start(mutant: Mutant, tests: list[str], most: int) -> int:
-    """Fork a process that runs the tests with the mutant, and ends with pytest's exit code.
+def run_items(items: list[pytest.Item], limits: Limits) -> int:
+    """Run tests until the first that fails, and return its place in the list, from 1; or 0."""
+    for place, item in enumerate(items, start=1):
+        limits.allow(limits.seconds[item.nodeid])
+        following = items[place] if place < len(items) else None
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+        if item.session.testsfailed:
+            return min(place, KILLED - 1)
+    return 0
 
-    It has ``most`` seconds of processor time.
-    """
+
+def stop(reason: str) -> NoReturn:
+    """End this process, which pytest may be running in."""
+    print(reason, file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def start(run: Run, mutant: Mutant | None, tests: list[str], limits: Limits) -> int:
+    """Fork a process that tries the mutant, and ends with what ``run`` returns."""
     if (process := os.fork()) != 0:
         return process
     os.setpgid(0, 0)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    code = 1
+    code = KILLED
     try:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
-        sys.meta_path.insert(0, Mutated(mutant.module, mutant.build()[0]))
-        order = {test: index for index, test in enumerate(tests)}
-        code = run_pytest(sorted({test.partition("::")[0] for test in tests}), Chooser(order))
+        code = run(mutant, tests, limits)
     finally:
         os._exit(code)
 
 
 def tried(
-    found: list[Mutant],
-    tests: dict[Function, list[str]],
-    seconds: dict[str, float],
-    jobs: int,
-    most: float,
-) -> Iterator[tuple[Mutant, bool]]:
-    """Each mutant, and whether it survived its tests."""
-    waiting, running = list(reversed(found)), dict[int, tuple[Mutant, float]]()
+    run: Run, found: list[Mutant], choose: Choice, limits: Limits, jobs: int
+) -> Iterator[tuple[Mutant, bool, str | None]]:
+    """Each mutant, whether it survived, and the test that failed, if one did."""
+    waiting = list(reversed(found))
+    running: dict[int, tuple[Mutant, list[str], float]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            chosen = chosen_tests(mutant, tests, seconds, most)
-            if not chosen:
-                yield mutant, True  # no test calls the function
+            tests = choose(mutant)
+            if not tests:
+                yield mutant, True, None  # no test runs it
                 continue
-            limit = LEAST_SECONDS + int(3 * sum(seconds[test] for test in chosen))
-            until = time.monotonic() + WAITING * limit
-            running[start(mutant, chosen, limit)] = (mutant, until)
-        for process, (_, until) in running.items():
+            took = sum(limits.seconds[test] for test in tests)
+            until = time.monotonic() + WAITING * (LEAST_SECONDS + took)
+            running[start(run, mutant, tests, limits)] = (mutant, tests, until)
+        for process, (_, _, until) in running.items():
             if time.monotonic() > until:  # it waits for something that never comes
                 os.killpg(process, signal.SIGKILL)
         process, status = os.waitpid(-1, os.WNOHANG) if running else (0, 0)
         if process:
-            yield running.pop(process)[0], status == 0
+            mutant, tests, _ = running.pop(process)
+            code = os.waitstatus_to_exitcode(status)
+            if code == NOT_CHANGED:
+                stop(f"nothing to change in place: {mutant.build()[1]}")
+            yield mutant, code == 0, tests[code - 1] if 0 < code <= len(tests) else None
         else:
             time.sleep(0.02)
 
@@ -327,6 +270,32 @@ def _row(name: str, count: int, noticed: int, survived: int) -> str:
     return f"| {name} | {count:,} | {tried:,} | {noticed:,}{share} | {survived:,} |"
 
 
+def try_all(found: list[Mutant], options: argparse.Namespace) -> None:
+    """First the mutants that are put in place, then those of code that runs at import."""
+    tests = Tests(RESULTS, options.module or list(TESTS))
+    limits = Limits(tests.seconds)
+    in_place = [one for one in found if not (options.import_all or tests.at_import(one))]
+    at_import = [mutant for mutant in found if mutant not in set(in_place)]
+
+    def work(run: Run, group: list[Mutant]) -> None:
+        results = Results()
+        choose = partial(tests.chosen, most=options.seconds)
+        for mutant, alive, test in tried(run, group, choose, limits, options.jobs):
+            results.add(mutant, alive)
+            if test:
+                tests.notices(mutant, test)
+        if tests.noticing and os.waitpid(start(run, None, tests.noticing, limits), 0)[1]:
+            stop("a test that noticed a mutant fails without any, too: no result counts")
+
+    if in_place and (process := os.fork()) == 0:  # which ends with what it imported
+        plugin = InPlace(lambda: work(plugin.run, in_place))
+        os._exit(run_pytest(tests.files, plugin))
+    if in_place and os.waitpid(process, 0)[1]:
+        sys.exit(1)
+    if at_import:
+        work(AtImport.run, at_import)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--module", choices=TESTS, action="append", help="of these alone")
@@ -334,6 +303,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30, help="of tests for a mutant")
+    parser.add_argument("--import-all", action="store_true", help="put no mutant in place")
     parser.add_argument("--table", action="store_true", help="of the last results; tries nothing")
     options = parser.parse_args()
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -342,17 +312,14 @@ def main() -> None:
     results = Results()
     if not options.table:
         warm_up()
-        modules = options.module or list(TESTS)
-        tests, seconds = recorded(modules)
-        found = [mutant for module in modules for mutant in mutants(module)]
+        found = [one for name in options.module or TESTS for one in mutants(name)]
         if options.sample is not None and options.sample < len(found):
             found = random.Random(options.seed).sample(found, options.sample)
-        # The same sample in every run: a run that was stopped goes on, then tries what survived.
+        # A run that was stopped goes on, then tries what survived.
         found = [mutant for mutant in found if results.alive(mutant) is not False]
         found.sort(key=lambda mutant: results.alive(mutant) is not None)
-        for mutant, alive in tried(found, tests, seconds, options.jobs, options.seconds):
-            results.add(mutant, alive)
-    print("\n".join(summary(results)))
+        try_all(found, options)
+    print("\n".join(summary(Results())))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent / "dpgmm_dist"
@@ -46,6 +46,8 @@ class Mutant:
     """Which of the changes that the node allows."""
     function: int
     """First line of the function that it is in, 0 for code that runs at import."""
+    lines: range
+    """Of the statement that it is in, without the body of a loop or condition."""
 
     def build(self) -> tuple[CodeType, str]:
         """The changed module, and what was changed, for people."""
@@ -62,10 +64,10 @@ class Mutant:
 def mutants(module: str) -> Iterator[Mutant]:
     """All mutants of a module of the package."""
     tree = ast.parse((PACKAGE / module).read_text())
-    left_out, functions = _not_behaviour(tree), _functions(tree)
+    left_out, functions, lines = _not_behaviour(tree), _functions(tree), _statements(tree)
     for place, node in enumerate(ast.walk(tree)):
         for change in range(0 if id(node) in left_out else _changes(node)):
-            yield Mutant(module, place, change, functions.get(id(node), 0))
+            yield Mutant(module, place, change, functions.get(id(node), 0), lines[id(node)])
 
 
 def _not_behaviour(tree: ast.Module) -> set[int]:
@@ -86,6 +88,17 @@ def _functions(tree: ast.Module) -> dict[int, int]:
         if isinstance(node, ast.FunctionDef):
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
             found |= {id(inner): first for part in node.body for inner in ast.walk(part)}
+    return found
+
+
+def _statements(tree: ast.Module) -> dict[int, range]:
+    """For each node the lines of the innermost statement that it is in."""
+    found: dict[int, range] = {}
+    for node in ast.walk(tree):  # outer statements come before inner ones
+        if isinstance(node, ast.stmt):
+            body = getattr(node, "body", None)
+            end = max(node.lineno + 1, body[0].lineno) if body else (node.end_lineno or 0) + 1
+            found |= {id(inner): range(node.lineno, end) for inner in ast.walk(node)}
     return found
 
 
@@ -117,8 +130,39 @@ def _apply(node: Any, change: int) -> None:
     elif isinstance(node, ast.UnaryOp):
         node.operand = ast.UnaryOp(ast.Not(), node.operand)
     elif isinstance(node, ast.Constant):
-        node.value = (not node.value) if isinstance(node.value, bool) else node.value + 1
+        node.value = _other(node.value)
     elif isinstance(node, ast.Name):
         node.id = NAMES[node.id]
     else:
         node.attr = NAMES[node.attr]
+
+
+def _other(value: float) -> float:
+    """Another constant of the same type."""
+    if isinstance(value, bool):
+        return not value
+    return value * 2 if value + 1 == value else value + 1  # beyond 2^53 one is too little
+
+
+def replace(module: CodeType, functions: list[FunctionType]) -> int:
+    """Give each of these functions its code in the changed module; returns how many changed.
+
+    Whoever imported a function, decorated it or holds it in a class then calls the changed one.
+    """
+    codes, changed = _codes(module), 0
+    for function in functions:
+        old = function.__code__
+        new = codes.get((old.co_qualname, old.co_firstlineno), old)
+        if old.co_filename == module.co_filename and new != old:
+            function.__code__ = new
+            changed += 1
+    return changed
+
+
+def _codes(outer: CodeType) -> dict[tuple[str, int], CodeType]:
+    """All code within this, by name and first line."""
+    inner = [code for code in outer.co_consts if isinstance(code, CodeType)]
+    found = {(code.co_qualname, code.co_firstlineno): code for code in inner}
+    for code in inner:
+        found |= _codes(code)
+    return found

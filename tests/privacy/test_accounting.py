@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.errors import SpecError
 from dpgmm_dist.privacy.accounting import (
+    _delta_upper,
     delta_from_mu,
     delta_from_rho,
     epsilon_from_mu,
@@ -113,6 +114,20 @@ def test_deltas_are_rounded_up_and_tight(mu: float, epsilon: float) -> None:
         assert exact <= delta <= max(exact * (1 + mpmath.mpf("1e-9")), mpmath.mpf("1e-300"))
 
 
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.1, 1e-6), (1.0, 1e-9), (4.0, 0.3)])
+def test_no_margin_is_on_the_wrong_side(epsilon: float, delta: float) -> None:
+    """Costs and budgets are on the safe side of the exact ones, and near them."""
+    rho = rho_from_epsilon_delta(epsilon, delta)
+    with mpmath.workdps(60):
+        log_exact = exact_zcdp_log_delta(rho, epsilon)
+        assert log_exact <= mpmath.log(mpmath.mpf(delta))
+        assert mpmath.exp(log_exact) <= delta_from_rho(rho, epsilon) <= delta * (1 + 1e-11)
+        cost = epsilon_from_rho(rho, delta)
+        assert exact_zcdp_log_delta(rho, cost) <= mpmath.log(mpmath.mpf(delta))
+    mu = mu_from_epsilon_delta(epsilon, delta)
+    assert exact_gaussian_delta(mu, epsilon) <= delta_from_mu(mu, epsilon) <= delta * (1 + 1e-12)
+
+
 @settings(deadline=None, max_examples=60)
 @given(EPSILONS, DELTAS)
 def test_round_trips_stay_on_the_safe_side(epsilon: float, delta: float) -> None:
@@ -160,13 +175,24 @@ def test_agreement_with_dp_accounting(delta: float) -> None:
         assert epsilon * (1 - 1e-9) <= theirs <= epsilon * 1.002
 
 
+@pytest.mark.parametrize("bits", [8, 13, 40])
+def test_delta_is_bounded_from_above_at_any_precision(bits: int) -> None:
+    """What is proved is never below delta, and at most some units in the last place above it."""
+    for mu in (0.05, 0.3, 1.0, 3.7):
+        for epsilon in (0.01, 0.5, 1.0, 4.0, 9.0):
+            above = _delta_upper(mu, epsilon, bits) - exact_gaussian_delta(mu, epsilon) * 2**bits
+            assert 0 <= above <= 6
+
+
 def test_zero_tiny_and_huge_costs() -> None:
     """A cost of zero is zero, and a huge cost is still converted to the safe side."""
     assert epsilon_from_rho(0.0, 1e-6) == epsilon_from_mu(0.0, 1e-6) == 0.0
     assert delta_from_rho(0.0, 1.0) == delta_from_mu(0.0, 1.0) == 0.0
     assert epsilon_from_mu(100.0, 1e-6) >= 5000.0
     assert epsilon_from_mu(1e6, 1e-6) >= 5e11
+    assert 1000.0 <= epsilon_from_mu(60.0, 1e-6) < 3000.0
     assert delta_from_mu(1e6, 1.0) == delta_from_rho(1e6, 1.0) == 1.0
+    assert 0.0 < delta_from_rho(0.01, 0.0) < 1.0 > delta_from_mu(0.1, 0.0) > 0.0
     assert epsilon_from_mu(1e-30, 1e-6) == 0.0
     assert epsilon_from_rho(1e-300, 1e-6) == 0.0 < epsilon_from_rho(1e-300, 1e-200) < 1e-12
     assert 0.0 < delta_from_mu(1e-5, 1000.0) <= 1e-300
@@ -196,9 +222,20 @@ def test_bad_epsilon_is_named_and_shown(epsilon: float) -> None:
     for budget in (mu_from_epsilon_delta, rho_from_epsilon_delta):
         with pytest.raises(SpecError, match=rf"epsilon must be .* got epsilon={epsilon!r}"):
             budget(epsilon, 1e-6)
+    if epsilon != 0.0:  # the delta of no epsilon at all is one that can be asked for
+        for delta in (delta_from_mu, delta_from_rho):
+            with pytest.raises(SpecError, match=rf"epsilon must be .* got epsilon={epsilon!r}"):
+                delta(0.1, epsilon)
 
 
-@pytest.mark.parametrize("delta", [0.0, 1.0, 2.0, -1e-6, math.nan, 1e-301])
+@pytest.mark.parametrize("epsilon", [1e-4, 1000.0])
+def test_the_ends_of_the_range_of_epsilon_are_in_it(epsilon: float) -> None:
+    """A budget that the range allows is given, and costs no more than was asked for."""
+    assert delta_from_mu(mu_from_epsilon_delta(epsilon, 1e-6), epsilon) <= 1.000001e-6
+    assert delta_from_rho(rho_from_epsilon_delta(epsilon, 1e-6), epsilon) <= 1.000001e-6
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, 2.0, -1e-6, math.nan, 1e-301, 1e-300])
 def test_bad_delta_is_named_and_shown(delta: float) -> None:
     """The error names the parameter and shows the value."""
     for convert in (

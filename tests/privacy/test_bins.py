@@ -19,8 +19,15 @@ from dpgmm_dist.model.pass_plan import BinsBlock, BinsPlan
 from dpgmm_dist.model.tables.bounds import log_edges
 from dpgmm_dist.pipeline.compile import compile_bins, observe_bins
 from dpgmm_dist.privacy.measure import measure
-from dpgmm_dist.privacy.query import Block, PassQuery, UnitShare
-from dpgmm_dist.privacy.sensitivity import block_cost, check_fits, query_cost
+from dpgmm_dist.privacy.query import MOST_CODES, Block, IntMap, PassQuery, UnitShare
+from dpgmm_dist.privacy.sensitivity import (
+    _are_edges,
+    _name_codes,
+    _wrong_codes,
+    block_cost,
+    check_fits,
+    query_cost,
+)
 
 from ..queries import accumulated, bins_queries, integers, reference
 from .test_gate import Counting
@@ -206,3 +213,134 @@ def test_queries_of_bins_that_make_no_sense_are_refused():
     for change in wrong:
         with pytest.raises(SpecError):
             check_fits(replace(query, **change))
+
+
+@pytest.mark.parametrize(
+    ("edges", "are_some"),
+    [
+        (np.array([0.0, 1.0, 2.0]), True),
+        (np.array([]), True),
+        (np.arange(MOST_CODES - 1.0), True),
+        (np.arange(MOST_CODES + 0.0), False),
+        (np.array([0.0, math.inf]), False),
+        (np.array([-math.inf, 0.0]), False),
+        (np.array([0.0, math.nan]), False),
+        (np.array([0.0, 1.0, 1.0]), False),
+        (np.array([1.0, 0.0]), False),
+        (np.array([0, 1]), False),
+        (np.array([0.0, 1.0], dtype=np.float32), False),
+        (np.array([[0.0, 1.0]]), False),
+    ],
+)
+def test_edges_are_finite_increasing_and_few(edges, are_some):
+    assert _are_edges(edges) == are_some
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"bins": (np.array([0, 1, MOST_CODES - 1]), np.array([1, 0]))}, True),
+        ({"bins": (np.array([0, 1, MOST_CODES]), np.array([1, 0]))}, False),
+        ({"bins": (np.array([0, 1, 1]), np.array([-1, 0]))}, False),
+        ({"bins": (np.array([0, 1]), np.array([1, 0]))}, False),
+        ({"bins": (np.array([0, 1, 1]), np.array([1.0, 0.0]))}, False),
+        ({"bins": (np.array([0, 1, 1]),)}, False),
+        ({"radius": 1}, False),
+        ({"axes": (0, 1)}, False),
+        ({"radius": 1, "axes": (0, 1)}, False),
+        ({"bins": None, "radius": 1, "axes": (0, 1)}, True),
+    ],
+)
+def test_bins_are_numbers_of_each_code_and_nothing_else(change, fits):
+    zero = np.zeros(1, dtype=np.int64)
+    block = Block("bins", zero, 1.0, bins=(np.array([0, 1, 1]), np.array([1, 0])))
+    assert _name_codes(replace(block, **change), [3, 2]) == fits
+
+
+def counting(width: int = 2, **change: object) -> PassQuery:
+    """Counts of three codes of each column, or of what is said to be of them."""
+    zero, codes = np.zeros(1, dtype=np.int64), np.arange(3)
+    return replace(
+        PassQuery(
+            "bounds.columns",
+            width,
+            zero,
+            np.zeros((1, width), dtype=np.int64),
+            1,
+            (Block("bins", zero, 1.0, bins=(codes,) * width),),
+            edges=(np.array([0.0, 1.0]),) * width,
+        ),
+        **change,
+    )
+
+
+def scoring(width: int = 2, **change: object) -> PassQuery:
+    """Sums of the scores of three codes of each column."""
+    sums = (Block("sum", np.zeros(1, dtype=np.int64), 1.0),)
+    query = counting(width, blocks=sums, radius=9, scores=(np.arange(3),) * width)
+    return replace(query, **change)
+
+
+POINT = np.array([0.5])
+TWO = (Block("count", np.zeros(1, dtype=np.int64), 1.0),)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        counting(),
+        counting(columns=np.array([1, 0])),
+        counting(1, about=POINT),
+        counting(1, about=np.array([0.5, 0.5])),
+        counting(
+            edges=(np.array([0.0]),) * 2,
+            missing=True,
+        ),
+        scoring(),
+        scoring(columns=np.array([1, 1])),
+    ],
+)
+def test_what_makes_sense_of_codes_is_not_refused(query):
+    assert not any(_wrong_codes(query).values())
+    check_fits(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        (counting(edges=(np.array([0.0, 1.0]),) * 3), "edges must be finite"),
+        (counting(edges=(np.array([0.0, 1.0]), np.array([0.0, math.inf]))), "edges must be finite"),
+        (counting(scores=(np.arange(3),) * 2), "codes must be counted"),
+        (counting(blocks=TWO), "codes must be counted"),
+        (counting(edges=()), "bins and scores need edges"),
+        (scoring(edges=()), "bins and scores need edges"),
+        (counting(blocks=counting().blocks + TWO), "bins stand alone"),
+        (counting(rule="nearest"), "bins stand alone"),
+        (counting(radius=2), "bins stand alone"),
+        (counting(maps=(IntMap(np.eye(2, dtype=np.int64), 0),)), "bins stand alone"),
+        (
+            counting(blocks=(replace(counting().blocks[0], bins=None), *counting().blocks)),
+            "bins must number",
+        ),
+        (scoring(scores=(np.arange(3), np.arange(2))), "scores must be integers"),
+        (scoring(scores=(np.arange(3),)), "scores must be integers"),
+        (scoring(scores=(np.arange(3), np.arange(3) << 18)), "scores must be integers"),
+        (scoring(scores=(np.arange(3), -(np.arange(3) << 18))), "scores must be integers"),
+        (counting(about=np.array([0.5, 0.5])), "distances need one column"),
+        (scoring(1, about=POINT), "distances need one column"),
+        (counting(1, about=np.array([math.nan])), "distances need one column"),
+        (counting(1, about=np.array([0.5, math.inf])), "distances need one column"),
+        (counting(1, about=POINT, columns=np.array([0])), "columns must number"),
+        (counting(columns=np.array([0, 0])), "columns must number"),
+        (counting(columns=np.array([0, -1])), "columns must number"),
+        (counting(columns=np.array([0])), "columns must number"),
+        (counting(columns=np.array([0.0, 1.0])), "columns must number"),
+        (counting(edges=(), missing=True), "missing values need codes"),
+        (counting(1, missing=True, about=POINT), "missing values need codes"),
+    ],
+)
+def test_what_makes_no_sense_of_codes_is_said(query, fault):
+    assert any(wrong for text, wrong in _wrong_codes(query).items() if text.startswith(fault))
+    with pytest.raises(SpecError, match=f"makes no sense: .*{fault}"):
+        check_fits(query)

@@ -73,14 +73,18 @@ def epsilon_of_gaussian(rho: float, delta: float) -> float:
     return epsilon_from_mu(math.sqrt(2 * rho), delta)
 
 
+def rho_of_gaussian(epsilon: float, delta: float) -> float:
+    return rho_of_mu(mu_from_epsilon_delta(epsilon, delta))
+
+
 # ---------------------------------------------------------------- the cost of a release
 
 
 @pytest.mark.parametrize(
-    ("noise", "allowed", "epsilon_of"),
+    ("noise", "budget_of", "epsilon_of"),
     [
-        ("discrete_gaussian", rho_from_epsilon_delta(1.0, 1e-6), epsilon_from_rho),
-        ("auto", rho_of_mu(mu_from_epsilon_delta(1.0, 1e-6)), epsilon_of_gaussian),
+        ("discrete_gaussian", rho_from_epsilon_delta, epsilon_from_rho),
+        ("auto", rho_of_gaussian, epsilon_of_gaussian),
     ],
 )
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def epsilon_of_gaussian(rho: float, delta: float) -> float:
     ],
 )
 def test_the_receipt_says_what_the_draws_cost_and_that_is_the_budget(
-    tmp_path, recorder, noise, allowed, epsilon_of, n, d, labels, model
+    tmp_path, recorder, noise, budget_of, epsilon_of, n, d, labels, model
 ):
     result = release(
         spec(labels=labels, noise=noise, **model),
@@ -102,7 +106,7 @@ def test_the_receipt_says_what_the_draws_cost_and_that_is_the_budget(
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     assert receipt == result.receipt | {"input": receipt["input"]}
     cost = recomputed(receipt, recorder.asked)
-    budget = Fraction(allowed)
+    budget = Fraction(budget_of(1.0, 1e-6))
     stated = Fraction(receipt["totals"]["rho"])
     assert cost <= stated <= cost * (1 + Fraction(1, 10**12))
     assert Fraction(999, 1000) * budget < stated <= budget

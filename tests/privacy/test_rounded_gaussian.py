@@ -231,10 +231,18 @@ def test_each_draw_takes_a_fresh_key_from_the_operating_system(
 def test_a_stream_takes_a_new_key_before_the_counter_comes_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    keys: list[int] = []
+    urandom = os.urandom
+    monkeypatch.setattr(keystream.os, "urandom", lambda size: keys.append(size) or urandom(size))
     monkeypatch.setattr(keystream, "_BYTES_PER_KEY", 64)
     stream = Keystream()
-    first, second, third = stream.words(8), stream.words(1), stream.words(7)
-    assert len({*first, *second, *third}) == 16
+    words = [*stream.words(8)]
+    assert keys == [32]
+    words += [*stream.words(1), *stream.words(7)]
+    assert keys == [32, 32]
+    words += [*stream.words(1)]
+    assert keys == [32, 32, 32]
+    assert len(set(words)) == 17
 
 
 def _child_words(stream: Keystream, answers: multiprocessing.SimpleQueue[str]) -> None:

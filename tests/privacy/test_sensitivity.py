@@ -13,7 +13,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dpgmm_dist.data.lattice import FeatureMap
@@ -27,6 +27,7 @@ from dpgmm_dist.privacy.query import (
     shrink_to_radius,
 )
 from dpgmm_dist.privacy.sensitivity import (
+    _longest,
     block_cost,
     block_rows,
     check_fits,
@@ -383,6 +384,14 @@ def test_second_moments_need_both_scales():
         query_cost(wrong)
 
 
+@pytest.mark.parametrize("axes", [(0, 2), (0, 3)])
+def test_less_noise_off_the_diagonal_costs_more(axes):
+    query = with_first_block(tight_query("second"), axes=axes)
+    block = query.blocks[0]
+    half = with_first_block(query, sigma_off=off_diagonal(block.sigma) / 2)
+    assert query_cost(half) > Fraction(39, 10) * query_cost(query)
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_a_query_costs_the_sum_of_its_blocks_and_no_more_than_planned(name):
     for query in real_queries(name):
@@ -436,13 +445,16 @@ WIDE = IntMap(np.eye(2, dtype=np.int64) << 37, 37)
         ({"radius": saturation(2) + 1, "soft": False}, "the radius"),
         ({"radius": 1 << 16}, "rows in a block"),
         ({"offsets": np.array([0, 1 << 53])}, "a squared distance"),
+        ({"offsets": np.array([0, 3 << 51])}, "a squared distance"),  # beside 2**51
         ({"offsets": np.array([0, -(1 << 53)])}, "a squared distance"),
         ({"table": np.array([1 << 60, 0])}, "a responsibility"),
+        ({"table": np.array([1 << 49, 0])}, "a responsibility"),  # of two cells
         ({"unit_bits": 55}, "a responsibility"),
         ({"blocks": (Block("count", np.arange(2), 2.0**55),)}, "a noise scale"),
         ({"blocks": (Block("second", np.arange(2), 1.0, 2.0**56),)}, "a noise scale"),
         ({"blocks": (own_block(radius=saturation(2) + 1),), "soft": False}, "the radius"),
         ({"blocks": (own_block(radius=1 << 16),)}, "rows in a block"),
+        ({"blocks": (own_block(), own_block(radius=1 << 16))}, "rows in a block"),
         ({"blocks": (own_block(radius=1 << 22),), "soft": False}, "rows in a block"),
         (NEAREST | {"slopes": FAR}, "a squared distance"),
         (NEAREST | {"offsets": np.array([0, 1 << 53])}, "a squared distance"),
@@ -460,6 +472,7 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ({"table": np.array([0, 5])}, "table"),
         ({"table": None}, "table"),
         ({"table_shift": -1}, "table_shift"),
+        ({"table_shift": 63}, "table_shift"),
         ({"unit_bits": -1}, "unit_bits"),
         ({"rule": "nearest", "slopes": np.array([[1, 0], [0, 0]])}, "rule 'full'"),
         ({"radius": 0}, "radius"),
@@ -469,6 +482,7 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ({"cell_label": np.array([-1, 0])}, "cell_label"),
         ({"cell_map": np.array([0, 1])}, "cell_map"),
         ({"cell_map": np.array([0])}, "cell_map"),
+        ({"cell_map": np.array([0, -2])}, "cell_map"),
         ({"cell_map": np.array([0, -1]), "maps": (IntMap(np.ones((1, 2), int), 0),)}, "cell_map"),
         ({"centres": np.zeros((2, 3), dtype=np.int64)}, "centres"),
         ({"centres": np.zeros((1, 2), dtype=np.int64)}, "centres"),
@@ -492,7 +506,17 @@ def test_a_query_that_does_not_fit_is_refused(change, message):
         ),
         *(
             ({"blocks": (own_block(axes=axes),)}, "axes of a block")
-            for axes in ((), (0,), (0, 1, 2), (0.0, 1.0), (0, math.nan))
+            for axes in ((), (0,), (0, 1, 2), (0.0, 1.0), (0, 1.0), (0, math.nan))
+        ),
+        *(
+            ({"blocks": (own_block(), wrong)}, message)
+            for wrong, message in (
+                (Block("count", np.array([0, -1]), 1.0), "groups"),
+                (Block("third", np.arange(2), 1.0), "statistic"),
+                (own_block(radius=0), "the radius of a block"),
+                (own_block(axes=(0, 3)), "axes of a block"),
+                (Block("bins", np.arange(2), 1.0), "bins must number"),
+            )
         ),
     ],
 )
@@ -542,3 +566,10 @@ def test_block_rows_keep_every_sum_exact(radius, bits, block_radius):
     query = replace(fitting(), radius=radius, unit_bits=bits)
     query = replace(query, blocks=(query.blocks[0], own_block(radius=block_radius)))
     assert block_rows(query) * query.weight_unit * max(radius, block_radius or 1) ** 2 <= EXACT
+
+
+@given(st.lists(st.lists(st.integers(-(1 << 40), 1 << 40), min_size=3, max_size=3), max_size=3))
+@example([[3, 4, 0]])
+def test_no_vector_is_longer_than_the_longest(vectors):
+    bound = Fraction(_longest(np.array(vectors, dtype=np.int64).reshape(-1, 3)))
+    assert all(sum(x * x for x in vector) <= bound**2 for vector in vectors)

@@ -6,14 +6,17 @@ A resumed release compares the query it would ask with the one it stored, byte f
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import fields, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpgmm_dist.privacy.query import Block, IntMap, PassQuery, unpack
+from dpgmm_dist.errors import DataError
+from dpgmm_dist.privacy.query import Block, IntMap, PassQuery, pack, unpack
 
 from ..queries import bins_queries, queries
 
@@ -108,3 +111,30 @@ def test_blocks_are_read_back_with_their_radius_and_axes(statistic, radius, axes
     assert stored.radius_of(stored.blocks[0]) == (radius or query.radius)
     assert stored.axes_of(stored.blocks[0]) == (axes or (0, 2))
     assert stored.dimension_of(stored.blocks[0]) == (1 if axes else 2)
+
+
+def test_a_query_stored_before_there_were_units_is_of_one_row():
+    """Versions without privacy units did not store how many rows a unit has."""
+    query = replace(plain_query(), unit_rows=1)
+    header, arrays = unpack(query.to_bytes(), lambda *parts: parts)
+    for name in ("unit_rows", "weighted"):
+        del header[name]
+    assert_alike(PassQuery.from_bytes(pack(header, arrays)), query)
+
+
+class Harm:
+    """What a pickle can do: it calls a function when it is read."""
+
+    done: ClassVar[list[str]] = []
+
+    def __reduce__(self):
+        return Harm.done.append, ("harm",)
+
+
+def test_a_stored_query_with_a_pickle_is_damaged():
+    buffer = io.BytesIO()
+    header = np.frombuffer(b"{}", dtype=np.uint8)
+    np.savez(buffer, allow_pickle=True, header=header, cell_label=np.array([Harm()], dtype=object))
+    with pytest.raises(DataError, match="damaged"):
+        unpack(buffer.getvalue(), lambda header, arrays: None)
+    assert not Harm.done

@@ -139,3 +139,11 @@ def test_rho_of_mu_is_the_least_float_that_covers_it(mu: float) -> None:
 def test_the_root_of_a_square_is_exact(root: float) -> None:
     square = Fraction(root) ** 2
     assert sqrt_up(square) == sqrt_down(square) == root
+
+
+@pytest.mark.parametrize("currency", ["rho", "mu"])
+@pytest.mark.parametrize("cost", [1.0, 2.0])
+def test_no_cost_but_zero_is_free(currency, cost: float) -> None:
+    below = math.nextafter(cost, 0.0)
+    assert epsilon_of(0.0, currency, 1e-6) == 0.0
+    assert epsilon_of(cost, currency, 1e-6) == pytest.approx(epsilon_of(below, currency, 1e-6))

@@ -51,8 +51,75 @@ def test_types_decorators_and_messages_are_left_alone(changed):
     assert not any("7" in text or "5" in text or "wrong" in text for _, text in changed)
 
 
+CALLED = """
+from functools import lru_cache
+
+class Bound:
+    @property
+    def least(self):
+        def inner():
+            return 1
+        return inner()
+
+@lru_cache
+def most(x):
+    return x + 1
+
+least = Bound.least.fget
+imported = most
+"""
+
+
+@pytest.fixture
+def called(tmp_path, monkeypatch):
+    """The names of a module, and the change of each of its mutants, which is in place."""
+    (tmp_path / "module.py").write_text(CALLED)
+    monkeypatch.setattr(mutations, "PACKAGE", tmp_path)
+    names = {}
+    exec(compile(CALLED, str(tmp_path / "module.py"), "exec"), names)
+    functions = [names["least"], names["most"].__wrapped__]
+
+    def change(text):
+        (code,) = [
+            code
+            for code, found in (one.build() for one in mutations.mutants("module.py"))
+            if found.endswith(text)
+        ]
+        return mutations.replace(code, functions)
+
+    return names, change
+
+
+def test_whoever_holds_a_changed_function_calls_the_changed_one(called):
+    names, change = called
+    assert change("x + 1  ->  x - 1") == 1
+    assert names["imported"](7) == 6
+    assert names["Bound"]().least == 1
+
+
+def test_a_function_within_a_function_is_changed(called):
+    names, change = called
+    assert change(":8: 1  ->  2") == 1
+    assert names["Bound"]().least == 2
+    assert names["imported"](7) == 8
+
+
+def test_a_mutant_has_the_lines_of_its_statement_without_its_body(tmp_path, monkeypatch):
+    (tmp_path / "module.py").write_text("if (1 +\n    2):\n    3\nelif 4:\n    5\n")
+    monkeypatch.setattr(mutations, "PACKAGE", tmp_path)
+    lines = {one.build()[1].partition(": ")[2]: one.lines for one in mutations.mutants("module.py")}
+    assert lines == {
+        "1 + 2  ->  1 - 2": range(1, 3),
+        "1  ->  2": range(1, 3),
+        "2  ->  3": range(1, 3),
+        "3  ->  4": range(3, 4),
+        "4  ->  5": range(4, 5),
+        "5  ->  6": range(5, 6),
+    }
+
+
 def test_each_module_has_tests_that_exist():
-    tree = ast.parse((ROOT / "jobs" / "mutants.py").read_text())
+    tree = ast.parse((ROOT / "jobs" / "mutant_tests.py").read_text())
     (tests,) = [
         ast.literal_eval(node.value)
         for node in tree.body

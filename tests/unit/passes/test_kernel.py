@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from dpgmm_dist.passes import kernel
 from dpgmm_dist.passes.kernel import Kernel
 from dpgmm_dist.privacy.query import Block, IntMap, PassQuery
 from dpgmm_dist.privacy.sensitivity import check_fits, saturation
@@ -367,3 +368,29 @@ def test_labels_that_differ_in_cells_maps_or_groups_are_not_pooled():
         pooled_query(rule="full"),
     ):
         assert not Kernel(other)._is_pooled
+
+
+@pytest.mark.parametrize("statistic", ["count", "bins"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_move_on_to_integers_before_they_are_inexact(statistic, weighted, monkeypatch):
+    """As if float64 held integers up to 16 alone."""
+    monkeypatch.setattr(kernel, "EXACT", 16)
+    zero, bins = np.zeros(1, dtype=np.int64), (np.array([0, 1]),)
+    query = PassQuery(
+        "counts",
+        1,
+        zero,
+        zero[:, None],
+        1,
+        (Block(statistic, zero, 1.0, bins=bins if statistic == "bins" else None),),
+        unit_bits=1 if weighted else 0,
+        weighted=weighted,
+        edges=(np.array([0.5]),) if statistic == "bins" else (),
+    )
+    kept = np.ones(3, dtype=np.int64) if weighted else None
+    found, total = Kernel(query), Kernel(query).start()
+    for _ in range(7):
+        found.accumulate(total, np.zeros((3, 1)), np.zeros(3, dtype=np.int64), kept)
+        assert all(sums.max() <= 16 for sums in total._pending)
+    rows = 21 * query.weight_unit
+    assert integers(total.finish()) == [[rows, 0] if statistic == "bins" else [rows]]
