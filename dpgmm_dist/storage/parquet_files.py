@@ -193,10 +193,12 @@ def table_format(fs: Any, root: str) -> str | None:
     base = root.rstrip("/")
     formats = {"delta": "_delta_log", "hudi": ".hoodie"}
     kind = next((kind for kind, name in formats.items() if _info(fs, f"{base}/{name}")), None)
-    with suppress(FileNotFoundError, NotADirectoryError):
-        names = fs.ls(f"{base}/metadata", detail=False)
-        if any(str(name).endswith(".metadata.json") for name in names):
-            kind = "iceberg"
+    # To list a directory that does not exist, s3fs lists the one above it.
+    if _info(fs, f"{base}/metadata"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = fs.ls(f"{base}/metadata", detail=False)
+            if any(str(name).endswith(".metadata.json") for name in names):
+                kind = "iceberg"
     return kind
 
 
@@ -310,7 +312,12 @@ def _hive_columns(path: str) -> tuple[tuple[str, str | None], ...]:
 
 @contextmanager
 def opened(
-    fs: Any, path: str, columns: int, piece_bytes: int, texts: Sequence[str] = ()
+    fs: Any,
+    path: str,
+    columns: int,
+    piece_bytes: int,
+    texts: Sequence[str] = (),
+    content: bytes | None = None,
 ) -> Iterator[Any]:
     """Yield a file as a pyarrow.parquet.ParquetFile; close it afterwards.
 
@@ -327,10 +334,15 @@ def opened(
     texts : names
         Columns whose texts are kept once each, with a number for every row. A file of a few hundred
         bytes can hold a long text in millions of rows.
+    content : bytes
+        The whole file, if it has been fetched (:mod:`dpgmm_dist.storage.small_files`).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if content is not None:
+        yield pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, pre_buffer=False)
+        return
     share = _STREAM_BYTES // max(columns, 1)
     if is_local(fs):
         refuse_special(os.stat(path), path)  # it may have taken the place of the file since
