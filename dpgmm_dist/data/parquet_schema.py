@@ -42,7 +42,6 @@ from dpgmm_dist.errors import DataError, SpecError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.other_formats import conversion
 from dpgmm_dist.storage.parquet_files import FoundFile, Place, for_each_file, opened
-from dpgmm_dist.storage.small_files import FOOTER_BYTES, with_contents
 from dpgmm_dist.storage.table_columns import TableColumns
 from dpgmm_dist.windows import Window
 
@@ -185,9 +184,8 @@ class _FooterReader(Opaque):
         place, columns = self.place, self.columns
         name = place.message_path(fs, file.path)
         footer, problem = None, ""
-        ((_, content),) = with_contents(fs, (file,), FOOTER_BYTES)
         try:
-            with opened(fs, file.path, 1, 0, content=content) as parquet:
+            with opened(fs, file.path, 1, 0, size=file.size) as parquet:
                 schema = parquet.schema_arrow
                 renamed: tuple[tuple[str, str], ...] = ()
                 if self.table is not None:

@@ -214,21 +214,26 @@ class ParquetSource(Opaque):
             raise TypeError("this unit was planned by another source")
         for piece, content in with_contents(fs, [one for one in pieces if one.row_groups]):
             name = self.place.message_path(fs, piece.path)
-            fetched = [] if content is None else [content]
-            begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes, fetched)
+            known = [(piece.size, content)]
+            begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes, known)
             # On a local disk a read that fails once fails again.
             blocks = begin() if is_local(fs) else read_on(begin)
             yield from _without_cause(blocks, f"cannot read {name}")
 
     def _piece_blocks(
-        self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int, fetched: list[bytes]
+        self,
+        fs: Any,
+        piece: FilePiece,
+        max_rows: int,
+        unit_bytes: int,
+        known: list[tuple[int, bytes | None]],
     ) -> Iterator[RawBlock]:
-        """Read a piece; ``fetched`` may have the content of its file, which is tried once."""
+        """Read a piece. ``known`` has size and content of its file, which are relied on once."""
         names, given = self.columns.names, dict(piece.constants)
-        content = fetched.pop() if fetched else None
+        size, content = known.pop() if known else (0, None)
         called = {name: in_file for in_file, name in piece.renamed}
         texts = [called.get(name, name) for name in self.columns.texts if name not in given]
-        with opened(fs, piece.path, len(names), unit_bytes, texts, content) as file:
+        with opened(fs, piece.path, len(names), unit_bytes, texts, size, content) as file:
             schema = _renamed(file.schema_arrow, dict(piece.renamed))
             places = [find_fields(schema, name) for name in names]
             batches = file.iter_batches(

@@ -22,6 +22,7 @@ from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
 from dpgmm_dist.storage.local_file import refuse_special
 from dpgmm_dist.storage.other_formats import conversion
+from dpgmm_dist.storage.ranges import Ranges, fetches_ranges
 from dpgmm_dist.storage.urls import describe_error, secrets_in
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -317,6 +318,7 @@ def opened(
     columns: int,
     piece_bytes: int,
     texts: Sequence[str] = (),
+    size: int = 0,
     content: bytes | None = None,
 ) -> Iterator[Any]:
     """Yield a file as a pyarrow.parquet.ParquetFile; close it afterwards.
@@ -334,6 +336,8 @@ def opened(
     texts : names
         Columns whose texts are kept once each, with a number for every row. A file of a few hundred
         bytes can hold a long text in millions of rows.
+    size : int
+        Bytes of the file by its listing, so that an object store is not asked again; 0 if unknown.
     content : bytes
         The whole file, if it has been fetched (:mod:`dpgmm_dist.storage.small_files`).
     """
@@ -355,7 +359,7 @@ def opened(
             )
         return
     ahead = 0 < piece_bytes <= _PRE_BUFFER_BYTES
-    with _stored(fs, path) as handle:
+    with _stored(fs, path, size) as handle:
         yield pq.ParquetFile(
             handle,
             read_dictionary=texts,
@@ -364,7 +368,7 @@ def opened(
         )
 
 
-def _stored(fs: Any, path: str) -> Any:
+def _stored(fs: Any, path: str, size: int) -> Any:
     """Open a file of an object store with Arrow's own client if there is one, else with fsspec."""
     arrow_fs = arrow_filesystem(fs)
     if arrow_fs is not None:
@@ -372,6 +376,8 @@ def _stored(fs: Any, path: str) -> Any:
         # opens the file or reports the error.
         with suppress(OSError, ValueError):
             return arrow_fs.open_input_file(path)
+    if size and fetches_ranges(fs):
+        return Ranges(fs, path, size)
     # Arrow asks for exact ranges. A cache of fsspec would fetch more.
     return fs.open(path, "rb", cache_type="none")
 

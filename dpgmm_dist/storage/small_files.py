@@ -1,7 +1,7 @@
 """Small files of object stores, which are fetched whole and several at a time.
 
-A file that is opened takes three requests, one after the other: for its size, its footer and its
-rows. Where files are small, a pass would mostly wait for them.
+A file that is opened takes two requests, one after the other: for its footer and for its rows.
+Where files are small, a pass would mostly wait for them.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from dpgmm_dist.storage.ranges import fetches_ranges
 from dpgmm_dist.usage import count_retry
 
 WHOLE_BYTES = 1 << 20
 """A file up to this size is fetched whole: that takes no longer than the requests it saves."""
-FOOTER_BYTES = 1 << 16
-"""The same limit where only the footer is read: of a larger file, Arrow fetches so much."""
 _TOGETHER_BYTES = 16 << 20
 _TOGETHER_FILES = 64
 
@@ -49,7 +48,7 @@ def with_contents(
 
 
 def _is_small(fs: Any, file: Listed, largest: int) -> bool:
-    return bool(getattr(fs, "async_impl", False)) and 0 < file.size <= largest
+    return fetches_ranges(fs) and 0 < file.size <= largest
 
 
 def _groups(fs: Any, files: Sequence[F], largest: int) -> Iterator[list[F]]:
@@ -74,7 +73,10 @@ def _fetched(fs: Any, files: Sequence[Listed]) -> list[bytes | None]:
         found = fs.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
     except Exception:
         found = [None] * len(files)
-    contents = [bytes(one) if isinstance(one, bytes | bytearray) else None for one in found]
+    contents = [
+        bytes(one) if isinstance(one, bytes | bytearray) and len(one) == file.size else None
+        for one, file in zip(found, files, strict=True)
+    ]
     for _ in range(contents.count(None)):
         count_retry()
     return contents

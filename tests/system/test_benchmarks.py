@@ -84,7 +84,11 @@ def test_flights_are_compared_with_the_fit_of_scikit_learn(
     ("work", "limits", "reason"),
     [
         ("while True: pass", (0.2, 10_000), "not done after"),
-        ("import time; held = b'x' * (200 << 20); time.sleep(60)", (100, 150), "too much memory after"),
+        (
+            "import time; held = b'x' * (200 << 20); time.sleep(60)",
+            (100, 150),
+            "too much memory after",
+        ),
         ("raise SystemExit('no such library')", (100, 10_000), "failed: no such library"),
     ],
 )

@@ -25,6 +25,7 @@ from dpgmm_dist.data.source import ParquetSource
 from dpgmm_dist.errors import DataError
 from dpgmm_dist.storage import rereading, small_files
 from dpgmm_dist.storage.parquet_files import Place
+from dpgmm_dist.storage.ranges import Ranges, fetches_ranges
 from dpgmm_dist.storage.small_files import with_contents
 from dpgmm_dist.usage import take_retries
 
@@ -39,15 +40,19 @@ class Bucket(AsyncFileSystem):
     cachable = False
     objects: ClassVar[dict[str, bytes]] = {}
     requests: ClassVar[Requests] = Counter()
+    ignores_ranges: ClassVar[bool] = False
     failing: ClassVar[set[str]] = set()
-    """Objects that cannot be fetched together with others."""
+    """Objects whose next request fails."""
 
     async def _cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
         path = self._strip_protocol(path)
         self.requests["get", path] += 1
         if path in self.failing:
+            self.failing.remove(path)
             raise OSError("503 Slow Down: row 123.4")
-        return self.objects[path][start:end]
+        if path not in self.objects:
+            raise FileNotFoundError(path)
+        return self.objects[path] if self.ignores_ranges else self.objects[path][start:end]
 
     async def _info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
@@ -83,10 +88,21 @@ class OpenObject(AbstractBufferedFile):
         return bytes(self.fs.objects[self.path][start:end])
 
 
+@dataclass(frozen=True)
+class File:
+    path: str
+    size: int
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     fsspec.register_implementation("counted", Bucket, clobber=True)
-    for name, empty in (("objects", {}), ("requests", Counter()), ("failing", set())):
+    for name, empty in (
+        ("objects", {}),
+        ("requests", Counter()),
+        ("failing", set()),
+        ("ignores_ranges", False),
+    ):
         monkeypatch.setattr(Bucket, name, empty)
     monkeypatch.setattr(rereading, "_FIRST_WAIT_SECONDS", 0.001)
     take_retries()
@@ -142,7 +158,9 @@ def test_a_listing_lists_the_files_once(bucket: type[Bucket]) -> None:
     assert listings == {"bucket/rows": 1}
 
 
-def test_larger_files_are_opened(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_files_take_a_request_for_the_footer_and_one_for_the_rows(
+    bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(bucket)
     limit = max(map(len, bucket.objects.values()))
     bucket.objects[KEYS[1]] = parquet(100, 400)
@@ -152,8 +170,8 @@ def test_larger_files_are_opened(bucket: type[Bucket], monkeypatch: pytest.Monke
     limited = partial(with_contents, largest=limit)
     monkeypatch.setattr(reading, "with_contents", limited)
     assert len(rows_of(source)) == 440
-    assert [bucket.requests["get", key] for key in KEYS] == [1, 0, 1]
-    assert [bucket.requests["range", key] > 1 for key in KEYS] == [False, True, False]
+    assert [bucket.requests["get", key] for key in KEYS] == [1, 2, 1]  # its footer and its rows
+    assert not any(kind in ("head", "range") and path in KEYS for kind, path in bucket.requests)
 
 
 def test_what_cannot_be_fetched_is_opened(bucket: type[Bucket]) -> None:
@@ -162,7 +180,24 @@ def test_what_cannot_be_fetched_is_opened(bucket: type[Bucket]) -> None:
     bucket.failing.add(KEYS[1])
     assert rows_of(source) == EXPECTED
     assert take_retries() == 1
-    assert bucket.requests["range", KEYS[1]] > 0
+    assert [bucket.requests["get", key] for key in KEYS] == [2, 4, 2]
+
+
+def test_a_store_that_ignores_ranges_is_not_believed(bucket: type[Bucket]) -> None:
+    fill(bucket)
+    file = Ranges(bucket(), KEYS[0], 100)
+    assert file.read(10) == bucket.objects[KEYS[0]][:10]
+    bucket.ignores_ranges = True
+    with pytest.raises(OSError, match="more than it was asked for"):
+        file.read(10)
+    (content,) = (content for _, content in with_contents(bucket(), [File(KEYS[0], 100)]))
+    assert content is None
+
+
+def test_web_servers_are_not_asked_for_ranges() -> None:
+    assert fetches_ranges(Bucket())
+    assert not fetches_ranges(fsspec.filesystem("memory"))
+    assert not fetches_ranges(type("Web", (Bucket,), {"protocol": ("http", "https")})())
 
 
 def test_a_file_that_grew_is_read_again_and_then_refused(bucket: type[Bucket]) -> None:
@@ -182,12 +217,6 @@ def test_a_file_that_went_away_is_named(bucket: type[Bucket]) -> None:
     del bucket.objects[KEYS[1]]
     with pytest.raises(DataError, match=r"b\.parquet: it went away"):
         rows_of(source)
-
-
-@dataclass(frozen=True)
-class File:
-    path: str
-    size: int
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 5), st.integers(1, 60))
