@@ -56,6 +56,8 @@ class FilePiece(Opaque):
     """Columns given by the names of directories (``label=3``): (column, text, or None for null)."""
     renamed: tuple[tuple[str, str], ...] = ()
     """Columns of a table that have another name in the file: (name there, name)."""
+    size: int = 0
+    """Bytes of the file as it was planned; 0 where they are not known."""
 
 
 @dataclass(frozen=True, repr=False)

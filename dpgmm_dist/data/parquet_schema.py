@@ -185,7 +185,7 @@ class _FooterReader(Opaque):
         name = place.message_path(fs, file.path)
         footer, problem = None, ""
         try:
-            with opened(fs, file.path, 1, 0) as parquet:
+            with opened(fs, file.path, 1, 0, size=file.size) as parquet:
                 schema = parquet.schema_arrow
                 renamed: tuple[tuple[str, str], ...] = ()
                 if self.table is not None:

@@ -46,6 +46,7 @@ from dpgmm_dist.errors import DataError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.parquet_files import Place, is_local, opened
 from dpgmm_dist.storage.rereading import read_on
+from dpgmm_dist.storage.small_files import with_contents
 from dpgmm_dist.storage.snapshot_times import Snapshot
 from dpgmm_dist.storage.snapshots import Listing, list_input
 from dpgmm_dist.windows import Window
@@ -188,7 +189,7 @@ class ParquetSource(Opaque):
         constants = tuple((n, text) for n, text in footer.file.constants if n in named)
         top = {name.partition(".")[0] for name in named} | named
         renamed = tuple(pair for pair in footer.renamed if top & {*pair})
-        return FilePiece(footer.file.path, tuple(groups), constants, renamed)
+        return FilePiece(footer.file.path, tuple(groups), constants, renamed, footer.file.size)
 
     def _bytes(self, footer: Footer, group: int) -> int:
         rows, stored = footer.row_groups[group]
@@ -208,23 +209,31 @@ class ParquetSource(Opaque):
 
     def _blocks(self, unit: PlanUnit, max_rows: int) -> Iterator[RawBlock]:
         fs, _ = self.place.resolve()
-        for piece in unit.pieces:
-            if not isinstance(piece, FilePiece):
-                raise TypeError("this unit was planned by another source")
-            if piece.row_groups:
-                name = self.place.message_path(fs, piece.path)
-                begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes)
-                # On a local disk a read that fails once fails again.
-                blocks = begin() if is_local(fs) else read_on(begin)
-                yield from _without_cause(blocks, f"cannot read {name}")
+        pieces = [piece for piece in unit.pieces if isinstance(piece, FilePiece)]
+        if len(pieces) < len(unit.pieces):
+            raise TypeError("this unit was planned by another source")
+        for piece, content in with_contents(fs, [one for one in pieces if one.row_groups]):
+            name = self.place.message_path(fs, piece.path)
+            known = [(piece.size, content)]
+            begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes, known)
+            # On a local disk a read that fails once fails again.
+            blocks = begin() if is_local(fs) else read_on(begin)
+            yield from _without_cause(blocks, f"cannot read {name}")
 
     def _piece_blocks(
-        self, fs: Any, piece: FilePiece, max_rows: int, unit_bytes: int
+        self,
+        fs: Any,
+        piece: FilePiece,
+        max_rows: int,
+        unit_bytes: int,
+        known: list[tuple[int, bytes | None]],
     ) -> Iterator[RawBlock]:
+        """Read a piece. ``known`` has size and content of its file, which are relied on once."""
         names, given = self.columns.names, dict(piece.constants)
+        size, content = known.pop() if known else (0, None)
         called = {name: in_file for in_file, name in piece.renamed}
         texts = [called.get(name, name) for name in self.columns.texts if name not in given]
-        with opened(fs, piece.path, len(names), unit_bytes, texts) as file:
+        with opened(fs, piece.path, len(names), unit_bytes, texts, size, content) as file:
             schema = _renamed(file.schema_arrow, dict(piece.renamed))
             places = [find_fields(schema, name) for name in names]
             batches = file.iter_batches(

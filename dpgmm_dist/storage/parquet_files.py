@@ -22,6 +22,7 @@ from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.storage.arrow_stores import arrow_filesystem
 from dpgmm_dist.storage.local_file import refuse_special
 from dpgmm_dist.storage.other_formats import conversion
+from dpgmm_dist.storage.ranges import Ranges, fetches_ranges
 from dpgmm_dist.storage.urls import describe_error, secrets_in
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -193,10 +194,12 @@ def table_format(fs: Any, root: str) -> str | None:
     base = root.rstrip("/")
     formats = {"delta": "_delta_log", "hudi": ".hoodie"}
     kind = next((kind for kind, name in formats.items() if _info(fs, f"{base}/{name}")), None)
-    with suppress(FileNotFoundError, NotADirectoryError):
-        names = fs.ls(f"{base}/metadata", detail=False)
-        if any(str(name).endswith(".metadata.json") for name in names):
-            kind = "iceberg"
+    # To list a directory that does not exist, s3fs lists the one above it.
+    if _info(fs, f"{base}/metadata"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = fs.ls(f"{base}/metadata", detail=False)
+            if any(str(name).endswith(".metadata.json") for name in names):
+                kind = "iceberg"
     return kind
 
 
@@ -310,7 +313,13 @@ def _hive_columns(path: str) -> tuple[tuple[str, str | None], ...]:
 
 @contextmanager
 def opened(
-    fs: Any, path: str, columns: int, piece_bytes: int, texts: Sequence[str] = ()
+    fs: Any,
+    path: str,
+    columns: int,
+    piece_bytes: int,
+    texts: Sequence[str] = (),
+    size: int = 0,
+    content: bytes | None = None,
 ) -> Iterator[Any]:
     """Yield a file as a pyarrow.parquet.ParquetFile; close it afterwards.
 
@@ -327,10 +336,17 @@ def opened(
     texts : names
         Columns whose texts are kept once each, with a number for every row. A file of a few hundred
         bytes can hold a long text in millions of rows.
+    size : int
+        Bytes of the file by its listing, so that an object store is not asked again; 0 if unknown.
+    content : bytes
+        The whole file, if it has been fetched (:mod:`dpgmm_dist.storage.small_files`).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if content is not None:
+        yield pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts, pre_buffer=False)
+        return
     share = _STREAM_BYTES // max(columns, 1)
     if is_local(fs):
         refuse_special(os.stat(path), path)  # it may have taken the place of the file since
@@ -343,7 +359,7 @@ def opened(
             )
         return
     ahead = 0 < piece_bytes <= _PRE_BUFFER_BYTES
-    with _stored(fs, path) as handle:
+    with _stored(fs, path, size) as handle:
         yield pq.ParquetFile(
             handle,
             read_dictionary=texts,
@@ -352,7 +368,7 @@ def opened(
         )
 
 
-def _stored(fs: Any, path: str) -> Any:
+def _stored(fs: Any, path: str, size: int) -> Any:
     """Open a file of an object store with Arrow's own client if there is one, else with fsspec."""
     arrow_fs = arrow_filesystem(fs)
     if arrow_fs is not None:
@@ -360,6 +376,8 @@ def _stored(fs: Any, path: str) -> Any:
         # opens the file or reports the error.
         with suppress(OSError, ValueError):
             return arrow_fs.open_input_file(path)
+    if size and fetches_ranges(fs):
+        return Ranges(fs, path, size)
     # Arrow asks for exact ranges. A cache of fsspec would fetch more.
     return fs.open(path, "rb", cache_type="none")
 

@@ -1,17 +1,21 @@
-"""One large release on local workers: what it takes beside what `dpgmm plan --footers` forecasts.
+r"""One large release on local workers: what it takes beside what `dpgmm plan --footers` forecasts.
 
     python jobs/benchmarks/scale.py release --rows 100000000 --dimension 16
     python jobs/benchmarks/scale.py release --rows 5000000 --row-group 5000000 --files 1
     python jobs/benchmarks/scale.py release --rows 10000000 --row-group 100 --files 100
-    python jobs/benchmarks/scale.py release --rows 2000000 --files 20000 --store s3
+    python jobs/benchmarks/scale.py release --rows 1000000 --dimension 4 --files 20000 --store s3 \
+        --twin
 
 The rows are of three Gaussians, in float32, uncompressed; they are deleted at the end. The release
 is private, and runs in a process of its own, as ``dpgmm release`` does. ``--store s3`` puts the
-rows on the emulator of tests/external/install_emulators.sh.
+rows on the emulator of tests/external/install_emulators.sh. With ``--twin`` they are released twice
+more, in a few passes with test noise: from where they are, and from one local file with the same
+rows. The two releases must be the same byte for byte.
 """
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from argparse import Namespace
@@ -48,14 +52,59 @@ def run_release(options: Namespace) -> None:
         document = specification(options, rows, ledger)
         spec = ReleaseSpec.from_dict(document)
         forecast = plan_work(spec, plan(spec, rows=options.rows), footers=True)
-        file = Path(temporary) / "spec.yaml"
-        file.write_text(yaml.safe_dump(document))
-        words = ["release", str(file), "--output", f"{temporary}/release"]
-        subprocess.run(
-            [sys.executable, "-m", "dpgmm_dist.cli", *words], check=True, capture_output=True
-        )
+        begun, asked = processor_seconds(), requests(temporary)
+        release_files(document, Path(temporary) / "release")
         (record,) = runs(open_store(ledger))
-    show(options, forecast, record)
+        show(options, forecast, record)
+        print(f"processor seconds of all processes: {processor_seconds() - begun:,.1f}")
+        if options.store == "s3":
+            print(f"requests: {requests(temporary) - asked:,}")
+        if options.twin:
+            compare_with_local(document, Path(temporary))
+
+
+def processor_seconds() -> float:
+    """Processor seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def requests(temporary: str) -> int:
+    """How many requests the emulator of S3 has answered."""
+    log = Path(temporary) / "moto.log"
+    return log.read_bytes().count(b" HTTP/1.") if log.exists() else 0
+
+
+def release_files(document: dict[str, Any], output: Path, *options: str) -> dict[str, bytes]:
+    """Release in a process of its own; return the files of the mixture."""
+    file = output.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(document))
+    words = ["release", str(file), "--output", str(output), *options]
+    subprocess.run(
+        [sys.executable, "-m", "dpgmm_dist.cli", *words], check=True, capture_output=True
+    )
+    return {path.name: path.read_bytes() for path in output.glob("*.parquet")}
+
+
+def compare_with_local(document: dict[str, Any], folder: Path) -> None:
+    """Release the rows and a local copy of them in one file, both with the same test noise.
+
+    One component takes the fewest passes.
+    """
+    (folder / "one").mkdir()
+    rows = pa.concat_tables(pq.read_table(path) for path in sorted((folder / "rows").iterdir()))
+    pq.write_table(rows, folder / "one" / "all.parquet")
+    privacy = {**document["privacy"], "ledger": None}
+    document = {**document, "privacy": privacy, "model": {"components": 1}}
+    local = {**document["dataset"], "path": str(folder / "one"), "storage_options": {}}
+    same = ("--insecure-test-noise", "5", "--release-id", "same")
+    there, here = (
+        release_files({**document, "dataset": dataset}, folder / name, *same)
+        for name, dataset in (("there", document["dataset"]), ("here", local))
+    )
+    if there != here:
+        raise SystemExit("the release differs from that of one local file")
+    print(f"{', '.join(sorted(there))}: byte for byte those of one local file")
 
 
 @contextmanager

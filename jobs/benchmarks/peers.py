@@ -8,7 +8,7 @@ rows in memory, and use all cores: one EM iteration of GaussianMixture (full cov
 whole KMeans fit with one initialisation. Every repeat runs all cases in turn; compare the ratios.
 
     python jobs/benchmarks/peers.py --whole [--rows 1000000] [--dimension 16] [--limit 600]
-        [--google FOLDER]
+        [--memory 16000] [--google FOLDER]
 
 compares whole fits instead, each in a process of its own: scikit-learn's GaussianMixture and Spark
 MLlib's to convergence, dask-ml's KMeans, and Google's private clustering (whole_peers.py).
@@ -134,6 +134,7 @@ def main() -> None:
     whole.add_argument("--whole", action="store_true")
     whole.add_argument("--peers", default=",".join(NAMES), help="which, separated by commas")
     whole.add_argument("--limit", type=float, default=600, help="processor seconds of each")
+    whole.add_argument("--memory", type=float, default=16_000, help="megabytes of each")
     whole.add_argument("--environments", type=Path, default=Path("build/peers"))
     whole.add_argument("--google", type=Path, help="the folder learning of Google's repository")
     options = parser.parse_args()

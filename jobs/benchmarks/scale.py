@@ -164,6 +164,9 @@ def main() -> None:
     of_release.add_argument("--local-workers", type=int, default=2)
     of_release.add_argument("--memory", default="2GB", help="limit of each worker")
     of_release.add_argument("--store", choices=["local", "s3"], default="local")
+    of_release.add_argument(
+        "--twin", action="store_true", help="compare with a release of one local file"
+    )
     of_release.add_argument("--scratch", help="directory for the rows")
     arguments = parser.parse_args()
     if arguments.task == "cluster":

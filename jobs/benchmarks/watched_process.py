@@ -30,13 +30,14 @@ class Took:
     """The last line of its output."""
 
 
-def watched(command: Sequence[str], limit: float) -> Took:
+def watched(command: Sequence[str], limit: float, memory: float) -> Took:
     """Run a command to its end.
 
     Raises
     ------
     Failed
-        When it fails, or its processes have used ``limit`` processor seconds.
+        When it fails, or its processes have used ``limit`` processor seconds or hold more than
+        ``memory`` megabytes.
     """
     start = time.monotonic()
     with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
@@ -45,9 +46,11 @@ def watched(command: Sequence[str], limit: float) -> Took:
         most = 0.0
         while process.poll() is None:
             most = max(most, _look(process.pid, seconds))
-            if sum(seconds.values()) > limit:
+            used = sum(seconds.values())
+            if used > limit or most > memory:
                 _end(process)
-                raise Failed(f"not done after {limit:,.0f} processor s, {most:,.0f} MB")
+                reason = "not done after" if used > limit else "too much memory after"
+                raise Failed(f"{reason} {used:,.0f} processor s, {most:,.0f} MB")
             time.sleep(_LOOK_SECONDS)
         wall = time.monotonic() - start
         out.seek(0)

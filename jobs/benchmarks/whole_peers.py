@@ -1,7 +1,8 @@
 """Whole fits of other libraries to the same Parquet, each in an environment and process of its own.
 
 This is `peers.py --whole`. An environment is made where there is none; a library that cannot be
-installed, fails, or needs too long is a line of the table that says so. Spark needs Java 17.
+installed, fails, or needs too much time or memory is a line of the table that says so. Spark needs
+Java 17.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def compare(load: Workload, options: Namespace) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in options.peers.split(","):
         try:
-            took = watched(command_of(name, load, options), options.limit)
+            took = watched(command_of(name, load, options), options.limit, options.memory)
         except Failed as reason:
             print(f"{NAMES[name]:32}  {reason}", flush=True)
             found.append({"fit": name, "failed": str(reason)})

@@ -78,3 +78,25 @@ def test_flights_are_compared_with_the_fit_of_scikit_learn(
     for result in results:
         assert result["gap"] == result["gap_to_fit"]
         assert result["rows"] == 5400
+
+
+@pytest.mark.parametrize(
+    ("work", "limits", "reason"),
+    [
+        ("while True: pass", (0.2, 10_000), "not done after"),
+        (
+            "import time; held = b'x' * (200 << 20); time.sleep(60)",
+            (100, 150),
+            "too much memory after",
+        ),
+        ("raise SystemExit('no such library')", (100, 10_000), "failed: no such library"),
+    ],
+)
+def test_a_peer_without_a_result_is_told_why(
+    work: str, limits: tuple[float, float], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    watched_process = importlib.import_module("watched_process")
+    with pytest.raises(watched_process.Failed, match=reason):
+        watched_process.watched([sys.executable, "-c", work], *limits)
+    assert watched_process.watched([sys.executable, "-c", "print(7)"], 100, 10_000).said == "7"
