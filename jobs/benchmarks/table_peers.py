@@ -14,6 +14,7 @@ the table that says so.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
@@ -81,8 +82,7 @@ class Peer:
         if ended.returncode == -signal.SIGXCPU:
             raise Failed(f"had not ended after {self.limit} s")
         if ended.returncode:
-            lines = [line for line in ended.stderr.splitlines() if line.strip()]
-            raise Failed(f"failed: {lines[-1][:160] if lines else ended.returncode}")
+            raise Failed(f"failed: {_reason(ended.stderr) or ended.returncode}")
 
     def _python(self) -> Path:
         """The interpreter of the environment, which is made first where there is none."""
@@ -95,6 +95,12 @@ class Peer:
             if made.returncode:
                 raise Failed(f"cannot be installed: {made.stderr.strip().splitlines()[-1][:160]}")
         return python
+
+
+def _reason(output: str) -> str:
+    """The last line that says something: a library may end its message with a bracket alone."""
+    lines = [line for line in output.splitlines() if re.search("[A-Za-z]{3}", line)]
+    return lines[-1].strip()[:160] if lines else ""
 
 
 def _binned(values: Floats, low: float, high: float) -> Ints:
