@@ -11,6 +11,8 @@ from collections.abc import Generator
 # Before numpy is imported anywhere: pytest runs several processes, and no result may depend on it.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# As in a release (dpgmm_dist.engine.cluster): in CPython 3.11 Dask's profiler can deadlock.
+os.environ.setdefault("DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED", "False")
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

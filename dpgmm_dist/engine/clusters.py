@@ -17,7 +17,14 @@ from dpgmm_dist.engine.config import ClusterConfig, Elastic, TlsFiles
 from dpgmm_dist.engine.slurm_jobs import ended_jobs_replaced
 from dpgmm_dist.errors import ClusterError, SpecError
 
-_PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
+"""Of workers on other machines. They have one thread each, and Dask's profiler is off, as it is on
+this machine (`dpgmm_dist.engine.cluster.open_cluster`)."""
 _MEMORY = "4GB"
 _LOOK_SECONDS = 2
 """How often an elastic cluster compares its workers with the work."""
@@ -50,7 +57,7 @@ def start_slurm(stack: ExitStack, wanted: ClusterConfig) -> Any:
         "cores": threads,
         "processes": 1,
         "memory": wanted.memory or _MEMORY,
-        "job_script_prologue": [f"export {name}=1" for name in _PINNED],
+        "job_script_prologue": [f"export {name}={value}" for name, value in _ENVIRONMENT.items()],
         # No dashboard: it shows the cluster's memory and tasks to whoever can reach its port.
         "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         **wanted.options,
@@ -72,7 +79,7 @@ def start_kubernetes(stack: ExitStack, wanted: ClusterConfig) -> Any:
     options: dict[str, Any] = {
         "n_workers": least(wanted.workers),
         "resources": {"requests": share, "limits": share},
-        "env": dict.fromkeys(_PINNED, "1"),
+        "env": dict(_ENVIRONMENT),
         "quiet": True,
         **wanted.options,
     }

@@ -325,6 +325,11 @@ import warnings
 import psutil
 from dpgmm_dist.engine import open_engine
 
+
+def callbacks(dask_worker):
+    return list(dask_worker.periodic_callbacks)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("error")
     with open_engine(workers=1):
@@ -332,6 +337,9 @@ if __name__ == "__main__":
     with open_engine(workers=1) as engine:  # Dask's settings are as they were
         # No log of what was sent to workers: it would hold every task's arguments.
         assert engine.client.cluster.scheduler.transition_log.maxlen == 0
+        # No profiler in a worker, whatever the user's settings are: it can deadlock.
+        [of_worker] = engine.client.run(callbacks).values()
+        assert "heartbeat" in of_worker and "profile" not in of_worker, of_worker
         me = psutil.Process()
         for process in (me, *me.children(recursive=True)):
             for found in process.net_connections():
@@ -345,7 +353,12 @@ def test_local_workers_are_not_open_to_the_network(tmp_path: Path):
     script = tmp_path / "listening.py"
     script.write_text(LISTENING)
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, str(script)],
+        env={**os.environ, "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "True"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
     assert set(done.stdout.split()) == {"127.0.0.1"}
     assert done.stderr == ""
