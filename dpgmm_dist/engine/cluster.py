@@ -320,8 +320,8 @@ def open_cluster(wanted: ClusterConfig) -> Iterator[DaskEngine]:
         "distributed.nanny.pre-spawn-environ": _SPAWN_ENVIRONMENT,
         "distributed.admin.log-length": 0,
         "distributed.admin.low-level-log-length": 0,
-        # Dask reads the frames of all threads every 10 ms. In CPython 3.11 that can deadlock with the
-        # garbage collector: the worker then holds the interpreter for ever, and looks alive.
+        # Dask reads the frames of all threads every 10 ms. In CPython 3.11 that can deadlock with
+        # the garbage collector: the worker then holds the interpreter for ever, and looks alive.
         "distributed.worker.profile.enabled": False,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
