@@ -17,7 +17,7 @@ from dpgmm_dist.data.dask_arrays import ChunkSource, DaskArraySource
 from dpgmm_dist.data.dask_frames import DaskFrameSource, PartitionSource
 from dpgmm_dist.data.frames import is_pandas_frame
 from dpgmm_dist.engine.base import Fraction
-from dpgmm_dist.engine.failures import NoWorkerError, cluster_failure
+from dpgmm_dist.engine.failures import GivenUpError, cluster_failure
 from dpgmm_dist.errors import DataError, DpgmmError
 from dpgmm_dist.opaque import Opaque
 from dpgmm_dist.passes.run import PassContext, guarded, run_unit
@@ -168,7 +168,7 @@ def failure_of(error: Exception, collection: str = DaskArraySource.collection) -
     """Describe an exception without its message, which could quote rows."""
     kind = type(error)
     of_cluster = kind.__module__.partition(".")[0] in ("distributed", "concurrent", "asyncio")
-    if of_cluster or isinstance(error, NoWorkerError):
+    if of_cluster or isinstance(error, GivenUpError):
         return cluster_failure(f"while the {collection} was computed", error)
     return DataError(
         f"the {collection} cannot be computed ({kind.__name__}): try X.compute() where its errors "

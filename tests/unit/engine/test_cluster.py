@@ -107,13 +107,15 @@ def test_unequal_workers_change_no_sum():
     want = LocalEngine(2).run(context_of(source), units, lambda _: None)
 
     async def large(address: str) -> distributed.Worker:
-        return await distributed.Worker(address, nthreads=3, memory_limit="3GB", name="large")
+        return await distributed.Worker(
+            address, nthreads=3, memory_limit="30GB", dashboard=False, name="large"
+        )
 
     with (
         distributed.LocalCluster(
             n_workers=1,
             threads_per_worker=1,
-            memory_limit="1GB",
+            memory_limit="20GB",  # of this process: Dask starts nothing where 80% is taken
             processes=False,
             dashboard_address=None,
         ) as cluster,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from distributed.scheduler import KilledWorker
 from distributed.scheduler import NoWorkerError as DasksNoWorkerError
 
 from dpgmm_dist.engine import failures
-from dpgmm_dist.engine.failures import NoWorkerError, cluster_failure, wait_for
+from dpgmm_dist.engine.failures import NoWorkerError, PausedWorkerError, cluster_failure, wait_for
 
 SECRET = "row 123.4"
 GATE = threading.Event()
@@ -39,6 +40,7 @@ def cluster() -> Iterator[Any]:
         (CommClosedError(SECRET), "(CommClosedError): the scheduler was lost"),
         (DasksNoWorkerError(SECRET, 300), "there was no worker for 300 s"),
         (NoWorkerError(), "there was no worker for 300 s"),
+        (PausedWorkerError(), "a worker has started nothing for 300 s"),
         (ValueError(SECRET), "(ValueError): look at the workers' and the scheduler's logs"),
     ],
 )
@@ -81,3 +83,29 @@ def test_a_cluster_without_workers_is_given_up(
         future = client.submit(abs, -1, pure=False)
         with pytest.raises(NoWorkerError):
             wait_for(client, [future])
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_worker_that_stays_paused_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    """Dask never moves what is queued on it, also where another worker has nothing to do."""
+    monkeypatch.setattr(failures, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(failures, "PAUSED_SECONDS", 0.5)
+    small = {"nthreads": 1, "memory_limit": "10MB"}  # less than this process takes
+    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=int(other), **options) as cluster:
+
+        async def paused() -> Any:
+            return await distributed.Worker(
+                cluster.scheduler_address, dashboard=False, name="small", **small
+            )
+
+        worker = cluster.sync(paused)
+        with distributed.Client(cluster) as client:
+            while not failures._paused(client):  # its memory is looked at five times a second
+                time.sleep(0.05)
+            queued = client.submit(abs, -1, pure=False, workers=["small"])
+            with pytest.raises(PausedWorkerError):
+                wait_for(client, [queued])
+        cluster.sync(worker.close)
