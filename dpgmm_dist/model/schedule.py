@@ -61,6 +61,14 @@ _MOST_OF_POOLED = 0.2
 _SUMS = (0.08, 0.22, 0.85)
 """Shares of the budget for the mean where there is one mean only: for a clear second moment, for a
 noisy one, and for one that is all noise."""
+_CLEAR_LABELS, _LABEL_DIRECTIONS = 2.5, 3.5
+"""One over the share of the pooled second moment where means of labels have little noise, and how
+it grows with the number of labels over that of features."""
+_SECOND_SUMS = 0.4
+"""Share of the second sums in the budget of first and second sums, where means have little
+noise."""
+_HOPELESS = 0.3
+"""Noise of a mean, squared, over the spread of its rows, beyond which budget does not help it."""
 _NOISY, _DROWNED = 16.0, 33.0
 """Edges of the second moment that are half way between these three cases."""
 _DISCRIMINANT = 0.3
@@ -82,27 +90,48 @@ class Allocation:
     second: Budget
 
 
-def allocate(problem: Problem, rows: float) -> Allocation:
-    """Allocate what the centre left: the fewer rows a label has, the more goes to its mean."""
-    rho, d = problem.rho, problem.width
+def allocate(problem: Problem, rows: float, counts: Floats | None = None) -> Allocation:
+    """Allocate what the centre left: the fewer rows a label has, the more goes to its mean.
+
+    Parameters
+    ----------
+    counts
+        (L,) noisy numbers of rows, once they are known. The budget of the first sums is spent then,
+        and stays as it was. Labels of unequal size take from the pooled covariance for the second
+        sums.
+    """
+    rho = problem.rho
     left = 1 - CENTRE_SHARE
     if problem.labels == 1:
         sums = _share_of_one_mean(_edge(problem, rows)) * left
         first, look = _looks(problem, rows, left - sums, _SECOND_SHARE)
         return Allocation(0.0, first * rho, replace(look, sums=sums * rho))
     per_label = rows / problem.labels
-    # Squared noise of a label's mean if it had the whole budget, over the spread of the rows.
-    drowned = d / (2 * rho * (0.7 * per_label) ** 2)
+    noise = float(_noise_of_mean(problem, per_label))
     seconds, axes = _second_moments(problem, per_label)
-    rest = 1 - seconds
-    pooled = max(0.30 / (1 + 2 * drowned), _LEAST_SHARE) * rest
-    sums = max(0.30 / (1 + 4 * drowned), _LEAST_SHARE) * rest
+    pooled = _share_of_pooled(problem, noise) * (1 - seconds)
+    sums = max(_SECOND_SUMS / (1 + 6 * noise), _LEAST_SHARE) * (left - seconds - pooled)
     means = left - seconds - pooled - sums
+    if counts is not None:
+        noise = float(np.minimum(_noise_of_mean(problem, counts), _HOPELESS).mean())
+        pooled = min(pooled, _share_of_pooled(problem, noise) * (1 - seconds))
+        sums = left - seconds - pooled - means
     first, look = _looks(
         problem, rows, pooled, _SECOND_SHARE_WITH_LABELS if axes else _SECOND_SHARE
     )
     look = replace(look, sums=sums * rho, seconds=seconds * rho, axes=axes)
     return Allocation(means * rho, first * rho, look)
+
+
+def _noise_of_mean(problem: Problem, rows: float | Floats) -> Floats:
+    """Squared noise of a label's mean if it had the whole budget, over the spread of its rows."""
+    return np.asarray(problem.width / (2 * problem.rho * (0.7 * rows) ** 2))
+
+
+def _share_of_pooled(problem: Problem, noise: float) -> float:
+    """The share of the pooled second moment where labels have no second moments of their own."""
+    of_labels = _LABEL_DIRECTIONS * math.sqrt(problem.labels / problem.width)
+    return max(1 / (max(_CLEAR_LABELS, 1 + of_labels) + 6.7 * noise), _LEAST_SHARE)
 
 
 def _looks(
@@ -174,6 +203,7 @@ def fit(problem: Problem, ask: Ask, location: Location) -> Fitted:
         about = labels.means
     else:
         labels = label_means.measure(problem, ask, location, allocation.means)
+        allocation = allocate(problem, location.rows, labels.counts)
         about, _ = label_means.posterior(labels.means, labels.noise, np.ones(problem.width))
     spread = location.spread - float(labels.weights @ (about**2).sum(axis=1))
     centres = _inside(problem, location.centre + about)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,9 +29,12 @@ PROBLEMS = st.builds(
 )
 
 
-@given(PROBLEMS, st.floats(20, 1e13))
-def test_stages_share_no_more_than_the_budget(problem: Problem, count: float) -> None:
-    found = allocate(problem, count)
+@given(PROBLEMS, st.floats(20, 1e13), st.booleans(), st.randoms(use_true_random=False))
+def test_stages_share_no_more_than_the_budget(
+    problem: Problem, count: float, counted: bool, random: Random
+) -> None:
+    counts = [random.uniform(3.0, count) for _ in range(problem.labels)] if counted else None
+    found = allocate(problem, count, None if counts is None else np.array(counts))
     second = found.second
     look = second.square + second.pooled
     parts = [found.means, found.pooled, look, second.sums, second.seconds]
@@ -68,3 +74,21 @@ def test_the_fewer_rows_a_label_has_the_more_goes_to_its_mean() -> None:
     shares = [allocate(problem, count).means for count in (1e2, 1e3, 1e4)]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 1.5 * shares[-1]
+
+
+def test_labels_of_unequal_size_take_from_the_covariance_for_their_means() -> None:
+    problem, rows = Problem(100, 1.0, 0.1, tuple(range(10))), 1e4
+    public = allocate(problem, rows)
+    equal = allocate(problem, rows, np.full(10, 1e3))
+    assert equal == public
+    unequal = allocate(problem, rows, rows / 2.0 ** np.arange(1, 11))
+    assert unequal.means == public.means  # spent when the counts are known
+    assert unequal.pooled < 0.9 * public.pooled
+    assert unequal.second.sums > 1.2 * public.second.sums
+
+
+def test_labels_that_hardly_have_rows_leave_the_covariance_most_of_its_budget() -> None:
+    problem, rows = Problem(100, 1.0, 0.1, tuple(range(10))), 1e6
+    public = allocate(problem, rows)
+    found = allocate(problem, rows, np.array([1e5] * 5 + [3.0] * 5))
+    assert 0.6 * public.pooled < found.pooled < public.pooled
