@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -62,6 +63,7 @@ TESTS: dict[str, list[str]] = {
     "budget/rounding.py": ["unit/budget/test_balance.py"],
 }
 """The modules that are changed, and the tests of each."""
+_CACHED = type(lru_cache(len))
 Lines = dict[str, list[int]]
 """For each module the lines in its functions that were run."""
 
@@ -86,6 +88,7 @@ class Recorder:
     def start(self) -> None:
         for lines in self._seen.values():
             lines.clear()
+        clear_caches()
         threading.settrace(self._trace)
         sys.settrace(self._trace)
 
@@ -111,6 +114,15 @@ class Recorder:
         finally:
             self.seconds[item.nodeid] = time.process_time() - start
             self.lines[item.nodeid] = self.stop()
+
+
+def clear_caches() -> None:
+    """Of the changed modules, so that a test runs what it uses, although one before it did."""
+    for module in TESTS:
+        found = sys.modules.get("dpgmm_dist." + module.removesuffix(".py").replace("/", "."))
+        for value in list(vars(found).values()) if found else []:
+            if isinstance(value, _CACHED):
+                value.cache_clear()
 
 
 def run_pytest(files: list[str], plugin: object) -> int:
