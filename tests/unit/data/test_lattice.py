@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, shrink_to_radius
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, LARGEST_RADIUS, shrink_to_radius
 
 from ...queries import shrunk
 
@@ -247,6 +247,16 @@ def test_shrinking_ends_in_the_ball_and_does_nothing_twice(v, radius):
     assert shrink_to_radius(once, radius).tobytes() == once.tobytes()
     alone = np.concatenate([shrink_to_radius(row[None], radius) for row in v])
     assert alone.tobytes() == once.tobytes()
+
+
+def test_rows_up_to_the_radius_are_left_alone_and_longer_ones_are_cut():
+    rows = np.array([[3.0, -4.0], [30.0, 40.0], [600.0, -800.0], [601.0, 800.0], [1.0, 5000.0]])
+    cut = shrink_to_radius(rows, 1000)
+    assert cut.tolist() == [shrunk([int(v) for v in row], 1000) for row in rows]
+    assert cut[:3].tolist() == rows[:3].tolist()
+    shrink_to_radius(rows, LARGEST_RADIUS)
+    with pytest.raises(ValueError, match="at most"):
+        shrink_to_radius(rows, LARGEST_RADIUS + 1)
 
 
 @given(
