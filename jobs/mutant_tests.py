@@ -25,7 +25,10 @@ ROOT = PACKAGE.parent
 TESTS: dict[str, list[str]] = {
     "privacy/accounting.py": ["privacy/test_accounting.py"],
     "privacy/exact.py": ["privacy/test_exactness.py"],
-    "privacy/gaussian_cell.py": ["privacy/test_sampler_enclosure.py"],
+    "privacy/gaussian_cell.py": [
+        "privacy/test_rounded_gaussian.py",
+        "privacy/test_sampler_enclosure.py",
+    ],
     "privacy/keystream.py": ["privacy/test_rounded_gaussian.py", "privacy/test_noise.py"],
     "privacy/measure.py": ["privacy/test_gate.py", "privacy/test_exactness.py"],
     "privacy/noise.py": ["privacy/test_noise.py", "privacy/test_gate.py"],
