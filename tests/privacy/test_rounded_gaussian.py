@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import mpmath
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.privacy import keystream, rounded_gaussian
+from dpgmm_dist.privacy import gaussian_cell, keystream, rounded_gaussian
 from dpgmm_dist.privacy.gaussian_cell import TailCell
 from dpgmm_dist.privacy.keystream import Keystream
 from dpgmm_dist.privacy.normal_quantile import DEGREE, OCTAVES, TAIL_BITS, quantile_table
@@ -134,6 +135,30 @@ def test_the_scaled_table_is_the_table_times_sigma(sigma: float) -> None:
     assert len(scaled.powers) == DEGREE
     not_covered = (scaled.centre, scaled.whole, scaled.rest, *scaled.powers)
     assert scaled.limit[0] == -1.0 and not any(entries[0] for entries in not_covered)
+
+
+def test_every_term_of_a_polynomial_is_evaluated() -> None:
+    scaled = rounded_gaussian._scale(1.0)
+    ones = np.ones_like(scaled.rest)
+    powers = tuple(n * ones for n in range(1, DEGREE + 1))
+    plain = replace(scaled, powers=powers, rest=0.25 * ones)
+    piece, value = rounded_gaussian._evaluate(scaled.centre[1:] - 3, plain)
+    assert np.array_equal(piece, np.arange(1, len(ones)))
+    assert set(value.tolist()) == {0.25 + sum(n * (-3.0) ** n for n in range(1, DEGREE + 1))}
+
+
+@pytest.mark.parametrize("guess", [0.0, 0.5, 0.99, 1.0, 1.01, 2.0, 9.0])
+def test_a_search_ends_at_the_same_value_wherever_it_starts(monkeypatch, guess: float) -> None:
+    true = gaussian_cell._estimate_quantile
+    for sigma in (0.05, 0.3, 7.0, 2.0**20, 2.0**45):
+        for tail in (3 << 55, 12345, 1):
+            found = TailCell(tail, TAIL_BITS + 1, sigma, Repeated([], 7 << 50)).search()
+            with monkeypatch.context() as patched:
+                patched.setattr(
+                    gaussian_cell, "_estimate_quantile", lambda log_p: guess * true(log_p)
+                )
+                again = TailCell(tail, TAIL_BITS + 1, sigma, Repeated([], 7 << 50)).search()
+            assert again == found
 
 
 @pytest.mark.parametrize("sigma", [0.3, 5.0, 2.0**20 * 1.1, 2.0**52])
