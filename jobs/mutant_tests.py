@@ -39,6 +39,8 @@ TESTS: dict[str, list[str]] = {
         "privacy/test_sensitivity.py",
         "privacy/test_gate.py",
         "privacy/test_scores.py",
+        "privacy/test_bins.py",
+        "unit/data/test_lattice.py",
     ],
     "privacy/rounded_gaussian.py": [
         "privacy/test_rounded_gaussian.py",

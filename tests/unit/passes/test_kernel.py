@@ -277,6 +277,42 @@ def test_some_rows_are_saturated_before_distances_are_compared(soft):
     assert integers(accumulated(query, u.astype(np.float64), labels)) == want
 
 
+def test_a_far_centre_and_a_map_that_turns_are_enough_for_rows_to_be_saturated():
+    """The nearer cell is another one where the row is not."""
+    centres = np.array([[65_000, 0], [0, 0]])
+    query = PassQuery(
+        "cells.1",
+        2,
+        np.zeros(2, dtype=np.int64),
+        centres,
+        4096,
+        (Block("count", np.arange(2), 1.0),),
+        maps=(IntMap(np.eye(2, dtype=np.int64) * -283, 0),),
+        cell_map=np.zeros(2, dtype=np.int64),
+        rule="full",
+        offsets=np.array([0, 860 * 10**12]),
+    )
+    check_fits(query)
+    row = np.array([[-65_536.0, 0.0]])
+    assert saturation(2) ** 2 < (283 * 65_536) ** 2 + 860 * 10**12 < (283 * 130_536) ** 2
+    assert integers(accumulated(query, row, np.zeros(1, dtype=np.int64))) == [[1, 0]]
+
+
+@pytest.mark.parametrize("maps", [None, (0,) * 6, (1, 0, 0, -1, 1, 0)])
+@pytest.mark.parametrize(("rule", "soft"), KINDS)
+def test_pieces_and_slices_of_any_size_have_the_same_sums(rule, soft, maps, monkeypatch):
+    query = small_query(rule, soft, True, maps)
+    rng = np.random.default_rng(5)
+    u, kept = rng.integers(-46_000, 46_000, (60, 2)).astype(np.float64), rng.integers(1, 5, 60)
+    labels = rng.integers(-1, 3, 60)
+    want = integers(accumulated(query, u, labels, kept=kept))
+    for slice_rows, piece_rows in ((7, 11), (1, 3), (4, 1)):
+        monkeypatch.setattr(kernel, "_SLICE_ROWS", slice_rows)
+        monkeypatch.setattr(kernel, "_SLICE_BYTES", 0)
+        monkeypatch.setattr(kernel, "_SORTED_BYTES", 16 * piece_rows)
+        assert integers(accumulated(query, u, labels, kept=kept)) == want
+
+
 def test_squares_are_of_rows_before_they_are_scaled_down():
     """Scaled down to norm 5 on the lattice (3, 3, 3) would be (2, 2, 2)."""
     blocks = tuple(Block("square", ONE, 1.0, radius=radius) for radius in (5, 6, 1))
