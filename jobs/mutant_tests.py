@@ -62,7 +62,7 @@ TESTS: dict[str, list[str]] = {
     "data/codes.py": ["unit/data/test_codes.py", "privacy/test_bins.py"],
     "data/unit_rows.py": ["privacy/test_privacy_units.py"],
     "data/unit_values.py": ["unit/data/test_unit_values.py", "privacy/test_privacy_units.py"],
-    "budget/balance.py": ["unit/budget/test_balance.py"],
+    "budget/balance.py": ["unit/budget/test_balance.py", "unit/budget/test_ledger_accounts.py"],
     "budget/composition.py": ["unit/budget/test_ledger_accounts.py"],
     "budget/period.py": ["unit/budget/test_ledger_period.py"],
     "budget/rounding.py": ["unit/budget/test_balance.py"],
