@@ -36,7 +36,7 @@ from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
 import pytest
-from mutant_tests import ROOT, TESTS, Tests, run_pytest
+from mutant_tests import ROOT, TESTS, Tests, clear_caches, run_pytest
 from mutations import PACKAGE, Mutant, mutants, replace
 
 RESULTS = ROOT / "build" / "mutants"
@@ -121,6 +121,7 @@ class InPlace:
         if session.testsfailed:
             stop("the tests cannot be imported")
         self._items = {item.nodeid: item for item in session.items}
+        make_queries()
         found = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
         self._functions = [f for f in found if f.__code__.co_filename.startswith(str(PACKAGE))]
         gc.freeze()  # forks share what is here
@@ -132,6 +133,14 @@ class InPlace:
         if mutant and not replace(mutant.build()[0], self._functions):
             return NOT_CHANGED
         return run_items([self._items[test] for test in tests], limits)
+
+
+def make_queries() -> None:
+    """The queries of real fits, which many tests ask: forks share them, and need no fit."""
+    if (queries := sys.modules.get("tests.queries")) is not None:
+        for name in queries.PROBLEMS:
+            queries.real_queries(name)
+    clear_caches()
 
 
 @dataclass(eq=False)

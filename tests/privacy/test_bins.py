@@ -61,6 +61,37 @@ def test_the_kernel_counts_as_the_reference_does(data):
     assert integers(found) == reference(query, rows, labels, kept)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_small_query_of_bins_is_the_reference(weighted, missing):
+    edges = (np.array([0.0, 1.0, 2.0]), np.array([5.0]))
+    whole = tuple(np.arange(len(one) + 1 + missing) for one in edges)
+    coarse = (whole[0] // 2, whole[1] * 0)
+    groups = np.arange(3), np.array([0, 1, 1]), np.zeros(3, dtype=np.int64)
+    blocks = [Block("bins", g, 1.0, bins=b) for g in groups for b in (whole, coarse)]
+    query = PassQuery(
+        "bounds.columns",
+        2,
+        np.arange(3),
+        np.zeros((3, 2), dtype=np.int64),
+        1,
+        tuple(blocks),
+        unit_bits=6 if weighted else 0,
+        weighted=weighted,
+        edges=edges,
+        missing=missing,
+    )
+    check_fits(query)
+    assert query.counts_bins and query.code_counts == (4 + missing, 2 + missing)
+    assert blocks[1].bin_counts == (2 + missing, 1)
+    rng = np.random.default_rng(1)
+    rows = np.column_stack([rng.integers(0, count, 50) for count in query.code_counts])
+    labels, kept = rng.integers(-1, 3, 50), rng.integers(1, 4, 50) if weighted else None
+    of = None if kept is None else kept.tolist()
+    found = accumulated(query, rows.astype(np.float32), labels, 20, kept=kept)
+    assert integers(found) == reference(query, rows.tolist(), labels.tolist(), of)
+
+
 def hostile(width: int) -> st.SearchStrategy[list[float]]:
     """Rows at and beside edges of bins, of extreme exponents, and of any floats."""
     edges = log_edges().tolist()

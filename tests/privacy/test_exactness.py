@@ -84,6 +84,14 @@ def test_sums_of_slices_are_pythons(values):
     assert integers(total) == [[sum(a for a, _ in values), sum(b for _, b in values)]]
 
 
+def test_sums_carry_and_borrow_between_limbs():
+    total = ExactStatistic.zeros("s", (3,))
+    added = [[2**32 - 1, -1, 2**62], [1, -(2**32), 2**62], [2**33, 5, 2**62], [-7, -(2**62), -1]]
+    for row in added:
+        total.add_integers(0, np.array(row, dtype=np.int64))
+    assert integers(total) == [[sum(column) for column in zip(*added, strict=True)]]
+
+
 @settings(max_examples=200)
 @given(st.lists(st.integers(-(2**88), 2**88), min_size=1, max_size=24), st.data())
 def test_merging_is_exact_commutative_and_associative(values, data):

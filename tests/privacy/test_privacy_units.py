@@ -21,7 +21,9 @@ from dpgmm_dist.data.arrays import ArraySource
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.data.unit_files import kept_files, spread_files
 from dpgmm_dist.data.unit_rows import (
+    KeptRows,
     UnitRows,
+    buckets_of,
     coefficients,
     content_hashes,
     kept_of,
@@ -239,6 +241,60 @@ def test_the_rows_kept_are_the_least_by_content(data, most, random):
         assert by_unit(kept, units) == want
 
 
+def several_units() -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Units of 1 to 60 rows, one after another, few of them unlike."""
+    rng = np.random.default_rng(6)
+    units = [*"a" * 9, "b", *"c" * 60, *"d" * 4, *"e" * 3]
+    rows = rng.integers(-2, 3, (len(units), 2)).astype(np.float64)
+    return rows, rng.integers(0, 3, len(units)), units
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 60])
+def test_each_of_several_units_keeps_its_least_rows(most):
+    rows, labels, units = several_units()
+    want = {unit: Counter(of) for unit, of in in_python(rows, labels, units, most).items()}
+    whole = unit_rows(rows, labels, units)
+    for order in (np.arange(len(units)), np.random.default_rng(most).permutation(len(units))):
+        assert by_unit(smallest(whole.at(order), most), units) == want
+        kept = kept_of(whole.at(order), most)
+        assert counted(kept) == sum(want.values(), Counter())
+        assert sorted(kept.kept.tolist()) == sorted(
+            count.total() for count in want.values() for _ in range(count.total())
+        )
+
+
+@pytest.mark.parametrize("of_rows", [lambda u: u[:, 0] > 0, lambda u: 10 + 5 * u[:, 0] + u[:, 1]])
+def test_rows_that_collide_in_several_units_are_distinguished(of_rows):
+    """Ties of rows, or of labels alone; within a unit, and from the end of one to the next."""
+    rows, labels, units = several_units()
+    rng, whole = np.random.default_rng(2), unit_rows(rows, labels, units)
+    hashes = of_rows(rows).astype(np.uint64)
+    content = [np.array([*row, y], "<i4").tobytes() for row, y in zip(rows, labels, strict=True)]
+    for most in range(1, 40, 3):
+        want = {}
+        for unit in "abcde":
+            mine = [i for i, name in enumerate(units) if name == unit]
+            mine.sort(key=lambda i: (hashes[i], content[i]))
+            want[unit] = Counter((tuple(rows[i].tolist()), int(labels[i])) for i in mine[:most])
+        for order in (np.arange(len(units)), rng.permutation(len(units))):
+            assert by_unit(smallest(replace(whole, hashes=hashes).at(order), most), units) == want
+
+
+def test_every_row_of_a_unit_is_in_one_bucket_of_those_there_are():
+    units = object_digests([f"unit {i % 100}" for i in range(300)])[0]
+    for count in (1, 2, 7):
+        found = buckets_of(units, 12345, count)
+        assert sorted(set(found.tolist())) == list(range(count))
+        assert found[:100].tolist() == found[100:200].tolist() == found[200:].tolist()
+        assert count == 1 or found.tolist() != buckets_of(units, 54321, count).tolist()
+
+
+def test_units_without_rows_contribute_nothing():
+    none = unit_rows(np.zeros((0, 2)), np.zeros(0), [])
+    for made in (kept_of(none, 3), means_of(none, 3)):
+        assert len(made.rows) == len(made.labels) == len(made.kept) == 0
+
+
 @settings(max_examples=60)
 @given(unit_data(), st.integers(1, 5), st.integers(0, 40))
 def test_the_least_of_parts_are_the_least(data, most, cut):
@@ -266,6 +322,39 @@ def test_rows_made_to_collide_are_distinguished():
             for row, label in zip(kept.rows.tolist(), kept.labels.tolist(), strict=True)
         ]
         assert sorted(got) == want
+
+
+@pytest.mark.parametrize("buffer", [1 << 30, 3000, 1])
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_the_two_steps_keep_what_is_defined(aggregate, buffer, tmp_path):
+    """Of rows that are finite, have a public label, and belong to a unit."""
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(90, 2)) * 0.3, rng.integers(0, 3, 90)
+    units = [f"unit {i}" for i in rng.integers(0, 12, 90)]
+    features = FeatureMap(2, 1.0)
+    use = [i for i in range(90) if i % 9 and y[i] < 2 and i % 7]
+    u = features.to_lattice(x[use])[0]
+    mine = u, y[use], [units[i] for i in use]
+    if aggregate == "mean":
+        want = Counter({(*row, 1): n for row, n in means_in_python(*mine, 3).items()})
+    else:
+        kept = in_python(*mine, 3).values()
+        want = Counter((row, label, len(rows)) for rows in kept for row, label in rows)
+    x[::9, 1] = np.nan
+    of = [None if i % 7 == 0 else unit for i, unit in enumerate(units)]
+    source = ArraySource(x, y, (0, 1), 25, np.array(of, dtype=object))
+    place, rule = Place(str(tmp_path), {}), UnitRule(3, aggregate, KEY, 99, 2)
+    spread = Spread(source, features, 2, rule, place, buffer)
+    assert sum(map(spread, source.plan())) >= len(source.plan())
+    gather = Gather(spread_files(place), 2, rule, place, buffer)
+    assert [gather(0), gather(1)] == [1, 1]
+    got: Counter[Any] = Counter()
+    read = KeptSource(place, 2, (0, 1), kept_files(place, 2))
+    for unit in read.plan():
+        for block in read.blocks(unit, 100):
+            rows = zip(block.features.tolist(), block.labels, block.kept, strict=True)
+            got.update((tuple(row), int(label), int(count)) for row, label, count in rows)
+    assert got == want
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
@@ -307,12 +396,11 @@ def test_any_partition_and_buffer_keeps_the_same_rows(aggregate, tmp_path):
 # ---------------------------------------------------------------- means
 
 
-@settings(max_examples=100)
-@given(unit_data(), st.integers(1, 6))
-def test_a_mean_is_one_row_in_the_ball(data, most):
-    rows, labels, units = data
-    made = means_of(unit_rows(rows, labels, units), most)
-    want = Counter()
+def means_in_python(
+    rows: np.ndarray, labels: np.ndarray, units: list[str], most: int
+) -> Counter[Any]:
+    """The mean of each unit's kept rows of its commonest label, from exact fractions."""
+    want: Counter[Any] = Counter()
     for kept in in_python(rows, labels, units, most).values():
         counts = Counter(label for _, label in kept)
         commonest = min(counts, key=lambda label: (-counts[label], label))
@@ -320,10 +408,27 @@ def test_a_mean_is_one_row_in_the_ball(data, most):
         mean = [float(round(Fraction(sum(v), len(chosen)))) for v in zip(*chosen, strict=True)]
         short = shrink_to_radius(np.array([mean]), FEATURE_RADIUS)[0]
         want[(tuple(short.astype(int).tolist()), commonest)] += 1
-    got = Counter(
-        (tuple(row), label)
-        for row, label in zip(made.rows.tolist(), made.labels.tolist(), strict=True)
-    )
-    assert got == want
+    return want
+
+
+def counted(made: KeptRows) -> Counter[Any]:
+    """How often each row and label occurs."""
+    pairs = zip(made.rows.tolist(), made.labels.tolist(), strict=True)
+    return Counter((tuple(row), label) for row, label in pairs)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 60])
+def test_each_of_several_units_has_one_mean(most):
+    rows, labels, units = several_units()
+    made = means_of(unit_rows(rows, labels, units), most)
+    assert counted(made) == means_in_python(rows, labels, units, most)
+
+
+@settings(max_examples=100)
+@given(unit_data(), st.integers(1, 6))
+def test_a_mean_is_one_row_in_the_ball(data, most):
+    rows, labels, units = data
+    made = means_of(unit_rows(rows, labels, units), most)
+    assert counted(made) == means_in_python(rows, labels, units, most)
     assert ((made.rows.astype(object) ** 2).sum(axis=1) <= FEATURE_RADIUS**2).all()
     assert (made.kept == 1).all()

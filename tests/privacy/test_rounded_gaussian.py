@@ -12,15 +12,18 @@ import os
 import pickle
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 
 import mpmath
 import numpy as np
 import pytest
 
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.privacy import keystream, rounded_gaussian
+from dpgmm_dist.privacy import gaussian_cell, keystream, rounded_gaussian
+from dpgmm_dist.privacy.gaussian_cell import TailCell
 from dpgmm_dist.privacy.keystream import Keystream
-from dpgmm_dist.privacy.normal_quantile import OCTAVES, TAIL_BITS, quantile_table
+from dpgmm_dist.privacy.normal_quantile import DEGREE, OCTAVES, TAIL_BITS, quantile_table
 from dpgmm_dist.privacy.normal_tail import tail_bounds
 from dpgmm_dist.privacy.rounded_gaussian import RoundedGaussian
 
@@ -36,6 +39,17 @@ class FixedWords:
     def words(self, count: int) -> np.ndarray:
         taken, self.unread = self.unread[:count], self.unread[count:]
         assert len(taken) == count, "the sampler read more digits than expected"
+        return np.array(taken, dtype=np.int64)
+
+
+class Repeated:
+    """A stream of given words, all at once, then of one word again and again."""
+
+    def __init__(self, first: Sequence[int], then: int) -> None:
+        self.first, self.then = list(first), then
+
+    def words(self, count: int) -> np.ndarray:
+        taken, self.first = self.first or [self.then] * count, []
         return np.array(taken, dtype=np.int64)
 
 
@@ -88,6 +102,77 @@ def test_draws_are_the_exact_function_of_their_digits(log2_sigma: float) -> None
         for extra in further[: 6 - len(stream.unread)]:
             digits, bits = (digits << 64) | extra, bits + 64
         assert exact(sigma, digits, bits) == {-got if sign else got}
+
+
+def test_a_product_is_the_exact_sum_of_two_floats() -> None:
+    rng = np.random.default_rng(2)
+    b = rng.uniform(0.1, 6.0, 50)
+    for a in (*rng.uniform(1.0, 2.0, 20).tolist(), 2.0**55, 2.0**-32, (2.0 - 2.0**-52) * 2.0**54):
+        product, error = rounded_gaussian._exact_product(a, b)
+        for one, high, low in zip(b.tolist(), product.tolist(), error.tolist(), strict=True):
+            assert high == a * one
+            assert Fraction(high) + Fraction(low) == Fraction(a) * Fraction(one)
+
+
+@pytest.mark.parametrize("sigma", [2.0**-32, 1.7, math.pi * 2.0**25, 2.0**40 * 1.3, 2.0**55])
+def test_the_scaled_table_is_the_table_times_sigma(sigma: float) -> None:
+    table, scaled = quantile_table(), rounded_gaussian._scale(sigma)
+    for piece in (0, 45, 320, 607):
+        z = Fraction(float(table.anchor[piece])) + Fraction(float(table.anchor_low[piece]))
+        whole, rest = int(scaled.whole[piece + 1]), float(scaled.rest[piece + 1])
+        slack = Fraction(sigma) * Fraction(float(table.slack[piece]))
+        assert abs(rest) <= 0.5
+        error = whole + Fraction(rest) - Fraction(sigma) * z
+        assert abs(error) < slack / 2**20 + Fraction(2) ** -50
+        width = int(table.width_log2[piece])
+        for n, power in enumerate(scaled.powers, start=1):
+            assert power[piece + 1] == math.ldexp(
+                sigma * table.coefficients[n - 1, piece], -n * width
+            )
+        added = Fraction(1, 2) - Fraction(float(scaled.limit[piece + 1])) - slack
+        least = Fraction(2) ** -45 - Fraction(2) ** -53  # less the rounding of the limit itself
+        assert least <= added <= slack / 2**19 + Fraction(2) ** -44
+    assert len(scaled.powers) == DEGREE
+    not_covered = (scaled.centre, scaled.whole, scaled.rest, *scaled.powers)
+    assert scaled.limit[0] == -1.0 and not any(entries[0] for entries in not_covered)
+
+
+def test_every_term_of_a_polynomial_is_evaluated() -> None:
+    scaled = rounded_gaussian._scale(1.0)
+    ones = np.ones_like(scaled.rest)
+    powers = tuple(n * ones for n in range(1, DEGREE + 1))
+    plain = replace(scaled, powers=powers, rest=0.25 * ones)
+    piece, value = rounded_gaussian._evaluate(scaled.centre[1:] - 3, plain)
+    assert np.array_equal(piece, np.arange(1, len(ones)))
+    assert set(value.tolist()) == {0.25 + sum(n * (-3.0) ** n for n in range(1, DEGREE + 1))}
+
+
+@pytest.mark.parametrize("guess", [0.0, 0.5, 0.99, 1.0, 1.01, 2.0, 9.0])
+def test_a_search_ends_at_the_same_value_wherever_it_starts(monkeypatch, guess: float) -> None:
+    true = gaussian_cell._estimate_quantile
+    for sigma in (0.05, 0.3, 7.0, 2.0**20, 2.0**45):
+        for tail in (3 << 55, 12345, 1):
+            found = TailCell(tail, TAIL_BITS + 1, sigma, Repeated([], 7 << 50)).search()
+            with monkeypatch.context() as patched:
+                patched.setattr(
+                    gaussian_cell, "_estimate_quantile", lambda log_p: guess * true(log_p)
+                )
+                again = TailCell(tail, TAIL_BITS + 1, sigma, Repeated([], 7 << 50)).search()
+            assert again == found
+
+
+@pytest.mark.parametrize("sigma", [0.3, 5.0, 2.0**20 * 1.1, 2.0**52])
+def test_the_fast_path_says_what_the_slow_one_says(sigma: float) -> None:
+    rng = np.random.default_rng(8)
+    tails = [
+        int(rng.integers(1 << 61, 1 << 62)) >> int(shift) for shift in (*range(25), 0, 0, 1, 1)
+    ]
+    words = [w + int(rng.integers(0, 2)) * SIGN for w in tails]
+    rest = 0x5A17 << 40
+    got = RoundedGaussian(_bits=lambda: Repeated(words, rest)).draw(sigma, len(words))
+    for tail, word, n in zip(tails, words, got.tolist(), strict=True):
+        slow = TailCell(tail, TAIL_BITS + 1, sigma, Repeated([], rest)).search()
+        assert n == (-slow if word < 0 else slow)
 
 
 def test_error_bound_of_the_fast_path_holds() -> None:

@@ -355,6 +355,19 @@ def test_sigma_is_never_below_its_price_and_hardly_above(bound, rho):
         assert Fraction(bound) ** 2 > 2 * Fraction(rho) * closer**2
 
 
+def test_a_scale_costs_at_most_its_rho_and_the_float_below_it_more():
+    rng = np.random.default_rng(1)
+    rhos = (10.0 ** rng.uniform(-9, 1, 400)).tolist()
+    for squared, rho in zip(
+        (10.0 ** rng.uniform(3, 18, 400)).astype(int).tolist(), rhos, strict=True
+    ):
+        sigma = sigma_for(squared, rho)
+        below = Fraction(math.nextafter(math.nextafter(sigma, 0.0), 0.0))
+        assert Fraction(squared) / (2 * Fraction(sigma) ** 2) <= Fraction(rho)
+        assert Fraction(squared) / (2 * below**2) > Fraction(rho)
+    assert sigma_for(1, 100.0) == 0.25
+
+
 @given(st.floats(0.25, 1e15))
 def test_off_diagonal_variance_is_at_least_half(sigma):
     off = Fraction(off_diagonal(sigma))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dpgmm_dist.budget.balance import balance
 from dpgmm_dist.budget.budget import Budget
-from dpgmm_dist.budget.composition import total
+from dpgmm_dist.budget.composition import check_account, total
 from dpgmm_dist.budget.journal import Journal
 from dpgmm_dist.budget.ledger import Ledger
 from dpgmm_dist.budget.records import Charge
@@ -55,6 +55,29 @@ def test_disjoint_windows_cost_as_much_as_the_most_expensive(
         with pytest.raises(BudgetExceeded):
             ledger.charge(further)
     assert Ledger(ledger.store).verify() == 12
+
+
+def test_costs_in_mu_add_up_in_squares() -> None:
+    charges = [in_mu(3.0), in_mu(4.0)]
+    assert total(charges, "mu") == 25
+    assert total([in_rho(3.0), in_rho(4.0)], "rho") == 7
+    found = balance(charges, 8.0, 1e-5, "mu")
+    assert found.spent == 5
+    assert total([of(MONTHS[0], charges[0]), of(MONTHS[1], charges[1])], "mu") == 16
+
+
+def test_an_account_counts_whole_for_a_candidate_of_another_or_of_none() -> None:
+    charges = [of(MONTHS[0], in_rho(3.0)), of(MONTHS[1], in_rho(4.0))]
+    other = Account("others", "s3://bucket/others/")
+    assert total(charges, "rho", of(MONTHS[0], in_rho(1.0))) == 3
+    assert total(charges, "rho", of(MONTHS[0], in_rho(1.0), other)) == 4
+    assert total(charges, "rho", in_rho(1.0)) == 4
+
+
+def test_charges_of_no_account_are_at_odds_with_none() -> None:
+    plain, mine = in_rho(1.0), of(MONTHS[0], in_rho(1.0))
+    check_account(plain, [mine, plain])
+    check_account(mine, [plain, mine])
 
 
 def test_without_an_account_windows_add_up(ledger: Ledger) -> None:

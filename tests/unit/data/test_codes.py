@@ -79,6 +79,23 @@ def test_some_columns_alone_but_every_feature_decides_what_is_valid():
     assert valid.tolist() == [True, False]
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_rows_that_are_not_valid_stay_so_and_have_codes_zero(missing):
+    features = np.array([[0.2, 0.0, 8.0], [0.2, math.nan, 8.0], [0.2, 0.0, 8.0]])
+    codes, valid = ColumnCodes(EDGES, missing=missing).to_lattice(
+        features, np.array([True, True, False])
+    )
+    assert valid.tolist() == [True, missing, False]
+    assert codes.tolist() == [[4, 0, 1], [4, 1, 1] if missing else [0] * 3, [0] * 3]
+
+
+def test_a_distance_is_from_the_point():
+    edges, about = np.array([4.5, 5.0, 5.5]), np.array([3.0, -4.0])
+    rows = np.array([[0.0, 0.0], [3.0, -4.0], [6.0, 0.0], [-3.0, 4.0]])
+    codes, _ = ColumnCodes((edges,), about=about).to_lattice(rows)
+    assert codes[:, 0].tolist() == [2, 0, 2, 3]
+
+
 def test_distances_have_the_same_bits_in_any_layout():
     rng = np.random.default_rng(0)
     rows = (rng.normal(size=(200, 37)) * 10.0 ** rng.integers(-30, 30, (200, 37))).astype(

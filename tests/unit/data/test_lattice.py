@@ -14,7 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from dpgmm_dist.data.lattice import FeatureMap
 from dpgmm_dist.errors import SpecError
-from dpgmm_dist.privacy.query import FEATURE_RADIUS, shrink_to_radius
+from dpgmm_dist.privacy.query import FEATURE_RADIUS, LARGEST_RADIUS, shrink_to_radius
+
+from ...queries import shrunk
 
 DTYPES = (np.float16, np.float32, np.float64, np.uint8)
 HARD = (0.0, -0.0, 5e-324, 1e-310, 1e-45, 6e-8, 1.0, 65504.0, 3.4e38, 1e300, 1e308, 1.79e308)
@@ -79,6 +81,58 @@ def test_every_row_is_an_integer_vector_in_the_ball(case):
         assert exact_square(row) <= FEATURE_RADIUS**2
         if not ok:
             assert not row.any()
+
+
+def placed(features, row):
+    """A finite row on the lattice, as the docs define it, in Python floats and integers."""
+    z = [float(v) for v in row]
+    if features.lower is not None:
+        bounds = zip(z, features.lower, features.upper, strict=True)
+        z = [(min(max(v, a), b) - (a + b) / 2) / ((b - a) / 2) for v, a, b in bounds]
+    elif features.center is not None:
+        clipped = [min(max(v, -1e300), 1e300) for v in z]
+        z = [v - c for v, c in zip(clipped, features.center, strict=True)]
+    scaled = [v * (FEATURE_RADIUS / features.norm) for v in z]
+    if all(abs(v) < 2**30 for v in scaled):
+        u = [round(v) for v in scaled]
+        if sum(v * v for v in u) <= FEATURE_RADIUS**2:
+            return u
+    excess = math.frexp(max(map(abs, z)))[1] - math.frexp(features.norm)[1] - 1
+    near = [math.ldexp(v, -max(excess, 0)) for v in z]
+    return shrunk([round(v * (FEATURE_RADIUS / features.norm)) for v in near], FEATURE_RADIUS)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        FeatureMap(3, 1.0),
+        FeatureMap(3, 0.7, center=(0.25, -3.5, 1e-30)),
+        FeatureMap(3, 1.3, lower=(-1.0, 0.0, 5.0), upper=(1.0, 7.5, 6.0)),
+    ],
+    ids=["plain", "centre", "table"],
+)
+def test_rows_are_put_where_the_docs_say(features):
+    rng = np.random.default_rng(4)
+    scales = np.repeat([1e-9, 0.01, 0.2, 0.5, 1.0, 3.0, 7.0, 1e5, 1e200, 1e306], 6)[:, None]
+    rows = rng.normal(size=(60, 3)) * scales
+    rows[::5, 1] = 0.0
+    hard = [[0.7, 0.0, 0.0], [0.0, -0.7, 1e-7], [1.79e308, -1.79e308, 0.0], [1.0, 7.5, 6.0]]
+    rows = np.concatenate([rows, hard, [[math.inf, 0.0, 0.0], [0.0, math.nan, 1e9]]])
+    finite = np.isfinite(rows).all(axis=1)
+    want = np.array(
+        [placed(features, row) if ok else [0] * 3 for row, ok in zip(rows, finite, strict=True)]
+    )
+    u, valid = quiet_lattice(features, rows)
+    assert np.array_equal(u, want)
+    assert np.array_equal(valid, finite)
+    mask = np.arange(len(rows)) % 3 > 0
+    out = np.empty(rows.shape, np.float32)
+    u, valid = features.to_lattice(rows, mask, out)
+    assert u is out
+    assert np.array_equal(u[mask], want[mask])
+    assert np.array_equal(valid, finite & mask)
+    zero = placed(features, [0.0] * 3)  # what is not valid counts as the input's zero
+    assert all(row == zero for row in u[~mask].tolist())
 
 
 @settings(max_examples=150)
@@ -193,6 +247,16 @@ def test_shrinking_ends_in_the_ball_and_does_nothing_twice(v, radius):
     assert shrink_to_radius(once, radius).tobytes() == once.tobytes()
     alone = np.concatenate([shrink_to_radius(row[None], radius) for row in v])
     assert alone.tobytes() == once.tobytes()
+
+
+def test_rows_up_to_the_radius_are_left_alone_and_longer_ones_are_cut():
+    rows = np.array([[3.0, -4.0], [30.0, 40.0], [600.0, -800.0], [601.0, 800.0], [1.0, 5000.0]])
+    cut = shrink_to_radius(rows, 1000)
+    assert cut.tolist() == [shrunk([int(v) for v in row], 1000) for row in rows]
+    assert cut[:3].tolist() == rows[:3].tolist()
+    shrink_to_radius(rows, LARGEST_RADIUS)
+    with pytest.raises(ValueError, match="at most"):
+        shrink_to_radius(rows, LARGEST_RADIUS + 1)
 
 
 @given(

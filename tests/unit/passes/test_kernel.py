@@ -45,6 +45,55 @@ def test_the_kernel_is_the_reference(rule, soft, data):
     assert u.tobytes() == before
 
 
+def small_query(rule: str, soft: bool, weighted: bool, maps: tuple[int, ...] | None) -> PassQuery:
+    """Labels of three, one and two cells; blocks that see the same rows, or each its own."""
+    rng, cells = np.random.default_rng(3), np.array([0, 0, 0, 1, 2, 2])
+    by_cell, everything = np.arange(6), np.zeros(6, dtype=np.int64)
+    centres = rng.integers(-30_000, 30_000, (6, 2))
+    alike = maps is None or len(set(maps)) > 1
+    own = {} if alike else {"radius": 9_000, "axes": (1, 2)}
+    query = PassQuery(
+        "cells.1",
+        2,
+        cells,
+        centres,
+        20_000,
+        (
+            Block("count", by_cell, 1.0),
+            Block("sum", cells, 1.0, **own),
+            Block("second", by_cell, 1.0, 1.0),
+            Block("sum" if alike else "square", everything, 1.0, **own),
+        ),
+        maps=() if maps is None else tuple(IntMap(rng.integers(-99, 99, (2, 2)), 6) for _ in "ab"),
+        cell_map=None if maps is None else np.array(maps),
+        rule=rule,
+        slopes=2 * centres if rule == "nearest" else None,
+        offsets=None if rule == "label" else (centres**2).sum(axis=1) // 5,
+        soft=soft,
+        table=(1 << 16) >> np.arange(12) if soft else None,
+        table_shift=27 if soft else 0,
+        unit_bits=9 if soft or weighted else 0,
+        weighted=weighted,
+    )
+    check_fits(query)
+    return query
+
+
+@pytest.mark.parametrize("maps", [None, (0,) * 6, (1, 0, 0, -1, 1, 0)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("rule", "soft"), KINDS)
+def test_a_small_query_of_each_kind_is_the_reference(rule, soft, weighted, maps):
+    query = small_query(rule, soft, weighted, maps)
+    rng = np.random.default_rng(1)
+    u = np.concatenate([rng.integers(-46_000, 46_000, (50, 2)), query.centres]).astype(np.float64)
+    labels, kept = rng.integers(-1, 3, len(u)), rng.integers(1, 5, len(u))
+    want = reference(query, python_rows(u), labels.tolist(), kept.tolist() if weighted else None)
+    assert all(map(any, want))
+    of = kept if weighted else None
+    for cuts in ((), (0, 3, 20)):
+        assert integers(accumulated(query, u, labels, *cuts, kept=of)) == want
+
+
 @pytest.mark.parametrize(("rule", "soft"), KINDS)
 @settings(max_examples=50)
 @given(data=st.data())
@@ -213,6 +262,57 @@ def test_distances_are_those_of_saturated_rows():
     assert integers(accumulated(query, row, np.zeros(1, dtype=np.int64))) == [[1, 0]]
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_some_rows_are_saturated_before_distances_are_compared(soft):
+    """Coordinates reach five times the limit, which most are below."""
+    query = small_query("full", soft, False, (0,) * 6)
+    maps = (IntMap(np.array([[1500, -90], [-200, -1200]]) << 6, 6),)
+    query = replace(query, maps=maps, table_shift=47 if soft else 0)
+    check_fits(query)
+    rng = np.random.default_rng(2)
+    u, labels = rng.integers(-46_000, 46_000, (60, 2)), rng.integers(0, 3, 60)
+    far = abs((u @ maps[0].matrix.T) >> 6) > saturation(2)
+    assert far.any() and not far.all()
+    want = reference(query, u.tolist(), labels.tolist())
+    assert integers(accumulated(query, u.astype(np.float64), labels)) == want
+
+
+def test_a_far_centre_and_a_map_that_turns_are_enough_for_rows_to_be_saturated():
+    """The nearer cell is another one where the row is not."""
+    centres = np.array([[65_000, 0], [0, 0]])
+    query = PassQuery(
+        "cells.1",
+        2,
+        np.zeros(2, dtype=np.int64),
+        centres,
+        4096,
+        (Block("count", np.arange(2), 1.0),),
+        maps=(IntMap(np.eye(2, dtype=np.int64) * -283, 0),),
+        cell_map=np.zeros(2, dtype=np.int64),
+        rule="full",
+        offsets=np.array([0, 860 * 10**12]),
+    )
+    check_fits(query)
+    row = np.array([[-65_536.0, 0.0]])
+    assert saturation(2) ** 2 < (283 * 65_536) ** 2 + 860 * 10**12 < (283 * 130_536) ** 2
+    assert integers(accumulated(query, row, np.zeros(1, dtype=np.int64))) == [[1, 0]]
+
+
+@pytest.mark.parametrize("maps", [None, (0,) * 6, (1, 0, 0, -1, 1, 0)])
+@pytest.mark.parametrize(("rule", "soft"), KINDS)
+def test_pieces_and_slices_of_any_size_have_the_same_sums(rule, soft, maps, monkeypatch):
+    query = small_query(rule, soft, True, maps)
+    rng = np.random.default_rng(5)
+    u, kept = rng.integers(-46_000, 46_000, (60, 2)).astype(np.float64), rng.integers(1, 5, 60)
+    labels = rng.integers(-1, 3, 60)
+    want = integers(accumulated(query, u, labels, kept=kept))
+    for slice_rows, piece_rows in ((7, 11), (1, 3), (4, 1)):
+        monkeypatch.setattr(kernel, "_SLICE_ROWS", slice_rows)
+        monkeypatch.setattr(kernel, "_SLICE_BYTES", 0)
+        monkeypatch.setattr(kernel, "_SORTED_BYTES", 16 * piece_rows)
+        assert integers(accumulated(query, u, labels, kept=kept)) == want
+
+
 def test_squares_are_of_rows_before_they_are_scaled_down():
     """Scaled down to norm 5 on the lattice (3, 3, 3) would be (2, 2, 2)."""
     blocks = tuple(Block("square", ONE, 1.0, radius=radius) for radius in (5, 6, 1))
@@ -278,6 +378,16 @@ def test_some_axes_are_clipped_by_themselves(statistic):
     u = np.array([[7.0, 100.0], [-20.0, 3.0]])
     want = {"sum": [[7 - 10]], "second": [[49 + 100]]}[statistic]
     assert integers(accumulated(query, u, np.zeros(2, dtype=np.int64))) == want
+
+
+@pytest.mark.parametrize("statistic", ["sum", "second", "square"])
+@pytest.mark.parametrize("radius", [None, 1, 700])
+@pytest.mark.parametrize("axes", [None, (0, 2), (1, 3)])
+def test_a_block_that_is_alone_is_clipped_as_it_says(statistic, radius, axes):
+    query = one_cell((Block(statistic, ONE, 1.0, 1.0, radius, axes),))
+    u = [[900, -900, 50], [1, 1, 0], [0, 1, 1], [1, 0, 0], [-300, 20, 950], [699, 37, 1]]
+    want = reference(query, u, [0] * len(u))
+    assert integers(accumulated(query, np.array(u, float), np.zeros(len(u), np.int64))) == want
 
 
 # ---------------------------------------------------------------- sums that labels share
@@ -356,6 +466,17 @@ def test_rows_of_no_label_enter_no_shared_sum():
     assert not any(map(any, integers(accumulated(query, u[:0], labels[:0]))))
 
 
+def test_groups_of_labels_beside_shared_sums_get_their_own_rows():
+    groups = [np.zeros(3, dtype=np.int64), np.array([0, 1, 1]), np.arange(3)]
+    blocks = tuple(Block(s, g, 1.0, 1.0) for s in ("count", "sum", "second") for g in groups)
+    query = pooled_query(blocks=blocks)
+    assert Kernel(query)._is_pooled
+    u, labels, _ = labelled_rows(40)
+    assert integers(accumulated(query, u, labels)) == reference(
+        query, python_rows(u), labels.tolist()
+    )
+
+
 def test_labels_that_differ_in_cells_maps_or_groups_are_not_pooled():
     mapped = pooled_query(mapped=True)
     two = (*mapped.maps, *mapped.maps)
@@ -368,6 +489,19 @@ def test_labels_that_differ_in_cells_maps_or_groups_are_not_pooled():
         pooled_query(rule="full"),
     ):
         assert not Kernel(other)._is_pooled
+
+
+def test_sums_of_long_rows_move_on_to_integers_before_they_are_inexact(monkeypatch):
+    """As if float64 held integers up to 100 alone: eleven squares of 3."""
+    monkeypatch.setattr(kernel, "EXACT", 100)
+    query = PassQuery(
+        "components.1", 1, ONE, ONE[:, None], 1, (Block("square", ONE, 1.0, radius=3),)
+    )
+    found, total = Kernel(query), Kernel(query).start()
+    for _ in range(7):
+        found.accumulate(total, np.full((5, 1), 3.0), np.zeros(5, dtype=np.int64))
+        assert 0 < total._pending[0].max() <= 100
+    assert integers(total.finish()) == [[7 * 5 * 9]]
 
 
 @pytest.mark.parametrize("statistic", ["count", "bins"])
