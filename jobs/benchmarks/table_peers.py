@@ -123,7 +123,7 @@ def flights(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
 
 
 def adult(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
-    """AUC of boosting that learnt from sampled rows of adult, and what they cost."""
+    """The figures of sampled rows of adult, and what they cost."""
     train, test, values = tables.adult(folder)
     values = {**values, "income": tables.INCOMES}
     codes = [_binned(train[k].to_numpy().astype(float), 0, m + 1) for k, m in tables.ADULT.items()]
@@ -139,9 +139,7 @@ def adult(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
         columns[name] = pa.array([*known, None]).take(pa.array(code))
     S = pa.table(columns)
     del values["income"]
-    wanted = ([*tables.ADULT], [*tables.ADULT, *values])
-    scores = [tables.learnt(S, test, values, features) for features in wanted]
-    return " ".join(f"{auc:8.4f}" for auc in scores), cost
+    return tables.adult_figures(S, test, values), cost
 
 
 MEASURES: dict[str, tuple[str, str, Callable[[Peer, Path, float], tuple[str, str]]]] = {
@@ -150,7 +148,7 @@ MEASURES: dict[str, tuple[str, str, Callable[[Peer, Path, float], tuple[str, str
         f"{'1-way':>7} {'2-way':>7} {'corr.':>7} {'R2':>7} {'AUC':>7}",
         flights,
     ),
-    "adult": ("adult", f"{'numeric':>8} {'all 14':>8}", adult),
+    "adult": ("adult", tables.ADULT_HEADING, adult),
 }
 
 
