@@ -6,7 +6,8 @@
 
 Each library is installed into an environment of its own below `--environments`, where there is none
 yet. Both need columns of categories, so columns of numbers are divided into 32 public bins, and
-drawn evenly within a bin. A missing value is a category. Seconds are those of the processor, with
+drawn evenly within a bin. `--peers bins` shows what this alone costs: real rows, put into these
+bins and drawn within them. A missing value is a category. Seconds are those of the processor, with
 the import of the library. A peer that fails, or has not ended after `--limit` of them, is a line of
 the table that says so.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +59,9 @@ class Peer:
 
     def drawn(self, codes: Ints, sizes: list[int], rows: int, epsilon: float) -> tuple[Ints, str]:
         """Codes (rows, c) of synthetic rows, and what they cost: seconds and megabytes."""
+        if self.name == "bins":
+            chosen = np.random.default_rng(1).choice(len(codes), rows, replace=len(codes) < rows)
+            return codes[chosen], f"{0:7} {0:5}"
         rho = budget_rho(epsilon, tables.DELTA, "zcdp")
         with TemporaryDirectory() as folder:
             source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
@@ -93,6 +98,7 @@ class Peer:
             install = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES[library]]
             made = subprocess.run(install, capture_output=True, text=True)
             if made.returncode:
+                shutil.rmtree(self.environments / library)
                 raise Failed(f"cannot be installed: {made.stderr.strip().splitlines()[-1][:160]}")
         return python
 
