@@ -6,7 +6,8 @@
 
 Each library is installed into an environment of its own below `--environments`, where there is none
 yet. Both need columns of categories, so columns of numbers are divided into 32 public bins, and
-drawn evenly within a bin. A missing value is a category. Seconds are those of the processor, with
+drawn evenly within a bin. `--peers bins` shows what this alone costs: real rows, put into these
+bins and drawn within them. A missing value is a category. Seconds are those of the processor, with
 the import of the library. A peer that fails, or has not ended after `--limit` of them, is a line of
 the table that says so.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +59,9 @@ class Peer:
 
     def drawn(self, codes: Ints, sizes: list[int], rows: int, epsilon: float) -> tuple[Ints, str]:
         """Codes (rows, c) of synthetic rows, and what they cost: seconds and megabytes."""
+        if self.name == "bins":
+            chosen = np.random.default_rng(1).choice(len(codes), rows, replace=len(codes) < rows)
+            return codes[chosen], f"{0:7} {0:5}"
         rho = budget_rho(epsilon, tables.DELTA, "zcdp")
         with TemporaryDirectory() as folder:
             source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
@@ -93,6 +98,7 @@ class Peer:
             install = [str(python), "-m", "pip", "install", "--quiet", *PACKAGES[library]]
             made = subprocess.run(install, capture_output=True, text=True)
             if made.returncode:
+                shutil.rmtree(self.environments / library)
                 raise Failed(f"cannot be installed: {made.stderr.strip().splitlines()[-1][:160]}")
         return python
 
@@ -123,7 +129,7 @@ def flights(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
 
 
 def adult(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
-    """AUC of boosting that learnt from sampled rows of adult, and what they cost."""
+    """The figures of sampled rows of adult, and what they cost."""
     train, test, values = tables.adult(folder)
     values = {**values, "income": tables.INCOMES}
     codes = [_binned(train[k].to_numpy().astype(float), 0, m + 1) for k, m in tables.ADULT.items()]
@@ -139,9 +145,7 @@ def adult(peer: Peer, folder: Path, epsilon: float) -> tuple[str, str]:
         columns[name] = pa.array([*known, None]).take(pa.array(code))
     S = pa.table(columns)
     del values["income"]
-    wanted = ([*tables.ADULT], [*tables.ADULT, *values])
-    scores = [tables.learnt(S, test, values, features) for features in wanted]
-    return " ".join(f"{auc:8.4f}" for auc in scores), cost
+    return tables.adult_figures(S, test, values), cost
 
 
 MEASURES: dict[str, tuple[str, str, Callable[[Peer, Path, float], tuple[str, str]]]] = {
@@ -150,7 +154,7 @@ MEASURES: dict[str, tuple[str, str, Callable[[Peer, Path, float], tuple[str, str
         f"{'1-way':>7} {'2-way':>7} {'corr.':>7} {'R2':>7} {'AUC':>7}",
         flights,
     ),
-    "adult": ("adult", f"{'numeric':>8} {'all 14':>8}", adult),
+    "adult": ("adult", tables.ADULT_HEADING, adult),
 }
 
 

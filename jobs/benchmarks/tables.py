@@ -6,8 +6,10 @@
 DIR holds nycflights13 and adult. With `--table adult` its training rows are released as they are:
 six columns of whole numbers, eight of texts with empty cells, and the label. Boosting learns the
 label from 60,000 sampled rows, by the numeric columns and by all 14, and is tested on the real test
-rows (AUC). "empty" is the share of rows without an occupation, and without an occupation among
-those without a class of work (real: .056 and .996).
+rows (AUC). The sampled rows are compared with the test rows as those of flights are, with bins
+between the public bounds, and texts and empty cells as they are. "empty" is the share of rows
+without an occupation, and without an occupation among those without a class of work (real: .056 and
+.996).
 
 Of flights, the five columns are read as the whole numbers that they were made from.
 100,000 rows are released, 60,000 others compared with as many sampled rows: the total variation
@@ -16,17 +18,20 @@ R2 of boosting each column from the others, trained on sampled rows and tested o
 AUC of boosting that tells real from sampled rows (.5: it cannot). `--bounds loose` gives columns
 ten times their range, `--bounds auto` none. "no marginals" is the same
 release with `model.marginals: none`. "independent" has the columns of the first release shuffled,
-each by itself: private marginals alone. "real" compares real rows with real ones.
+each by itself: private marginals alone. "real" compares real rows with real ones. Seconds are
+those of the processor for the release and its rows, without imports. Megabytes are the most that
+this program has had so far, with the rows that it compares.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +48,7 @@ from dpgmm_dist.pipeline.release import release
 from dpgmm_dist.spec.release_spec import ReleaseSpec
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 NAMES = ("departure", "departure_delay", "arrival_delay", "air_time", "distance")
 UNITS = np.array([720.0, 150.0, 150.0, 360.0])
@@ -120,12 +126,23 @@ def compared(S: Floats, T: Floats) -> tuple[float, float, float, float, float]:
         fit = HistGradientBoostingRegressor(max_iter=60, random_state=0).fit(S[:, others], S[:, j])
         half = T[: len(T) // 2]
         learnt.append(max(r2_score(half[:, j], fit.predict(half[:, others])), -1.0))
+    auc = _told_apart(S, T)
+    return float(np.mean(single)), float(np.mean(pairs)), apart, float(np.mean(learnt)), auc
+
+
+def _told_apart(S: Floats, T: Floats) -> float:
+    """AUC of boosting that tells rows S from rows T."""
     n = min(len(S), len(T), 40_000) // 2
     X, y = np.concatenate([S[:n], T[:n]]), np.repeat([0, 1], n)
     judge = HistGradientBoostingClassifier(max_iter=80, random_state=0).fit(X, y)
     fresh = np.concatenate([S[n : 2 * n], T[n : 2 * n]])
-    auc = roc_auc_score(y, judge.predict_proba(fresh)[:, 1])
-    return float(np.mean(single)), float(np.mean(pairs)), apart, float(np.mean(learnt)), float(auc)
+    return float(roc_auc_score(y, judge.predict_proba(fresh)[:, 1]))
+
+
+def cost(start: float) -> str:
+    """Seconds of the processor since `start`, and the most megabytes so far."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return f"{process_time() - start:7.0f} {most:5.0f}"
 
 
 def models(
@@ -153,6 +170,7 @@ ADULT = {
     "hours_per_week": 127,
 }
 """Public upper bounds of the numeric columns; the lower ones are 0."""
+ADULT_HEADING = f"{'1-way':>7} {'2-way':>7} {'corr.':>7} {'AUC':>7} {'numeric':>8} {'all 14':>8}"
 INCOMES = ["<=50K", ">50K"]
 
 
@@ -192,36 +210,86 @@ def learnt(
     rows: pa.Table, test: pa.Table, values: dict[str, list[str]], columns: list[str]
 ) -> float:
     """AUC on real rows of boosting that learnt the label from other rows."""
-
-    def numbers(t: pa.Table) -> Floats:
-        coded = []
-        for name in columns:
-            if name in values:
-                codes = pc.index_in(t[name], pa.array(values[name])).to_numpy()
-            coded.append(codes if name in values else t[name].to_numpy())
-        return np.column_stack([np.asarray(column, dtype=np.float64) for column in coded])
-
     high = [np.array(t["income"].to_pylist()) == INCOMES[1] for t in (rows, test)]
-    boosted = HistGradientBoostingClassifier(random_state=0).fit(numbers(rows), high[0])
-    return float(roc_auc_score(high[1], boosted.predict_proba(numbers(test))[:, 1]))
+    X, fresh = (_numbers(t, values, columns) for t in (rows, test))
+    boosted = HistGradientBoostingClassifier(random_state=0).fit(X, high[0])
+    return float(roc_auc_score(high[1], boosted.predict_proba(fresh)[:, 1]))
+
+
+def _numbers(rows: pa.Table, values: dict[str, list[str]], columns: list[str]) -> Floats:
+    """The columns as numbers, texts by their place in `values`, empty cells as nan."""
+    coded = []
+    for name in columns:
+        if name in values:
+            codes = pc.index_in(rows[name], pa.array(values[name])).to_numpy()
+        coded.append(codes if name in values else rows[name].to_numpy())
+    return np.column_stack([np.asarray(column, dtype=np.float64) for column in coded])
+
+
+def _codes(rows: pa.Table, values: dict[str, list[str]], bins: int) -> list[tuple[Ints, int]]:
+    """Whole numbers for each column of adult, and a bound of them."""
+    coded = []
+    for name, most in ADULT.items():
+        found = (rows[name].to_numpy() / (most + 1) * bins).astype(np.int64)
+        coded.append((np.clip(found, 0, bins - 1), bins))
+    for name, known in {**values, "income": INCOMES}.items():
+        found = pc.index_in(rows[name], pa.array(known)).fill_null(len(known)).to_numpy()
+        coded.append((found.astype(np.int64), len(known) + 1))
+    return coded
+
+
+def compared_adult(
+    S: pa.Table, T: pa.Table, values: dict[str, list[str]]
+) -> tuple[float, float, float, float]:
+    """Single columns, pairs, correlations of numbers, and AUC of rows S beside real rows T."""
+
+    def apart(*columns: tuple[tuple[Ints, int], tuple[Ints, int]]) -> float:
+        joint, size = [np.zeros(len(S), np.int64), np.zeros(len(T), np.int64)], 1
+        for sides in columns:
+            joint = [codes + size * more for codes, (more, _) in zip(joint, sides, strict=True)]
+            size *= sides[0][1]
+        counts = [np.bincount(codes, minlength=size).astype(np.float64) for codes in joint]
+        return variation(counts[0], counts[1])
+
+    fine, coarse = (
+        list(zip(_codes(S, values, bins), _codes(T, values, bins), strict=True))
+        for bins in (50, 10)
+    )
+    single = float(np.mean([apart(column) for column in fine]))
+    pairs = float(np.mean([apart(*pair) for pair in combinations(coarse, 2)]))
+    both = [np.column_stack([t[name].to_numpy() for name in ADULT]).astype(float) for t in (S, T)]
+    with np.errstate(invalid="ignore"):  # a column of one value has no correlation
+        errors = np.abs(np.subtract(*(np.nan_to_num(np.corrcoef(rows.T)) for rows in both)))
+    labelled = {**values, "income": INCOMES}
+    everything = [_numbers(t, labelled, [*ADULT, *labelled]) for t in (S, T)]
+    return single, pairs, float(errors.max()), _told_apart(*everything)
+
+
+def adult_figures(rows: pa.Table, test: pa.Table, values: dict[str, list[str]]) -> str:
+    """The figures below `ADULT_HEADING`."""
+    wanted = ([*ADULT], [*ADULT, *values])
+    incomes = [learnt(rows, test, values, features) for features in wanted]
+    figures = " ".join(f"{value:7.4f}" for value in compared_adult(rows, test, values))
+    return f"{figures} " + " ".join(f"{auc:8.4f}" for auc in incomes)
 
 
 def compare_adult(folder: Path, epsilons: list[float], components: list[str], seeds: int) -> None:
     """Print a line for each release of adult."""
     train, test, values = adult(folder)
-    print(f"{'':36} {'numeric':>8} {'all 14':>8} {'empty':>15} {'seconds':>8}")
+    print(f"{'':36} {ADULT_HEADING} {'empty':>15} seconds    MB")
 
-    def say(name: str, rows: pa.Table, seconds: float) -> None:
-        auc = [learnt(rows, test, values, features) for features in ([*ADULT], [*ADULT, *values])]
+    def say(name: str, rows: pa.Table, start: float) -> None:
+        spent = cost(start)
+        figures = adult_figures(rows, test, values)
         gone = [rows[name].is_null().to_numpy() for name in ("occupation", "workclass")]
         empty = f"{gone[0].mean():.3f} {gone[0][gone[1]].mean() if gone[1].any() else 0:.3f}"
-        print(f"{name:36} {auc[0]:8.4f} {auc[1]:8.4f} {empty:>15} {seconds:8.1f}", flush=True)
+        print(f"{name:36} {figures} {empty:>15} {spent}", flush=True)
 
-    say("real", train, 0.0)
+    say("real", train, process_time())
     for epsilon, seed, number in product(epsilons, range(seeds), components):
-        start = perf_counter()
+        start = process_time()
         rows = sampled_adult(train, values, epsilon, number, seed)
-        say(f"release, {number} components, epsilon {epsilon:g}", rows, perf_counter() - start)
+        say(f"release, {number} components, epsilon {epsilon:g}", rows, start)
 
 
 def main() -> None:
@@ -240,16 +308,20 @@ def main() -> None:
         return
     rows, real = flights(args.data / "nycflights13")
     T = scaled(real)
-    print(f"{'':36} {'1-way':>7} {'2-way':>7} {'corr.':>7} {'R2':>7} {'AUC':>7}")
+    print(f"{'':36} {'1-way':>7} {'2-way':>7} {'corr.':>7} {'R2':>7} {'AUC':>7} seconds    MB")
 
-    def say(name: str, S: Floats) -> None:
-        print(f"{name:36} " + " ".join(f"{value:7.4f}" for value in compared(S, T)), flush=True)
+    def say(name: str, S: Floats, start: float) -> None:
+        spent = cost(start)
+        figures = " ".join(f"{value:7.4f}" for value in compared(S, T))
+        print(f"{name:36} {figures} {spent}", flush=True)
 
-    say("real", scaled(rows))
+    say("real", scaled(rows), process_time())
     for epsilon in map(float, args.epsilons.split(",")):
         for seed in range(args.seeds):
+            start = process_time()
             for name, S in models(rows, epsilon, args.components.split(","), seed, args.bounds):
-                say(f"{name}, epsilon {epsilon:g}", scaled(S))
+                say(f"{name}, epsilon {epsilon:g}", scaled(S), start)
+                start = process_time()
 
 
 if __name__ == "__main__":
