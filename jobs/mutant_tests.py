@@ -187,7 +187,7 @@ class Tests:
         First those of the module, then those of others: quick ones, and those that have noticed
         many mutants of the module.
         """
-        own = tuple(f"tests/{name}::" for name in TESTS[mutant.module])
+        of_module = tuple(f"tests/{name}::" for name in TESTS[mutant.module])
         found = [
             test
             for (test, module), lines in self._lines.items()
@@ -197,7 +197,7 @@ class Tests:
 
         def order(test: str) -> tuple[bool, float, str]:
             price = self.seconds[test] / (1 + self._noticed[mutant.module, test])
-            return not test.startswith(own), price, test
+            return not test.startswith(of_module), price, test
 
         chosen, total = [], 0.0
         for test in sorted(found, key=order):

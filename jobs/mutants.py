@@ -122,7 +122,7 @@ class InPlace:
             stop("the tests cannot be imported")
         self._items = {item.nodeid: item for item in session.items}
         make_queries()
-        found = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+        found = [value for value in gc.get_objects() if isinstance(value, FunctionType)]
         self._functions = [f for f in found if f.__code__.co_filename.startswith(str(PACKAGE))]
         gc.freeze()  # forks share what is here
         self._work()
@@ -283,7 +283,7 @@ def try_all(found: list[Mutant], options: argparse.Namespace) -> None:
     """First the mutants that are put in place, then those of code that runs at import."""
     tests = Tests(RESULTS, options.module or list(TESTS))
     limits = Limits(tests.seconds)
-    in_place = [one for one in found if not (options.import_all or tests.at_import(one))]
+    in_place = [mutant for mutant in found if not (options.import_all or tests.at_import(mutant))]
     at_import = [mutant for mutant in found if mutant not in set(in_place)]
 
     def work(run: Run, group: list[Mutant]) -> None:
@@ -321,7 +321,7 @@ def main() -> None:
     results = Results()
     if not options.table:
         warm_up()
-        found = [one for name in options.module or TESTS for one in mutants(name)]
+        found = [mutant for name in options.module or TESTS for mutant in mutants(name)]
         if options.sample is not None and options.sample < len(found):
             found = random.Random(options.seed).sample(found, options.sample)
         # A run that was stopped goes on, then tries what survived.

@@ -229,7 +229,9 @@ def scored_queries(draw: Any) -> PassQuery:
     score = st.integers(-LARGEST_SCORE, LARGEST_SCORE) | st.integers(-3, 3)
     edges = tuple(np.arange(draw(st.integers(0, 4)), dtype=np.float64) for _ in range(query.width))
     missing = draw(st.booleans())
-    scores = tuple(np.array([draw(score) for _ in range(len(one) + 1 + missing)]) for one in edges)
+    scores = tuple(
+        np.array([draw(score) for _ in range(len(ends) + 1 + missing)]) for ends in edges
+    )
     columns = np.array([draw(st.integers(0, query.width - 1)) for _ in edges])
     columns = columns if draw(st.booleans()) else None
     coded = replace(query, edges=edges, scores=scores, columns=columns, missing=missing)

@@ -212,7 +212,7 @@ class ParquetSource(Opaque):
         pieces = [piece for piece in unit.pieces if isinstance(piece, FilePiece)]
         if len(pieces) < len(unit.pieces):
             raise TypeError("this unit was planned by another source")
-        for piece, content in with_contents(fs, [one for one in pieces if one.row_groups]):
+        for piece, content in with_contents(fs, [piece for piece in pieces if piece.row_groups]):
             name = self.place.message_path(fs, piece.path)
             known = [(piece.size, content)]
             begin = partial(self._piece_blocks, fs, piece, max_rows, unit.bytes, known)

@@ -56,7 +56,7 @@ def _groups(fs: Any, files: Sequence[F], largest: int) -> Iterator[list[F]]:
     group: list[F] = []
     for file in files:
         together = group and _is_small(fs, file, largest) and _is_small(fs, group[0], largest)
-        size = sum(one.size for one in group) + file.size
+        size = sum(listed.size for listed in group) + file.size
         if group and not (together and len(group) < _TOGETHER_FILES and size <= _TOGETHER_BYTES):
             yield group
             group = []
@@ -74,8 +74,8 @@ def _fetched(fs: Any, files: Sequence[Listed]) -> list[bytes | None]:
     except Exception:
         found = [None] * len(files)
     contents = [
-        bytes(one) if isinstance(one, bytes | bytearray) and len(one) == file.size else None
-        for one, file in zip(found, files, strict=True)
+        bytes(entry) if isinstance(entry, bytes | bytearray) and len(entry) == file.size else None
+        for entry, file in zip(found, files, strict=True)
     ]
     for _ in range(contents.count(None)):
         count_retry()

@@ -98,11 +98,11 @@ def compare_with_local(document: dict[str, Any], folder: Path) -> None:
     document = {**document, "privacy": privacy, "model": {"components": 1}}
     local = {**document["dataset"], "path": str(folder / "one"), "storage_options": {}}
     same = ("--insecure-test-noise", "5", "--release-id", "same")
-    there, here = (
+    there, local = (
         release_files({**document, "dataset": dataset}, folder / name, *same)
         for name, dataset in (("there", document["dataset"]), ("here", local))
     )
-    if there != here:
+    if there != local:
         raise SystemExit("the release differs from that of one local file")
     print(f"{', '.join(sorted(there))}: byte for byte those of one local file")
 
@@ -166,9 +166,9 @@ def specification(options: Namespace, rows: dict[str, Any], ledger: str) -> dict
 def show(options: Namespace, forecast: PlannedWork, record: dict[str, Any]) -> None:
     """Print what was measured, and the forecast beside it."""
     passes = record["passes"]
-    wall = sum(one["wall_seconds"] for one in passes)
-    processor = sum(one["processor_seconds"] for one in passes)
-    worker = max(one["worker_peak_bytes"] for one in passes)
+    wall = sum(done["wall_seconds"] for done in passes)
+    processor = sum(done["processor_seconds"] for done in passes)
+    worker = max(done["worker_peak_bytes"] for done in passes)
     read = options.rows * len(passes)
     print(
         f"{options.rows:,} rows of {options.dimension} features in {options.files:,} file(s) with "

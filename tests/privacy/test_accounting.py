@@ -170,9 +170,9 @@ def test_agreement_with_dp_accounting(delta: float) -> None:
         )
         accountant = rdp.RdpAccountant(orders)
         accountant.compose(dp_accounting.ZCDpEvent(rho_from_epsilon_delta(epsilon, delta)))
-        theirs = accountant.get_epsilon(delta)
+        accountants = accountant.get_epsilon(delta)
         # dp-accounting tries orders on a grid, so its epsilon is slightly above the optimum.
-        assert epsilon * (1 - 1e-9) <= theirs <= epsilon * 1.002
+        assert epsilon * (1 - 1e-9) <= accountants <= epsilon * 1.002
 
 
 @pytest.mark.parametrize("bits", [8, 13, 40])
@@ -265,6 +265,6 @@ def test_composition_agrees_with_dp_accounting() -> None:
     accountant = pld.PLDAccountant(value_discretization_interval=1e-3)
     for mu in mus:
         accountant.compose(GaussianDpEvent(1 / mu))
-    ours = epsilon_from_mu(math.sqrt(sum(mu * mu for mu in mus)), 1e-6)
+    exact = epsilon_from_mu(math.sqrt(sum(mu * mu for mu in mus)), 1e-6)
     # The discretisation of dp-accounting makes its epsilon larger.
-    assert ours <= accountant.get_epsilon(1e-6) <= ours * 1.005
+    assert exact <= accountant.get_epsilon(1e-6) <= exact * 1.005

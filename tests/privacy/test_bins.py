@@ -65,7 +65,7 @@ def test_the_kernel_counts_as_the_reference_does(data):
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_small_query_of_bins_is_the_reference(weighted, missing):
     edges = (np.array([0.0, 1.0, 2.0]), np.array([5.0]))
-    whole = tuple(np.arange(len(one) + 1 + missing) for one in edges)
+    whole = tuple(np.arange(len(ends) + 1 + missing) for ends in edges)
     coarse = (whole[0] // 2, whole[1] * 0)
     groups = np.arange(3), np.array([0, 1, 1]), np.zeros(3, dtype=np.int64)
     blocks = [Block("bins", g, 1.0, bins=b) for g in groups for b in (whole, coarse)]
@@ -146,10 +146,10 @@ def test_a_row_that_may_lack_values_always_costs_what_is_declared(data):
 
 
 def test_the_square_root_of_the_columns_is_in_the_price():
-    one, many = query_of(1), query_of(9)
-    scale = many.blocks[0].sigma / one.blocks[0].sigma
+    single, many = query_of(1), query_of(9)
+    scale = many.blocks[0].sigma / single.blocks[0].sigma
     assert scale == pytest.approx(3)
-    for query in (one, many):
+    for query in (single, many):
         costs = [block_cost(query, block) for block in query.blocks]
         assert costs[0] <= Fraction(0.01) and costs[1] <= Fraction(0.02)
     # Priced as if it were one column, it would cost a ninth.

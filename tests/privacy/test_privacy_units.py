@@ -115,9 +115,9 @@ def test_an_adversarial_unit_costs_at_most_what_a_real_query_declares(name, aggr
         x[3::11, -1] = np.inf
         u, valid = features.to_lattice(x)
         labels = rng.integers(0, int(query.cell_label[-1]) + 1, len(u))
-        mine = unit_rows(u[valid], labels[valid], ["mine"] * int(valid.sum()))
-        none = summed(query, mine.at(np.zeros(0, dtype=np.intp)), most, aggregate)
-        cost = price(query, none, summed(query, mine, most, aggregate))
+        of_unit = unit_rows(u[valid], labels[valid], ["mine"] * int(valid.sum()))
+        none = summed(query, of_unit.at(np.zeros(0, dtype=np.intp)), most, aggregate)
+        cost = price(query, none, summed(query, of_unit, most, aggregate))
         assert 0 < cost <= query_cost(query)
 
 
@@ -273,9 +273,9 @@ def test_rows_that_collide_in_several_units_are_distinguished(of_rows):
     for most in range(1, 40, 3):
         want = {}
         for unit in "abcde":
-            mine = [i for i, name in enumerate(units) if name == unit]
-            mine.sort(key=lambda i: (hashes[i], content[i]))
-            want[unit] = Counter((tuple(rows[i].tolist()), int(labels[i])) for i in mine[:most])
+            of_unit = [i for i, name in enumerate(units) if name == unit]
+            of_unit.sort(key=lambda i: (hashes[i], content[i]))
+            want[unit] = Counter((tuple(rows[i].tolist()), int(labels[i])) for i in of_unit[:most])
         for order in (np.arange(len(units)), rng.permutation(len(units))):
             assert by_unit(smallest(replace(whole, hashes=hashes).at(order), most), units) == want
 
@@ -334,11 +334,11 @@ def test_the_two_steps_keep_what_is_defined(aggregate, buffer, tmp_path):
     features = FeatureMap(2, 1.0)
     use = [i for i in range(90) if i % 9 and y[i] < 2 and i % 7]
     u = features.to_lattice(x[use])[0]
-    mine = u, y[use], [units[i] for i in use]
+    of_unit = u, y[use], [units[i] for i in use]
     if aggregate == "mean":
-        want = Counter({(*row, 1): n for row, n in means_in_python(*mine, 3).items()})
+        want = Counter({(*row, 1): n for row, n in means_in_python(*of_unit, 3).items()})
     else:
-        kept = in_python(*mine, 3).values()
+        kept = in_python(*of_unit, 3).values()
         want = Counter((row, label, len(rows)) for rows in kept for row, label in rows)
     x[::9, 1] = np.nan
     of = [None if i % 7 == 0 else unit for i, unit in enumerate(units)]

@@ -109,9 +109,9 @@ def test_a_product_is_the_exact_sum_of_two_floats() -> None:
     b = rng.uniform(0.1, 6.0, 50)
     for a in (*rng.uniform(1.0, 2.0, 20).tolist(), 2.0**55, 2.0**-32, (2.0 - 2.0**-52) * 2.0**54):
         product, error = rounded_gaussian._exact_product(a, b)
-        for one, high, low in zip(b.tolist(), product.tolist(), error.tolist(), strict=True):
-            assert high == a * one
-            assert Fraction(high) + Fraction(low) == Fraction(a) * Fraction(one)
+        for factor, high, low in zip(b.tolist(), product.tolist(), error.tolist(), strict=True):
+            assert high == a * factor
+            assert Fraction(high) + Fraction(low) == Fraction(a) * Fraction(factor)
 
 
 @pytest.mark.parametrize("sigma", [2.0**-32, 1.7, math.pi * 2.0**25, 2.0**40 * 1.3, 2.0**55])

@@ -113,10 +113,10 @@ def test_agreement_with_the_discrete_gaussian_at_large_scale() -> None:
         chi2 = float(np.sum((x - y) ** 2 / np.maximum(x + y, 1)))
         return float(special.gammaincc(cuts.size / 2, chi2 / 2))
 
-    theirs = DiscreteGaussian().draw(sigma, size)
-    assert two_sample(theirs, RoundedGaussian().draw(sigma, size)) > LEVEL
+    discrete = DiscreteGaussian().draw(sigma, size)
+    assert two_sample(discrete, RoundedGaussian().draw(sigma, size)) > LEVEL
     for factor in (0.7, 1.3):
-        assert two_sample(theirs, RoundedGaussian().draw(factor * sigma, size)) < LEVEL
+        assert two_sample(discrete, RoundedGaussian().draw(factor * sigma, size)) < LEVEL
 
 
 def test_means_over_draws_are_independent_of_the_size_of_a_draw() -> None:

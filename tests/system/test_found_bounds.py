@@ -46,9 +46,9 @@ def table(folder: Path, rows: dict[str, Any], files: int = 1, group: int = 100_0
     folder.mkdir(parents=True)
     n = len(rows["far"])
     for part in range(files):
-        some = slice(part * n // files, (part + 1) * n // files)
+        chosen = slice(part * n // files, (part + 1) * n // files)
         pq.write_table(
-            pa.table({name: pa.array(values[some]) for name, values in rows.items()}),
+            pa.table({name: pa.array(values[chosen]) for name, values in rows.items()}),
             folder / f"part-{part}.parquet",
             row_group_size=group,
         )

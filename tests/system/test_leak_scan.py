@@ -208,13 +208,13 @@ def test_no_page_of_a_cluster_shows_a_marker(tmp_path):
         for page in ("json/counts.json", "json/index.html", "info/main/workers.html", "metrics"):
             with urllib.request.urlopen(f"{address}/{page}", timeout=300) as answer:
                 assert find_markers(answer.read()) == [], page
-        told = [
+        pages = [
             json.dumps(client.get_worker_logs(), default=str),
             json.dumps(client.get_scheduler_logs(), default=str),
             json.dumps(client.run_on_scheduler(_tasks), default=str),
             json.dumps(list(client.get_task_stream()), default=str),
         ]
-    for text in told:
+    for text in pages:
         assert find_markers(text) == []
     clean(tmp_path)
 

@@ -213,8 +213,8 @@ def test_dropped_rows_contribute_nothing(tmp_path):
     whole = colour & ~rows["x"].is_null().to_numpy() & ~rows["flag"].is_null().to_numpy()
     drop = {"nulls": "drop"}
     all_rows = released(table(tmp_path / "all", rows), tmp_path / "one", dataset=drop)
-    some = table(tmp_path / "some", rows.filter(pa.array(whole)))
-    assert released(some, tmp_path / "two", dataset=drop) == all_rows
+    complete = table(tmp_path / "some", rows.filter(pa.array(whole)))
+    assert released(complete, tmp_path / "two", dataset=drop) == all_rows
     sampled = load_release(str(tmp_path / "one")).sample(500, seed=1)[0]
     assert np.isfinite(sampled).all()
 

@@ -67,18 +67,18 @@ def test_each_pass_is_recorded_with_what_it_took(tmp_path: Path, engine: Engine)
     assert result.receipt is not None
     (record,) = kept(tmp_path)
     assert (record["run"], record["outcome"], record["engine"]) == ("nightly", "done", engine.name)
-    assert [one["step"] for one in record["passes"]] == [
+    assert [of_pass["step"] for of_pass in record["passes"]] == [
         query["step"] for query in result.receipt["queries"]
     ]
-    for one in record["passes"]:
-        assert one["tasks"] >= 1
-        assert one["bytes"] >= ROWS * 3 * 4
-        assert one["processor_seconds"] > 0
-        assert 0 < one["wall_seconds"] <= record["wall_seconds"]
-        assert one["workers"] >= 1
-        assert (one["retries"], one["stalls"], one["workers_lost"]) == (0, 0, 0)
-        assert one["worker_peak_bytes"] > 10 << 20
-        assert one["driver_peak_bytes"] > 10 << 20
+    for of_pass in record["passes"]:
+        assert of_pass["tasks"] >= 1
+        assert of_pass["bytes"] >= ROWS * 3 * 4
+        assert of_pass["processor_seconds"] > 0
+        assert 0 < of_pass["wall_seconds"] <= record["wall_seconds"]
+        assert of_pass["workers"] >= 1
+        assert (of_pass["retries"], of_pass["stalls"], of_pass["workers_lost"]) == (0, 0, 0)
+        assert of_pass["worker_peak_bytes"] > 10 << 20
+        assert of_pass["driver_peak_bytes"] > 10 << 20
 
 
 def test_a_pass_without_progress_counts_as_stalled(
@@ -87,7 +87,7 @@ def test_a_pass_without_progress_counts_as_stalled(
     monkeypatch.setattr(run_record, "STALL_SECONDS", 0.0)
     release(job(tmp_path), output=str(tmp_path / "out"))
     (record,) = kept(tmp_path)
-    assert all(one["stalls"] >= 1 for one in record["passes"])
+    assert all(of_pass["stalls"] >= 1 for of_pass in record["passes"])
 
 
 def test_a_resumed_release_has_a_record_of_each_run(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_spans_have_names_of_steps_and_nothing_of_a_failure(tmp_path: Path) -> N
     result = release(spec, output=str(tmp_path / "out"), release_id="traced")
     assert result.receipt is not None
     finished = spans.get_finished_spans()
-    steps = [dict(one.attributes) for one in finished if one.name == "dpgmm.pass"]
+    steps = [dict(span.attributes) for span in finished if span.name == "dpgmm.pass"]
     assert steps == [{"dpgmm.step": query["step"]} for query in result.receipt["queries"]]
     assert finished[-1].name == "dpgmm.release"
     assert finished[-1].attributes["dpgmm.release_id"] == "traced"
@@ -201,7 +201,7 @@ def test_driver_and_workers_stay_below_the_memory_that_is_forecast(tmp_path: Pat
     forecast = memory_plan(problem_of(spec, WIDTH, 0.1), open_dataset(spec.dataset).plan())
     done("release", file, "--output", tmp_path / "out")
     (record,) = kept(tmp_path)
-    assert any(one["step"].startswith("components") for one in record["passes"])
-    peak = max(one["worker_peak_bytes"] for one in record["passes"])
+    assert any(of_pass["step"].startswith("components") for of_pass in record["passes"])
+    peak = max(of_pass["worker_peak_bytes"] for of_pass in record["passes"])
     assert forecast.worker(1) / 10 < peak < forecast.worker(1)
     assert forecast.driver / 10 < record["driver_peak_bytes"] < forecast.driver

@@ -203,11 +203,11 @@ def test_an_ellipse_is_where_the_distance_is_one() -> None:
 
 def test_views_are_projections_whatever_form_the_covariances_have() -> None:
     shared = releases.shared_of((7, 3), p=5, q=2)
-    some, same = views_of_mixture(shared), views_of_mixture(releases.full_of(shared))
-    assert len(some) == len(same) == 2
-    for one, other in zip(some, same, strict=True):
-        assert one.means == pytest.approx(other.means, abs=1e-6)
-        assert one.covariances == pytest.approx(other.covariances, abs=1e-6)
+    views, same = views_of_mixture(shared), views_of_mixture(releases.full_of(shared))
+    assert len(views) == len(same) == 2
+    for view, other in zip(views, same, strict=True):
+        assert view.means == pytest.approx(other.means, abs=1e-6)
+        assert view.covariances == pytest.approx(other.covariances, abs=1e-6)
 
 
 def test_the_second_view_tells_components_apart() -> None:

@@ -57,8 +57,8 @@ def test_any_bytes_come_back(data: bytes) -> None:
 def test_an_answer_drawn_meanwhile_by_another_driver_is_used(memory: FsspecStore) -> None:
     other = begun(memory)
     other.put_query(0, "moments", b"q")
-    theirs = InterruptedStore(memory, "answer", lambda: other.put_answer(0, "moments", b"theirs"))
-    assert Journal(theirs, "week-1").put_answer(0, "moments", b"mine") == b"theirs"
+    racing = InterruptedStore(memory, "answer", lambda: other.put_answer(0, "moments", b"theirs"))
+    assert Journal(racing, "week-1").put_answer(0, "moments", b"mine") == b"theirs"
 
 
 @pytest.mark.parametrize("fault", ["acknowledgement lost", "error before"])

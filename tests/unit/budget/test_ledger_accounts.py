@@ -75,9 +75,9 @@ def test_an_account_counts_whole_for_a_candidate_of_another_or_of_none() -> None
 
 
 def test_charges_of_no_account_are_at_odds_with_none() -> None:
-    plain, mine = in_rho(1.0), of(MONTHS[0], in_rho(1.0))
-    check_account(plain, [mine, plain])
-    check_account(mine, [plain, mine])
+    plain, charged = in_rho(1.0), of(MONTHS[0], in_rho(1.0))
+    check_account(plain, [charged, plain])
+    check_account(charged, [plain, charged])
 
 
 def test_without_an_account_windows_add_up(ledger: Ledger) -> None:
@@ -128,7 +128,7 @@ spans = st.tuples(st.integers(1, 14), st.integers(1, 14)).map(lambda d: days(d[0
     mine=spans,
 )
 def test_an_account_costs_every_row_what_its_windows_cost(
-    parts: list[tuple[Window, float]], whole: list[float], gaussian: bool, mine: Window
+    parts: list[tuple[Window, float]], whole: list[float], gaussian: bool, window: Window
 ) -> None:
     """Compare with the cost of a row of each day, computed day by day."""
     make = in_mu if gaussian else in_rho
@@ -142,8 +142,8 @@ def test_an_account_costs_every_row_what_its_windows_cost(
 
     currency = "mu" if gaussian else "rho"
     assert total(charges, currency) == max(map(of_row, points.values()))
-    inside_costs = [of_row(point) for point in points.values() if mine.holds(point)]
-    assert total(charges, currency, candidate=of(mine, make(0.1))) == max(inside_costs)
+    inside_costs = [of_row(point) for point in points.values() if window.holds(point)]
+    assert total(charges, currency, candidate=of(window, make(0.1))) == max(inside_costs)
 
 
 @pytest.mark.parametrize(

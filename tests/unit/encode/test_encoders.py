@@ -286,9 +286,9 @@ def test_onnx_models_of_texts(tmp_path: Path) -> None:
     expected = np.array([table[row].mean(axis=0) for row in rows])
     np.testing.assert_allclose(pipeline.embed(texts), expected, atol=1e-6)
     assert rows_are_independent(pipeline)
-    one = find_encoder(f"onnx:{path}", (), EncoderOptions(pooling="first", max_tokens=4))
-    np.testing.assert_allclose(one(texts), np.tile(table[2], (4, 1)), atol=1e-6)
-    assert one.digest != mean.digest
+    encode = find_encoder(f"onnx:{path}", (), EncoderOptions(pooling="first", max_tokens=4))
+    np.testing.assert_allclose(encode(texts), np.tile(table[2], (4, 1)), atol=1e-6)
+    assert encode.digest != mean.digest
     with pytest.raises(SpecError, match="--resize does nothing"):
         find_encoder(f"onnx:{path}", (), EncoderOptions(resize="4"))
     with pytest.raises(SpecError, match="takes text, not pictures"):

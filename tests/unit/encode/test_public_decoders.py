@@ -148,8 +148,8 @@ def write_pictures(path: Path, count: int, *, files: bool) -> None:
     X, images = pictures(count, 1)
     if files:
         out = [io.BytesIO() for _ in images]
-        for one, file in zip(images, out, strict=True):
-            Image.fromarray(one).save(file, format="PNG")
+        for image, file in zip(images, out, strict=True):
+            Image.fromarray(image).save(file, format="PNG")
         column: Any = pa.array([{"bytes": file.getvalue(), "path": "x"} for file in out])
     else:
         column = pa.FixedSizeListArray.from_arrays(pa.array(images.ravel()), 144)

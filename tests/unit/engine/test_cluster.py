@@ -78,18 +78,18 @@ def test_workers_that_come_and_go_in_a_pass_change_no_sum():
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
         ) as cluster,
-        distributed.Client(cluster) as own,
+        distributed.Client(cluster) as driver,
     ):
-        engine, (first,) = DaskEngine(own, most_threads=3), own.nthreads()
+        engine, (first,) = DaskEngine(driver, most_threads=3), driver.nthreads()
         seen: list[float] = []
 
         def report(fraction: float) -> None:
             seen.append(fraction)
             if len(seen) == 2:
                 cluster.scale(3)
-                own.wait_for_workers(3, timeout=300)
+                driver.wait_for_workers(3, timeout=300)
             if len(seen) == 5:
-                own.retire_workers([first])
+                driver.retire_workers([first])
 
         got = engine.run(context_of(source), units, report)
         assert len(seen) > 5
@@ -119,20 +119,20 @@ def test_unequal_workers_change_no_sum():
             processes=False,
             dashboard_address=None,
         ) as cluster,
-        distributed.Client(cluster) as own,
+        distributed.Client(cluster) as driver,
     ):
-        engine, joined = DaskEngine(own, most_threads=4), []
+        engine, joined = DaskEngine(driver, most_threads=4), []
 
         def report(_: float) -> None:
             if not joined:
                 joined.append(cluster.sync(large, cluster.scheduler_address))
-                own.wait_for_workers(2, timeout=300)
+                driver.wait_for_workers(2, timeout=300)
 
         got = engine.run(context_of(source), units, report)
         assert integers(got) == integers(want)
         assert [threads for _, threads in engine.limits()] == [1, 3]
         assert engine.usage().joined == 1
-        assert "large" in own.run(_name).values()
+        assert "large" in driver.run(_name).values()
         cluster.sync(joined[0].close)
 
 

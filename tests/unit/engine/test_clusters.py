@@ -154,11 +154,11 @@ def test_slurm_and_kubernetes_follow_the_work(monkeypatch: pytest.MonkeyPatch) -
     """Dask's own classes take the bounds under these names."""
     from distributed.deploy.adaptive import Adaptive
 
-    told: list[dict[str, Any]] = []
-    cluster = SimpleNamespace(adapt=lambda **bounds: told.append(bounds))
+    adapted: list[dict[str, Any]] = []
+    cluster = SimpleNamespace(adapt=lambda **bounds: adapted.append(bounds))
     clusters.scale(cluster, Elastic(2, 9))
-    assert (told[0]["minimum"], told[0]["maximum"]) == (2, 9)
-    assert set(told[0]) <= set(inspect.signature(Adaptive).parameters)
+    assert (adapted[0]["minimum"], adapted[0]["maximum"]) == (2, 9)
+    assert set(adapted[0]) <= set(inspect.signature(Adaptive).parameters)
 
 
 @pytest.mark.parametrize("given", ["0", "many", 0, -1])

@@ -210,10 +210,10 @@ def test_release_refuses_other_sources_by_name(source, tmp_path):
 def test_a_fitted_model_keeps_nothing_of_the_rows(kind):
     """Neither their number, which pandas writes into Arrow schemas, nor values of an index."""
     index = {"kind": "range", "name": None, "start": 0, "stop": N, "step": 1}
-    told = {"pandas": json.dumps({"index_columns": [index]})}
+    metadata = {"pandas": json.dumps({"index_columns": [index]})}
     frame = frame_of(kind)
     if kind == "pyarrow":
-        frame = frame.replace_schema_metadata(told)
+        frame = frame.replace_schema_metadata(metadata)
     if kind == "pandas":
         names = [f"Zanzibar {i}" for i in range(N)]
         frame = frame.assign(who=names, old=frame["old"].map({True: "Zanzibar", False: "no"}))

@@ -68,20 +68,23 @@ def test_sampled_tables_have_categories_and_empty_cells(fitted):
 
 
 def test_a_table_is_scored_by_its_names_and_an_array_by_numbers(fitted):
-    some = TABLE.slice(0, 50)
+    first_rows = TABLE.slice(0, 50)
     numbers = np.stack(
         [
-            some["income"].to_numpy(),
-            some["visits"].to_numpy(zero_copy_only=False).astype(float),
-            np.array(some["member"].to_pylist(), dtype=float),
-            [{"south": 0.0, "north": 1.0}.get(name, np.nan) for name in some["region"].to_pylist()],
+            first_rows["income"].to_numpy(),
+            first_rows["visits"].to_numpy(zero_copy_only=False).astype(float),
+            np.array(first_rows["member"].to_pylist(), dtype=float),
+            [
+                {"south": 0.0, "north": 1.0}.get(name, np.nan)
+                for name in first_rows["region"].to_pylist()
+            ],
         ],
         axis=1,
     )
-    scores = fitted.score_samples(some)
+    scores = fitted.score_samples(first_rows)
     assert np.isfinite(scores).all()
     assert (scores == fitted.score_samples(numbers)).all()
-    assert (fitted.predict(some) == 0).all()
+    assert (fitted.predict(first_rows) == 0).all()
     assert fitted.n_features_in_ == 4
     assert fitted.feature_names_in_.tolist() == NAMES
 

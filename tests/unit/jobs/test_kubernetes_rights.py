@@ -79,8 +79,8 @@ def test_the_user_of_the_image_is_the_one_that_pods_run_as():
 
 def test_images_are_named_by_version():
     images = {container["image"] for pod in pods().values() for container in pod["containers"]}
-    ours = {image for image in images if image.startswith("dpgmm:")}
-    assert ours == {f"dpgmm:{__version__}"}
+    built = {image for image in images if image.startswith("dpgmm:")}
+    assert built == {f"dpgmm:{__version__}"}
     assert all(re.search(r":[0-9]+\.[0-9]+\.[0-9]+$", image) for image in images)
     (base,) = re.findall(r"^FROM (.*)$", (FOLDER / "Containerfile").read_text(), re.MULTILINE)
     assert re.fullmatch(r"python:3\.11\.[0-9]+-slim-[a-z]+@sha256:[0-9a-f]{64}", base)

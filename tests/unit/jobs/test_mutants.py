@@ -30,7 +30,8 @@ def changed(tmp_path, monkeypatch):
     (tmp_path / "module.py").write_text(SOURCE)
     monkeypatch.setattr(mutations, "PACKAGE", tmp_path)
     return [
-        (one.function, one.build()[1].partition(": ")[2]) for one in mutations.mutants("module.py")
+        (mutant.function, mutant.build()[1].partition(": ")[2])
+        for mutant in mutations.mutants("module.py")
     ]
 
 
@@ -82,7 +83,7 @@ def called(tmp_path, monkeypatch):
     def change(text):
         (code,) = [
             code
-            for code, found in (one.build() for one in mutations.mutants("module.py"))
+            for code, found in (mutant.build() for mutant in mutations.mutants("module.py"))
             if found.endswith(text)
         ]
         return mutations.replace(code, functions)
@@ -107,7 +108,10 @@ def test_a_function_within_a_function_is_changed(called):
 def test_a_mutant_has_the_lines_of_its_statement_without_its_body(tmp_path, monkeypatch):
     (tmp_path / "module.py").write_text("if (1 +\n    2):\n    3\nelif 4:\n    5\n")
     monkeypatch.setattr(mutations, "PACKAGE", tmp_path)
-    lines = {one.build()[1].partition(": ")[2]: one.lines for one in mutations.mutants("module.py")}
+    lines = {
+        mutant.build()[1].partition(": ")[2]: mutant.lines
+        for mutant in mutations.mutants("module.py")
+    }
     assert lines == {
         "1 + 2  ->  1 - 2": range(1, 3),
         "1  ->  2": range(1, 3),

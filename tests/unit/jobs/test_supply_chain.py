@@ -30,13 +30,13 @@ def bill(tmp_path_factory):
 def test_every_line_of_a_lock_has_a_version_and_hashes(name):
     locked = sbom.read_lock((ROOT / name).read_text())
     assert len(locked) > 20
-    assert len({one.name for one in locked}) == len(locked)
+    assert len({part.name for part in locked}) == len(locked)
 
 
 def test_the_image_runs_what_the_tests_ran(bill):
-    required = {one["name"] for one in bill["components"] if one["scope"] == "required"}
+    required = {part["name"] for part in bill["components"] if part["scope"] == "required"}
     everything, image = (sbom.read_lock((ROOT / name).read_text()) for name in LOCKS)
-    assert image == [one for one in everything if one.name in required | {"setuptools"}]
+    assert image == [part for part in everything if part.name in required | {"setuptools"}]
 
 
 @pytest.mark.parametrize("line", ["numpy==2.4.6\n", "numpy>=2 --hash=sha256:" + "0" * 64])
@@ -66,24 +66,24 @@ def test_the_environment_is_installed_by_hashes():
 
 def test_the_bill_lists_the_lock(bill):
     locked = sbom.read_lock((ROOT / "requirements.lock").read_text())
-    assert {one["purl"]: len(one["hashes"]) for one in bill["components"]} == {
-        one.ref: len(one.sha256) for one in locked
+    assert {part["purl"]: len(part["hashes"]) for part in bill["components"]} == {
+        part.ref: len(part.sha256) for part in locked
     }
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", bill["serialNumber"])
-    assert all(one["licenses"] for one in bill["components"])
+    assert all(part["licenses"] for part in bill["components"])
 
 
 def test_references_in_the_bill_lead_to_components(bill):
-    refs = {one["bom-ref"] for one in bill["components"]}
+    refs = {part["bom-ref"] for part in bill["components"]}
     refs.add(bill["metadata"]["component"]["bom-ref"])
-    assert {one["ref"] for one in bill["dependencies"]} == refs
-    for one in bill["dependencies"]:
-        assert set(one["dependsOn"]) <= refs - {one["ref"]}
+    assert {part["ref"] for part in bill["dependencies"]} == refs
+    for part in bill["dependencies"]:
+        assert set(part["dependsOn"]) <= refs - {part["ref"]}
 
 
 def test_the_bill_tells_what_runs_from_what_tests(bill):
-    scopes = {one["name"]: one["scope"] for one in bill["components"]}
+    scopes = {part["name"]: part["scope"] for part in bill["components"]}
     assert scopes["opendp"] == scopes["numpy"] == scopes["tornado"] == "required"
     assert scopes["pytest"] == scopes["scikit-learn"] == "optional"
 

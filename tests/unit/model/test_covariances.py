@@ -196,9 +196,9 @@ def test_regularised_covariances_lie_between_their_average_and_their_own(
     p: int, q: int, share: float
 ) -> None:
     for mixture in pair(shared(p=p, q=q)):
-        own = mixture.covariances
-        average = np.einsum("c,cij->ij", mixture.weights, own)
+        full = mixture.covariances
+        average = np.einsum("c,cij->ij", mixture.weights, full)
         found = mixture.regularised(share)
-        assert np.allclose(found.covariances, average + share * (own - average), rtol=1e-10)
+        assert np.allclose(found.covariances, average + share * (full - average), rtol=1e-10)
         assert np.array_equal(found.means, mixture.means)
         assert type(found.form) is type(mixture.form)

@@ -54,11 +54,11 @@ def test_sample_has_the_components_weights_means_and_covariances() -> None:
     shares = np.bincount(index, minlength=3) / index.size
     assert np.allclose(shares, mixture.weights, atol=0.01)
     for k in range(3):
-        mine = rows[index == k]
+        drawn = rows[index == k]
         spread = np.sqrt(np.diag(mixture.covariances[k]).max())
-        assert np.abs(mine.mean(axis=0) - mixture.means[k]).max() < 6 * spread / len(mine) ** 0.5
+        assert np.abs(drawn.mean(axis=0) - mixture.means[k]).max() < 6 * spread / len(drawn) ** 0.5
         scale = np.abs(mixture.covariances[k]).max()
-        assert np.abs(np.cov(mine.T) - mixture.covariances[k]).max() < 0.08 * scale
+        assert np.abs(np.cov(drawn.T) - mixture.covariances[k]).max() < 0.08 * scale
 
 
 def test_sample_depends_on_the_seed_only() -> None:

@@ -51,7 +51,7 @@ def small_query(rule: str, soft: bool, weighted: bool, maps: tuple[int, ...] | N
     by_cell, everything = np.arange(6), np.zeros(6, dtype=np.int64)
     centres = rng.integers(-30_000, 30_000, (6, 2))
     alike = maps is None or len(set(maps)) > 1
-    own = {} if alike else {"radius": 9_000, "axes": (1, 2)}
+    narrower = {} if alike else {"radius": 9_000, "axes": (1, 2)}
     query = PassQuery(
         "cells.1",
         2,
@@ -60,9 +60,9 @@ def small_query(rule: str, soft: bool, weighted: bool, maps: tuple[int, ...] | N
         20_000,
         (
             Block("count", by_cell, 1.0),
-            Block("sum", cells, 1.0, **own),
+            Block("sum", cells, 1.0, **narrower),
             Block("second", by_cell, 1.0, 1.0),
-            Block("sum" if alike else "square", everything, 1.0, **own),
+            Block("sum" if alike else "square", everything, 1.0, **narrower),
         ),
         maps=() if maps is None else tuple(IntMap(rng.integers(-99, 99, (2, 2)), 6) for _ in "ab"),
         cell_map=None if maps is None else np.array(maps),

@@ -590,11 +590,11 @@ def table(columns: object, **dataset: object) -> ReleaseSpec:
 
 def test_bounds_may_be_auto_for_all_columns_or_for_some():
     assert table("auto").auto_columns == ("a", "b")
-    some = table({"a": [0, 1], "b": "auto"})
-    assert some.auto_columns == ("b",)
-    assert some.given_columns == {"a": (0.0, 1.0)}
+    mixed = table({"a": [0, 1], "b": "auto"})
+    assert mixed.auto_columns == ("b",)
+    assert mixed.given_columns == {"a": (0.0, 1.0)}
     assert table({"a": [0, 1], "b": [0, 2]}).auto_columns == ()
-    assert ReleaseSpec.from_dict(some.public_dict()) == some
+    assert ReleaseSpec.from_dict(mixed.public_dict()) == mixed
 
 
 def test_a_norm_that_is_found_is_not_known_beforehand():

@@ -231,7 +231,9 @@ def test_every_file_comes_once_in_order(sizes: list[int], files: int, together: 
         groups: list[int] = []
         fetched = small_files._fetched
         patch.setattr(
-            small_files, "_fetched", lambda fs, some: groups.append(len(some)) or fetched(fs, some)
+            small_files,
+            "_fetched",
+            lambda fs, files: groups.append(len(files)) or fetched(fs, files),
         )
         found = list(with_contents(Bucket(), listed, 25))
     assert [file for file, _ in found] == listed

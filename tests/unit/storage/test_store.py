@@ -231,8 +231,8 @@ def test_a_lost_acknowledgement_is_read_back(memory: FsspecStore) -> None:
 
 
 def test_a_conflict_returns_what_is_stored(memory: FsspecStore) -> None:
-    theirs = InterruptedStore(memory, "n", lambda: memory.create("n", b"theirs"))
-    assert create_or_read(theirs, "n", b"mine") == b"theirs"
+    racing = InterruptedStore(memory, "n", lambda: memory.create("n", b"theirs"))
+    assert create_or_read(racing, "n", b"mine") == b"theirs"
 
 
 def test_a_temporary_error_is_retried_and_a_lasting_one_is_raised(memory: FsspecStore) -> None:

@@ -37,9 +37,11 @@ def parts_and_whole() -> tuple[Mixture, Mixture]:
 
 def moments(mixture: Mixture, label: int) -> tuple[npt.NDArray, npt.NDArray, npt.NDArray]:
     """Weight, sum and second moment of a label."""
-    own = mixture.label_index == label
-    weights, means = mixture.weights[own], mixture.means[own]
-    second = np.einsum("k,kij->ij", weights, mixture.covariances[own]) + (means.T * weights) @ means
+    of_label = mixture.label_index == label
+    weights, means = mixture.weights[of_label], mixture.means[of_label]
+    second = (
+        np.einsum("k,kij->ij", weights, mixture.covariances[of_label]) + (means.T * weights) @ means
+    )
     return weights.sum(), weights @ means, second
 
 
@@ -83,8 +85,8 @@ def test_each_label_keeps_its_moments_and_no_more_components_than_wanted(
     assert tuple(np.bincount(found.label_index)) == numbers
     assert found.label_values == mixture.label_values
     for label in (0, 1):
-        for one, other in zip(moments(found, label), moments(mixture, label), strict=True):
-            np.testing.assert_allclose(one, other)
+        for merged, other in zip(moments(found, label), moments(mixture, label), strict=True):
+            np.testing.assert_allclose(merged, other)
 
 
 def test_few_enough_components_stay_as_they_are() -> None:

@@ -148,9 +148,9 @@ def test_the_plans_cost_their_shares_and_group_every_bin():
     first, plan = first_plan(bins, 0.5), marginals_plan(bins, 0.5)
     assert first.rho + plan.rho == pytest.approx(0.5 * 0.22)
     assert [len(edges) + 1 for edges in plan.edges] == [b.count for b in bins]
-    for one in (first, plan):
-        codes = [len(edges) + 1 for edges in one.edges]
-        for block in one.blocks:
+    for asked in (first, plan):
+        codes = [len(edges) + 1 for edges in asked.edges]
+        for block in asked.blocks:
             assert block.bins is None or [len(table) for table in block.bins] == codes
     assert math.isclose(plan.blocks[1].rho, 0.06)
 

@@ -22,9 +22,9 @@ def seen(x: np.ndarray, y: np.ndarray, missing: np.ndarray) -> tuple[Mixture, tu
     """One component with the moments of x, y and the presence of x, where x lacks values."""
     share = float(missing.mean())
     presences = presences_of((marginal_of(missing=share), marginal_of()))
-    one = presences[0]
+    presence = presences[0]
     rows = np.column_stack(
-        [np.where(missing, 0.0, x), y, np.where(missing, one.absent, one.present)]
+        [np.where(missing, 0.0, x), y, np.where(missing, presence.absent, presence.present)]
     )
     offset = np.array([0.3, -0.2, 0.1])
     mixture = Mixture(np.ones(1), rows.mean(axis=0)[None] - offset, np.cov(rows.T)[None])
@@ -59,7 +59,10 @@ def test_columns_that_lack_values_together_keep_their_correlation():
     lacks = [gone > 0.5, gone + rng.normal(size=N) > 0.8]
     presences = presences_of(tuple(marginal_of(missing=float(m.mean())) for m in lacks))
     rows = [np.where(m, 0.0, value) for m, value in zip(lacks, (x, y), strict=True)]
-    rows += [np.where(m, one.absent, one.present) for m, one in zip(lacks, presences, strict=True)]
+    rows += [
+        np.where(m, presence.absent, presence.present)
+        for m, presence in zip(lacks, presences, strict=True)
+    ]
     mixture = Mixture(np.ones(1), np.mean(rows, axis=1)[None], np.cov(rows)[None])
     covariance = given_values(mixture, np.zeros(4), presences).covariances[0]
     assert covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]) == pytest.approx(
@@ -75,7 +78,7 @@ def test_noise_about_presences_that_are_alike_leaves_correlations_of_values():
     lacks = rng.random(N) < 0.1
     presences = presences_of((marginal_of(missing=0.1), marginal_of(missing=0.1)))
     rows = [np.where(lacks, 0.0, value) for value in (x, y)]
-    rows += [np.where(lacks, one.absent, one.present) for one in presences]
+    rows += [np.where(lacks, presence.absent, presence.present) for presence in presences]
     covariance = np.cov(rows) + np.diag([0.0, 0.0, 1e-4, 1e-4])
     noise = 0.3 * np.sqrt(covariance[0, 0] * covariance[3, 3])
     covariance[0, 2:] += noise
