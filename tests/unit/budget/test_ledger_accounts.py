@@ -125,7 +125,7 @@ spans = st.tuples(st.integers(1, 14), st.integers(1, 14)).map(lambda d: days(d[0
     parts=st.lists(st.tuples(spans, costs), min_size=1, max_size=8),
     whole=st.lists(costs, max_size=2),
     gaussian=st.booleans(),
-    mine=spans,
+    window=spans,
 )
 def test_an_account_costs_every_row_what_its_windows_cost(
     parts: list[tuple[Window, float]], whole: list[float], gaussian: bool, window: Window
