@@ -58,9 +58,6 @@ _SIZE = 0.01
 """Share of rho for that mean squared length, and its largest share of the pooled second
 moment's."""
 _MOST_OF_POOLED = 0.2
-_SUMS = (0.08, 0.22, 0.85)
-"""Shares of the budget for the mean where there is one mean only: for a clear second moment, for a
-noisy one, and for one that is all noise."""
 _CLEAR_LABELS, _LABEL_DIRECTIONS = 2.5, 3.5
 """One over the share of the pooled second moment where means of labels have little noise, and how
 it grows with the number of labels over that of features."""
@@ -69,6 +66,9 @@ _SECOND_SUMS = 0.4
 noise."""
 _HOPELESS = 0.3
 """Noise of a mean, squared, over the spread of its rows, beyond which budget does not help it."""
+_SUMS = (0.08, 0.22, 0.85)
+"""Shares of the budget for the mean where there is one mean only: for a clear second moment, for a
+noisy one, and for one that is all noise."""
 _NOISY, _DROWNED = 16.0, 33.0
 """Edges of the second moment that are half way between these three cases."""
 _DISCRIMINANT = 0.3

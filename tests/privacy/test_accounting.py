@@ -170,9 +170,9 @@ def test_agreement_with_dp_accounting(delta: float) -> None:
         )
         accountant = rdp.RdpAccountant(orders)
         accountant.compose(dp_accounting.ZCDpEvent(rho_from_epsilon_delta(epsilon, delta)))
-        accountants = accountant.get_epsilon(delta)
+        of_accountant = accountant.get_epsilon(delta)
         # dp-accounting tries orders on a grid, so its epsilon is slightly above the optimum.
-        assert epsilon * (1 - 1e-9) <= accountants <= epsilon * 1.002
+        assert epsilon * (1 - 1e-9) <= of_accountant <= epsilon * 1.002
 
 
 @pytest.mark.parametrize("bits", [8, 13, 40])
